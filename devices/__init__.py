@@ -1,0 +1,1 @@
+"""Where things run: one module per kind of device."""
