@@ -1,0 +1,18 @@
+"""bigvit-edge: big.LITTLE Vision Transformers from PyTorch to phones and boards, verified and measured."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__version__ = "0.1.0"
+
+
+def load_model(name: str, keep: float | None = None, weights: Path | None = None) -> "nn.Module":
+    """See bigvit_edge.models.load.load_model; imported here on the first call, so that the command line starts without
+    PyTorch.
+    """
+    from bigvit_edge.models.load import load_model as load
+
+    return load(name, keep, weights)

@@ -1,0 +1,24 @@
+"""What the command line prints in one piece instead of a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What a user did that cannot work (exit code 2). met: what was found; expected: what would have been right; do:
+    what to do now.
+    """
+
+    def __init__(self, met: str, expected: str, do: str = "") -> None:
+        super().__init__(f"{met}; expected {expected}" + (f"; {do}" if do else ""))
+        self.met, self.expected, self.do = met, expected, do
+
+
+class LimitError(Exception):
+    """Files that came out worse than the target allows (exit code 1); nothing was written."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """'did you mean …?' with the nearest known names, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,166 @@
+"""big.LITTLE Vision Transformer (arXiv 2410.10267; the full text was not at hand, so this is our reading of its method
+section).
+
+Two streams of N tokens: x [B, N, C] for the big P-blocks and z [B, N, c] for the LITTLE E-blocks. In each layer a
+router picks k = ceil(keep * N) tokens, CLS always among them. The P-block spends its attention queries and its MLP on
+those k only; the E-block treats all N. Tokens are permuted so that the selected ones come first, and never permuted
+back: attention does not care, positions were added at the embedding. So the graph has no scatter, no sort and no shape
+that depends on data, and k is a constant of it.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bigvit_edge.models.vit import LAYER_NORM_EPS, Block, Embedding, attend, initialize
+
+FUSE_START = 1e-4  # the streams start (almost) independent and learn how much to take from each other
+
+
+def count_selected(keep: float, tokens: int) -> int:
+    """k = ceil(keep * N), guarded against 0.1 * 30 = 3.0000000000000004."""
+    return max(1, math.ceil(round(keep * tokens, 6)))
+
+
+def permute(t: Tensor, order: Tensor) -> Tensor:
+    """t [B, N, ...] with its tokens taken in the given order [B, N]. Batch 1 is a plain index_select: the one gather
+    all runtimes have.
+    """
+    if t.shape[0] == 1:
+        return t.index_select(1, order[0])
+    return t.gather(1, order if t.dim() == 2 else order.unsqueeze(-1).expand(-1, -1, t.shape[-1]))
+
+
+def restore(t: Tensor, orders: list[Tensor]) -> Tensor:
+    """Undo every layer's permutation: t [B, N, ...] in final order -> in image order. For dense tasks, distillation and
+    pictures.
+    """
+    for order in reversed(orders):
+        t = permute(t, order.argsort(1))
+    return t
+
+
+class Router(nn.Module):
+    """Scores from the LITTLE stream: z [B, N, c] -> softmax over tokens [B, N]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.score = nn.Linear(dim, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.score(self.norm(z)).flatten(1).softmax(-1)  # type: ignore[no-any-return]
+
+
+def order_tokens(score: Tensor) -> Tensor:
+    """Token indices by falling score, CLS (always token 0, and stays so) first: [B, N] -> [B, N]."""
+    first = torch.cat([score[:, :1] + 2, score[:, 1:]], dim=1)  # a softmax is at most 1
+    return torch.topk(first, score.shape[1], dim=1).indices
+
+
+def gate_from(score: Tensor, tokens: int) -> Tensor:
+    """The gate on the P-MLP's residual, in (0, 2): 1 where the score is the mean 1/N, so a uniform router leaves a
+    pretrained P-block as it was. It is how the router gets its gradient (top-k has none). [B, k] -> [B, k, 1].
+    """
+    odds = score * tokens
+    return (2 * odds / (1 + odds)).unsqueeze(-1)
+
+
+class Layer(nn.Module):
+    """One big.LITTLE layer: a P-block of width C on k tokens beside an E-block of width c on all N, exchanging what
+    they know.
+    """
+
+    def __init__(self, dim: int, head_dim: int, little_dim: int, little_head_dim: int) -> None:
+        super().__init__()
+        self.router = Router(little_dim)
+        self.arrange = order_tokens  # ablations put another choice here (random, oracle)
+        self.p = Block(dim, head_dim)
+        self.e = Block(little_dim, little_head_dim)
+        self.k_from_e = nn.Linear(little_dim, dim)  # keys and values of the tokens that the P-block skips
+        self.v_from_e = nn.Linear(little_dim, dim)
+        self.up = nn.Linear(little_dim, dim)
+        self.down = nn.Linear(dim, little_dim)
+        self.gamma_up = nn.Parameter(torch.full((dim,), FUSE_START))
+        self.gamma_down = nn.Parameter(torch.full((little_dim,), FUSE_START))
+
+    def forward(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, C], z [B, N, c] -> both in this layer's order, and that order [B, N]."""
+        n = x.shape[1]
+        score = self.router(z)  # [B, N]
+        order = self.arrange(score)  # [B, N]
+        x, z = permute(x, order), permute(z, order)
+        gate = gate_from(permute(score, order)[:, :k], n)  # [B, k, 1]
+
+        xs, skipped, zn = x[:, :k], x[:, k:], self.e.norm1(z)  # [B, k, C], [B, N-k, C], [B, N, c]
+        xs = xs + self.cross_attend(self.p.norm1(xs), zn[:, k:])  # [B, k, C]  } these two need only the layer's inputs:
+        z = z + self.e.attn(zn)  #                                 [B, N, c]  } they can run on different cores
+
+        xs = xs + self.gamma_up * self.up(z[:, :k])  # [B, k, C]
+        zs = z[:, :k] + self.gamma_down * self.down(xs)  # [B, k, c]
+        z = torch.cat([zs, z[:, k:]], dim=1) if k < n else zs  # [B, N, c]
+
+        xs = xs + gate * self.p.mlp(self.p.norm2(xs))  # [B, k, C]
+        z = z + self.e.mlp(self.e.norm2(z))  # [B, N, c]
+        x = torch.cat([xs, skipped], dim=1) if k < n else xs  # [B, N, C]
+        return x, z, order
+
+    def cross_attend(self, xs: Tensor, skipped: Tensor) -> Tensor:
+        """Semi-cross attention: k queries over N keys, the skipped tokens' [B, N-k, c] projected from the LITTLE stream
+        -> [B, k, C].
+        """
+        attn = self.p.attn
+        keys, values = attn.k(xs), attn.v(xs)  # [B, k, C]
+        if skipped.shape[1]:
+            keys = torch.cat([keys, self.k_from_e(skipped)], dim=1)  # [B, N, C]
+            values = torch.cat([values, self.v_from_e(skipped)], dim=1)  # [B, N, C]
+        return attn.proj(attend(attn.q(xs), keys, values, attn.heads))  # type: ignore[no-any-return]
+
+
+class BLViT(nn.Module):
+    """big.LITTLE Vision Transformer. forward: float images [B, 3, image_size, image_size] -> logits [B, num_classes].
+
+    `keep` in (0, 1] is the share of tokens that the P-blocks treat; it may be set at any time, and one set of weights
+    can serve several.
+    """
+
+    def __init__(
+        self, *, image_size: int, patch: int, dim: int, little_dim: int, depth: int, head_dim: int,
+        little_head_dim: int, num_classes: int, keep: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.keep = keep
+        self.embedding = Embedding(image_size, patch, dim)
+        self.little = nn.Linear(dim, little_dim)
+        self.layers = nn.ModuleList(Layer(dim, head_dim, little_dim, little_head_dim) for _ in range(depth))
+        self.up = nn.Linear(little_dim, dim)
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(dim, num_classes)
+        self.apply(initialize)
+        nn.init.trunc_normal_(self.embedding.position, std=0.02)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Images [B, 3, S, S] -> x [B, N, C] and z [B, N, c] in the last layer's order; each layer's order [B, N]."""
+        x = self.embedding(images)  # [B, N, C]
+        z = self.little(x)  # [B, N, c]
+        k = count_selected(self.keep, x.shape[1])
+        orders = []
+        for layer in self.layers:
+            x, z, order = layer(x, z, k)
+            orders.append(order)
+        return x, z, orders
+
+    def forward(self, images: Tensor) -> Tensor:
+        x, z, _ = self.encode(images)
+        return self.head(self.norm(x[:, 0] + self.up(z[:, 0])))  # type: ignore[no-any-return]
+
+
+def selected_tokens(orders: list[Tensor], k: int) -> Tensor:
+    """Which image tokens each layer's P-block treated: orders as from encode -> bool [layers, B, N] in image order."""
+    place = torch.arange(orders[0].shape[1]).expand_as(orders[0])  # place[b, i]: image position of the token now at i
+    masks = []
+    for order in orders:
+        place = place.gather(1, order)
+        masks.append(torch.zeros_like(place, dtype=torch.bool).scatter(1, place[:, :k], True))
+    return torch.stack(masks)

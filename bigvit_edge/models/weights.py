@@ -1,0 +1,111 @@
+"""Weights in and out: safetensors, and PyTorch files read by the restricted unpickler, which runs no code."""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bigvit_edge.errors import UserError
+
+SHOWN = 5  # keys listed in an error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A checkpoint's tensors by key, in float32. Accepts .safetensors and state dicts saved by torch.save, also under
+    the key 'model' or 'state_dict'. UserError if the file is missing, cut short, holds something else, or is a pickle
+    with code (which is not executed).
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}", "a .safetensors or PyTorch checkpoint", "check the path")
+    try:
+        tensors = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    except (SafetensorError, EOFError, RuntimeError, OSError, ValueError) as e:
+        raise UserError(
+            f"{path} cannot be read ({_first_line(e)})", "a whole checkpoint", "copy or download it again"
+        ) from e
+    return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill the model from a checkpoint; UserError naming the first missing, unexpected or misshaped keys. All or
+    nothing.
+    """
+    found, wanted = read_weights(path), model.state_dict()
+    missing = [key for key in wanted if key not in found]
+    unknown = [key for key in found if key not in wanted]
+    misshaped = [
+        f"{key} {list(found[key].shape)} instead of {list(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    faults = [
+        _list_keys(*fault)
+        for fault in (("missing", missing), ("unexpected", unknown), ("misshaped", misshaped))
+        if fault[1]
+    ]
+    if faults:
+        raise UserError(
+            f"{path} does not fit: {'; '.join(faults)}",
+            f"the {len(wanted)} keys of {type(model).__name__}",
+            "check MODEL",
+        )
+    model.load_state_dict(found)
+
+
+def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """The model's tensors in float16 (half the size; read back as float32), written beside and then renamed."""
+    part = path.with_name(path.name + ".part")
+    save_file({key: t.half().contiguous() for key, t in model.state_dict().items()}, part, metadata)
+    part.replace(path)
+
+
+def _list_keys(what: str, keys: list[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{more})"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the header: a little-endian length and then JSON. Names prove nothing."""
+    with path.open("rb") as f:
+        return path.suffix == ".safetensors" or f.read(10)[8:9] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as f:
+        return {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  safe_open is no mapping
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    from pickle import UnpicklingError
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as e:
+        raise UserError(
+            f"{path} is a pickle with code in it ({_first_line(e)}), which was not executed",
+            "tensors only",
+            "save it with safetensors.torch.save_file(model.state_dict(), ...)",
+        ) from e
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}", "a state dict: names and tensors", "save model.state_dict()"
+        )
+    return content
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The string metadata of a safetensors file."""
+    with path.open("rb") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        return dict(json.loads(f.read(length)).get("__metadata__", {}))
+
+
+def _first_line(e: BaseException) -> str:
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:160]
