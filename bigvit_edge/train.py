@@ -1,0 +1,209 @@
+"""Training recipes. The demo's: a dense teacher, then the big.LITTLE student by feature distillation at random keep
+ratios.
+
+Teacher: cross-entropy on CLS + 0.5 * cross-entropy on every patch (which digit, or background; "token labelling", Jiang
+et al. 2021, arXiv 2104.10858, with the masks the generator knows). Student: its P-blocks start from the teacher's
+blocks; cross-entropy + `distill` * (1 - cosine of its token features and the teacher's). Each step draws one keep
+ratio, so one set of weights serves all. Step i sees the images of seed i: a resumed run is the same run.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from bigvit_edge.demo.accuracy import Score, measure_scores, normalize
+from bigvit_edge.demo.digits import Batch, held_out, make_batch
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.models.blvit import BLViT, restore
+from bigvit_edge.models.load import build, load_model
+from bigvit_edge.models.vit import ViT
+from bigvit_edge.models.weights import read_metadata, read_weights, save_weights
+from bigvit_edge.models.zoo import find_card
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """steps of `batch` images each; rates: Muon's, at the plateau; decay: share of the steps in which it falls to 0."""
+
+    teacher: str
+    student: str
+    teacher_steps: int
+    student_steps: int
+    batch: int = 128
+    teacher_rate: float = 2e-3
+    student_rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.35
+    weight_decay: float = 0.05
+    token_labels: float = 0.5
+    distill: float = 2.0
+    keeps: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    save_every: int = 250
+    seed: int = 1
+
+
+RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=4000, student_steps=4000)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name; UserError with the nearest names if there is none."""
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}", f"one of {', '.join(RECIPES)}", suggest(name, RECIPES))
+    return RECIPES[name]
+
+
+def train(recipe: Recipe, folder: Path) -> list[Score]:
+    """Run or resume a recipe in a folder; leaves TEACHER.safetensors and STUDENT.safetensors there and returns the
+    accuracy table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = train_teacher(recipe, folder)
+    student = train_student(recipe, teacher, folder)
+    save_weights(teacher, folder / f"{recipe.teacher}.safetensors", {"recipe": repr(recipe)})
+    save_weights(student, folder / f"{recipe.student}.safetensors", {"recipe": repr(recipe)})
+    return measure_scores(teacher.eval(), student.eval(), held_out())
+
+
+def evaluate_shipped(recipe: Recipe) -> list[Score]:
+    """The accuracy table of the weights that ship with the package."""
+    teacher, student = load_model(recipe.teacher), load_model(recipe.student)
+    assert isinstance(student, BLViT)
+    return measure_scores(teacher, student, held_out())
+
+
+def train_teacher(recipe: Recipe, folder: Path) -> ViT:
+    """The dense teacher, with a patch-labelling head that is dropped at the end."""
+    teacher = build(find_card(recipe.teacher))
+    assert isinstance(teacher, ViT)
+    background = teacher.head.out_features
+    torch.manual_seed(recipe.seed)
+    patch_head = nn.Linear(teacher.head.in_features, background + 1)
+
+    def loss_of(batch: Batch, step: int) -> Tensor:
+        f = teacher.norm(teacher.encode(batch.images))  # [B, N, C]
+        labels = torch.where(batch.ink, batch.labels.unsqueeze(1), background)  # [B, patches]
+        on_patches = cross_entropy(patch_head(f[:, 1:]).float().flatten(0, 1), labels.flatten())
+        return cross_entropy(teacher.head(f[:, 0]).float(), batch.labels) + recipe.token_labels * on_patches
+
+    both = nn.ModuleDict({"teacher": teacher, "patch_head": patch_head})
+    fit(both, loss_of, recipe.teacher_steps, recipe.teacher_rate, recipe, folder / "teacher.checkpoint", "teacher")
+    return teacher
+
+
+def train_student(recipe: Recipe, teacher: ViT, folder: Path) -> BLViT:
+    """The big.LITTLE student, distilled at random keep ratios."""
+    student = build(find_card(recipe.student))
+    assert isinstance(student, BLViT)
+    take_from_dense(student, teacher)
+    teacher.eval().requires_grad_(False)
+
+    def loss_of(batch: Batch, step: int) -> Tensor:
+        student.keep = random.Random(recipe.seed * 1_000_003 + step).choice(recipe.keeps)
+        x, z, orders = student.encode(batch.images)
+        f = restore(student.norm(x + student.up(z)), orders)  # [B, N, C], image order
+        with torch.no_grad():
+            wanted = teacher.norm(teacher.encode(batch.images))  # [B, N, C]
+        apart = 1 - cosine_similarity(f.float(), wanted.float(), dim=-1)  # [B, N]
+        return cross_entropy(student.head(f[:, 0]).float(), batch.labels) + recipe.distill * apart.mean()
+
+    fit(student, loss_of, recipe.student_steps, recipe.student_rate, recipe, folder / "student.checkpoint", "student")
+    return student
+
+
+def take_from_dense(student: BLViT, dense: ViT) -> None:
+    """The P stream starts from a dense ViT of equal width and depth: embedding, blocks, norm and head."""
+    student.embedding.load_state_dict(dense.embedding.state_dict())
+    for i, block in enumerate(dense.layers):
+        student.get_submodule(f"layers.{i}.p").load_state_dict(block.state_dict())
+    student.norm.load_state_dict(dense.norm.state_dict())
+    student.head.load_state_dict(dense.head.state_dict())
+
+
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[Batch, int], Tensor],
+    steps: int,
+    rate: float,
+    recipe: Recipe,
+    checkpoint: Path,
+    name: str,
+) -> None:
+    """Warm-up, constant rate, then a linear fall to zero over the last `decay` of the steps; bfloat16 products.
+    Resumes from the checkpoint if there is one.
+    """
+    optimizers = make_optimizers(model, recipe)
+    start = read_checkpoint(checkpoint, model, optimizers) if checkpoint.exists() else 0
+    model.train()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task, recent = progress.add_task(name, total=steps, completed=start), 0.0
+        for step in range(start, steps):
+            set_rate(optimizers, rate * min((step + 1) / recipe.warmup, 1, (1 - step / steps) / recipe.decay))
+            batch = make_batch("train", recipe.batch, seed=recipe.seed * 10_000_000 + step)
+            batch = Batch(normalize(batch.images), batch.labels, batch.ink)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = loss_of(batch, step)
+            model.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for optimizer in optimizers:
+                optimizer.step()
+            recent += loss.item() / recipe.save_every
+            progress.advance(task)
+            if (step + 1) % recipe.save_every == 0 or step + 1 == steps:
+                write_checkpoint(checkpoint, model, optimizers, step + 1)
+                progress.print(f"{name} step {step + 1} of {steps}, mean loss {recent:.4f}")
+                recent = 0.0
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon (orthogonalised momentum; Jordan et al. 2024) for the matrices of the layers, AdamW for everything else."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (matrices if "layers." in name and min(parameter.shape[-2:]) > 1 < parameter.dim() else others).append(
+            parameter
+        )
+    return (
+        torch.optim.Muon(matrices, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, weight_decay=0.0, fused=True),
+    )
+
+
+def set_rate(optimizers: tuple[torch.optim.Optimizer, ...], rate: float) -> None:
+    """Muon at `rate`, AdamW at half of it."""
+    for optimizer, factor in zip(optimizers, (1.0, 0.5), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+
+
+def write_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], step: int) -> None:
+    """Model, optimizer moments and the next step, in one safetensors file: written beside, then renamed."""
+    tensors = {f"model.{key}": t.contiguous() for key, t in model.state_dict().items()}
+    for name, p in model.named_parameters():
+        for optimizer in optimizers:
+            moments = optimizer.state.get(p, {})
+            tensors |= {f"{moment}.{name}": t.contiguous() for moment, t in moments.items() if moment != "step"}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, {"step": str(step)})
+    part.replace(path)
+
+
+def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...]) -> int:
+    """Put model and optimizers back as they were; returns the next step."""
+    tensors, step = read_weights(path), int(read_metadata(path)["step"])
+    model.load_state_dict({key.removeprefix("model."): t for key, t in tensors.items() if key.startswith("model.")})
+    muon, adamw = optimizers
+    for name, p in model.named_parameters():
+        if f"momentum_buffer.{name}" in tensors:
+            muon.state[p] = {"momentum_buffer": tensors[f"momentum_buffer.{name}"]}
+        else:
+            moments = {moment: tensors[f"{moment}.{name}"] for moment in ("exp_avg", "exp_avg_sq")}
+            adamw.state[p] = {"step": torch.tensor(float(step)), **moments}
+    return step

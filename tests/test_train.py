@@ -1,0 +1,71 @@
+"""The recipe on a few steps: it learns, it resumes, it takes what the dense teacher knows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigvit_edge.errors import UserError
+from bigvit_edge.models.load import build
+from bigvit_edge.models.weights import read_weights
+from bigvit_edge.models.zoo import CARDS
+from bigvit_edge.train import RECIPES, find_recipe, take_from_dense, train, train_teacher
+
+TINY = replace(RECIPES["demo"], teacher_steps=4, student_steps=3, batch=4, warmup=2, save_every=2)
+
+
+def test_train_leaves_weights_and_a_table(tmp_path: Path) -> None:
+    rows = train(TINY, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "teacher.checkpoint", "student.checkpoint", "vit_demo.safetensors", "blvit_demo.safetensors",
+    }  # fmt: skip
+    assert len(rows) == 9
+    start = build(CARDS["blvit_demo"]).layers[0].router.score.weight
+    assert not torch.equal(read_weights(tmp_path / "blvit_demo.safetensors")["layers.0.router.score.weight"], start)
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train_teacher(TINY, tmp_path / "whole") if (tmp_path / "whole").mkdir() is None else None
+    broken = tmp_path / "broken"
+    broken.mkdir()
+
+    import bigvit_edge.train as module
+
+    def interrupt(split: str, count: int, seed: int) -> object:
+        if seed % 10_000_000 == 3:
+            raise KeyboardInterrupt
+        return make(split, count, seed)
+
+    make = module.make_batch
+    monkeypatch.setattr(module, "make_batch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(TINY, broken)
+    monkeypatch.setattr(module, "make_batch", make)
+    resumed = train_teacher(TINY, broken)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_the_student_starts_from_the_teachers_blocks() -> None:
+    student, dense = build(CARDS["blvit_demo"]), build(CARDS["vit_demo"])
+    torch.nn.init.normal_(dense.layers[2].mlp.fc1.weight)
+    take_from_dense(student, dense)
+    assert torch.equal(student.layers[2].p.mlp.fc1.weight, dense.layers[2].mlp.fc1.weight)
+    assert torch.equal(student.head.weight, dense.head.weight)
+
+
+def test_with_all_tokens_kept_the_fresh_student_is_near_its_teacher() -> None:
+    """Gates start at (almost) 1 and the exchange at 1e-4, so nothing of the dense model is lost at the start."""
+    student, dense = build(CARDS["blvit_demo"]), build(CARDS["vit_demo"])
+    take_from_dense(student, dense)
+    torch.nn.init.zeros_(student.up.weight)
+    student.keep = 1.0
+    images = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(student(images), dense(images), atol=2e-2, rtol=0)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match=r"unknown recipe 'dem'.*did you mean demo"):
+        find_recipe("dem")
