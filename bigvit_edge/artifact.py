@@ -1,0 +1,187 @@
+"""What an export leaves behind: model files and the manifest that describes them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigvit_edge.errors import UserError
+
+Array = NDArray[np.float32]
+Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
+
+MANIFEST = "manifest.json"
+VERSION = 1  # of the manifest's layout
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """An op that the delegate did not take: its name, the module it belongs to, its share of the model's
+    multiply-accumulates in 0..1.
+    """
+
+    op: str
+    layer: str
+    mac_share: float
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A lowered model. data: the file's bytes; delegates: how many pieces the delegate got; tools: versions of what
+    made it.
+    """
+
+    format: str
+    precision: str
+    data: bytes
+    leftovers: tuple[Leftover, ...]
+    delegates: int
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A file against PyTorch on the same images: largest difference of any logit, smallest cosine of two logit vectors,
+    share of equal top-1, number of images.
+    """
+
+    max_abs: float
+    cosine_min: float
+    top1_agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of held-out images classified rightly, by the file and by PyTorch; number of images."""
+
+    top1: float
+    pytorch_top1: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a picture to the input: RGB, shorter side to `size` (bilinear), centre square, divided by 255, minus mean,
+    over std.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    color: str = "RGB"
+    resize: str = "shorter side to size, bilinear; centre crop"
+    scale: float = 1 / 255
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Specification of an input or output: shape in elements; NCHW images, logits before the softmax."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a bundle. sha256 and bytes are the file's; accuracy is None for models without held-out images of
+    their own.
+    """
+
+    file: str
+    format: str
+    precision: str
+    sha256: str
+    bytes: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    parity: Parity
+    accuracy: Accuracy | None
+    delegates: int
+    leftovers: tuple[Leftover, ...]
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. weights: 'shipped', 'random', or the sha256 of the checkpoint; limits: what `check` holds the
+    files to.
+    """
+
+    model: str
+    keep: float | None
+    target: str
+    weights: str
+    limits: dict[str, float]
+    threads: int
+    artifacts: tuple[Entry, ...]
+    version: int = VERSION
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """As manifest.json, two-space indented, in the order of the fields."""
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; UserError if there is none, or it is not one of ours."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"no {MANIFEST} in {folder}", "a bundle made by bigvit-edge export", "check the path")
+    try:
+        data = json.loads(path.read_text())
+        if data["version"] != VERSION:
+            raise UserError(f"{path} has version {data['version']}", f"version {VERSION}", "export the model again")
+        entries = tuple(_read_entry(entry) for entry in data["artifacts"])
+        return Manifest(**{f.name: data[f.name] for f in fields(Manifest) if f.name != "artifacts"}, artifacts=entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"{path} cannot be understood ({type(e).__name__}: {e})", "a manifest as exported", "export the model again"
+        ) from e
+
+
+def _read_entry(data: dict[str, Any]) -> Entry:
+    if Path(data["file"]).name != data["file"]:
+        raise ValueError(f"file {data['file']!r} is not in the bundle")
+    parts: dict[str, Any] = {
+        "inputs": tuple(_read_tensor(t) for t in data["inputs"]),
+        "outputs": tuple(_read_tensor(t) for t in data["outputs"]),
+        "preprocessing": Preprocessing(**{**data["preprocessing"], "mean": tuple(data["preprocessing"]["mean"]),
+                                          "std": tuple(data["preprocessing"]["std"])}),
+        "labels": None if data["labels"] is None else tuple(data["labels"]),
+        "parity": Parity(**data["parity"]),
+        "accuracy": None if data["accuracy"] is None else Accuracy(**data["accuracy"]),
+        "leftovers": tuple(Leftover(**leftover) for leftover in data["leftovers"]),
+    }  # fmt: skip
+    return Entry(**{f.name: parts.get(f.name, data[f.name]) for f in fields(Entry)})
+
+
+def _read_tensor(data: dict[str, Any]) -> Tensor:
+    return Tensor(data["name"], tuple(data["shape"]), data["dtype"])
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def list_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The installed version of each package, this one's first."""
+    return {package: _find_version(package) for package in ("bigvit-edge", *packages)}
+
+
+def _find_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,181 @@
+"""The command line: one function a verb, no logic. Heavy imports stand inside the verbs, so that --help is instant."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bigvit_edge.errors import LimitError, UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Keep = Annotated[float | None, typer.Option(help="share of the tokens for the big blocks, in (0, 1]; 0.5 if not given")]
+Weights = Annotated[
+    Path | None, typer.Option(help="a checkpoint (.safetensors or PyTorch) instead of the shipped weights")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+@app.callback()
+def main_help() -> None:
+    """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
+
+    Exit codes: 0 good; 1 a file misses the target's limits; 2 the input cannot work; 130 interrupted.
+    """
+
+
+def explained(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with its errors printed in one piece: no traceback, a fixed exit code."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            verb(*args, **options)
+        except UserError as e:
+            raise fail(2, f"error: {e}") from None
+        except LimitError as e:
+            raise fail(1, f"past the target's limits, nothing written:\n{e}") from None
+        except OSError as e:
+            raise fail(2, f"error: {e}") from None
+        except KeyboardInterrupt:
+            raise fail(130, "interrupted: nothing was written") from None
+
+    return wrapped
+
+
+def fail(code: int, message: str) -> typer.Exit:
+    """Say it on stderr, and the exit to raise."""
+    print(message, file=sys.stderr)
+    return typer.Exit(code)
+
+
+@app.command()
+@explained
+def export(
+    model: Annotated[str, typer.Argument(help="a name from `bigvit-edge models`")] = "blvit_demo",
+    target: Annotated[str, typer.Option(help="a name from `bigvit-edge targets`")] = "android",
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/bundle"),
+    keep: Keep = None,
+    weights: Weights = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, changes the target's preset")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
+) -> None:
+    """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
+    from bigvit_edge.models.zoo import check_keep, find_card
+    from bigvit_edge.target import load_target, override
+
+    chosen = override(load_target(target), settings or [])
+    check_keep(find_card(model), keep)
+
+    from bigvit_edge import report
+    from bigvit_edge.export.bundle import export_bundle
+
+    manifest = export_bundle(model, chosen, output, keep=keep, weights=weights, force=force, step=report.print_step)
+    report.print_bundle(manifest, report.measure_bundle(output, manifest), output)
+
+
+@app.command()
+@explained
+def check(
+    folder: Annotated[Path, typer.Argument(help="a bundle")],
+    weights: Weights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
+    from bigvit_edge.artifact import read_manifest
+
+    read_manifest(folder)  # a wrong path shows before the heavy imports
+
+    from bigvit_edge import report
+    from bigvit_edge.export.check import check_bundle
+
+    files = check_bundle(folder, weights)
+    if as_json:
+        print(json.dumps([asdict(file) for file in files], indent=2))
+    else:
+        report.print_checks(files)
+    if any(file.faults for file in files):
+        raise typer.Exit(1)
+
+
+@app.command()
+@explained
+def run(
+    file: Annotated[Path, typer.Argument(help="a model file of a bundle")],
+    image: Annotated[Path, typer.Argument(help="a picture")],
+    as_json: AsJson = False,
+) -> None:
+    """Classify a picture: the five most probable classes."""
+    from bigvit_edge import report
+    from bigvit_edge.export.inference import classify
+
+    guesses = classify(file, image)
+    if as_json:
+        print(json.dumps([asdict(guess) for guess in guesses], indent=2))
+    else:
+        report.print_rows(("class", "probability"), ((g.label, f"{g.probability:.2%}") for g in guesses))
+
+
+@app.command()
+@explained
+def targets(as_json: AsJson = False) -> None:
+    """List the target presets."""
+    from bigvit_edge.target import list_targets, load_target
+
+    presets = [load_target(name) for name in list_targets()]
+    if as_json:
+        print(json.dumps([asdict(preset) for preset in presets], indent=2))
+    else:
+        for preset in presets:
+            print(f"{preset.name:10} {preset.summary}")
+
+
+@app.command()
+@explained
+def models(as_json: AsJson = False) -> None:
+    """List the models, with parameters and multiply-accumulates."""
+    from bigvit_edge.models.zoo import list_models
+
+    rows = list_models()
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        for row in rows:
+            print(row)
+
+
+@app.command()
+@explained
+def train(
+    recipe: Annotated[str, typer.Option(help="'demo': the model that ships with the package")] = "demo",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="folder for checkpoints and weights; resumed if it is there")
+    ] = Path("runs/demo"),
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="train nothing: measure the shipped weights")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train by a recipe, or resume, and print the accuracy table."""
+    from bigvit_edge.train import evaluate_shipped, find_recipe
+    from bigvit_edge.train import train as run_recipe
+
+    chosen = find_recipe(recipe)
+    rows = evaluate_shipped(chosen) if evaluate else run_recipe(chosen, output)
+
+    from bigvit_edge import report
+
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        report.print_rows(
+            ("model", "keep", "top-1", "digit's patches in the big path"), (row.as_cells() for row in rows)
+        )
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()

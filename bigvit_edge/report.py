@@ -1,0 +1,109 @@
+"""What was measured, with units, as tables for people."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bigvit_edge.artifact import Array, Manifest, Run
+from bigvit_edge.devices import local
+from bigvit_edge.export.check import Checked
+from bigvit_edge.export.convert import load_backend
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one image, in milliseconds: median, 90th percentile, number of runs."""
+
+    p50_ms: float
+    p90_ms: float
+    runs: int
+
+
+def measure_latency(runs: Mapping[str, Run], image: Array, rounds: int = 30) -> dict[str, Latency]:
+    """Time several runners in turn, A B C A B C ..., after one warm-up each, so that drift of the machine falls on all
+    alike.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(image)
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(image)
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: Latency(statistics.median(t), float(np.percentile(t, 90)), rounds) for name, t in times.items()}
+
+
+def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[str, Latency]:
+    """Latency on this machine of every file of a bundle."""
+    runs = {e.file: load_backend(e.format).load(folder / e.file, manifest.threads) for e in manifest.artifacts}
+    shape = manifest.artifacts[0].inputs[0].shape
+    return measure_latency(runs, np.random.default_rng(0).standard_normal(shape, dtype=np.float32), rounds)
+
+
+@contextmanager
+def print_step(name: str) -> Iterator[None]:
+    """Time a step and say on stderr how long it took."""
+    start = time.perf_counter()
+    yield
+    print(f"  {name:26} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
+
+
+def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Path) -> None:
+    """The table that ends an export."""
+    rows = (
+        (
+            e.file, e.format, e.precision, f"{e.bytes / 1e6:.2f} MB",
+            f"{e.parity.cosine_min:.5f}", f"{e.parity.top1_agreement:.1%}",
+            f"{e.accuracy.top1:.1%}" if e.accuracy else "–", f"{latency[e.file].p50_ms:.2f} ms",
+            f"{len(e.leftovers)} ops, {sum(x.mac_share for x in e.leftovers):.1%} of MACs",
+        )
+        for e in manifest.artifacts
+    )  # fmt: skip
+    head = ("file", "format", "precision", "size", "cosine", "top-1 agrees", "accuracy", "latency", "not delegated")
+    print_rows(head, rows)
+    first = manifest.artifacts[0]
+    print(f"{manifest.model}, keep {manifest.keep}: {folder}/ for target {manifest.target}")
+    print(f"cosine (smallest) and top-1 agreement with PyTorch fp32 on {first.parity.images} images", end="")
+    if first.accuracy:
+        print(f"; PyTorch's own accuracy there: {first.accuracy.pytorch_top1:.1%}", end="")
+    print(
+        f"\nlatency: median of {latency[first.file].runs} interleaved runs, {manifest.threads} thread, on this host: ",
+        end="",
+    )
+    print(local.describe(local.probe()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of this export: {peak:.1f} GiB")
+
+
+def print_checks(files: Iterable[Checked]) -> None:
+    """The verdict on each file of a bundle."""
+    rows = [
+        (
+            f.file,
+            "; ".join(f.faults) or "good",
+            f"{f.parity.max_abs:.2g}" if f.parity else "–",
+            f"{f.parity.cosine_min:.5f}" if f.parity else "–",
+            f"{f.parity.top1_agreement:.1%}" if f.parity else "–",
+            f"{f.accuracy.top1:.1%}" if f.accuracy else "–",
+        )
+        for f in files
+    ]
+    print_rows(("file", "verdict", "largest difference", "cosine", "top-1 agrees", "accuracy"), rows)
+
+
+def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A plain table."""
+    table = Table(*title)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

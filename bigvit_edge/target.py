@@ -1,0 +1,145 @@
+"""Where a model is to run: presets as data (targets/*.toml), typed by these dataclasses, changed by --set."""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, get_args, get_origin, get_type_hints
+
+from bigvit_edge.errors import UserError, suggest
+
+FORMATS = ("executorch", "litert")
+PRECISIONS = ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class Quant:
+    """int8: weights per output channel, activations per row at run time. keep_float: Linears whose name holds one of
+    these words stay float; norms, softmax and the patch convolution always do.
+    """
+
+    keep_float: tuple[str, ...] = ("router",)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file must reach against PyTorch, on `images` images: the largest difference of any logit (fp32), the
+    smallest cosine of two logit vectors and the share of equal top-1 (every precision).
+    """
+
+    fp32_max_abs: float = 1e-3
+    fp32_cosine: float = 0.99999
+    int8_cosine: float = 0.999
+    top1_agreement: float = 0.99
+    images: int = 1000
+
+
+@dataclass(frozen=True)
+class Target:
+    """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
+    timing.
+    """
+
+    name: str
+    summary: str
+    formats: tuple[str, ...]
+    precisions: tuple[str, ...] = PRECISIONS
+    threads: int = 1
+    quant: Quant = field(default_factory=Quant)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _check_words("formats", self.formats, FORMATS)
+        _check_words("precisions", self.precisions, PRECISIONS)
+        if self.threads < 1 or self.limits.images < 1:
+            raise UserError(
+                f"threads {self.threads}, limits.images {self.limits.images}", "whole numbers of at least 1"
+            )
+
+
+def list_targets() -> list[str]:
+    """Names of all presets."""
+    return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if f.name.endswith(".toml"))
+
+
+@cache
+def load_target(name: str) -> Target:
+    """A preset by name; UserError with the nearest names if there is none."""
+    known = list_targets()
+    if name not in known:
+        raise UserError(f"unknown target {name!r}", f"one of {', '.join(known)}", suggest(name, known))
+    data = tomllib.loads((_folder() / f"{name}.toml").read_text())
+    target: Target = _build(Target, {"name": name, **data}, f"targets/{name}.toml")
+    return target
+
+
+def override(target: Target, settings: Iterable[str]) -> Target:
+    """The target with 'key=value' settings applied: 'limits.int8_cosine=0.99', 'formats=litert,executorch'. UserError
+    on an unknown key or a value of the wrong type.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        keys = list_settings()
+        if not equals:
+            raise UserError(f"--set {setting!r}", "key=value", f"for example --set {next(iter(keys))}=...")
+        if key not in keys:
+            raise UserError(f"unknown setting {key!r}", f"one of {', '.join(keys)}", suggest(key, keys))
+        value = _parse(key, text, keys[key])
+        group, dot, name = key.partition(".")
+        target = replace(target, **{group: replace(getattr(target, group), **{name: value}) if dot else value})
+    return target
+
+
+def list_settings() -> dict[str, Any]:
+    """Every key that `--set` takes, with its type."""
+    types: dict[str, Any] = {}
+    for name, kind in get_type_hints(Target).items():
+        if is_dataclass(kind):
+            types |= {f"{name}.{inner}": t for inner, t in get_type_hints(kind).items()}
+        elif name not in ("name", "summary"):
+            types[name] = kind
+    return types
+
+
+def _folder() -> Any:
+    return files("bigvit_edge") / "targets"
+
+
+def _parse(key: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is tuple:
+        return tuple(word.strip() for word in text.split(",") if word.strip())
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{key}={text}", f"a value of type {kind.__name__}") from None
+
+
+def _build(cls: Any, data: dict[str, Any], where: str) -> Any:
+    """A dataclass from a TOML table, refusing what it does not know."""
+    types = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in known:
+            raise UserError(f"unknown key {key!r} in {where}", f"one of {', '.join(known)}", suggest(key, known))
+    return cls(**{key: _convert(value, types[key], f"{where}: {key}") for key, value in data.items()})
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value, where)
+    if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(v, get_args(kind)[0]) for v in value):
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if get_origin(kind) is not tuple and type(value) is kind:
+        return value
+    raise UserError(f"{where} = {value!r}", f"a value of type {getattr(kind, '__name__', kind)}")
+
+
+def _check_words(key: str, words: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if not words:
+        raise UserError(f"{key} is empty", f"one or more of {', '.join(known)}")
+    for word in words:
+        if word not in known:
+            raise UserError(f"unknown word {word!r} in {key}", f"one of {', '.join(known)}", suggest(word, known))

@@ -1,0 +1,159 @@
+"""The bundle: a folder with the model files and their manifest, written whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+from bigvit_edge.artifact import (
+    MANIFEST,
+    Artifact,
+    Entry,
+    Manifest,
+    Preprocessing,
+    Tensor,
+    hash_file,
+    read_manifest,
+    write_manifest,
+)
+from bigvit_edge.errors import LimitError, UserError
+from bigvit_edge.export.check import Reference, judge, make_reference, measure
+from bigvit_edge.export.convert import Step, convert, load_backend
+from bigvit_edge.models.load import load_model
+from bigvit_edge.models.zoo import Card, find_card
+from bigvit_edge.target import Target
+
+
+def export_bundle(
+    name: str,
+    target: Target,
+    folder: Path,
+    *,
+    keep: float | None = None,
+    weights: Path | None = None,
+    force: bool = False,
+    step: Step = lambda name: nullcontext(),
+) -> Manifest:
+    """Convert a model for a target, check every file against PyTorch, and leave the bundle in `folder`.
+
+    UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
+    written.
+    """
+    check_output(folder, force)
+    card = find_card(name)
+    for backend in target.formats:
+        load_backend(backend)  # a missing package shows now, not after minutes
+    with step("load"):
+        model = load_model(name, keep, weights)
+        reference = make_reference(model, card, target.limits.images)
+    with writing(folder, force) as part:
+        entries = []
+        for artifact in convert(model, card.image_size, target, step):
+            file = f"{name}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
+            (part / file).write_bytes(artifact.data)
+            with step(f"check {artifact.format} {artifact.precision}"):
+                entries.append(_describe(artifact, part / file, card, target, reference))
+        _enforce(entries, target)
+        source = hash_file(weights) if weights else "shipped" if card.weights else "random"
+        actual_keep = getattr(model, "keep", None)
+        manifest = Manifest(
+            name, actual_keep, target.name, source, asdict(target.limits), target.threads, tuple(entries)
+        )
+        write_manifest(manifest, part)
+    return manifest
+
+
+def _describe(artifact: Artifact, path: Path, card: Card, target: Target, reference: Reference) -> Entry:
+    """Load the written file in its real runtime and say what it does."""
+    parity, accuracy = measure(load_backend(artifact.format).load(path, target.threads), reference)
+    return Entry(
+        file=path.name,
+        format=artifact.format,
+        precision=artifact.precision,
+        sha256=hash_file(path),
+        bytes=len(artifact.data),
+        inputs=(Tensor("image", (1, 3, card.image_size, card.image_size)),),
+        outputs=(Tensor("logits", (1, card.num_classes)),),
+        preprocessing=Preprocessing(card.image_size, card.mean, card.std),
+        labels=card.labels,
+        parity=parity,
+        accuracy=accuracy,
+        delegates=artifact.delegates,
+        leftovers=artifact.leftovers,
+        tools=artifact.tools,
+    )
+
+
+def _enforce(entries: list[Entry], target: Target) -> None:
+    faults = [f"{e.file}: {fault}" for e in entries for fault in judge(e.parity, e.precision, target.limits)]
+    if faults:
+        raise LimitError("\n".join(faults))
+
+
+def check_output(folder: Path, force: bool) -> None:
+    """UserError unless a bundle may be written here: nothing there, an empty folder, or, with force, a bundle and
+    nothing else.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file", "a folder to make", "choose another -o")
+    found = sorted(path.name for path in folder.iterdir())
+    if not found:
+        return
+    if MANIFEST not in found:
+        raise UserError(
+            f"{folder} exists and is not a bundle (it holds {', '.join(found[:5])})",
+            "a new folder",
+            "choose another -o",
+        )
+    foreign = set(found) - {MANIFEST} - {entry.file for entry in read_manifest(folder).artifacts}
+    if foreign:
+        raise UserError(
+            f"{folder} holds files that are not the bundle's ({', '.join(sorted(foreign)[:5])})",
+            "a bundle alone",
+            "move them away",
+        )
+    if not force:
+        raise UserError(f"{folder} is a bundle already", "a new folder", "add --force to replace it")
+
+
+@contextmanager
+def writing(folder: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place if the block ends well, and vanishes if it does not
+    (Ctrl-C included).
+    """
+    check_output(folder, force)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o777 & ~_umask())
+        check_output(folder, force)  # an export takes minutes; somebody may have come first
+        _replace(folder, part)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(folder: Path, part: Path) -> None:
+    """Two renames, so that a reader sees the old bundle or the new one."""
+    if folder.exists():
+        old = part.with_suffix(".old")
+        folder.rename(old)
+        try:
+            part.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old)
+    else:
+        part.rename(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

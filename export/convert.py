@@ -1,0 +1,88 @@
+"""From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Protocol, cast
+
+import torch
+from torch import nn
+
+from bigvit_edge.artifact import Artifact, Run
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.graph import Graph, matrix_products, weight_name
+from bigvit_edge.export.rewrite import fold_scales
+from bigvit_edge.target import Quant, Target
+
+Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
+
+
+class Backend(Protocol):
+    """What a module in backends/ offers. lower raises nothing of its own; load opens a file in its real runtime, on
+    `threads` threads.
+    """
+
+    FORMAT: str
+    SUFFIX: str
+
+    def lower(self, graph: Graph, target: Target) -> Artifact: ...
+    def load(self, path: object, threads: int = 1) -> Run: ...
+
+
+def convert(
+    model: nn.Module, image_size: int, target: Target, step: Step = lambda name: nullcontext()
+) -> Iterator[Artifact]:
+    """One artifact for each precision and format of the target, in that order."""
+    with step("capture"):
+        captured = capture(model, image_size)
+    with step("rewrite"):
+        rewritten = rewrite(captured)
+    for precision in target.precisions:
+        with step(f"quantize {precision}"):
+            quantized = quantize(rewritten, precision, target.quant)
+        for name in target.formats:
+            with step(f"lower {name} {precision}"):
+                artifact = lower(quantized, name, target)
+            yield artifact
+
+
+def capture(model: nn.Module, image_size: int) -> Graph:
+    """The model's ATen graph for one image, in eval mode."""
+    image = torch.zeros(1, 3, image_size, image_size)
+    with torch.no_grad():
+        return Graph(torch.export.export(model.eval(), (image,), strict=False))
+
+
+def rewrite(graph: Graph) -> Graph:
+    """The same function in fewer ops."""
+    return Graph(fold_scales(graph.exported), graph.int8)
+
+
+def quantize(graph: Graph, precision: str, quant: Quant) -> Graph:
+    """Decide which Linears become int8; the backends apply it in their own terms. fp32 leaves all in float."""
+    if precision == "fp32":
+        return Graph(graph.exported)
+    weights = [
+        weight_name(graph.exported, node) for node, _ in matrix_products(graph.exported) if "linear" in str(node.target)
+    ]
+    layers = [name.removesuffix(".weight") for name in weights if name]
+    return Graph(
+        graph.exported, frozenset(layer for layer in layers if not any(word in layer for word in quant.keep_float))
+    )
+
+
+def lower(graph: Graph, name: str, target: Target) -> Artifact:
+    """The graph in a format's own terms."""
+    return load_backend(name).lower(graph, target)
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of that name, imported now. UserError if its packages are not installed."""
+    try:
+        return cast(Backend, import_module(f"bigvit_edge.export.backends.{name}"))
+    except ModuleNotFoundError as e:
+        if e.name and e.name.startswith("bigvit_edge"):
+            raise
+        raise UserError(
+            f"{e.name} is not installed", f"the packages of format {name}", f"pip install 'bigvit-edge[{name}]'"
+        ) from e

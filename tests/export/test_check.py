@@ -1,0 +1,60 @@
+"""Parity figures against numbers worked out by hand, and the verdict on them."""
+
+import numpy as np
+import pytest
+
+from bigvit_edge.artifact import Parity
+from bigvit_edge.export.check import compare, judge, make_reference
+from bigvit_edge.models.load import build
+from bigvit_edge.models.zoo import CARDS
+from bigvit_edge.target import Limits
+
+
+def test_compare_by_hand() -> None:
+    expected = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
+    found = np.array([[1.0, 0.0], [3.0, 1.0]], np.float32)
+    parity = compare(found, expected)
+    assert parity.max_abs == 3.0
+    assert parity.cosine_min == pytest.approx(1 / np.sqrt(10))
+    assert parity.top1_agreement == 0.5
+    assert parity.images == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_file_that_answers_nonsense_agrees_with_nothing(bad: float) -> None:
+    expected = np.ones((3, 2), np.float32)
+    found = expected.copy()
+    found[1, 0] = bad
+    parity = compare(found, expected)
+    assert parity.top1_agreement == 0
+    assert len(judge(parity, "fp32", Limits())) == 3
+
+
+def test_all_zero_logits_are_no_match() -> None:
+    assert compare(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)).cosine_min == 0
+
+
+@pytest.mark.parametrize(
+    ("parity", "precision", "words"),
+    [
+        (Parity(2e-3, 1.0, 1.0, 9), "fp32", ["fp32_max_abs"]),
+        (Parity(2e-3, 1.0, 1.0, 9), "int8", []),
+        (Parity(0.5, 0.998, 1.0, 9), "int8", ["int8_cosine"]),
+        (Parity(0.5, 0.9995, 0.98, 9), "int8", ["top1_agreement"]),
+        (Parity(0.0, 1.0, 1.0, 9), "fp32", []),
+    ],
+)
+def test_judge_names_the_limit_that_was_missed(parity: Parity, precision: str, words: list[str]) -> None:
+    faults = judge(parity, precision, Limits())
+    assert len(faults) == len(words)
+    for fault, word in zip(faults, words, strict=True):
+        assert word in fault
+
+
+def test_a_model_without_images_of_its_own_gets_the_demos_enlarged() -> None:
+    reference = make_reference(build(CARDS["vit_ti"]).eval(), CARDS["vit_ti"], 2)
+    assert reference.images.shape == (2, 3, 224, 224)
+    assert reference.labels is None
+    own = make_reference(build(CARDS["vit_demo"]).eval(), CARDS["vit_demo"], 2)
+    assert own.images.shape == (2, 3, 64, 64)
+    assert own.labels is not None

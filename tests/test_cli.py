@@ -1,0 +1,114 @@
+"""Every wrong input ends in one message that names it, exit code 2, no traceback, nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from bigvit_edge.cli import app
+
+PROGRAM = [sys.executable, "-c", "from bigvit_edge.cli import main; main()"]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refuse(result: Result, *texts: str) -> None:
+    assert result.exit_code == 2, result.output
+    for text in texts:
+        assert text in result.stderr
+    assert "Traceback" not in result.output
+    assert len(result.stderr) < 1500
+
+
+@pytest.mark.parametrize("words", [["--help"], ["targets"], ["models"], ["targets", "--json"], ["models", "--json"]])
+def test_listing_imports_no_framework(words: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ['bigvit-edge', *{words}]
+from bigvit_edge.cli import main
+try: main()
+except SystemExit as e: assert e.code == 0
+assert not {{'torch', 'executorch', 'ai_edge_litert', 'numpy', 'sklearn'}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_listings_are_json_on_request() -> None:
+    assert {"android", "host"} <= {preset["name"] for preset in json.loads(call("targets", "--json").stdout)}
+    assert {"blvit_s", "vit_s", "blvit_demo"} <= {
+        model["name"] for model in json.loads(call("models", "--json").stdout)
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["--target", "andriod"], ["unknown target 'andriod'", "did you mean android?"]),
+        (["blvit_smal"], ["unknown model 'blvit_smal'", "did you mean blvit_s"]),
+        (["--set", "limits.int8_cosin=1"], ["unknown setting", "did you mean limits.int8_cosine"]),
+        (["--set", "threads=many"], ["threads=many", "type int"]),
+        (["--keep", "0"], ["keep 0.0", "above 0 and at most 1"]),
+        (["--keep", "1.2"], ["keep 1.2", "above 0 and at most 1"]),
+        (["--keep", "half"], ["half"]),
+        (["vit_s", "--keep", "0.5"], ["the model is dense", "take blvit_s"]),
+        (["--weights", "nowhere.safetensors"], ["no file nowhere.safetensors", "check the path"]),
+    ],
+)
+def test_export_refuses(words: list[str], texts: list[str], tmp_path: Path) -> None:
+    refuse(call("export", *words, "-o", tmp_path / "out"), *texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(3, 3)}, tmp_path / "w.safetensors")
+    refuse(
+        call("export", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "out"),
+        "missing (embedding.cls, embedding.position, embedding.patches.weight, embedding.patches.bias, little.weight",
+        "misshaped (head.weight [3, 3] instead of [10, 96])",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_never_overwrites_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for force in ([], ["--force"]):
+        refuse(call("export", "-o", tmp_path, *force), "exists and is not a bundle", "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_run_refuses_what_is_not_there(tmp_path: Path) -> None:
+    refuse(call("run", tmp_path / "a.pte", tmp_path / "b.png"), "no file", "a.pte")
+
+
+def test_check_refuses_what_is_no_bundle(tmp_path: Path) -> None:
+    refuse(call("check", tmp_path), "no manifest.json in")
+
+
+def test_an_unknown_recipe(tmp_path: Path) -> None:
+    refuse(call("train", "--recipe", "dem", "-o", tmp_path / "run"), "unknown recipe 'dem'", "did you mean demo?")
+
+
+def test_ctrl_c_in_the_middle_of_an_export_leaves_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [*PROGRAM, "export", "--target", "android", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(".out.*.part/*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the export ended before it could be interrupted"
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "interrupted: nothing was written" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,58 @@
+"""Presets and the settings that change them."""
+
+import pytest
+
+from bigvit_edge.errors import UserError
+from bigvit_edge.target import list_settings, list_targets, load_target, override
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_every_preset_loads(name: str) -> None:
+    target = load_target(name)
+    assert target.name == name
+    assert target.summary
+
+
+def test_unknown_target_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown target 'andriod'.*did you mean android"):
+        load_target("andriod")
+
+
+def test_settings_are_typed_and_leave_the_preset_alone() -> None:
+    preset = load_target("android")
+    changed = override(
+        preset,
+        ["formats=litert", "limits.int8_cosine=0.9", "limits.images=7", "quant.keep_float=router,head", "threads=2"],
+    )
+    assert changed.formats == ("litert",)
+    assert changed.limits.int8_cosine == 0.9
+    assert changed.limits.images == 7
+    assert changed.quant.keep_float == ("router", "head")
+    assert changed.threads == 2
+    assert changed.limits.top1_agreement == preset.limits.top1_agreement
+    assert load_target("android") == preset != changed
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("limits.int8_cosin=0.9", "unknown setting 'limits.int8_cosin'.*did you mean limits.int8_cosine"),
+        ("name=x", "unknown setting 'name'"),
+        ("limits=1", "unknown setting 'limits'"),
+        ("threads", "'threads'; expected key=value"),
+        ("threads=two", "threads=two; expected a value of type int"),
+        ("threads=0", "expected whole numbers of at least 1"),
+        ("formats=litret", "unknown word 'litret' in formats.*did you mean litert"),
+        ("formats=", "formats is empty"),
+        ("precisions=int9", "unknown word 'int9' in precisions.*did you mean int8"),
+    ],
+)
+def test_bad_setting(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(load_target("android"), [setting])
+
+
+def test_every_leaf_can_be_set() -> None:
+    keys = list_settings()
+    assert {"formats", "quant.keep_float", "limits.top1_agreement"} <= set(keys)
+    assert not {"name", "summary", "limits", "quant"} & set(keys)
