@@ -3,15 +3,15 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.target import Limits
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
@@ -110,6 +110,10 @@ class Entry:
     leftovers: tuple[Leftover, ...]
     tools: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file:
+            raise ValueError(f"file {self.file!r} is not in the bundle")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -121,7 +125,7 @@ class Manifest:
     keep: float | None
     target: str
     weights: str
-    limits: dict[str, float]
+    limits: Limits
     threads: int
     artifacts: tuple[Entry, ...]
     version: int = VERSION
@@ -137,36 +141,18 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"no {MANIFEST} in {folder}", "a bundle made by bigvit-edge export", "check the path")
+    from pydantic import TypeAdapter, ValidationError  # here, because listing targets and models needs none of it
+
     try:
-        data = json.loads(path.read_text())
-        if data["version"] != VERSION:
-            raise UserError(f"{path} has version {data['version']}", f"version {VERSION}", "export the model again")
-        entries = tuple(_read_entry(entry) for entry in data["artifacts"])
-        return Manifest(**{f.name: data[f.name] for f in fields(Manifest) if f.name != "artifacts"}, artifacts=entries)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(
-            f"{path} cannot be understood ({type(e).__name__}: {e})", "a manifest as exported", "export the model again"
-        ) from e
-
-
-def _read_entry(data: dict[str, Any]) -> Entry:
-    if Path(data["file"]).name != data["file"]:
-        raise ValueError(f"file {data['file']!r} is not in the bundle")
-    parts: dict[str, Any] = {
-        "inputs": tuple(_read_tensor(t) for t in data["inputs"]),
-        "outputs": tuple(_read_tensor(t) for t in data["outputs"]),
-        "preprocessing": Preprocessing(**{**data["preprocessing"], "mean": tuple(data["preprocessing"]["mean"]),
-                                          "std": tuple(data["preprocessing"]["std"])}),
-        "labels": None if data["labels"] is None else tuple(data["labels"]),
-        "parity": Parity(**data["parity"]),
-        "accuracy": None if data["accuracy"] is None else Accuracy(**data["accuracy"]),
-        "leftovers": tuple(Leftover(**leftover) for leftover in data["leftovers"]),
-    }  # fmt: skip
-    return Entry(**{f.name: parts.get(f.name, data[f.name]) for f in fields(Entry)})
-
-
-def _read_tensor(data: dict[str, Any]) -> Tensor:
-    return Tensor(data["name"], tuple(data["shape"]), data["dtype"])
+        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        fault = f"{path} cannot be understood ({where}: {first['msg']})"
+        raise UserError(fault, "a manifest as exported", "export the model again") from e
+    if manifest.version != VERSION:
+        raise UserError(f"{path} has version {manifest.version}", f"version {VERSION}", "export the model again")
+    return manifest
 
 
 def hash_file(path: Path) -> str:

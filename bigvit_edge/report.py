@@ -4,12 +4,14 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +19,8 @@ from bigvit_edge.artifact import Array, Manifest, Run
 from bigvit_edge.devices import local
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import load_backend
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,11 @@ class Latency:
     runs: int
 
 
-def measure_latency(runs: Mapping[str, Run], image: Array, rounds: int = 30) -> dict[str, Latency]:
+def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Latency]:
     """Time several runners in turn, A B C A B C ..., after one warm-up each, so that drift of the machine falls on all
     alike.
     """
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[Key, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(image)
     for _ in range(rounds):
@@ -47,7 +51,12 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[s
     """Latency on this machine of every file of a bundle."""
     runs = {e.file: load_backend(e.format).load(folder / e.file, manifest.threads) for e in manifest.artifacts}
     shape = manifest.artifacts[0].inputs[0].shape
-    return measure_latency(runs, np.random.default_rng(0).standard_normal(shape, dtype=np.float32), rounds)
+    return measure_latency(runs, draw_image(shape), rounds)
+
+
+def draw_image(shape: tuple[int, ...]) -> Array:
+    """Any image of that shape, for timing: the arithmetic does not depend on it."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 @contextmanager
@@ -103,7 +112,8 @@ def print_checks(files: Iterable[Checked]) -> None:
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A plain table."""
-    table = Table(*title)
+    table = Table(*title, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 140, crop=False)

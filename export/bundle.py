@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 from bigvit_edge.artifact import (
@@ -59,9 +58,7 @@ def export_bundle(
         _enforce(entries, target)
         source = hash_file(weights) if weights else "shipped" if card.weights else "random"
         actual_keep = getattr(model, "keep", None)
-        manifest = Manifest(
-            name, actual_keep, target.name, source, asdict(target.limits), target.threads, tuple(entries)
-        )
+        manifest = Manifest(name, actual_keep, target.name, source, target.limits, target.threads, tuple(entries))
         write_manifest(manifest, part)
     return manifest
 

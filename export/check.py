@@ -58,8 +58,13 @@ def make_reference(model: nn.Module, card: Card, count: int) -> Reference:
 
 def measure(run: Run, reference: Reference) -> tuple[Parity, Accuracy | None]:
     """Run a file on the reference's images, one by one."""
-    logits = np.concatenate([run(image[None]) for image in reference.images])  # [n, classes]
+    logits = run_all(run, reference.images)
     return compare(logits, reference.logits), _score(logits, reference)
+
+
+def run_all(run: Run, images: Array) -> Array:
+    """Images [n, 3, S, S], one by one -> logits [n, classes]."""
+    return np.concatenate([run(image[None]) for image in images])
 
 
 def compare(logits: Array, expected: Array) -> Parity:
@@ -97,9 +102,8 @@ def check_bundle(folder: Path, weights: Path | None = None) -> list[Checked]:
     manifest = read_manifest(folder)
     check_weights(manifest, weights)
     model, card = load_model(manifest.model, manifest.keep, weights), find_card(manifest.model)
-    limits = Limits(**manifest.limits)  # type: ignore[arg-type]
-    reference = make_reference(model, card, limits.images)
-    return [_check_file(folder, entry, manifest.threads, limits, reference) for entry in manifest.artifacts]
+    reference = make_reference(model, card, manifest.limits.images)
+    return [_check_file(folder, entry, manifest.threads, manifest.limits, reference) for entry in manifest.artifacts]
 
 
 def check_weights(manifest: Manifest, weights: Path | None) -> None:

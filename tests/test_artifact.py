@@ -19,6 +19,7 @@ from bigvit_edge.artifact import (
     write_manifest,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
+from bigvit_edge.target import Limits
 
 ENTRY = Entry(
     file="m_int8.tflite", format="litert", precision="int8", sha256="0" * 64, bytes=3,
@@ -27,7 +28,7 @@ ENTRY = Entry(
     parity=Parity(0.1, 0.99, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4), delegates=3,
     leftovers=(Leftover("topk", "layers.0", 0.0),), tools={"torch": "2"},
 )  # fmt: skip
-MANIFEST = Manifest("m", 0.5, "android", "shipped", {"images": 4}, 1, (ENTRY,))
+MANIFEST = Manifest("m", 0.5, "android", "shipped", Limits(images=4), 1, (ENTRY,))
 
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
@@ -62,6 +63,8 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         (lambda data: data | {"version": 99}, "version 99; expected version 1"),
         (lambda data: {k: v for k, v in data.items() if k != "model"}, "cannot be understood"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
+        (lambda data: data | {"limits": {"images": "many"}}, r"limits.images"),
+        (lambda data: data | {"keep": "half"}, r"keep"),
         (lambda data: data | {"artifacts": 3}, "cannot be understood"),
         (lambda data: [data], "cannot be understood"),
     ],

@@ -7,10 +7,11 @@ import pytest
 from bigvit_edge.artifact import Manifest, write_manifest
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.bundle import writing
+from bigvit_edge.target import Limits
 
 
 def fill(folder: Path, text: str) -> None:
-    write_manifest(Manifest(text, None, "host", "random", {}, 1, ()), folder)
+    write_manifest(Manifest(text, None, "host", "random", Limits(), 1, ()), folder)
 
 
 def test_a_good_end_leaves_the_folder_and_nothing_beside_it(tmp_path: Path) -> None:

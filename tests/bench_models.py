@@ -1,0 +1,66 @@
+"""Dense against big.LITTLE at full size, in each format and precision: `make bench`. Run it on a quiet machine.
+
+One thread, pinned to one core; all files are timed in turn, so that drift falls on all alike. Prints medians and their
+ratio, beside the ratio of the arithmetic.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from bigvit_edge import load_model, report
+from bigvit_edge.artifact import Run
+from bigvit_edge.devices import local
+from bigvit_edge.export.check import compare, make_reference, run_all
+from bigvit_edge.export.convert import convert, load_backend
+from bigvit_edge.models.zoo import count_macs, find_card
+from bigvit_edge.target import load_target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dense", default="vit_s")
+    parser.add_argument("--little", default="blvit_s")
+    parser.add_argument("--keep", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=50)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs: dict[tuple[str, str, str], Run] = {}
+        for name in (options.dense, options.little):
+            runs |= export(name, options.keep if name == options.little else None, Path(folder))
+        shape = (1, 3, find_card(options.dense).image_size, find_card(options.dense).image_size)
+        latency = report.measure_latency(runs, report.draw_image(shape), options.rounds)
+
+    rows = []
+    for name, format_, precision in runs:
+        if name == options.dense:
+            dense, little = (latency[n, format_, precision].p50_ms for n in (options.dense, options.little))
+            rows.append((format_, precision, f"{dense:.1f} ms", f"{little:.1f} ms", f"{little / dense:.2f}"))
+    arithmetic = count_macs(find_card(options.little), options.keep) / count_macs(find_card(options.dense))
+    rows.append(("arithmetic", "", "", "", f"{arithmetic:.3f}"))
+    report.print_rows(("format", "precision", options.dense, f"{options.little} keep {options.keep}", "ratio"), rows)
+    print(f"medians of {options.rounds} interleaved runs, 1 thread, batch 1, random weights")
+    print(local.describe(local.probe()))
+
+
+def export(name: str, keep: float | None, folder: Path) -> dict[tuple[str, str, str], Run]:
+    """Every file of target android, each checked against PyTorch before it may be timed."""
+    model, card, target = load_model(name, keep), find_card(name), load_target("android")
+    reference = make_reference(model, card, 4)
+    runs: dict[tuple[str, str, str], Run] = {}
+    for artifact in convert(model, card.image_size, target, report.print_step):
+        backend = load_backend(artifact.format)
+        path = folder / f"{name}_{artifact.precision}{backend.SUFFIX}"
+        path.write_bytes(artifact.data)
+        run = backend.load(path, threads=1)
+        parity = compare(run_all(run, reference.images), reference.logits)
+        assert parity.cosine_min > 0.99, f"{path.name} is wrong (cosine {parity.cosine_min}): not timed"
+        runs[name, artifact.format, artifact.precision] = run
+    return runs
+
+
+if __name__ == "__main__":
+    main()
