@@ -37,6 +37,7 @@ class Recipe:
     teacher_steps: int
     student_steps: int
     batch: int = 128
+    teacher_plain_steps: int = 2000
     teacher_rate: float = 2e-3
     student_rate: float = 1e-3
     warmup: int = 100
@@ -49,7 +50,17 @@ class Recipe:
     seed: int = 1
 
 
-RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=4000, student_steps=4000)}
+@dataclass(frozen=True)
+class Phase:
+    """One run of `fit`: its name, steps and rate; backgrounds are varied after the first `plain_steps`."""
+
+    name: str
+    steps: int
+    rate: float
+    plain_steps: int
+
+
+RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=6000, student_steps=4000)}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -93,7 +104,8 @@ def train_teacher(recipe: Recipe, folder: Path) -> ViT:
         return cross_entropy(teacher.head(f[:, 0]).float(), batch.labels) + recipe.token_labels * on_patches
 
     both = nn.ModuleDict({"teacher": teacher, "patch_head": patch_head})
-    fit(both, loss_of, recipe.teacher_steps, recipe.teacher_rate, recipe, folder / "teacher.checkpoint", "teacher")
+    phase = Phase("teacher", recipe.teacher_steps, recipe.teacher_rate, recipe.teacher_plain_steps)
+    fit(both, loss_of, phase, recipe, folder / "teacher.checkpoint")
     return teacher
 
 
@@ -113,7 +125,8 @@ def train_student(recipe: Recipe, teacher: ViT, folder: Path) -> BLViT:
         apart = 1 - cosine_similarity(f.float(), wanted.float(), dim=-1)  # [B, N]
         return cross_entropy(student.head(f[:, 0]).float(), batch.labels) + recipe.distill * apart.mean()
 
-    fit(student, loss_of, recipe.student_steps, recipe.student_rate, recipe, folder / "student.checkpoint", "student")
+    phase = Phase("student", recipe.student_steps, recipe.student_rate, plain_steps=0)
+    fit(student, loss_of, phase, recipe, folder / "student.checkpoint")
     return student
 
 
@@ -127,13 +140,7 @@ def take_from_dense(student: BLViT, dense: ViT) -> None:
 
 
 def fit(
-    model: nn.Module,
-    loss_of: Callable[[Batch, int], Tensor],
-    steps: int,
-    rate: float,
-    recipe: Recipe,
-    checkpoint: Path,
-    name: str,
+    model: nn.Module, loss_of: Callable[[Batch, int], Tensor], phase: Phase, recipe: Recipe, checkpoint: Path
 ) -> None:
     """Warm-up, constant rate, then a linear fall to zero over the last `decay` of the steps; bfloat16 products.
     Resumes from the checkpoint if there is one.
@@ -143,10 +150,14 @@ def fit(
     model.train()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task, recent = progress.add_task(name, total=steps, completed=start), 0.0
-        for step in range(start, steps):
-            set_rate(optimizers, rate * min((step + 1) / recipe.warmup, 1, (1 - step / steps) / recipe.decay))
-            batch = make_batch("train", recipe.batch, seed=recipe.seed * 10_000_000 + step)
+        task, recent = progress.add_task(phase.name, total=phase.steps, completed=start), 0.0
+        for step in range(start, phase.steps):
+            set_rate(
+                optimizers, phase.rate * min((step + 1) / recipe.warmup, 1, (1 - step / phase.steps) / recipe.decay)
+            )
+            batch = make_batch(
+                "train", recipe.batch, seed=recipe.seed * 10_000_000 + step, vary=step >= phase.plain_steps
+            )
             batch = Batch(normalize(batch.images), batch.labels, batch.ink)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(batch, step)
@@ -156,9 +167,9 @@ def fit(
                 optimizer.step()
             recent += loss.item() / recipe.save_every
             progress.advance(task)
-            if (step + 1) % recipe.save_every == 0 or step + 1 == steps:
+            if (step + 1) % recipe.save_every == 0 or step + 1 == phase.steps:
                 write_checkpoint(checkpoint, model, optimizers, step + 1)
-                progress.print(f"{name} step {step + 1} of {steps}, mean loss {recent:.4f}")
+                progress.print(f"{phase.name} step {step + 1} of {phase.steps}, mean loss {recent:.4f}")
                 recent = 0.0
 
 

@@ -1,7 +1,8 @@
 """From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -49,13 +50,22 @@ def convert(
 def capture(model: nn.Module, image_size: int) -> Graph:
     """The model's ATen graph for one image, in eval mode."""
     image = torch.zeros(1, 3, image_size, image_size)
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         return Graph(torch.export.export(model.eval(), (image,), strict=False))
 
 
 def rewrite(graph: Graph) -> Graph:
     """The same function in fewer ops."""
-    return Graph(fold_scales(graph.exported), graph.int8)
+    with quiet():
+        return Graph(fold_scales(graph.exported), graph.int8)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch.export warns of its own future; that is no word to our users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def quantize(graph: Graph, precision: str, quant: Quant) -> Graph:

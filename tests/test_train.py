@@ -12,7 +12,9 @@ from bigvit_edge.models.weights import read_weights
 from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.train import RECIPES, find_recipe, take_from_dense, train, train_teacher
 
-TINY = replace(RECIPES["demo"], teacher_steps=4, student_steps=3, batch=4, warmup=2, save_every=2)
+TINY = replace(
+    RECIPES["demo"], teacher_steps=4, teacher_plain_steps=2, student_steps=3, batch=4, warmup=2, save_every=2
+)
 
 
 def test_train_leaves_weights_and_a_table(tmp_path: Path) -> None:
@@ -32,10 +34,10 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
 
     import bigvit_edge.train as module
 
-    def interrupt(split: str, count: int, seed: int) -> object:
+    def interrupt(split: str, count: int, seed: int, vary: bool) -> object:
         if seed % 10_000_000 == 3:
             raise KeyboardInterrupt
-        return make(split, count, seed)
+        return make(split, count, seed, vary)
 
     make = module.make_batch
     monkeypatch.setattr(module, "make_batch", interrupt)

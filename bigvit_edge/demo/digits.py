@@ -86,10 +86,12 @@ def _read_photo(path: Path) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).float().unsqueeze(0) / 255
 
 
-def make_batch(split: SplitName, count: int, seed: int) -> Batch:
-    """`count` fresh images of a split, drawn from `seed` alone."""
+def make_batch(split: SplitName, count: int, seed: int, vary: bool = False) -> Batch:
+    """`count` fresh images of a split, drawn from `seed` alone. vary: backgrounds altered, see _vary."""
     material, g = load_split(split), torch.Generator().manual_seed(seed)
     background = _draw_background(material.photos, count, g)  # [B, 3, S, S]
+    if vary:
+        background = _vary(background, _draw_background(material.photos, count, g), g)
     which = torch.randint(len(material.labels), (count,), generator=g)
     digit = _draw_digit(material.digits[which], g)  # [B, 1, S, S]
 
@@ -135,6 +137,20 @@ def _draw_background(photos: tuple[Tensor, ...], count: int, g: torch.Generator)
             )
     gain, shift = _uniform(g, count, 0.6, 1.1), _uniform(g, count, -0.12, 0.12)
     return ((out - 0.5) * gain.view(-1, 1, 1, 1) + 0.5 + shift.view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+def _vary(background: Tensor, other: Tensor, g: torch.Generator) -> Tensor:
+    """Ten photographs must stand for all that training does not see: each is turned on its side, its channels exchanged
+    and inverted, and blended with another, at random. [B, 3, S, S]
+    """
+    count = len(background)
+    channels = torch.rand(count, 3, generator=g).argsort(1).view(-1, 3, 1, 1).expand_as(background)
+    inverted, turned, blended = torch.rand(3, count, 1, 1, 1, generator=g) < 0.5
+    varied = background.gather(1, channels)
+    varied = torch.where(inverted, 1 - varied, varied)
+    varied = torch.where(turned, varied.transpose(2, 3), varied)
+    share = _uniform(g, count, 0, 0.6).view(-1, 1, 1, 1)
+    return torch.where(blended, torch.lerp(varied, other, share), varied)
 
 
 def _draw_digit(digits: Tensor, g: torch.Generator) -> Tensor:

@@ -13,6 +13,14 @@ def test_equal_seeds_give_equal_images_and_others_do_not() -> None:
     assert not torch.equal(a.images, c.images)
 
 
+def test_varied_backgrounds_are_other_backgrounds() -> None:
+    plain, varied = make_batch("train", 64, 0), make_batch("train", 64, 0, vary=True)
+    assert plain.images.shape == varied.images.shape
+    assert not torch.equal(plain.images, varied.images)
+    spread = (varied.images - plain.images).abs().mean((1, 2, 3))  # [B]
+    assert (spread > 0.05).float().mean() > 0.9
+
+
 def test_shapes_ranges_and_whole_levels() -> None:
     batch = make_batch("train", 16, 0)
     assert batch.images.shape == (16, 3, SIZE, SIZE)
