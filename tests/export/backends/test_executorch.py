@@ -1,0 +1,196 @@
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("executorch")
+
+from bigvit_edge.artifact import Artifact
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.backends import executorch
+from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.quantization import insert_dynamic_int8
+from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.vit import ViT
+from bigvit_edge.target import Target
+
+TARGET = Target("test", "", ("executorch",))
+LAYERS = 2
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def lower(model: nn.Module, images: Tensor, int8: frozenset[str] = frozenset()) -> Artifact:
+    return executorch.lower(Graph(torch.export.export(model.eval(), (images,)), int8), TARGET)
+
+
+def run(artifact: Artifact, images: Tensor, folder: Path) -> Tensor:
+    path = folder / "model.pte"
+    path.write_bytes(artifact.data)
+    return torch.from_numpy(executorch.load(path)(images.numpy()))
+
+
+def linears(model: nn.Module) -> frozenset[str]:
+    return frozenset(n for n, m in model.named_modules() if isinstance(m, nn.Linear) and "router" not in n)
+
+
+def build(name: str) -> ViT | BLViT:
+    torch.manual_seed(0)
+    sizes = dict(image_size=48, patch=16, dim=32, depth=LAYERS, head_dim=16, num_classes=7)
+    return ViT(**sizes).eval() if name == "vit" else BLViT(**sizes, little_dim=16, little_head_dim=8).eval()
+
+
+IMAGES = draw(1, 3, 48, 48)
+
+
+@pytest.fixture(scope="module", params=["vit", "blvit"])
+def model(request: pytest.FixtureRequest) -> ViT | BLViT:
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def fp32(model: nn.Module) -> Artifact:
+    return lower(model, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def int8(model: nn.Module) -> Artifact:
+    return lower(model, IMAGES, linears(model))
+
+
+@torch.no_grad()
+def test_fp32_computes_what_pytorch_computes(model: nn.Module, fp32: Artifact, tmp_path: Path) -> None:
+    assert torch.allclose(run(fp32, IMAGES, tmp_path), model(IMAGES), atol=1e-6)
+
+
+@torch.no_grad()
+def test_int8_computes_what_the_quantised_graph_computes(model: nn.Module, int8: Artifact, tmp_path: Path) -> None:
+    answer, expected = run(int8, IMAGES, tmp_path), model(IMAGES)
+    exported = torch.export.export(model, (IMAGES,))
+    assert torch.allclose(answer, insert_dynamic_int8(exported, linears(model)).module()(IMAGES), atol=1e-5)
+    assert float(torch.nn.functional.cosine_similarity(answer, expected)) > 0.999
+    assert not torch.allclose(answer, expected, atol=1e-5)  # it is int8
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_only_the_router_stays_outside(model: nn.Module, fp32: Artifact, int8: Artifact, precision: str) -> None:
+    artifact = {"fp32": fp32, "int8": int8}[precision]
+    assert artifact.precision == precision
+    outside = Counter((leftover.op, leftover.layer) for leftover in artifact.leftovers)
+    if isinstance(model, ViT):
+        assert (artifact.delegates, outside) == (1, Counter())
+    else:
+        a_layer = {"aten.topk.default": 1, "aten.index_select.default": 3}  # x, z and the score are permuted
+        assert outside == {(op, f"layers.{i}"): n for op, n in a_layer.items() for i in range(LAYERS)}
+        assert artifact.delegates == LAYERS + 1
+    assert {leftover.mac_share for leftover in artifact.leftovers} <= {0.0}
+
+
+def test_int8_is_smaller(fp32: Artifact, int8: Artifact) -> None:
+    assert len(int8.data) < 0.75 * len(fp32.data)
+
+
+def test_activations_are_quantised_row_by_row(tmp_path: Path) -> None:
+    """One scale for all rows would round the small ones to nothing."""
+    model = nn.Sequential(nn.Linear(16, 8, bias=False)).eval()
+    rows = draw(1, 4, 16) * torch.tensor([1e-3, 1.0, 1e3, 1e5]).view(1, 4, 1)
+    answer = run(lower(model, rows, frozenset({"0"})), rows, tmp_path)
+    with torch.no_grad():
+        error = (answer - model(rows)).norm(dim=-1) / model(rows).norm(dim=-1)  # [1, 4]
+    assert float(error.max()) < 0.03
+    assert float(error.min()) > 0
+
+
+class HalfDouble(nn.Module):
+    """XNNPACK knows no float64: Linear b is left to ExecuTorch, and is half of the arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).double()).float()  # type: ignore[no-any-return]
+
+
+def test_a_leftover_is_named_with_its_layer_and_share() -> None:
+    artifact = lower(HalfDouble(), torch.zeros(1, 3, 4))
+    (found,) = [leftover for leftover in artifact.leftovers if leftover.mac_share]
+    assert (found.op, found.layer, found.mac_share) == ("aten.linear.default", "b", 0.5)
+
+
+class Stem(nn.Module):
+    """A convolution that is no patch embedding: it needs XNNPACK's passes for channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_other_convolutions_still_work(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Stem().eval(), draw(1, 3, 6, 6)
+    artifact = lower(model, images)
+    assert torch.allclose(run(artifact, images, tmp_path), model(images), atol=1e-6)
+    assert (artifact.delegates, artifact.leftovers) == (1, ())
+
+
+def test_same_graph_same_bytes_and_the_graph_stays_as_it_was(model: nn.Module, int8: Artifact) -> None:
+    graph = Graph(torch.export.export(model, (IMAGES,)), linears(model))
+    before, weights = str(graph.exported.graph), set(graph.exported.state_dict)
+    assert executorch.lower(graph, TARGET).data == int8.data
+    assert (str(graph.exported.graph), set(graph.exported.state_dict)) == (before, weights)
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model, rows = nn.Linear(4, 4).eval(), draw(1, 3, 4)
+    graph = Graph(torch.export.export(model, (rows,)))
+    handlers, level = logging.root.handlers[:], logging.root.manager.disable
+    capfd.readouterr()
+    (tmp_path / "model.pte").write_bytes(executorch.lower(graph, TARGET).data)
+    executorch.load(tmp_path / "model.pte", threads=2)(rows.numpy())
+    assert capfd.readouterr() == ("", "")
+    assert (logging.root.handlers, logging.root.manager.disable) == (handlers, level)
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_threads(threads: int, fp32: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "model.pte").write_bytes(fp32.data)
+    executorch.load(tmp_path / "model.pte", threads)
+    assert executorch._portable_lib._threadpool_get_thread_count() == threads
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"x" * 500, lambda data: data[: len(data) // 2]])
+def test_a_damaged_file_is_refused(damage: "type[bytes]", fp32: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "model.pte").write_bytes(damage(fp32.data))
+    with pytest.raises(UserError, match=r"model\.pte: ExecuTorch cannot load it"):
+        executorch.load(tmp_path / "model.pte")
+
+
+def test_takes_any_layout_of_array(fp32: Artifact, model: nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "model.pte").write_bytes(fp32.data)
+    run = executorch.load(tmp_path / "model.pte")
+    columns = np.asfortranarray(IMAGES.numpy())
+    assert np.array_equal(run(columns), run(IMAGES.numpy()))
+    assert run(columns).dtype == np.float32
+
+
+def test_a_group_has_one_depth() -> None:
+    """x -> a -> out -> b, and c beside them in b's group: all of the group wait for b's input."""
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    a = graph.call_function(torch.neg, (x,))
+    c = graph.call_function(torch.abs, (x,))
+    out = graph.call_function(torch.sort, (a,))
+    b = graph.call_function(torch.add, (out, c))
+    d = graph.call_function(torch.neg, (c,))
+    assert executorch.measure_depths(graph, {a: 0, c: 1, b: 1, d: 2}) == {a: 0, c: 1, b: 1, d: 1}
