@@ -18,6 +18,7 @@ Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the manifest's layout
+SHIPPED, RANDOM = "shipped", "random"  # where a model's weights come from, if not from a checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ class Manifest:
     threads: int
     artifacts: tuple[Entry, ...]
     version: int = VERSION
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights mean anything."""
+        return self.weights != RANDOM
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

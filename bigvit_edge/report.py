@@ -4,7 +4,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +94,12 @@ def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Pat
     print(f"peak memory of this export: {peak:.1f} GiB")
 
 
-def print_checks(files: Iterable[Checked]) -> None:
+def print_checks(files: Sequence[Checked]) -> None:
     """The verdict on each file of a bundle."""
     rows = [
         (
             f.file,
-            "; ".join(f.faults) or "good",
+            "bad" if f.faults else "good",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
             f"{f.parity.cosine_min:.5f}" if f.parity else "–",
             f"{f.parity.top1_agreement:.1%}" if f.parity else "–",
@@ -108,6 +108,9 @@ def print_checks(files: Iterable[Checked]) -> None:
         for f in files
     ]
     print_rows(("file", "verdict", "largest difference", "cosine", "top-1 agrees", "accuracy"), rows)
+    for f in files:
+        for fault in f.faults:
+            print(f"{f.file}: {fault}")
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -115,5 +118,4 @@ def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(*title, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 140, crop=False)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

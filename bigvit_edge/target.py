@@ -25,12 +25,14 @@ class Quant:
 @dataclass(frozen=True)
 class Limits:
     """What a file must reach against PyTorch, on `images` images: the largest difference of any logit (fp32), the
-    smallest cosine of two logit vectors and the share of equal top-1 (every precision).
+    smallest cosine of two logit vectors, the share of equal top-1. A model with random weights answers nearly the same
+    to every image, so its int8 is held to untrained_cosine and nothing else.
     """
 
     fp32_max_abs: float = 1e-3
     fp32_cosine: float = 0.99999
     int8_cosine: float = 0.999
+    untrained_cosine: float = 0.99
     top1_agreement: float = 0.99
     images: int = 1000
 

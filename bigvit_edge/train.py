@@ -9,6 +9,7 @@ ratio, so one set of weights serves all. Step i sees the images of seed i: a res
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Phase:
     plain_steps: int
 
 
-RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=6000, student_steps=4000)}
+RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=5000, student_steps=4000)}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -149,16 +150,14 @@ def fit(
     start = read_checkpoint(checkpoint, model, optimizers) if checkpoint.exists() else 0
     model.train()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns) as progress, ThreadPoolExecutor(1) as ahead:  # the next batch is drawn beside the step
         task, recent = progress.add_task(phase.name, total=phase.steps, completed=start), 0.0
+        upcoming = ahead.submit(draw_batch, recipe, phase, start)
         for step in range(start, phase.steps):
+            batch, upcoming = upcoming.result(), ahead.submit(draw_batch, recipe, phase, step + 1)
             set_rate(
                 optimizers, phase.rate * min((step + 1) / recipe.warmup, 1, (1 - step / phase.steps) / recipe.decay)
             )
-            batch = make_batch(
-                "train", recipe.batch, seed=recipe.seed * 10_000_000 + step, vary=step >= phase.plain_steps
-            )
-            batch = Batch(normalize(batch.images), batch.labels, batch.ink)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(batch, step)
             model.zero_grad()
@@ -171,6 +170,13 @@ def fit(
                 write_checkpoint(checkpoint, model, optimizers, step + 1)
                 progress.print(f"{phase.name} step {step + 1} of {phase.steps}, mean loss {recent:.4f}")
                 recent = 0.0
+
+
+def draw_batch(recipe: Recipe, phase: Phase, step: int) -> Batch:
+    """The images of one step, normalised; from the recipe's seed and the step's number alone."""
+    seed = recipe.seed * 10_000_000 + step
+    batch = make_batch("train", recipe.batch, seed, vary=step >= phase.plain_steps)
+    return Batch(normalize(batch.images), batch.labels, batch.ink)
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:

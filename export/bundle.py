@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bigvit_edge.artifact import (
     MANIFEST,
+    RANDOM,
+    SHIPPED,
     Artifact,
     Entry,
     Manifest,
@@ -55,10 +57,10 @@ def export_bundle(
             (part / file).write_bytes(artifact.data)
             with step(f"check {artifact.format} {artifact.precision}"):
                 entries.append(_describe(artifact, part / file, card, target, reference))
-        _enforce(entries, target)
-        source = hash_file(weights) if weights else "shipped" if card.weights else "random"
+        source = hash_file(weights) if weights else SHIPPED if card.weights else RANDOM
         actual_keep = getattr(model, "keep", None)
         manifest = Manifest(name, actual_keep, target.name, source, target.limits, target.threads, tuple(entries))
+        _enforce(manifest)
         write_manifest(manifest, part)
     return manifest
 
@@ -84,8 +86,12 @@ def _describe(artifact: Artifact, path: Path, card: Card, target: Target, refere
     )
 
 
-def _enforce(entries: list[Entry], target: Target) -> None:
-    faults = [f"{e.file}: {fault}" for e in entries for fault in judge(e.parity, e.precision, target.limits)]
+def _enforce(manifest: Manifest) -> None:
+    faults = [
+        f"{entry.file}: {fault}"
+        for entry in manifest.artifacts
+        for fault in judge(entry.parity, entry.precision, manifest.limits, manifest.trained)
+    ]
     if faults:
         raise LimitError("\n".join(faults))
 

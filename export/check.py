@@ -8,7 +8,18 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from bigvit_edge.artifact import Accuracy, Array, Entry, Manifest, Parity, Run, hash_file, read_manifest
+from bigvit_edge.artifact import (
+    RANDOM,
+    SHIPPED,
+    Accuracy,
+    Array,
+    Entry,
+    Manifest,
+    Parity,
+    Run,
+    hash_file,
+    read_manifest,
+)
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import load_backend
@@ -78,18 +89,17 @@ def compare(logits: Array, expected: Array) -> Parity:
     return Parity(float(np.abs(a - b).max()), float(cosine.min()), float(agree.mean()), len(a))
 
 
-def judge(parity: Parity, precision: str, limits: Limits) -> list[str]:
-    """Where a file falls short of its limits, in words; empty if it does not."""
-    faults = []
-    cosine = limits.fp32_cosine if precision == "fp32" else limits.int8_cosine
+def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True) -> list[str]:
+    """Where a file falls short of its limits, in words; empty if it does not. trained: its weights are not random."""
+    key = "fp32_cosine" if precision == "fp32" else "int8_cosine" if trained else "untrained_cosine"
+    cosine, faults = getattr(limits, key), []
     if precision == "fp32" and parity.max_abs > limits.fp32_max_abs:
         faults.append(f"largest difference {parity.max_abs:.2g}, limit {limits.fp32_max_abs:g} (limits.fp32_max_abs)")
     if parity.cosine_min < cosine:
-        faults.append(f"smallest cosine {parity.cosine_min:.5f}, limit {cosine:g} (limits.{precision}_cosine)")
-    if parity.top1_agreement < limits.top1_agreement:
-        faults.append(
-            f"top-1 agreement {parity.top1_agreement:.2%}, limit {limits.top1_agreement:.2%} (limits.top1_agreement)"
-        )
+        faults.append(f"smallest cosine {parity.cosine_min:.5f}, limit {cosine:g} (limits.{key})")
+    if trained and parity.top1_agreement < limits.top1_agreement:
+        agreement = f"{parity.top1_agreement:.2%}, limit {limits.top1_agreement:.2%}"
+        faults.append(f"top-1 agreement {agreement} (limits.top1_agreement)")
     return faults
 
 
@@ -103,12 +113,12 @@ def check_bundle(folder: Path, weights: Path | None = None) -> list[Checked]:
     check_weights(manifest, weights)
     model, card = load_model(manifest.model, manifest.keep, weights), find_card(manifest.model)
     reference = make_reference(model, card, manifest.limits.images)
-    return [_check_file(folder, entry, manifest.threads, manifest.limits, reference) for entry in manifest.artifacts]
+    return [_check_file(folder, entry, manifest, reference) for entry in manifest.artifacts]
 
 
 def check_weights(manifest: Manifest, weights: Path | None) -> None:
     """UserError unless this is the checkpoint that the manifest names."""
-    named = manifest.weights not in ("shipped", "random")
+    named = manifest.weights not in (SHIPPED, RANDOM)
     if named and weights is None:
         raise UserError(
             "no --weights",
@@ -129,12 +139,13 @@ def verify_file(folder: Path, entry: Entry) -> str | None:
     return None
 
 
-def _check_file(folder: Path, entry: Entry, threads: int, limits: Limits, reference: Reference) -> Checked:
+def _check_file(folder: Path, entry: Entry, manifest: Manifest, reference: Reference) -> Checked:
     if fault := verify_file(folder, entry):
         return Checked(entry.file, (fault,))
-    run = load_backend(entry.format).load(folder / entry.file, threads)
+    run = load_backend(entry.format).load(folder / entry.file, manifest.threads)
     parity, accuracy = measure(run, reference)
-    return Checked(entry.file, tuple(judge(parity, entry.precision, limits)), parity, accuracy)
+    faults = judge(parity, entry.precision, manifest.limits, manifest.trained)
+    return Checked(entry.file, tuple(faults), parity, accuracy)
 
 
 def _score(logits: Array, reference: Reference) -> Accuracy | None:

@@ -5,18 +5,14 @@ quantise and dequantise ops whose scales are computed while the model runs. A ba
 its int8 kernel; run as it stands, the program emulates that kernel in PyTorch.
 """
 
-from copy import deepcopy
 from operator import getitem
-from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
-from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
-from torch.fx.node import map_arg
-from torch.utils._pytree import tree_leaves
+
+from bigvit_edge.export.graph import add_constant, copy_program, insert, remove_parameter
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -64,58 +60,3 @@ def _quantize_weight(program: ExportedProgram, weight: Node, before: Node) -> No
     parts = {"int8": quantized, "scale": scale, "zero": torch.zeros_like(scale, dtype=torch.int64)}
     nodes = [add_constant(program, f"{key}.{part}", tensor) for part, tensor in parts.items()]
     return insert(before, ops.dequantize_per_channel.default, *nodes, 0, *CHANNEL)
-
-
-# ---- editing a program; metadata stays true, so that every node still has a shape and a layer ------------------------
-
-
-def copy_program(exported: ExportedProgram) -> ExportedProgram:
-    """A program that may be edited: graph and signature of its own, tensors shared with the original."""
-    module = deepcopy(exported.graph_module)
-    for original, copy in zip(exported.graph.nodes, module.graph.nodes, strict=True):
-        copy.name = (
-            original.name
-        )  # copying renames an input that is called like a built-in, and the signature knows it not
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=deepcopy(exported.graph_signature),
-        state_dict=dict(exported.state_dict),
-        range_constraints=exported.range_constraints,
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
-        constants=dict(exported.constants),
-        verifiers=[exported.verifier],
-    )
-
-
-def insert(before: Node, target: Any, *args: Any) -> Node:
-    """A new call in front of a node, in the same layer."""
-    with before.graph.inserting_before(before):
-        node = before.graph.call_function(target, args)
-    with tree_leaves(before.meta["val"])[0].fake_mode:
-        node.meta["val"] = target(*map_arg(args, lambda n: n.meta["val"]))
-    node.meta["nn_module_stack"] = before.meta.get("nn_module_stack", {})
-    return node
-
-
-def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
-    """A tensor that becomes part of the program under a name of its own."""
-    specs = program.graph_signature.input_specs
-    place = next(i for i, spec in enumerate(specs) if spec.kind == InputKind.USER_INPUT)
-    user_input = program.graph.find_nodes(op="placeholder")[place]
-    with program.graph.inserting_before(user_input):
-        node: Node = program.graph.placeholder("c_" + name.replace(".", "_"))
-    node.meta["val"] = user_input.meta["val"].fake_mode.from_tensor(data, static_shapes=True)
-    specs.insert(place, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(node.name), name, None))
-    program.constants[name] = data
-    return node
-
-
-def remove_parameter(program: ExportedProgram, node: Node) -> None:
-    """Drop a parameter that nothing reads any more."""
-    specs = program.graph_signature.input_specs
-    spec = next(spec for spec in specs if spec.arg.name == node.name)
-    specs.remove(spec)
-    program.state_dict.pop(spec.target)
-    program.graph.erase_node(node)

@@ -4,6 +4,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from bigvit_edge.export.graph import copy_program
+
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
 MOVES = {
@@ -22,7 +24,7 @@ def fold_scales(exported: ExportedProgram) -> ExportedProgram:
 
     Works on a copy; weights stay shared with the original except those that change.
     """
-    program: ExportedProgram = exported.run_decompositions({})  # the supported way to a copy with a graph of its own
+    program = copy_program(exported)
     for mul in list(program.graph.nodes):
         if mul.op == "call_function" and mul.target is aten.mul.Tensor:
             _fold(program, mul)

@@ -27,8 +27,8 @@ from torch.nn.functional import linear
 
 from bigvit_edge.artifact import Array, Artifact, Leftover, Run, list_versions
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.graph import Graph, count_node_macs, layer_of, matrix_products
-from bigvit_edge.export.quantization import add_constant, insert, insert_dynamic_int8
+from bigvit_edge.export.graph import Graph, add_constant, count_node_macs, insert, layer_of, matrix_products
+from bigvit_edge.export.quantization import insert_dynamic_int8
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target

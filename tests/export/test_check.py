@@ -51,6 +51,12 @@ def test_judge_names_the_limit_that_was_missed(parity: Parity, precision: str, w
         assert word in fault
 
 
+def test_random_weights_are_held_to_a_cosine_alone() -> None:
+    assert judge(Parity(0.5, 0.995, 0.6, 9), "int8", Limits(), trained=False) == []
+    (fault,) = judge(Parity(0.5, 0.98, 0.6, 9), "int8", Limits(), trained=False)
+    assert "limits.untrained_cosine" in fault
+
+
 def test_a_model_without_images_of_its_own_gets_the_demos_enlarged() -> None:
     reference = make_reference(build(CARDS["vit_ti"]).eval(), CARDS["vit_ti"], 2)
     assert reference.images.shape == (2, 3, 224, 224)
