@@ -80,18 +80,24 @@ def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Pat
     )  # fmt: skip
     head = ("file", "format", "precision", "size", "cosine", "top-1 agrees", "accuracy", "latency", "not delegated")
     print_rows(head, rows)
+    for line in explain_bundle(manifest, latency, folder):
+        print(line)
+
+
+def explain_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Path) -> Iterator[str]:
+    """What the table's figures mean and where they come from."""
     first = manifest.artifacts[0]
-    print(f"{manifest.model}, keep {manifest.keep}: {folder}/ for target {manifest.target}")
-    print(f"cosine (smallest) and top-1 agreement with PyTorch fp32 on {first.parity.images} images", end="")
+    keep = "" if manifest.keep is None else f", keep {manifest.keep:g}"
+    yield f"{folder}/: {manifest.model}{keep} for target {manifest.target}"
+    yield f"cosine (the smallest) and top-1 agreement: with PyTorch fp32, on {first.parity.images} images"
     if first.accuracy:
-        print(f"; PyTorch's own accuracy there: {first.accuracy.pytorch_top1:.1%}", end="")
-    print(
-        f"\nlatency: median of {latency[first.file].runs} interleaved runs, {manifest.threads} thread, on this host: ",
-        end="",
-    )
-    print(local.describe(local.probe()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory of this export: {peak:.1f} GiB")
+        yield f"accuracy: on the same held-out images, where PyTorch fp32 has {first.accuracy.pytorch_top1:.1%}"
+    if not manifest.trained:
+        yield "weights: random, so int8 is held to limits.untrained_cosine alone"
+    runs, threads = latency[first.file].runs, manifest.threads
+    yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
+    yield f"  {local.describe(local.probe())}"
+    yield f"peak memory of this export: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
 def print_checks(files: Sequence[Checked]) -> None:

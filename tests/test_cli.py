@@ -59,7 +59,7 @@ def test_listings_are_json_on_request() -> None:
         (["--set", "threads=many"], ["threads=many", "type int"]),
         (["--keep", "0"], ["keep 0.0", "above 0 and at most 1"]),
         (["--keep", "1.2"], ["keep 1.2", "above 0 and at most 1"]),
-        (["--keep", "half"], ["half"]),
+        (["--keep", "half"], ["'--keep'", "valid number"]),
         (["vit_s", "--keep", "0.5"], ["the model is dense", "take blvit_s"]),
         (["--weights", "nowhere.safetensors"], ["no file nowhere.safetensors", "check the path"]),
     ],
