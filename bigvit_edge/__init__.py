@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-__version__ = "0.1.0"
-
 
 def load_model(name: str, keep: float | None = None, weights: Path | None = None) -> "nn.Module":
     """See bigvit_edge.models.load.load_model; imported here on the first call, so that the command line starts without

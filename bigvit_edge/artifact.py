@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.target import Limits
+from bigvit_edge.target import FORMATS, PRECISIONS, Limits
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the manifest's layout
-SHIPPED, RANDOM = "shipped", "random"  # where a model's weights come from, if not from a checkpoint
+SHIPPED, RANDOM, FILE = "shipped", "random", "file"  # where a model's weights come from
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,17 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a picture to the input: RGB, shorter side to `size` (bilinear), centre square, divided by 255, minus mean,
-    over std.
+    """From a picture to the input [1, 3, size, size]: turned upright by its EXIF orientation, RGB, the largest centre
+    square, resized to `size` (bilinear, antialiased, as Pillow does), times scale, minus mean, over std.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     color: str = "RGB"
-    resize: str = "shorter side to size, bilinear; centre crop"
+    crop: str = "largest centre square"
+    resize: str = "bilinear, antialiased"
+    layout: str = "NCHW"
     scale: float = 1 / 255
 
 
@@ -114,22 +116,31 @@ class Entry:
     def __post_init__(self) -> None:
         if Path(self.file).name != self.file:
             raise ValueError(f"file {self.file!r} is not in the bundle")
+        if self.format not in FORMATS or self.precision not in PRECISIONS:
+            raise ValueError(f"{self.format} {self.precision} is no format and precision of this version")
+        if self.labels is not None and len(self.labels) != self.outputs[0].shape[-1]:
+            raise ValueError(f"{len(self.labels)} labels for an output of shape {self.outputs[0].shape}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json. weights: 'shipped', 'random', or the sha256 of the checkpoint; limits: what `check` holds the
-    files to.
+    """manifest.json. weights: 'shipped', 'random' or 'file'; weights_sha256: of the checkpoint, None if random; limits:
+    what `check` holds the files to.
     """
 
     model: str
     keep: float | None
     target: str
     weights: str
+    weights_sha256: str | None
     limits: Limits
     threads: int
     artifacts: tuple[Entry, ...]
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or not self.artifacts:
+            raise ValueError(f"{self.threads} threads, {len(self.artifacts)} artifacts; at least one of each is needed")
 
     @property
     def trained(self) -> bool:
@@ -156,6 +167,8 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         fault = f"{path} cannot be understood ({where}: {first['msg']})"
         raise UserError(fault, "a manifest as exported", "export the model again") from e
+    except UserError as e:  # from the limits' own check
+        raise UserError(f"{path}: {e.met}", e.expected, "export the model again") from e
     if manifest.version != VERSION:
         raise UserError(f"{path} has version {manifest.version}", f"version {VERSION}", "export the model again")
     return manifest

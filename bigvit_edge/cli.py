@@ -39,13 +39,18 @@ def explained(verb: Callable[..., None]) -> Callable[..., None]:
         except UserError as e:
             raise fail(2, f"error: {e}") from None
         except LimitError as e:
-            raise fail(1, f"past the target's limits, nothing written:\n{e}") from None
+            raise fail(1, "\n".join(("past the target's limits:", str(e), *notes(e)))) from None
         except OSError as e:
             raise fail(2, f"error: {e}") from None
-        except KeyboardInterrupt:
-            raise fail(130, "interrupted: nothing was written") from None
+        except KeyboardInterrupt as e:
+            raise fail(130, "; ".join(("interrupted", *notes(e)))) from None
 
     return wrapped
+
+
+def notes(e: BaseException) -> list[str]:
+    """What was added to an error on its way up."""
+    return getattr(e, "__notes__", [])
 
 
 def fail(code: int, message: str) -> typer.Exit:
@@ -160,8 +165,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe, or resume, and print the accuracy table."""
-    from bigvit_edge.train import evaluate_shipped, find_recipe
-    from bigvit_edge.train import train as run_recipe
+    from bigvit_edge.train import evaluate_shipped, find_recipe, run_recipe
 
     chosen = find_recipe(recipe)
     rows = evaluate_shipped(chosen) if evaluate else run_recipe(chosen, output)

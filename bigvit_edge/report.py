@@ -4,6 +4,7 @@ import resource
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from bigvit_edge.artifact import Array, Manifest, Run
 from bigvit_edge.devices import local
@@ -74,11 +76,10 @@ def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Pat
             e.file, e.format, e.precision, f"{e.bytes / 1e6:.2f} MB",
             f"{e.parity.cosine_min:.5f}", f"{e.parity.top1_agreement:.1%}",
             f"{e.accuracy.top1:.1%}" if e.accuracy else "–", f"{latency[e.file].p50_ms:.2f} ms",
-            f"{len(e.leftovers)} ops, {sum(x.mac_share for x in e.leftovers):.1%} of MACs",
         )
         for e in manifest.artifacts
     )  # fmt: skip
-    head = ("file", "format", "precision", "size", "cosine", "top-1 agrees", "accuracy", "latency", "not delegated")
+    head = ("file", "format", "precision", "size", "cosine", "top-1 agrees", "accuracy", "latency")
     print_rows(head, rows)
     for line in explain_bundle(manifest, latency, folder):
         print(line)
@@ -95,6 +96,10 @@ def explain_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: P
     if not manifest.trained:
         yield "weights: random, so int8 is held to limits.untrained_cosine alone"
     runs, threads = latency[first.file].runs, manifest.threads
+    for e in manifest.artifacts:
+        ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in e.leftovers).most_common()) or "none"
+        share = sum(x.mac_share for x in e.leftovers)
+        yield f"ops outside the delegate, {e.format} {e.precision}: {ops}; {share:.1%} of the multiply-accumulates"
     yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
     yield f"  {local.describe(local.probe())}"
     yield f"peak memory of this export: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
@@ -120,8 +125,10 @@ def print_checks(files: Sequence[Checked]) -> None:
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A plain table."""
-    table = Table(*title, box=SIMPLE_HEAD, pad_edge=False)
+    """A plain table, never narrower than its cells: a figure cut short is no figure."""
+    table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        table.add_row(*(escape(cell) for cell in row))
+    console = Console()
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)

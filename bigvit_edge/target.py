@@ -1,8 +1,9 @@
 """Where a model is to run: presets as data (targets/*.toml), typed by these dataclasses, changed by --set."""
 
+import math
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
@@ -11,6 +12,8 @@ from bigvit_edge.errors import UserError, suggest
 
 FORMATS = ("executorch", "litert")
 PRECISIONS = ("fp32", "int8")
+MOST_IMAGES = 1000  # held-out images there are
+MOST_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,14 @@ class Limits:
     top1_agreement: float = 0.99
     images: int = 1000
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            high = MOST_IMAGES if f.name == "images" else math.inf if f.name == "fp32_max_abs" else 1
+            low = 1 if f.name == "images" else 0
+            if not low <= value <= high:  # NaN is in no range
+                raise UserError(f"limits.{f.name}={value}", f"a number from {low} to {high}")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -54,10 +65,8 @@ class Target:
     def __post_init__(self) -> None:
         _check_words("formats", self.formats, FORMATS)
         _check_words("precisions", self.precisions, PRECISIONS)
-        if self.threads < 1 or self.limits.images < 1:
-            raise UserError(
-                f"threads {self.threads}, limits.images {self.limits.images}", "whole numbers of at least 1"
-            )
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
 
 
 def list_targets() -> list[str]:
@@ -71,7 +80,10 @@ def load_target(name: str) -> Target:
     known = list_targets()
     if name not in known:
         raise UserError(f"unknown target {name!r}", f"one of {', '.join(known)}", suggest(name, known))
-    data = tomllib.loads((_folder() / f"{name}.toml").read_text())
+    try:
+        data = tomllib.loads((_folder() / f"{name}.toml").read_text())
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"targets/{name}.toml: {e}", "a TOML file") from e
     target: Target = _build(Target, {"name": name, **data}, f"targets/{name}.toml")
     return target
 
@@ -121,6 +133,9 @@ def _build(cls: Any, data: dict[str, Any], where: str) -> Any:
     """A dataclass from a TOML table, refusing what it does not know."""
     types = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
+    for f in fields(cls):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in data:
+            raise UserError(f"no {f.name!r} in {where}", "a value for it")
     for key in data:
         if key not in known:
             raise UserError(f"unknown key {key!r} in {where}", f"one of {', '.join(known)}", suggest(key, known))
@@ -128,7 +143,7 @@ def _build(cls: Any, data: dict[str, Any], where: str) -> Any:
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    if is_dataclass(kind):
+    if is_dataclass(kind) and isinstance(value, dict):
         return _build(kind, value, where)
     if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(v, get_args(kind)[0]) for v in value):
         return tuple(value)
@@ -142,6 +157,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 def _check_words(key: str, words: tuple[str, ...], known: tuple[str, ...]) -> None:
     if not words:
         raise UserError(f"{key} is empty", f"one or more of {', '.join(known)}")
+    if len(set(words)) < len(words):
+        raise UserError(f"{key} = {','.join(words)}", "each word once")
     for word in words:
         if word not in known:
             raise UserError(f"unknown word {word!r} in {key}", f"one of {', '.join(known)}", suggest(word, known))

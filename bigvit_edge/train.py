@@ -25,18 +25,18 @@ from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.blvit import BLViT, restore
 from bigvit_edge.models.load import build, load_model
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.weights import read_metadata, read_weights, save_weights
+from bigvit_edge.models.weights import load_weights, read_metadata, read_weights, save_weights
 from bigvit_edge.models.zoo import find_card
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps of `batch` images each; rates: Muon's, at the plateau; decay: share of the steps in which it falls to 0."""
+    """Cycles: steps of `batch` images each. Rates: Muon's. decay: share of a cycle in which it falls to 0."""
 
     teacher: str
     student: str
-    teacher_steps: int
-    student_steps: int
+    teacher_cycles: tuple[int, ...]
+    student_cycles: tuple[int, ...]
     batch: int = 128
     teacher_plain_steps: int = 2000
     teacher_rate: float = 2e-3
@@ -53,15 +53,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of `fit`: its name, steps and rate; backgrounds are varied after the first `plain_steps`."""
+    """One run of `fit`: its name, steps of each cycle and rate; backgrounds are varied after `plain_steps`."""
 
     name: str
-    steps: int
+    cycles: tuple[int, ...]
     rate: float
     plain_steps: int
 
+    @property
+    def steps(self) -> int:
+        """Of all cycles."""
+        return sum(self.cycles)
 
-RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_steps=5000, student_steps=4000)}
+
+RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_cycles=(5000, 2500), student_cycles=(3000,))}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -71,15 +76,17 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def train(recipe: Recipe, folder: Path) -> list[Score]:
+def run_recipe(recipe: Recipe, folder: Path) -> list[Score]:
     """Run or resume a recipe in a folder; leaves TEACHER.safetensors and STUDENT.safetensors there and returns the
     accuracy table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     teacher = train_teacher(recipe, folder)
     student = train_student(recipe, teacher, folder)
-    save_weights(teacher, folder / f"{recipe.teacher}.safetensors", {"recipe": repr(recipe)})
-    save_weights(student, folder / f"{recipe.student}.safetensors", {"recipe": repr(recipe)})
+    for name, model in ((recipe.teacher, teacher), (recipe.student, student)):
+        path = folder / f"{name}.safetensors"
+        save_weights(model, path, {"recipe": repr(recipe)})
+        load_weights(model, path)  # the table is of what was saved: half precision
     return measure_scores(teacher.eval(), student.eval(), held_out())
 
 
@@ -105,7 +112,7 @@ def train_teacher(recipe: Recipe, folder: Path) -> ViT:
         return cross_entropy(teacher.head(f[:, 0]).float(), batch.labels) + recipe.token_labels * on_patches
 
     both = nn.ModuleDict({"teacher": teacher, "patch_head": patch_head})
-    phase = Phase("teacher", recipe.teacher_steps, recipe.teacher_rate, recipe.teacher_plain_steps)
+    phase = Phase("teacher", recipe.teacher_cycles, recipe.teacher_rate, recipe.teacher_plain_steps)
     fit(both, loss_of, phase, recipe, folder / "teacher.checkpoint")
     return teacher
 
@@ -126,7 +133,7 @@ def train_student(recipe: Recipe, teacher: ViT, folder: Path) -> BLViT:
         apart = 1 - cosine_similarity(f.float(), wanted.float(), dim=-1)  # [B, N]
         return cross_entropy(student.head(f[:, 0]).float(), batch.labels) + recipe.distill * apart.mean()
 
-    phase = Phase("student", recipe.student_steps, recipe.student_rate, plain_steps=0)
+    phase = Phase("student", recipe.student_cycles, recipe.student_rate, plain_steps=0)
     fit(student, loss_of, phase, recipe, folder / "student.checkpoint")
     return student
 
@@ -143,11 +150,9 @@ def take_from_dense(student: BLViT, dense: ViT) -> None:
 def fit(
     model: nn.Module, loss_of: Callable[[Batch, int], Tensor], phase: Phase, recipe: Recipe, checkpoint: Path
 ) -> None:
-    """Warm-up, constant rate, then a linear fall to zero over the last `decay` of the steps; bfloat16 products.
-    Resumes from the checkpoint if there is one.
-    """
+    """Run a phase, with matrix products in bfloat16. Resumes from the checkpoint if there is one."""
     optimizers = make_optimizers(model, recipe)
-    start = read_checkpoint(checkpoint, model, optimizers) if checkpoint.exists() else 0
+    start = read_checkpoint(checkpoint, model, optimizers, recipe) if checkpoint.exists() else 0
     model.train()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(1) as ahead:  # the next batch is drawn beside the step
@@ -155,9 +160,7 @@ def fit(
         upcoming = ahead.submit(draw_batch, recipe, phase, start)
         for step in range(start, phase.steps):
             batch, upcoming = upcoming.result(), ahead.submit(draw_batch, recipe, phase, step + 1)
-            set_rate(
-                optimizers, phase.rate * min((step + 1) / recipe.warmup, 1, (1 - step / phase.steps) / recipe.decay)
-            )
+            set_rate(optimizers, phase.rate * shape_rate(step, phase, recipe))
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(batch, step)
             model.zero_grad()
@@ -167,7 +170,7 @@ def fit(
             recent += loss.item() / recipe.save_every
             progress.advance(task)
             if (step + 1) % recipe.save_every == 0 or step + 1 == phase.steps:
-                write_checkpoint(checkpoint, model, optimizers, step + 1)
+                write_checkpoint(checkpoint, model, optimizers, step + 1, recipe)
                 progress.print(f"{phase.name} step {step + 1} of {phase.steps}, mean loss {recent:.4f}")
                 recent = 0.0
 
@@ -177,6 +180,15 @@ def draw_batch(recipe: Recipe, phase: Phase, step: int) -> Batch:
     seed = recipe.seed * 10_000_000 + step
     batch = make_batch("train", recipe.batch, seed, vary=step >= phase.plain_steps)
     return Batch(normalize(batch.images), batch.labels, batch.ink)
+
+
+def shape_rate(step: int, phase: Phase, recipe: Recipe) -> float:
+    """The share of the plateau's rate at a step, in 0..1: each cycle warms up, holds, and falls to 0."""
+    for length in phase.cycles:
+        if step < length:
+            break
+        step -= length
+    return min((step + 1) / recipe.warmup, 1, (1 - step / length) / recipe.decay)
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
@@ -200,21 +212,26 @@ def set_rate(optimizers: tuple[torch.optim.Optimizer, ...], rate: float) -> None
             group["lr"] = rate * factor
 
 
-def write_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], step: int) -> None:
-    """Model, optimizer moments and the next step, in one safetensors file: written beside, then renamed."""
+def write_checkpoint(
+    path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], step: int, recipe: Recipe
+) -> None:
+    """Model, optimizer moments, the next step and the recipe, in one safetensors file: written beside, then renamed."""
     tensors = {f"model.{key}": t.contiguous() for key, t in model.state_dict().items()}
     for name, p in model.named_parameters():
         for optimizer in optimizers:
             moments = optimizer.state.get(p, {})
             tensors |= {f"{moment}.{name}": t.contiguous() for moment, t in moments.items() if moment != "step"}
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, {"step": str(step)})
+    save_file(tensors, part, {"step": str(step), "recipe": repr(recipe)})
     part.replace(path)
 
 
-def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...]) -> int:
-    """Put model and optimizers back as they were; returns the next step."""
-    tensors, step = read_weights(path), int(read_metadata(path)["step"])
+def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], recipe: Recipe) -> int:
+    """Put model and optimizers back as they were; returns the next step. UserError if it is of another recipe."""
+    tensors, metadata = read_weights(path), read_metadata(path)
+    if metadata.get("recipe") != repr(recipe):
+        raise UserError(f"{path} was written by another recipe", "a checkpoint of this one", "choose another -o")
+    step = int(metadata["step"])
     model.load_state_dict({key.removeprefix("model."): t for key, t in tensors.items() if key.startswith("model.")})
     muon, adamw = optimizers
     for name, p in model.named_parameters():

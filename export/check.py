@@ -1,6 +1,7 @@
 """Is a file what PyTorch says it should be? References, parity, and the check of a whole bundle."""
 
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from bigvit_edge.artifact import (
+    FILE,
     RANDOM,
     SHIPPED,
     Accuracy,
@@ -110,23 +112,38 @@ def check_bundle(folder: Path, weights: Path | None = None) -> list[Checked]:
     runtimes trust their input. UserError if the folder is no bundle or the checkpoint is another one.
     """
     manifest = read_manifest(folder)
-    check_weights(manifest, weights)
-    model, card = load_model(manifest.model, manifest.keep, weights), find_card(manifest.model)
+    card = find_card(manifest.model)
+    check_weights(manifest, card, weights)
+    model = load_model(manifest.model, manifest.keep, weights)
     reference = make_reference(model, card, manifest.limits.images)
     return [_check_file(folder, entry, manifest, reference) for entry in manifest.artifacts]
 
 
-def check_weights(manifest: Manifest, weights: Path | None) -> None:
-    """UserError unless this is the checkpoint that the manifest names."""
-    named = manifest.weights not in (SHIPPED, RANDOM)
-    if named and weights is None:
+def find_weights(card: Card, weights: Path | None) -> tuple[str, str | None]:
+    """Where a model's weights come from, and their sha256."""
+    if weights is not None:
+        return FILE, hash_file(weights) if weights.is_file() else None
+    if card.weights is None:
+        return RANDOM, None
+    with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
+        return SHIPPED, hash_file(shipped)
+
+
+def check_weights(manifest: Manifest, card: Card, weights: Path | None) -> None:
+    """UserError unless these are the weights that the bundle was exported with."""
+    if weights is not None and not weights.is_file():
+        raise UserError(f"no file {weights}", "a checkpoint", "check the path")
+    source, digest = find_weights(card, weights)
+    if (source, digest) == (manifest.weights, manifest.weights_sha256):
+        return
+    if manifest.weights == FILE:
+        met, do = f"--weights {weights}" if weights else "no --weights", "pass that checkpoint with --weights"
+        raise UserError(met, f"the checkpoint of sha256 {manifest.weights_sha256}, which was exported", do)
+    if source == FILE:
         raise UserError(
-            "no --weights",
-            f"the checkpoint this bundle was exported with (sha256 {manifest.weights})",
-            "pass --weights FILE",
+            f"--weights {weights}", f"none: the bundle has the model's {manifest.weights} weights", "leave it out"
         )
-    if weights is not None and (not weights.is_file() or hash_file(weights) != manifest.weights):
-        raise UserError(f"--weights {weights}", f"the bundle's own weights ({manifest.weights})", "check the path")
+    raise UserError("a bundle made with other shipped weights", "this version's", "export the model again")
 
 
 def verify_file(folder: Path, entry: Entry) -> str | None:
@@ -142,7 +159,10 @@ def verify_file(folder: Path, entry: Entry) -> str | None:
 def _check_file(folder: Path, entry: Entry, manifest: Manifest, reference: Reference) -> Checked:
     if fault := verify_file(folder, entry):
         return Checked(entry.file, (fault,))
-    run = load_backend(entry.format).load(folder / entry.file, manifest.threads)
+    try:
+        run = load_backend(entry.format).load(folder / entry.file, manifest.threads)
+    except UserError as e:
+        return Checked(entry.file, (str(e),))
     parity, accuracy = measure(run, reference)
     faults = judge(parity, entry.precision, manifest.limits, manifest.trained)
     return Checked(entry.file, tuple(faults), parity, accuracy)

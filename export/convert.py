@@ -1,8 +1,7 @@
 """From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -10,17 +9,18 @@ import torch
 from torch import nn
 
 from bigvit_edge.artifact import Artifact, Run
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, matrix_products, weight_name
-from bigvit_edge.export.rewrite import fold_scales
+from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.target import Quant, Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
 
 
 class Backend(Protocol):
-    """What a module in backends/ offers. lower raises nothing of its own; load opens a file in its real runtime, on
-    `threads` threads.
+    """What a module in backends/ offers. load opens a file in its real runtime, on `threads` threads; UserError if the
+    runtime refuses it.
     """
 
     FORMAT: str
@@ -30,7 +30,7 @@ class Backend(Protocol):
     def load(self, path: object, threads: int = 1) -> Run: ...
 
 
-def convert(
+def convert_model(
     model: nn.Module, image_size: int, target: Target, step: Step = lambda name: nullcontext()
 ) -> Iterator[Artifact]:
     """One artifact for each precision and format of the target, in that order."""
@@ -50,35 +50,38 @@ def convert(
 def capture(model: nn.Module, image_size: int) -> Graph:
     """The model's ATen graph for one image, in eval mode."""
     image = torch.zeros(1, 3, image_size, image_size)
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), silenced():
         return Graph(torch.export.export(model.eval(), (image,), strict=False))
 
 
 def rewrite(graph: Graph) -> Graph:
     """The same function in fewer ops."""
-    with quiet():
-        return Graph(fold_scales(graph.exported), graph.int8)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """torch.export warns of its own future; that is no word to our users."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    with silenced():
+        return Graph(rewrite_all(graph.exported), graph.int8)
 
 
 def quantize(graph: Graph, precision: str, quant: Quant) -> Graph:
     """Decide which Linears become int8; the backends apply it in their own terms. fp32 leaves all in float."""
     if precision == "fp32":
         return Graph(graph.exported)
-    weights = [
-        weight_name(graph.exported, node) for node, _ in matrix_products(graph.exported) if "linear" in str(node.target)
-    ]
+    linears = [node for node, _ in matrix_products(graph.exported) if node.target is torch.ops.aten.linear.default]
+    weights = [weight_name(graph.exported, node) for node in linears]
     layers = [name.removesuffix(".weight") for name in weights if name]
-    return Graph(
-        graph.exported, frozenset(layer for layer in layers if not any(word in layer for word in quant.keep_float))
-    )
+    for word in quant.keep_float:
+        # a preset's word need not fit every model (a dense one has no router); a user's must
+        if word not in Quant().keep_float and not any(word in layer for layer in layers):
+            raise UserError(
+                f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, _split_names(layers))
+            )
+    chosen = frozenset(layer for layer in layers if not any(word in layer for word in quant.keep_float))
+    if not chosen:
+        met = f"quant.keep_float={','.join(quant.keep_float)} leaves nothing for int8"
+        raise UserError(met, "some Linear to quantise", "take fewer words, or precisions=fp32")
+    return Graph(graph.exported, chosen)
+
+
+def _split_names(layers: list[str]) -> list[str]:
+    return sorted({part for layer in layers for part in layer.split(".") if not part.isdigit()})
 
 
 def lower(graph: Graph, name: str, target: Target) -> Artifact:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bigvit_edge.artifact import Array, Entry, Preprocessing, read_manifest
 from bigvit_edge.errors import UserError, suggest
@@ -56,15 +56,21 @@ def read_image(path: Path, how: Preprocessing) -> Array:
         raise UserError(f"no file {path}", "a picture", "check the path")
     try:
         with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
+            rgb = _to_rgb(ImageOps.exif_transpose(picture))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise UserError(
             f"{path} cannot be read as a picture ({type(e).__name__})", "a PNG, JPEG or other picture", "check it"
         ) from e
-    scale = how.size / min(rgb.size)
-    width, height = (max(how.size, round(side * scale)) for side in rgb.size)
-    left, top = (width - how.size) // 2, (height - how.size) // 2
-    square = rgb.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + how.size, top + how.size))
+    side = min(rgb.size)
+    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+    square = rgb.resize((how.size, how.size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     pixels = np.asarray(square, dtype=np.float32) * np.float32(how.scale)  # [S, S, 3]
     normal = (pixels - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips sixteen-bit gray to white."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")

@@ -1,10 +1,12 @@
 """Graph rewrites that help every backend: the same function, fewer ops."""
 
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import copy_program
+from bigvit_edge.export.graph import copy_program, insert
 
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
@@ -16,21 +18,78 @@ MOVES = {
     aten.clone.default,
     aten._unsafe_view.default,
 }
+FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
+CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride, padding, dilation, groups if not given
 
 
-def fold_scales(exported: ExportedProgram) -> ExportedProgram:
-    """Fold constant factors into the Linear they follow: 1/sqrt(d) into q, gamma into up and down. Three element-wise
-    ops fewer a layer.
-
-    Works on a copy; weights stay shared with the original except those that change.
-    """
+def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
+    """Every rewrite, on a copy; weights stay shared with the original except those that change."""
     program = copy_program(exported)
-    for mul in list(program.graph.nodes):
-        if mul.op == "call_function" and mul.target is aten.mul.Tensor:
-            _fold(program, mul)
-    program.graph_module.graph.eliminate_dead_code()
+    for rewrite in (drop_copies, write_patches_as_linear, fold_factors):
+        rewrite(program)
+        program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
+
+
+def drop_copies(program: ExportedProgram) -> None:
+    """Drop slices of everything, x[:, :n], and aliases, which is what torch.export makes of them."""
+    for node in list(program.graph.nodes):
+        whole = node.target is aten.slice.Tensor and _shape(node) == _shape(node.args[0])
+        if whole or node.target is aten.alias.default:
+            _replace(program, node, node.args[0])
+
+
+def write_patches_as_linear(program: ExportedProgram) -> None:
+    """A convolution over patches that do not overlap, and the flatten and transpose that make tokens of its output, are
+    a transpose and a Linear over whole patches: one product of inner length 3 * p * q, where XNNPACK's convolution sums
+    p * q products of inner length 3 and wants its input copied to channels-last.
+
+    The Linear's weight is a view, so it has no name in the state dict and stays float in int8.
+    """
+    for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
+        arguments: tuple[Any, ...] = conv.args
+        x, weight, *given = arguments
+        tokens = _find_tokens(conv)
+        if tokens is None:
+            continue
+        bias, stride, *options = [*given, *CONVOLUTION[len(given) :]]
+        (b, channels, rows, columns), (out, _, height, width) = _shape(x), _shape(weight)
+        if stride != [height, width] or options != [*CONVOLUTION[2:]] or rows % height or columns % width:
+            continue
+        grid = [b, channels, rows // height, height, columns // width, width]
+        size = channels * height * width
+        pixels = insert(conv, aten.permute.default, insert(conv, aten.reshape.default, x, grid), [0, 2, 4, 1, 3, 5])
+        pixels = insert(conv, aten.reshape.default, pixels, [b, grid[2] * grid[4], size])  # [B, N, 3 * p * q]
+        flat = insert(conv, aten.reshape.default, weight, [out, size])
+        _replace(program, tokens, insert(conv, aten.linear.default, pixels, flat, bias))
+
+
+def _find_tokens(conv: Node) -> Node | None:
+    """The node that holds a convolution's output [B, C, h, w] as tokens [B, h * w, C]; None if there is none, or if
+    anything else reads what lies between."""
+    flat = _only_user(conv)
+    tokens = _only_user(flat) if flat else None
+    if not flat or not tokens or len(_shape(conv)) != 4:
+        return None
+    b, c, h, w = _shape(conv)
+    dims: tuple[Any, ...] = tokens.args[1:]
+    flattens = flat.target in FLATTENS and _shape(flat) == (b, c, h * w)
+    swaps = tokens.target is aten.transpose.int and {dim % 3 for dim in dims} == {1, 2}
+    permutes = tokens.target is aten.permute.default and dims == ([0, 2, 1],)
+    return tokens if flattens and (swaps or permutes) else None
+
+
+def _only_user(node: Node) -> Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def fold_factors(program: ExportedProgram) -> None:
+    """Fold constant factors into the Linear they follow: 1/sqrt(d) into q, gamma into up and down. Three element-wise
+    ops fewer a layer."""
+    for mul in program.graph.find_nodes(op="call_function", target=aten.mul.Tensor):
+        _fold(program, mul)
 
 
 def _fold(program: ExportedProgram, mul: Node) -> None:
@@ -47,8 +106,7 @@ def _fold(program: ExportedProgram, mul: Node) -> None:
                 weight = program.state_dict[key].detach()
                 scaled = weight * (scale.unsqueeze(1) if weight.dim() == 2 and scale.dim() else scale)
                 program.state_dict[key] = torch.nn.Parameter(scaled, requires_grad=False)
-        mul.replace_all_uses_with(value)
-        program.graph.erase_node(mul)
+        _replace(program, mul, value)
         return
 
 
@@ -72,3 +130,14 @@ def _find_linear(node: Node, through_moves: bool) -> Node | None:
             return None
         node = node.args[0]
     return None
+
+
+def _replace(program: ExportedProgram, node: Node, by: Any) -> None:
+    """`by` wherever `node` was used, the program's outputs included."""
+    node.replace_all_uses_with(by)
+    program.graph_signature.replace_all_uses(node.name, by.name)
+    program.graph.erase_node(node)
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)

@@ -13,7 +13,7 @@ from bigvit_edge import load_model, report
 from bigvit_edge.artifact import Run
 from bigvit_edge.devices import local
 from bigvit_edge.export.check import compare, make_reference, run_all
-from bigvit_edge.export.convert import convert, load_backend
+from bigvit_edge.export.convert import convert_model, load_backend
 from bigvit_edge.models.zoo import count_macs, find_card
 from bigvit_edge.target import load_target
 
@@ -51,7 +51,7 @@ def export(name: str, keep: float | None, folder: Path) -> dict[tuple[str, str, 
     model, card, target = load_model(name, keep), find_card(name), load_target("android")
     reference = make_reference(model, card, 4)
     runs: dict[tuple[str, str, str], Run] = {}
-    for artifact in convert(model, card.image_size, target, report.print_step):
+    for artifact in convert_model(model, card.image_size, target, report.print_step):
         backend = load_backend(artifact.format)
         path = folder / f"{name}_{artifact.precision}{backend.SUFFIX}"
         path.write_bytes(artifact.data)

@@ -28,7 +28,7 @@ ENTRY = Entry(
     parity=Parity(0.1, 0.99, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4), delegates=3,
     leftovers=(Leftover("topk", "layers.0", 0.0),), tools={"torch": "2"},
 )  # fmt: skip
-MANIFEST = Manifest("m", 0.5, "android", "shipped", Limits(images=4), 1, (ENTRY,))
+MANIFEST = Manifest("m", 0.5, "android", "shipped", "0" * 64, Limits(images=4), 1, (ENTRY,))
 
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
@@ -65,6 +65,11 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
         (lambda data: data | {"limits": {"images": "many"}}, r"limits.images"),
         (lambda data: data | {"keep": "half"}, r"keep"),
+        (lambda data: data | {"artifacts": []}, r"at least one of each"),
+        (lambda data: data | {"threads": 0}, r"0 threads"),
+        (lambda data: data | {"limits": {"images": 0}}, r"limits.images=0"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "coreml"}]}, r"coreml int8 is no format"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"labels": ["a"]}]}, r"1 labels for an output"),
         (lambda data: data | {"artifacts": 3}, "cannot be understood"),
         (lambda data: [data], "cannot be understood"),
     ],

@@ -57,6 +57,9 @@ def test_listings_are_json_on_request() -> None:
         (["blvit_smal"], ["unknown model 'blvit_smal'", "did you mean blvit_s"]),
         (["--set", "limits.int8_cosin=1"], ["unknown setting", "did you mean limits.int8_cosine"]),
         (["--set", "threads=many"], ["threads=many", "type int"]),
+        (["--set", "limits.int8_cosine=nan"], ["limits.int8_cosine=nan", "from 0 to 1"]),
+        (["--set", "quant.keep_float=rooter"], ["quant.keep_float=rooter", "did you mean router?"]),
+        (["--set", "quant.keep_float=little,layers,up,head"], ["leaves nothing for int8"]),
         (["--keep", "0"], ["keep 0.0", "above 0 and at most 1"]),
         (["--keep", "1.2"], ["keep 1.2", "above 0 and at most 1"]),
         (["--keep", "half"], ["'--keep'", "valid number"]),
@@ -79,10 +82,29 @@ def test_export_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_export_refuses_a_truncated_checkpoint(tmp_path: Path) -> None:
+    torch.save({"head.weight": torch.zeros(9)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:300])
+    refuse(call("export", "--weights", tmp_path / "w.pth", "-o", tmp_path / "out"), "w.pth cannot be read as tensors")
+    assert not (tmp_path / "out").exists()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("import pathlib; pathlib.Path('exploded').touch()",)
+
+
+def test_export_does_not_execute_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Bomb()}, "evil.pth")
+    refuse(call("export", "--weights", "evil.pth", "-o", "out"), "pickle with code in it", "not executed")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pth"]
+
+
 def test_export_never_overwrites_what_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for force in ([], ["--force"]):
-        refuse(call("export", "-o", tmp_path, *force), "exists and is not a bundle", "thesis.tex")
+        refuse(call("export", "-o", tmp_path, *force), "exists and is not a bundle of this version", "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -101,7 +123,10 @@ def test_an_unknown_recipe(tmp_path: Path) -> None:
 def test_ctrl_c_in_the_middle_of_an_export_leaves_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [*PROGRAM, "export", "--target", "android", "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob(".out.*.part/*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -109,6 +134,6 @@ def test_ctrl_c_in_the_middle_of_an_export_leaves_nothing(tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130
-    assert "interrupted: nothing was written" in said
+    assert "interrupted; nothing was written" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

@@ -2,15 +2,16 @@
 
 import pytest
 
+from bigvit_edge import target
 from bigvit_edge.errors import UserError
 from bigvit_edge.target import list_settings, list_targets, load_target, override
 
 
 @pytest.mark.parametrize("name", list_targets())
 def test_every_preset_loads(name: str) -> None:
-    target = load_target(name)
-    assert target.name == name
-    assert target.summary
+    preset = load_target(name)
+    assert preset.name == name
+    assert preset.summary
 
 
 def test_unknown_target_suggests_the_nearest() -> None:
@@ -41,7 +42,10 @@ def test_settings_are_typed_and_leave_the_preset_alone() -> None:
         ("limits=1", "unknown setting 'limits'"),
         ("threads", "'threads'; expected key=value"),
         ("threads=two", "threads=two; expected a value of type int"),
-        ("threads=0", "expected whole numbers of at least 1"),
+        ("threads=0", r"expected a whole number from 1 to 64"),
+        ("limits.images=0", r"expected a number from 1 to 1000"),
+        ("limits.fp32_max_abs=-1", r"expected a number from 0 to inf"),
+        ("formats=litert,litert", r"expected each word once"),
         ("formats=litret", "unknown word 'litret' in formats.*did you mean litert"),
         ("formats=", "formats is empty"),
         ("precisions=int9", "unknown word 'int9' in precisions.*did you mean int8"),
@@ -56,3 +60,23 @@ def test_every_leaf_can_be_set() -> None:
     keys = list_settings()
     assert {"formats", "quant.keep_float", "limits.top1_agreement"} <= set(keys)
     assert not {"name", "summary", "limits", "quant"} & set(keys)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "x", "summary": "s"}, r"no 'formats' in x.toml"),
+        (
+            {"name": "x", "summary": "s", "formats": ["litert"], "quant": 3},
+            r"x.toml: quant = 3; expected a value of type",
+        ),
+        (
+            {"name": "x", "summary": "s", "formats": ["litert"], "thread": 3},
+            r"unknown key 'thread'.*did you mean threads",
+        ),
+        ({"name": "x", "summary": "s", "formats": "litert"}, r"x.toml: formats = 'litert'"),
+    ],
+)
+def test_a_malformed_preset_is_named(data: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        target._build(target.Target, data, "x.toml")

@@ -35,6 +35,8 @@ def exported(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "bundle"
     result = call("export", tiny, "--target", "android", "-o", folder, *LOOSE)
     assert result.exit_code == 0, result.output
+    assert "weights: random, so" in result.stdout
+    assert "topk" in result.stdout
     return folder
 
 
@@ -55,6 +57,16 @@ def test_the_bundle_holds_each_format_in_each_precision(exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == files | {"manifest.json"}
     assert (manifest.model, manifest.keep, manifest.target, manifest.weights) == ("tiny", 0.5, "android", "random")
     assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_check_takes_no_weights_for_a_bundle_without(exported: Path, tmp_path: Path) -> None:
+    missing = call("check", exported, "--weights", tmp_path / "none.pth")
+    assert missing.exit_code == 2
+    assert "no file" in missing.stderr
+    (tmp_path / "some.pth").write_bytes(b"x")
+    other = call("check", exported, "--weights", tmp_path / "some.pth")
+    assert other.exit_code == 2
+    assert "random weights; leave it out" in other.stderr
 
 
 def test_what_the_manifest_says_of_each_file(exported: Path) -> None:

@@ -10,15 +10,15 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.models.load import build
 from bigvit_edge.models.weights import read_weights
 from bigvit_edge.models.zoo import CARDS
-from bigvit_edge.train import RECIPES, find_recipe, take_from_dense, train, train_teacher
+from bigvit_edge.train import RECIPES, find_recipe, run_recipe, take_from_dense, train_teacher
 
 TINY = replace(
-    RECIPES["demo"], teacher_steps=4, teacher_plain_steps=2, student_steps=3, batch=4, warmup=2, save_every=2
+    RECIPES["demo"], teacher_cycles=(2, 2), teacher_plain_steps=2, student_cycles=(3,), batch=4, warmup=2, save_every=2
 )
 
 
 def test_train_leaves_weights_and_a_table(tmp_path: Path) -> None:
-    rows = train(TINY, tmp_path)
+    rows = run_recipe(TINY, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {
         "teacher.checkpoint", "student.checkpoint", "vit_demo.safetensors", "blvit_demo.safetensors",
     }  # fmt: skip
@@ -47,6 +47,12 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monke
     resumed = train_teacher(TINY, broken)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_a_checkpoint_of_another_recipe_is_not_resumed(tmp_path: Path) -> None:
+    train_teacher(TINY, tmp_path)
+    with pytest.raises(UserError, match=r"teacher.checkpoint was written by another recipe"):
+        train_teacher(replace(TINY, seed=2), tmp_path)
 
 
 def test_the_student_starts_from_the_teachers_blocks() -> None:

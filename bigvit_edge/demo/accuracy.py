@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bigvit_edge.demo.digits import Batch
-from bigvit_edge.models.blvit import BLViT, count_selected, order_tokens, selected_tokens
-from bigvit_edge.models.zoo import HALF
+from bigvit_edge.models.blvit import BLViT, order_tokens, selected_tokens
+from bigvit_edge.models.zoo import HALF, count_selected
 
 Arrange = Callable[[Tensor], Tensor]
 CHUNK = 250  # images at a time

@@ -108,9 +108,9 @@ def make_batch(split: SplitName, count: int, seed: int, vary: bool = False) -> B
 
 
 @cache
-def held_out(count: int = 1000) -> Batch:
-    """The held-out images every accuracy and parity figure refers to."""
-    return make_batch("held_out", count, HELD_OUT_SEED)
+def held_out() -> Batch:
+    """The 1,000 held-out images that every accuracy and parity figure refers to."""
+    return make_batch("held_out", 1000, HELD_OUT_SEED)
 
 
 def _uniform(g: torch.Generator, count: int, low: float, high: float) -> Tensor:

@@ -8,19 +8,13 @@ back: attention does not care, positions were added at the embedding. So the gra
 that depends on data, and k is a constant of it.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from bigvit_edge.models.vit import LAYER_NORM_EPS, Block, Embedding, attend, initialize
+from bigvit_edge.models.zoo import count_selected
 
 FUSE_START = 1e-4  # the streams start (almost) independent and learn how much to take from each other
-
-
-def count_selected(keep: float, tokens: int) -> int:
-    """k = ceil(keep * N), guarded against 0.1 * 30 = 3.0000000000000004."""
-    return max(1, math.ceil(round(keep * tokens, 6)))
 
 
 def permute(t: Tensor, order: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,10 +23,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"no file {path}", "a .safetensors or PyTorch checkpoint", "check the path")
     try:
         tensors = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    except (SafetensorError, EOFError, RuntimeError, OSError, ValueError) as e:
-        raise UserError(
-            f"{path} cannot be read ({_first_line(e)})", "a whole checkpoint", "copy or download it again"
-        ) from e
+    except UserError:
+        raise
+    except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
+        fault = f"{path} cannot be read as tensors ({_first_line(e)}; nothing in it was executed)"
+        raise UserError(fault, "a whole .safetensors or PyTorch checkpoint", "copy or download it again") from e
     return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
 
 
@@ -69,7 +70,7 @@ def _list_keys(what: str, keys: list[str]) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By the header: a little-endian length and then JSON. Names prove nothing."""
+    """By its name, or by its header: a little-endian length and then JSON."""
     with path.open("rb") as f:
         return path.suffix == ".safetensors" or f.read(10)[8:9] == b"{"
 
@@ -85,6 +86,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as e:
+        if "Unsupported global" not in str(e):
+            raise
         raise UserError(
             f"{path} is a pickle with code in it ({_first_line(e)}), which was not executed",
             "tensors only",
@@ -108,4 +111,6 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _first_line(e: BaseException) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0][:160]
+    """The error's own first words; PyTorch goes on with advice that does not apply here."""
+    text = str(e).split("WeightsUnpickler error:")[-1].strip() or type(e).__name__
+    return text.splitlines()[0][:160]

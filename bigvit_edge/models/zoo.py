@@ -107,6 +107,11 @@ def list_models() -> list[Listed]:
     ]
 
 
+def count_selected(keep: float, tokens: int) -> int:
+    """k = ceil(keep * N), guarded against 0.1 * 30 = 3.0000000000000004."""
+    return max(1, math.ceil(round(keep * tokens, 6)))
+
+
 def count_params(card: Card) -> int:
     """Learned numbers of the model."""
     big, little, n = card.dim, card.little_dim, card.tokens
@@ -131,7 +136,7 @@ def count_macs(card: Card, keep: float = 1.0) -> int:
     total = (n - 1) * 3 * card.patch**2 * big + big * card.num_classes
     if little is None:
         return total + card.depth * (n * 12 * big**2 + 2 * n * n * big)
-    k = max(1, math.ceil(round(keep * n, 6)))
+    k = count_selected(keep, n)
     p_block = k * 12 * big**2 + 2 * k * n * big + (n - k) * 2 * little * big
     e_block = n * 12 * little**2 + 2 * n * n * little
     exchange_and_router = 2 * k * little * big + n * little

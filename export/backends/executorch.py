@@ -5,15 +5,9 @@ graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), c
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside.
 """
 
-import logging
-import os
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
 from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +21,7 @@ from torch.nn.functional import linear
 
 from bigvit_edge.artifact import Array, Artifact, Leftover, Run, list_versions
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, add_constant, count_node_macs, insert, layer_of, matrix_products
 from bigvit_edge.export.quantization import insert_dynamic_int8
 
@@ -34,21 +29,7 @@ if TYPE_CHECKING:
     from bigvit_edge.target import Target
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """ExecuTorch and torchao warn about their own internals and set up the root logger; errors still come through."""
-    disabled, handlers = logging.root.manager.disable, logging.root.handlers[:]
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        logging.root.handlers[:] = handlers
-
-
-with quiet():
+with silenced():
     from executorch.backends.transforms.remove_clone_ops import RemoveCloneOpsTransform
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge
@@ -69,7 +50,7 @@ aten = torch.ops.aten
 
 def lower(graph: Graph, target: "Target") -> Artifact:
     """The graph as a .pte for XNNPACK. The target changes nothing here: XNNPACK chooses its kernels on the device."""
-    with quiet():
+    with silenced():
         program = insert_dynamic_int8(simplify(graph.exported), graph.int8)
         # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants
         # whole. Here that is Linear alone, and preserve_ops keeps it. Dim-order ops would only be taken out again.
@@ -93,14 +74,15 @@ def load(path: Path, threads: int = 1) -> Run:
 
     The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
     """
-    with native_errors() as said:
+    with silenced() as said:
         try:
             if _portable_lib._threadpool_get_thread_count() != threads:
                 _portable_lib._unsafe_reset_threadpool(threads)
             program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
             method = program.load_method("forward")
         except (RuntimeError, ValueError) as e:
-            reason = said() or str(e)
+            written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
+            reason = written[-1].rpartition("] ")[2] if written else str(e)
             raise UserError(
                 f"{path}: ExecuTorch cannot load it ({reason})", "a .pte file as exported", "export the model again"
             ) from e
@@ -112,39 +94,13 @@ def load(path: Path, threads: int = 1) -> Run:
     return run
 
 
-@contextmanager
-def native_errors() -> Iterator[Callable[[], str]]:
-    """The runtime prints from C++, some of it past Python's streams. Keeps that off the terminal; yields a reader of
-    its last line."""
-    with tempfile.TemporaryFile("w+", errors="replace") as log, redirect_stderr(log):
-        saved = os.dup(2)
-        os.dup2(log.fileno(), 2)
-
-        def read() -> str:
-            log.seek(0)
-            lines = log.read().splitlines()
-            return lines[-1].rpartition("] ")[2] if lines else ""  # without its "[program.cpp:168]"
-
-        try:
-            yield read
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
 # ---- rewrites: what XNNPACK refuses, in ops that it takes ------------------------------------------------------------
 
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
     """A copy of the program that computes the same in ops that XNNPACK takes."""
     program = exported.run_decompositions({aten.layer_norm.default: normalize})
-    for rewrite in (
-        write_patches_as_linear,
-        write_select_as_slice,
-        flatten_topk,
-        write_scalars_as_floats,
-        fold_constants,
-    ):
+    for rewrite in (write_select_as_slice, flatten_topk, write_scalars_as_floats, fold_constants):
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -168,34 +124,6 @@ def normalize(
     x = x * torch.rsqrt(linear(x * x, average) + eps)  # [..., C]
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
-
-
-def write_patches_as_linear(program: ExportedProgram) -> None:
-    """A convolution over patches that do not overlap is a Linear over their pixels. As such it needs no channels-last
-    copies, and the graph none of XNNPACK's passes that make them."""
-    for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
-        x, weight, bias, stride, *rest = (*conv.args, None, None)[: max(4, len(conv.args))]
-        out, channels, height, width = weight.meta["val"].shape
-        b, _, rows, columns = x.meta["val"].shape
-        tokens = follow(conv, aten.view.default, aten.transpose.int)  # [B, N, C]
-        plain = not any(map(bool, rest)) and stride == [height, width] and rows % height == 0 and columns % width == 0
-        if tokens is None or not plain:
-            continue
-        grid = [b, channels, rows // height, height, columns // width, width]
-        pixels = insert(tokens, aten.permute.default, insert(tokens, aten.view.default, x, grid), [0, 2, 4, 1, 3, 5])
-        pixels = insert(tokens, aten.reshape.default, pixels, [b, grid[2] * grid[4], channels * height * width])
-        flat = insert(tokens, aten.view.default, weight, [out, channels * height * width])
-        tokens.replace_all_uses_with(insert(tokens, aten.linear.default, pixels, flat, bias))
-
-
-def follow(node: Node, *targets: Any) -> Node | None:
-    """The node at the end of a chain of these ops, each the only user of the one before; None if there is none."""
-    for target in targets:
-        users = list(node.users)
-        if len(users) != 1 or users[0].target is not target:
-            return None
-        node = users[0]
-    return node
 
 
 def write_select_as_slice(program: ExportedProgram) -> None:

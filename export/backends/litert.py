@@ -5,19 +5,12 @@ passes them through; of the PyTorch ops it would make towers: an index_select be
 [1, 3, S, S] as in PyTorch: the one transpose that cuts the image into patches is needed for a channels-last image too.
 """
 
-import os
 import re
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,35 +18,18 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Graph as FxGraph
 from torch.fx import Node
+from torch.utils._pytree import tree_flatten
 
-from bigvit_edge.artifact import Array, Artifact, Leftover, Run
+from bigvit_edge.artifact import Array, Artifact, Leftover, Run, list_versions
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, matrix_products, weight_name
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What the frameworks write to stderr, past every switch, stays off the terminal, unless the work fails."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile("w+") as log, redirect_stderr(log), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        terminal = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            log.flush()
-            log.seek(0)
-            os.write(terminal, log.read().encode())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-with _quiet():
+with silenced():
     import litert_torch
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
@@ -74,26 +50,34 @@ PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
 def lower(graph: Graph, target: "Target") -> Artifact:
     """The .tflite of a graph. RuntimeError if the quantiser took other layers than graph.int8."""
-    with _quiet():
+    with silenced():
         data = _lower_float(graph.exported)
         if graph.int8:
             data = _quantize(data, graph)
         leftovers, delegates = _find_leftovers(data)
-    tools = {package: version(package) for package in PACKAGES}
-    return Artifact(FORMAT, graph.precision, data, leftovers, delegates, tools)
+    return Artifact(FORMAT, graph.precision, data, leftovers, delegates, list_versions(PACKAGES))
 
 
-@lru_cache(maxsize=1)
+# The float file, kept as long as its graph because int8 starts from it too: this is where the time goes.
+_float_files: WeakKeyDictionary[ExportedProgram, bytes] = WeakKeyDictionary()
+
+
 def _lower_float(exported: ExportedProgram) -> bytes:
-    """The float file, kept because int8 starts from it too: this is where the time goes."""
-    return _convert(_simplify(exported))
+    if exported not in _float_files:
+        _float_files[exported] = _convert(_simplify(exported))
+    return _float_files[exported]
 
 
 def load(path: Path, threads: int = 1) -> Run:
-    """Open a .tflite. Run takes [1, 3, S, S] and gives [1, num_classes], float32."""
-    with _quiet():
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
+    """Open a .tflite. Run takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is not one."""
+    with silenced():
+        try:
+            interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as e:
+            raise UserError(
+                f"{path}: LiteRT cannot load it ({e})", "a .tflite file as exported", "export the model again"
+            ) from e
     image, logits = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(images: Array) -> Array:
@@ -132,22 +116,8 @@ def _layer_norm(
     return normal if bias is None else normal + bias
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = (1, 1), *options: Any) -> Any:
-    """A convolution over patches that do not overlap is a transpose and a Linear over whole patches: one product of
-    inner length 3 * p * q, where XNNPACK's convolution sums p * q products of inner length 3."""
-    (out, c, p, q), (b, _, height, width) = weight.shape, x.shape
-    plain = options == ([0, 0], [1, 1], 1)[: len(options)]  # padding, dilation, groups
-    if not plain or b != 1 or list(stride) != [p, q] or height % p or width % q:
-        return NotImplemented
-    rows, columns = height // p, width // q
-    patches = x.reshape(c, rows, p, columns, q).permute(1, 3, 0, 2, 4).reshape(1, rows * columns, c * p * q)
-    tokens = torch.nn.functional.linear(patches, weight.reshape(out, c * p * q), bias)  # [1, N, out]
-    return tokens.transpose(1, 2).reshape(1, out, rows, columns)
-
-
 DECOMPOSITIONS = {
     aten.layer_norm.default: _layer_norm,
-    aten.conv2d.default: _conv2d,
     aten.gelu.default: lambda x, approximate="none": tfl.gelu(x, approximate == "tanh"),
     aten.index_select.default: lambda x, dim, index: tfl.gather(x, index, dim),
 }
@@ -205,9 +175,13 @@ def _shape(node: Node) -> tuple[int, ...]:
 
 
 def _convert(program: ExportedProgram) -> bytes:
-    """What litert_torch.convert does after a torch.export of its own."""
+    """What litert_torch.convert does after a torch.export of its own; with names for the input and the output."""
+    (image,) = program.example_inputs[0]
     program = core._run_convert_passes(program)
-    signature = Signature("serving_default", program.graph_module, *program.example_inputs)
+    call = program.module_call_graph[0]  # the converter takes the output's name from here
+    named = replace(call.signature, out_spec=tree_flatten({"logits": 0})[1])
+    program.module_call_graph[0] = replace(call, signature=named)
+    signature = Signature("serving_default", program.graph_module, (), {"image": image})
     return litert_converter.exported_programs_to_flatbuffer([program], [signature]).to_bytes()  # type: ignore[no-any-return]
 
 
@@ -216,6 +190,7 @@ def _convert(program: ExportedProgram) -> bytes:
 # FULLY_CONNECTED with a scale per output channel. The quantiser leaves a lower number, with which tflite-runtime 2.14
 # takes the file and computes nonsense (cosine 0.16 against PyTorch); with this one it refuses the file.
 PER_CHANNEL_VERSION = 12
+REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"
 
 
 def _quantize(data: bytes, graph: Graph) -> bytes:
@@ -229,7 +204,9 @@ def _quantize(data: bytes, graph: Graph) -> bytes:
     found = {layers.get(output, output) for output in _list_quantized(quantized)}
     if found != graph.int8:
         missed, extra = sorted(graph.int8 - found), sorted(found - graph.int8)
-        raise RuntimeError(f"LiteRT's quantiser left out {missed} and took {extra}, expected exactly the Linears named")
+        raise RuntimeError(
+            f"LiteRT's quantiser left out {missed} and took {extra}, expected exactly the Linears named; {REPORT}"
+        )
     return quantized
 
 
@@ -285,7 +262,7 @@ def _list_quantized(data: bytes) -> list[str]:
     int8 = {number for number, tensor in enumerate(graph.tensors) if tensor.type == schema.TensorType.INT8}
     if others := [graph.tensors[number].name.decode() for number in int8 - weights]:
         raise RuntimeError(
-            f"LiteRT's quantiser made int8 of {others}, expected weights with a scale per output channel"
+            f"LiteRT's quantiser made int8 of {others}, expected weights with a scale per output channel; {REPORT}"
         )
     return outputs
 

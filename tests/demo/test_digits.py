@@ -1,8 +1,9 @@
 """The cluttered digits: deterministic, split cleanly, labelled where the ink is."""
 
+import pytest
 import torch
-from torch.nn.functional import interpolate
 
+from bigvit_edge.demo import digits
 from bigvit_edge.demo.digits import PATCH, PHOTOS, SIZE, held_out, load_split, make_batch
 
 
@@ -40,16 +41,17 @@ def test_splits_share_no_digit_and_no_photograph() -> None:
     assert len(train.photos) == len(PHOTOS["train"])
 
 
-def test_ink_marks_the_patches_that_the_digit_changes() -> None:
-    """Two batches that differ in the digit alone: every changed patch of note is marked in one of them."""
+def test_ink_marks_the_patches_where_the_digit_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With green ink, no strokes and no photograph, the green pixels of a patch say whether it holds the digit."""
+    green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    monkeypatch.setattr(digits, "_draw_background", lambda photos, count, g: torch.zeros(count, 3, SIZE, SIZE))
+    monkeypatch.setattr(digits, "_contrasting_color", lambda background, shape, g: green.expand(len(shape), -1, -1, -1))
+    monkeypatch.setattr(digits, "_draw_stroke", lambda count, g: torch.zeros(count, 1, SIZE, SIZE))
     batch = make_batch("train", 32, 0)
-    share = batch.ink.float().mean(1)
-    assert share.min() > 0.03
-    assert share.max() < 0.5
-    marked = interpolate(batch.ink.float().view(-1, 1, 8, 8), SIZE).bool()
-    assert marked.shape == (32, 1, SIZE, SIZE)
-    rows = marked[:, 0].any(2).sum(1)
-    assert rows.min() >= 16  # a digit is at least 22 pixels high: three rows of patches, or two whole ones
+    area = batch.images[:, 1].unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH).mean((3, 4)).flatten(1)  # [B, patches]
+    assert batch.ink[area > 0.1].all()
+    assert not batch.ink[area < 0.03].any()
+    assert 0.05 < batch.ink.float().mean() < 0.4
 
 
 def test_held_out_has_every_class() -> None:

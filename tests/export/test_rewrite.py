@@ -1,23 +1,42 @@
 """Rewrites keep the function, drop the ops they promise to, and leave the original alone."""
 
-import torch
-from torch import nn
+from collections.abc import Callable
 
-from bigvit_edge.export.convert import capture, rewrite
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bigvit_edge.export.graph import Graph, layer_of, matrix_products, weight_name
+from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 
 aten = torch.ops.aten
 
 
-def count(graph: object, op: object) -> int:
+def capture(model: nn.Module, size: int) -> Graph:
+    return Graph(torch.export.export(model.eval(), (torch.zeros(1, 3, size, size),), strict=False))
+
+
+def rewrite(graph: Graph) -> Graph:
+    return Graph(rewrite_all(graph.exported))
+
+
+def build(keep: float = 0.5) -> BLViT:
+    torch.manual_seed(0)
+    model = BLViT(
+        image_size=24, patch=8, dim=32, little_dim=16, depth=2, head_dim=16, little_head_dim=8, num_classes=5, keep=keep
+    )
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    return model
+
+
+def count(graph: Graph, op: object) -> int:
     return sum(node.target is op for node in graph.exported.graph.nodes)
 
 
 def test_query_scale_and_gammas_vanish_into_the_linears() -> None:
-    torch.manual_seed(0)
-    model = BLViT(image_size=24, patch=8, dim=32, little_dim=16, depth=2, head_dim=16, little_head_dim=8, num_classes=5)
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.3)
+    model = build()
     before = capture(model, 24)
     after = rewrite(before)
     # a layer has q scales of both blocks, two gammas, and the gate's three: odds, twice the odds, times the residual
@@ -36,7 +55,7 @@ class Shared(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         y = self.linear(x.flatten(1)[:, :4])
         return y + 2 * y
 
@@ -48,3 +67,123 @@ def test_a_value_used_twice_keeps_its_factor() -> None:
     assert count(graph, aten.mul.Tensor) == 1
     x = torch.randn(1, 3, 2, 2)
     torch.testing.assert_close(graph.exported.module()(x), model(x))
+
+
+def test_patches_become_a_linear_without_a_name() -> None:
+    model = build()
+    before, after = capture(model, 24), rewrite(capture(model, 24))
+    assert (count(before, aten.conv2d.default), count(after, aten.conv2d.default)) == (1, 0)
+    (conv, macs), (linear, macs_after) = (next(iter(matrix_products(g.exported))) for g in (before, after))
+    assert (layer_of(linear), macs_after) == (layer_of(conv), macs) == ("embedding.patches", macs)
+    assert weight_name(after.exported, linear) is None  # so no precision makes int8 of it
+    assert weight_name(before.exported, conv) == "embedding.patches.weight"
+
+
+class Patches(nn.Module):
+    """A convolution, and what is done to its output [1, 4, 3, 3]."""
+
+    def __init__(self, then: Callable[[Tensor], Tensor], **options: object) -> None:
+        super().__init__()
+        self.conv, self.then = nn.Conv2d(3, 4, 2, **{"stride": 2, **options}), then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.conv(x))
+
+
+def twice(y: Tensor) -> Tensor:
+    flat = y.flatten(2)
+    return flat.transpose(1, 2) + flat.sum()
+
+
+TOKENS = [
+    lambda y: y.flatten(2).transpose(1, 2),
+    lambda y: y.view(1, 4, 9).transpose(-1, -2),
+    lambda y: y.reshape(1, 4, -1).permute(0, 2, 1) + 1,
+]
+
+
+@pytest.mark.parametrize("then", TOKENS)
+@pytest.mark.parametrize("options", [{}, {"bias": False}])
+def test_every_way_to_write_tokens(then: Callable[[Tensor], Tensor], options: dict[str, object]) -> None:
+    assert compare(Patches(then, **options)) == 0
+
+
+LOOKS_ALIKE = [
+    lambda y: y.view(1, 9, 4).transpose(1, 2),  # mixes channels and places
+    lambda y: y.view(1, 36, 1).transpose(1, 2),
+    lambda y: y.view(4, 3, 3).transpose(1, 2),  # rows for columns
+    lambda y: y.view(1, 4, 9).transpose(0, 1),
+    lambda y: y.view(1, 4, 9).permute(2, 0, 1),
+    lambda y: y.transpose(1, 2),
+    lambda y: y.flatten(2),
+    lambda y: y[0].flatten(1).transpose(0, 1),
+    twice,  # the flat value is used as well
+]
+
+
+@pytest.mark.parametrize("then", LOOKS_ALIKE)
+def test_what_only_looks_like_tokens_keeps_its_convolution(then: Callable[[Tensor], Tensor]) -> None:
+    assert compare(Patches(then)) == 1
+
+
+OTHERS = [{"stride": 1}, {"padding": 1}, {"dilation": 2, "stride": 2}, {"stride": (2, 3)}]
+
+
+@pytest.mark.parametrize("options", OTHERS)
+def test_other_convolutions_stay(options: dict[str, object]) -> None:
+    assert compare(Patches(TOKENS[0], **options)) == 1
+
+
+class Unbatched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x[0]).view(4, 9, 1).transpose(1, 2)
+
+
+def test_a_convolution_without_a_batch_stays() -> None:
+    assert compare(Unbatched()) == 1
+
+
+def test_an_edge_that_no_patch_covers_stays() -> None:
+    assert compare(Patches(TOKENS[0]), size=7) == 1
+
+
+@torch.no_grad()
+def compare(model: nn.Module, size: int = 6) -> int:
+    """How many convolutions are left of a model, which must compute what it did."""
+    torch.manual_seed(0)
+    graph, images = rewrite(capture(model, size)), torch.randn(1, 3, size, size)
+    torch.testing.assert_close(graph.exported.module()(images), model(images))
+    return count(graph, aten.conv2d.default)
+
+
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_copies_are_dropped(keep: float) -> None:
+    model, image = build(keep), torch.randn(1, 3, 24, 24)
+    graph = rewrite(capture(model, 24))
+    assert count(graph, aten.alias.default) == 0
+    slices = [n for n in graph.exported.graph.nodes if n.target is aten.slice.Tensor]
+    assert all(n.meta["val"].shape != n.args[0].meta["val"].shape for n in slices)
+    torch.testing.assert_close(graph.exported.module()(image), model(image), atol=1e-5, rtol=1e-5)
+
+
+class Last(nn.Module):
+    """Each kind of thing that is rewritten, as the model's output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = x.flatten(1)
+        return y[:, :12], 2 * self.linear(y), x[:]
+
+
+def test_outputs_may_be_rewritten() -> None:
+    model, x = Last().eval(), torch.randn(1, 3, 2, 2)
+    graph = rewrite(capture(model, 2))
+    assert count(graph, aten.mul.Tensor) + count(graph, aten.alias.default) == 0
+    torch.testing.assert_close(graph.exported.run_decompositions().module()(x), model(x))

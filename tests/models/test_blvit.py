@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from bigvit_edge.models.blvit import BLViT, Layer, count_selected, order_tokens, permute, restore, selected_tokens
+from bigvit_edge.models.blvit import BLViT, Layer, order_tokens, permute, restore, selected_tokens
 from bigvit_edge.models.vit import Attention
+from bigvit_edge.models.zoo import count_selected
 
 
 def tiny(keep: float = 0.5, seed: int = 0) -> BLViT:

@@ -1,5 +1,6 @@
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.quantization import insert_dynamic_int8
+from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Target
@@ -26,8 +28,12 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
+def capture(model: nn.Module, images: Tensor, int8: frozenset[str] = frozenset()) -> Graph:
+    return Graph(rewrite_all(torch.export.export(model.eval(), (images,))), int8)
+
+
 def lower(model: nn.Module, images: Tensor, int8: frozenset[str] = frozenset()) -> Artifact:
-    return executorch.lower(Graph(torch.export.export(model.eval(), (images,)), int8), TARGET)
+    return executorch.lower(capture(model, images, int8), TARGET)
 
 
 def run(artifact: Artifact, images: Tensor, folder: Path) -> Tensor:
@@ -37,19 +43,24 @@ def run(artifact: Artifact, images: Tensor, folder: Path) -> Tensor:
 
 
 def linears(model: nn.Module) -> frozenset[str]:
-    return frozenset(n for n, m in model.named_modules() if isinstance(m, nn.Linear) and "router" not in n)
+    """All but the router's; and those that a model uses only where it skips tokens."""
+    unused = "from_e" if getattr(model, "keep", None) == 1 else "router"
+    linears = (name for name, m in model.named_modules() if isinstance(m, nn.Linear))
+    return frozenset(name for name in linears if "router" not in name and unused not in name)
 
 
 def build(name: str) -> ViT | BLViT:
     torch.manual_seed(0)
     sizes = dict(image_size=48, patch=16, dim=32, depth=LAYERS, head_dim=16, num_classes=7)
-    return ViT(**sizes).eval() if name == "vit" else BLViT(**sizes, little_dim=16, little_head_dim=8).eval()
+    if name == "vit":
+        return ViT(**sizes).eval()
+    return BLViT(**sizes, little_dim=16, little_head_dim=8, keep=float(name.removeprefix("blvit "))).eval()
 
 
 IMAGES = draw(1, 3, 48, 48)
 
 
-@pytest.fixture(scope="module", params=["vit", "blvit"])
+@pytest.fixture(scope="module", params=["vit", "blvit 0.5", "blvit 1.0"])
 def model(request: pytest.FixtureRequest) -> ViT | BLViT:
     return build(request.param)
 
@@ -72,7 +83,7 @@ def test_fp32_computes_what_pytorch_computes(model: nn.Module, fp32: Artifact, t
 @torch.no_grad()
 def test_int8_computes_what_the_quantised_graph_computes(model: nn.Module, int8: Artifact, tmp_path: Path) -> None:
     answer, expected = run(int8, IMAGES, tmp_path), model(IMAGES)
-    exported = torch.export.export(model, (IMAGES,))
+    exported = capture(model, IMAGES).exported
     assert torch.allclose(answer, insert_dynamic_int8(exported, linears(model)).module()(IMAGES), atol=1e-5)
     assert float(torch.nn.functional.cosine_similarity(answer, expected)) > 0.999
     assert not torch.allclose(answer, expected, atol=1e-5)  # it is int8
@@ -145,7 +156,7 @@ def test_other_convolutions_still_work(tmp_path: Path) -> None:
 
 
 def test_same_graph_same_bytes_and_the_graph_stays_as_it_was(model: nn.Module, int8: Artifact) -> None:
-    graph = Graph(torch.export.export(model, (IMAGES,)), linears(model))
+    graph = capture(model, IMAGES, linears(model))
     before, weights = str(graph.exported.graph), set(graph.exported.state_dict)
     assert executorch.lower(graph, TARGET).data == int8.data
     assert (str(graph.exported.graph), set(graph.exported.state_dict)) == (before, weights)
@@ -162,16 +173,29 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert (logging.root.handlers, logging.root.manager.disable) == (handlers, level)
 
 
-@pytest.mark.parametrize("threads", [2, 1])
+@pytest.mark.parametrize("threads", [512, 2, 1])
 def test_threads(threads: int, fp32: Artifact, tmp_path: Path) -> None:
     (tmp_path / "model.pte").write_bytes(fp32.data)
     executorch.load(tmp_path / "model.pte", threads)
     assert executorch._portable_lib._threadpool_get_thread_count() == threads
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"x" * 500, lambda data: data[: len(data) // 2]])
-def test_a_damaged_file_is_refused(damage: "type[bytes]", fp32: Artifact, tmp_path: Path) -> None:
+DAMAGES = [lambda data: b"", lambda data: b"x" * 500, lambda data: data[: len(data) // 2]]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["empty", "junk", "half"])
+def test_a_damaged_file_is_refused(
+    damage: Callable[[bytes], bytes], fp32: Artifact, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "model.pte").write_bytes(damage(fp32.data))
+    words = r"model\.pte: ExecuTorch cannot load it \([^\n]+\); expected a \.pte file"
+    with pytest.raises(UserError, match=words) as e:
+        executorch.load(tmp_path / "model.pte")
+    assert e.value.do == "export the model again"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.pte: ExecuTorch cannot load it"):
         executorch.load(tmp_path / "model.pte")
 

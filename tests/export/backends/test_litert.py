@@ -1,6 +1,6 @@
 """The LiteRT backend on tiny models: numbers against PyTorch, what was quantised and delegated, which ops remain."""
 
-import os
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Array, Artifact, list_versions
+from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import litert
 from bigvit_edge.export.graph import Graph, count_node_macs
+from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Target
@@ -47,7 +49,10 @@ def capture(model: nn.Module, size: int = 32) -> Graph:
 
 
 def linears(model: nn.Module) -> frozenset[str]:
-    return frozenset(name for name, m in model.named_modules() if isinstance(m, nn.Linear) and "router" not in name)
+    """All but the router's; and those that a model uses only where it skips tokens."""
+    unused = "from_e" if getattr(model, "keep", None) == 1 else "router"
+    linears = (name for name, m in model.named_modules() if isinstance(m, nn.Linear))
+    return frozenset(name for name in linears if "router" not in name and unused not in name)
 
 
 def answers(model: nn.Module, data: bytes, folder: Path, count: int = 8) -> tuple[Array, Array]:
@@ -71,10 +76,14 @@ class Case(SimpleNamespace):
     files: dict[str, Artifact]
 
 
-@pytest.fixture(scope="module", params=["blvit", "vit"])
+def build(keep: float | None) -> nn.Module:
+    return randomize(BLViT(**SHAPE, little_dim=16, little_head_dim=8, keep=keep) if keep else ViT(**SHAPE))
+
+
+@pytest.fixture(scope="module", params=[0.5, 1.0, None], ids=["blvit 0.5", "blvit 1.0", "vit"])
 def case(request: pytest.FixtureRequest) -> Case:
-    model = randomize(BLViT(**SHAPE, little_dim=16, little_head_dim=8) if request.param == "blvit" else ViT(**SHAPE))
-    graph = capture(model)
+    model = build(request.param)
+    graph = Graph(rewrite_all(capture(model).exported))
     files = {g.precision: litert.lower(g, TARGET) for g in (graph, Graph(graph.exported, linears(model)))}
     return Case(model=model, graph=graph, files=files)
 
@@ -127,7 +136,7 @@ def test_linears_are_told_apart_by_their_weights(case: Case) -> None:
 
 def test_a_layer_that_is_not_there_is_an_error(case: Case) -> None:
     some = sorted(linears(case.model))[0]
-    with pytest.raises(RuntimeError, match=r"left out \['layers\.9\.nothing'\]"):
+    with pytest.raises(RuntimeError, match=r"left out \['layers\.9\.nothing'\] .* please report"):
         litert.lower(Graph(case.graph.exported, frozenset({some, "layers.9.nothing"})), TARGET)
 
 
@@ -185,37 +194,48 @@ def test_old_runtimes_may_take_fp32_but_not_int8(case: Case) -> None:
 
 
 def test_same_graph_same_bytes_and_untouched(case: Case) -> None:
-    before = str(case.graph.exported.graph)
-    litert._lower_float.cache_clear()
+    before = str(case.graph.exported.graph), str(case.graph.exported.call_spec)
+    litert._float_files.clear()
     for precision, names in (("fp32", frozenset[str]()), ("int8", linears(case.model))):
         assert litert.lower(Graph(case.graph.exported, names), TARGET).data == case.files[precision].data
-    assert str(case.graph.exported.graph) == before
+    assert (str(case.graph.exported.graph), str(case.graph.exported.call_spec)) == before
 
 
 def test_artifact_says_what_made_it(case: Case) -> None:
     for precision, file in case.files.items():
         assert (file.format, file.precision) == ("litert", precision)
-        assert set(file.tools) == set(litert.PACKAGES)
+        assert file.tools == list_versions(litert.PACKAGES)
+        assert next(iter(file.tools)) == "bigvit-edge"
     assert len(case.files["int8"].data) < 0.7 * len(case.files["fp32"].data)
 
 
 def test_the_terminal_stays_clean(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    litert._lower_float.cache_clear()
+    litert._float_files.clear()
     file = litert.lower(Graph(case.graph.exported, linears(case.model)), TARGET)
     (tmp_path / "m.tflite").write_bytes(file.data)
     litert.load(tmp_path / "m.tflite", threads=2)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_failure_shows_what_was_hidden(capfd: pytest.CaptureFixture[str]) -> None:
-    def fail() -> None:
-        with litert._quiet():
-            os.write(2, b"the reason\n")
-            raise ValueError("boom")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_input_and_output_have_the_manifest_s_names(case: Case, precision: str, tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(case.files[precision].data)
+    interpreter = litert.Interpreter(model_path=str(tmp_path / "m.tflite"))
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).numpy()
+    answer = interpreter.get_signature_runner("serving_default")(image=image)
+    assert np.array_equal(answer["logits"], litert.load(tmp_path / "m.tflite")(image))
 
-    with pytest.raises(ValueError, match="boom"):
-        fail()
-    assert capfd.readouterr().err == "the reason\n"
+
+def test_the_float_file_goes_with_its_graph() -> None:
+    litert._float_files.clear()
+    gc.collect()
+    graph = capture(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval(), 8)
+    litert.lower(graph, TARGET)
+    assert len(litert._float_files) == 1
+    del graph
+    gc.collect()
+    assert len(litert._float_files) == 0
 
 
 class Mixed(nn.Module):
@@ -270,7 +290,33 @@ def test_linears_are_found_under_folded_constants() -> None:
     assert min(np.abs(s * values * scales[:, None] - weight).max() for s in (1, -1, 3, -3)) <= 3 * scales.max()
 
 
-def test_not_a_tflite_file(tmp_path: Path) -> None:
-    (tmp_path / "broken.tflite").write_bytes(b"no model" * 100)
-    with pytest.raises(ValueError, match="not a valid"):
-        litert.load(tmp_path / "broken.tflite")
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "junk": lambda data: b"no model" * 100,
+    "half": lambda data: data[: len(data) // 2],
+    "cut short": lambda data: data[:-8],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused(
+    damage: Callable[[bytes], bytes], case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.tflite").write_bytes(damage(case.files["fp32"].data))
+    words = r"m\.tflite: LiteRT cannot load it \([^\n]+\); expected a \.tflite file"
+    with pytest.raises(UserError, match=words) as e:
+        litert.load(tmp_path / "m.tflite")
+    assert e.value.do == "export the model again"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"m\.tflite: LiteRT cannot load it"):
+        litert.load(tmp_path / "m.tflite")
+
+
+def test_many_threads(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(case.files["fp32"].data)
+    image = np.ones((1, 3, 32, 32), np.float32)
+    answers = [litert.load(tmp_path / "m.tflite", threads)(image) for threads in (1, 512)]
+    assert np.allclose(*answers, atol=1e-6)
