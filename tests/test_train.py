@@ -10,7 +10,15 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.models.load import build
 from bigvit_edge.models.weights import read_weights
 from bigvit_edge.models.zoo import CARDS
-from bigvit_edge.train import RECIPES, find_recipe, run_recipe, take_from_dense, train_teacher
+from bigvit_edge.train import (
+    RECIPES,
+    find_recipe,
+    guide_routers,
+    run_recipe,
+    take_from_dense,
+    train_teacher,
+    weigh_tokens,
+)  # fmt: skip
 
 TINY = replace(
     RECIPES["demo"], teacher_cycles=(2, 2), teacher_plain_steps=2, student_cycles=(3,), batch=4, warmup=2, save_every=2
@@ -74,6 +82,22 @@ def test_with_all_tokens_kept_and_a_uniform_router_the_fresh_student_is_its_teac
     images = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(student(images), dense(images), atol=1e-3, rtol=0)
+
+
+def test_what_matters_is_cls_and_what_the_teacher_sees_in_front() -> None:
+    logits = torch.tensor([[[9.0, 0, 0], [0, 0, 9.0]]])  # the first patch is class 0, the second background
+    matters = weigh_tokens(logits)
+    assert matters.sum().item() == pytest.approx(1)
+    assert matters[0, 0] > matters[0, 1] > 10 * matters[0, 2]
+
+
+def test_routers_are_guided_in_the_order_they_see() -> None:
+    matters = torch.tensor([[0.7, 0.1, 0.2]])
+    order = torch.tensor([[0, 2, 1]])
+    moved = torch.tensor([[0.7, 0.2, 0.1]])
+    lowest = -(matters * matters.log()).sum()  # the entropy: scores equal to what matters, in each layer's own order
+    torch.testing.assert_close(guide_routers([matters, moved], [order, order], matters), lowest)
+    assert guide_routers([matters, matters], [order, order], matters) > lowest + 0.01
 
 
 def test_unknown_recipe() -> None:
