@@ -3,9 +3,9 @@
 Teacher: cross-entropy on CLS + 0.5 * cross-entropy on every patch (which digit, or background; "token labelling", Jiang
 et al. 2021, arXiv 2104.10858, with the masks the generator knows). Student: its P-blocks start from the teacher's
 blocks; cross-entropy + distill * (1 - cosine of its token features and the teacher's) + guide * cross-entropy of its
-routers' scores. Both last terms weigh a token by what it matters to the teacher. Through the gate alone the routers go astray: after 750
-steps of such a run, two of the five layers gave the big path 17 and 19 % of the digits' patches at keep 0.5, where chance
-gives 50, and the student had 41 % top-1 where an oracle's choice of tokens gave it 88.
+routers' scores. Both last terms weigh a token by what it matters to the teacher. Through the gate alone the routers go
+astray: after 750 steps of such a run, two of the five layers gave the big path 17 and 19 % of the digits' patches at
+keep 0.5, where chance gives 50, and the student had 41 % top-1 where an oracle's choice of tokens gave it 88.
 
 Each step draws one keep ratio, so one set of weights serves all; step i sees the images of seed i, so a resumed run is
 the same run.

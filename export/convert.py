@@ -38,12 +38,12 @@ def convert_model(
         captured = capture(model, image_size)
     with step("rewrite"):
         rewritten = rewrite(captured)
-    for precision in target.precisions:
-        with step(f"quantize {precision}"):
-            quantized = quantize(rewritten, precision, target.quant)
+    with step("quantize"):  # every precision now: what cannot be quantised shows before the lowering's minutes
+        graphs = [quantize(rewritten, precision, target.quant) for precision in target.precisions]
+    for graph in graphs:
         for name in target.formats:
-            with step(f"lower {name} {precision}"):
-                artifact = lower(quantized, name, target)
+            with step(f"lower {name} {graph.precision}"):
+                artifact = lower(graph, name, target)
             yield artifact
 
 
