@@ -48,12 +48,13 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Parity:
-    """A file against PyTorch on the same images: largest difference of any logit, smallest cosine of two logit vectors,
-    share of equal top-1, number of images.
+    """A file against PyTorch on the same images: largest difference of any logit; cosine of the two logit vectors, the
+    smallest and the mean; share of equal top-1; number of images.
     """
 
     max_abs: float
     cosine_min: float
+    cosine_mean: float
     top1_agreement: float
     images: int
 

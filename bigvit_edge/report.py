@@ -74,12 +74,12 @@ def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Pat
     rows = (
         (
             e.file, e.format, e.precision, f"{e.bytes / 1e6:.2f} MB",
-            f"{e.parity.cosine_min:.5f}", f"{e.parity.top1_agreement:.1%}",
+            f"{e.parity.cosine_mean:.5f}", f"{e.parity.cosine_min:.5f}", f"{e.parity.top1_agreement:.1%}",
             f"{e.accuracy.top1:.1%}" if e.accuracy else "–", f"{latency[e.file].p50_ms:.2f} ms",
         )
         for e in manifest.artifacts
     )  # fmt: skip
-    head = ("file", "format", "precision", "size", "cosine", "top-1 agrees", "accuracy", "latency")
+    head = ("file", "format", "precision", "size", "cosine", "smallest", "top-1 agrees", "accuracy", "latency")
     print_rows(head, rows)
     for line in explain_bundle(manifest, latency, folder):
         print(line)
@@ -90,7 +90,7 @@ def explain_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: P
     first = manifest.artifacts[0]
     keep = "" if manifest.keep is None else f", keep {manifest.keep:g}"
     yield f"{folder}/: {manifest.model}{keep} for target {manifest.target}"
-    yield f"cosine (the smallest) and top-1 agreement: with PyTorch fp32, on {first.parity.images} images"
+    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {first.parity.images} images"
     if first.accuracy:
         yield f"accuracy: on the same held-out images, where PyTorch fp32 has {first.accuracy.pytorch_top1:.1%}"
     if not manifest.trained:
@@ -112,13 +112,14 @@ def print_checks(files: Sequence[Checked]) -> None:
             f.file,
             "bad" if f.faults else "good",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
+            f"{f.parity.cosine_mean:.5f}" if f.parity else "–",
             f"{f.parity.cosine_min:.5f}" if f.parity else "–",
             f"{f.parity.top1_agreement:.1%}" if f.parity else "–",
             f"{f.accuracy.top1:.1%}" if f.accuracy else "–",
         )
         for f in files
     ]
-    print_rows(("file", "verdict", "largest difference", "cosine", "top-1 agrees", "accuracy"), rows)
+    print_rows(("file", "verdict", "largest difference", "cosine", "smallest", "top-1 agrees", "accuracy"), rows)
     for f in files:
         for fault in f.faults:
             print(f"{f.file}: {fault}")
@@ -130,5 +131,5 @@ def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     console = Console()
-    console.width = max(console.width, console.measure(table).maximum)
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

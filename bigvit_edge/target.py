@@ -27,14 +27,16 @@ class Quant:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file must reach against PyTorch, on `images` images: the largest difference of any logit (fp32), the
-    smallest cosine of two logit vectors, the share of equal top-1. A model with random weights answers nearly the same
-    to every image, so its int8 is held to untrained_cosine and nothing else.
+    """What a file must reach against PyTorch, on `images` images. fp32: the largest difference of any logit and the
+    smallest cosine. int8: the mean cosine, and the smallest, which falls far below the mean where a rounding makes the
+    router take another token. Both: the share of equal top-1. A model with random weights answers nearly the same to
+    every image; its int8 is held to untrained_cosine (the smallest) alone, and no top-1 is asked of it.
     """
 
     fp32_max_abs: float = 1e-3
     fp32_cosine: float = 0.99999
     int8_cosine: float = 0.999
+    int8_cosine_min: float = 0.9
     untrained_cosine: float = 0.99
     top1_agreement: float = 0.99
     images: int = 1000

@@ -25,7 +25,7 @@ ENTRY = Entry(
     file="m_int8.tflite", format="litert", precision="int8", sha256="0" * 64, bytes=3,
     inputs=(Tensor("image", (1, 3, 8, 8)),), outputs=(Tensor("logits", (1, 2)),),
     preprocessing=Preprocessing(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), labels=("a", "b"),
-    parity=Parity(0.1, 0.99, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4), delegates=3,
+    parity=Parity(0.1, 0.99, 0.995, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4), delegates=3,
     leftovers=(Leftover("topk", "layers.0", 0.0),), tools={"torch": "2"},
 )  # fmt: skip
 MANIFEST = Manifest("m", 0.5, "android", "shipped", "0" * 64, Limits(images=4), 1, (ENTRY,))
@@ -54,7 +54,7 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         "parity",
     }
     assert wanted | {"accuracy", "leftovers", "tools"} <= set(entry)
-    assert set(entry["parity"]) == {"max_abs", "cosine_min", "top1_agreement", "images"}
+    assert set(entry["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
 
 
 @pytest.mark.parametrize(
