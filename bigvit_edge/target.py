@@ -36,7 +36,7 @@ class Limits:
     fp32_max_abs: float = 1e-3
     fp32_cosine: float = 0.99999
     int8_cosine: float = 0.999
-    int8_cosine_min: float = 0.9
+    int8_cosine_min: float = 0.5
     untrained_cosine: float = 0.99
     top1_agreement: float = 0.99
     images: int = 1000

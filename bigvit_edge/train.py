@@ -71,7 +71,7 @@ class Phase:
         return sum(self.cycles)
 
 
-RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_cycles=(5000, 2500), student_cycles=(2600,))}
+RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_cycles=(5000, 2500), student_cycles=(2600, 1600))}
 
 
 def find_recipe(name: str) -> Recipe:
