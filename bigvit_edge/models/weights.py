@@ -112,5 +112,5 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _first_line(e: BaseException) -> str:
     """The error's own first words; PyTorch goes on with advice that does not apply here."""
-    text = str(e).split("WeightsUnpickler error:")[-1].strip() or type(e).__name__
-    return text.splitlines()[0][:160]
+    text = str(e).split("WeightsUnpickler error:")[-1].strip()
+    return f"{type(e).__name__}: {text.splitlines()[0][:160]}" if text else type(e).__name__
