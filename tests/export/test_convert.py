@@ -40,10 +40,12 @@ def test_weight_names_are_state_dict_keys(model: BLViT) -> None:
     assert "layers.0.k_from_e.weight" in keys
 
 
-def test_int8_takes_every_linear_but_the_router(model: BLViT) -> None:
+def test_int8_takes_every_linear_but_what_the_scores_hang_on(model: BLViT) -> None:
     graph = quantize(capture(model, 24), "int8", Quant())
     linears = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    assert graph.int8 == {name for name in linears if "router" not in name}
+    assert graph.int8 == {
+        name for name in linears if "router" not in name and name.split(".")[-1] not in ("little", "down")
+    }
     assert graph.precision == "int8"
     assert quantize(graph, "fp32", Quant()).precision == "fp32"
 
