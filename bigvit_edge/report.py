@@ -94,7 +94,7 @@ def explain_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: P
     if first.accuracy:
         yield f"accuracy: on the same held-out images, where PyTorch fp32 has {first.accuracy.pytorch_top1:.1%}"
     if not manifest.trained:
-        yield "weights: random, so int8 is held to limits.untrained_cosine alone"
+        yield "weights: random, so no top-1 is asked, and int8 is held to limits.untrained_cosine alone"
     runs, threads = latency[first.file].runs, manifest.threads
     for e in manifest.artifacts:
         ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in e.leftovers).most_common()) or "none"

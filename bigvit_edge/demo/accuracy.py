@@ -104,8 +104,7 @@ def _measure(
     for part in _chunks(batch):
         with arranged(model, choice(part.ink)):
             x, z, orders = model.encode(part.images)
-        logits = model.head(model.norm(x[:, 0] + model.up(z[:, 0])))
-        right += int((logits.argmax(1) == part.labels).sum())
+        right += int((model.classify(x, z).argmax(1) == part.labels).sum())
         selected = selected_tokens(orders, count_selected(keep, x.shape[1]))[-1][:, 1:]  # [B, patches]
         covered += int((selected & part.ink).sum())
     model.keep = own

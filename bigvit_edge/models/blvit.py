@@ -147,6 +147,10 @@ class BLViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x, z, _ = self.encode(images)
+        return self.classify(x, z)
+
+    def classify(self, x: Tensor, z: Tensor) -> Tensor:
+        """Both streams as encode gives them, x [B, N, C] and z [B, N, c] -> logits [B, num_classes], from CLS alone."""
         return self.head(self.norm(x[:, 0] + self.up(z[:, 0])))  # type: ignore[no-any-return]
 
 
