@@ -7,10 +7,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def load_model(name: str, keep: float | None = None, weights: Path | None = None) -> "nn.Module":
+def load_model(
+    name: str,
+    keep: float | None = None,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+) -> "nn.Module":
     """See bigvit_edge.models.load.load_model; imported here on the first call, so that the command line starts without
     PyTorch.
     """
     from bigvit_edge.models.load import load_model as load
 
-    return load(name, keep, weights)
+    return load(name, keep, weights, image_size, num_classes)

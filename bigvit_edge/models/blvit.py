@@ -6,6 +6,10 @@ router picks k = ceil(keep * N) tokens, CLS always among them. The P-block spend
 those k only; the E-block treats all N. Tokens are permuted so that the selected ones come first, and never permuted
 back: attention does not care, positions were added at the embedding. So the graph has no scatter, no sort and no shape
 that depends on data, and k is a constant of it.
+
+The permutation comes in two forms of one function (set_dispatch). "permute": indices from a top-k, and a gather.
+"onehot": a permutation matrix from comparisons, and a matrix product, for accelerators that have neither top-k nor
+gather; it costs zoo.count_dispatch_macs more.
 """
 
 import torch
@@ -18,9 +22,11 @@ FUSE_START = 1e-4  # the streams start (almost) independent and learn how much t
 
 
 def permute(t: Tensor, order: Tensor) -> Tensor:
-    """t [B, N, ...] with its tokens taken in the given order [B, N]. Batch 1 is a plain index_select: the one gather
-    all runtimes have.
+    """t [B, N, ...] with its tokens taken in the given order: indices [B, N], or a permutation matrix [B, N, N], which
+    takes t [B, N] or [B, N, C]. Batch 1 with indices is a plain index_select: the one gather all runtimes have.
     """
+    if order.dim() == 3:
+        return torch.bmm(order, t) if t.dim() == 3 else torch.bmm(order, t.unsqueeze(-1)).squeeze(-1)
     if t.shape[0] == 1:
         return t.index_select(1, order[0])
     return t.gather(1, order if t.dim() == 2 else order.unsqueeze(-1).expand(-1, -1, t.shape[-1]))
@@ -31,7 +37,7 @@ def restore(t: Tensor, orders: list[Tensor]) -> Tensor:
     pictures.
     """
     for order in reversed(orders):
-        t = permute(t, order.argsort(1))
+        t = permute(t, order.argsort(1) if order.dim() == 2 else order.transpose(1, 2))
     return t
 
 
@@ -51,6 +57,26 @@ def order_tokens(score: Tensor) -> Tensor:
     """Token indices by falling score, CLS (always token 0, and stays so) first: [B, N] -> [B, N]."""
     first = torch.cat([score[:, :1] + 2, score[:, 1:]], dim=1)  # a softmax is at most 1
     return torch.topk(first, score.shape[1], dim=1).indices
+
+
+class Ranking:
+    """What order_tokens does, as a permutation matrix: score [B, N] -> [B, N, N] of 0 and 1, row p naming the token at
+    place p; equal scores keep their order. Comparisons, sums and float constants alone, exact in float16 up to 2048
+    tokens. The constants are each layer's own: partitioners stumble over one that layers share.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.zero, self.one = torch.zeros(1), torch.ones(1)
+        self.places = torch.arange(float(tokens)).view(1, tokens, 1)  # [1, N, 1]
+        self.earlier = torch.ones(tokens, tokens).tril(-1)  # [N, N]: 1 where token j stands before token i
+        self.lead = torch.cat([torch.tensor([2.0]), torch.zeros(tokens - 1)])  # [N]: CLS first; a softmax is at most 1
+
+    def __call__(self, score: Tensor) -> Tensor:
+        score = score + self.lead
+        mine, other = score.unsqueeze(2), score.unsqueeze(1)  # [B, N, 1], [B, 1, N]
+        tied = torch.where(other == mine, self.earlier, self.zero)  # [B, N, N]
+        rank = torch.where(other > mine, self.one, tied).sum(2)  # [B, N]
+        return torch.where(rank.unsqueeze(1) == self.places, self.one, self.zero)  # [B, N, N]
 
 
 def gate_from(score: Tensor, tokens: int) -> Tensor:
@@ -80,12 +106,13 @@ class Layer(nn.Module):
         self.gamma_down = nn.Parameter(torch.full((little_dim,), FUSE_START))
 
     def forward(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, C], z [B, N, c] -> both in this layer's order, and that order [B, N]."""
+        """x [B, N, C], z [B, N, c] -> both in this layer's order, and that order, [B, N] or [B, N, N] (see permute)."""
         n = x.shape[1]
         score = self.router(z)  # [B, N]
-        order = self.arrange(score)  # [B, N]
+        order = self.arrange(score)  # [B, N] or [B, N, N]
         x, z = permute(x, order), permute(z, order)
-        gate = gate_from(permute(score, order)[:, :k], n)  # [B, k, 1]
+        ranked = permute(score, order)[:, :k] if order.dim() == 2 else permute(score, order[:, :k])  # [B, k]
+        gate = gate_from(ranked, n)  # [B, k, 1]
 
         xs, skipped, zn = x[:, :k], x[:, k:], self.e.norm1(z)  # [B, k, C], [B, N-k, C], [B, N, c]
         xs = xs + self.cross_attend(self.p.norm1(xs), zn[:, k:])  # [B, k, C]  } these two need only the layer's inputs:
@@ -135,7 +162,9 @@ class BLViT(nn.Module):
         nn.init.trunc_normal_(self.embedding.position, std=0.02)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Images [B, 3, S, S] -> x [B, N, C] and z [B, N, c] in the last layer's order; each layer's order [B, N]."""
+        """Images [B, 3, S, S] -> x [B, N, C] and z [B, N, c] in the last layer's order; each layer's order (see
+        permute).
+        """
         x = self.embedding(images)  # [B, N, C]
         z = self.little(x)  # [B, N, c]
         k = count_selected(self.keep, x.shape[1])
@@ -154,11 +183,20 @@ class BLViT(nn.Module):
         return self.head(self.norm(x[:, 0] + self.up(z[:, 0])))  # type: ignore[no-any-return]
 
 
+def set_dispatch(model: nn.Module, dispatch: str) -> None:
+    """How the layers arrange their tokens from now on: 'permute' or 'onehot'. Without routers nothing is done."""
+    if isinstance(model, BLViT):
+        tokens = model.embedding.position.shape[1]
+        for layer in model.layers:
+            layer.arrange = Ranking(tokens) if dispatch == "onehot" else order_tokens  # type: ignore[assignment]
+
+
 def selected_tokens(orders: list[Tensor], k: int) -> Tensor:
     """Which image tokens each layer's P-block treated: orders as from encode -> bool [layers, B, N] in image order."""
-    place = torch.arange(orders[0].shape[1]).expand_as(orders[0])  # place[b, i]: image position of the token now at i
+    indices = [order if order.dim() == 2 else order.argmax(2) for order in orders]  # [B, N] each
+    place = torch.arange(indices[0].shape[1]).expand_as(indices[0])  # place[b, i]: image position of the token now at i
     masks = []
-    for order in orders:
+    for order in indices:
         place = place.gather(1, order)
         masks.append(torch.zeros_like(place, dtype=torch.bool).scatter(1, place[:, :k], True))
     return torch.stack(masks)

@@ -1,39 +1,124 @@
-"""From a name to a module: the one place where models are built."""
+"""From what a user calls MODEL to a module: the one place where models are built."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from bigvit_edge.artifact import FACTORY, FILE, PRETRAINED, RANDOM, SHIPPED
+from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
+from bigvit_edge.models.fitting import fit, infer_card
+from bigvit_edge.models.foreign import (
+    TIMM,
+    build_timm,
+    call_factory,
+    count_classes,
+    import_factory,
+    import_timm,
+    list_labels,
+    read_told,
+)
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.weights import load_weights
-from bigvit_edge.models.zoo import Card, check_keep, find_card
+from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
+from bigvit_edge.models.zoo import CARDS, HALF, Card
 
 DEFAULT_KEEP = 0.5
+DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
+
+Triple = tuple[float, float, float]
 
 
-def load_model(name: str, keep: float | None = None, weights: Path | None = None) -> nn.Module:
-    """A model by its zoo name, in eval mode. float images [B, 3, S, S], normalised by the card's mean and std -> logits
-    [B, num_classes].
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for export, in eval mode: float images [B, 3, image_size, image_size], normalised by mean and std,
+    -> logits [B, num_classes].
 
-    keep: share of tokens for the P-blocks, in (0, 1]; 0.5 when None; a dense vit_* takes none. weights: a checkpoint to
-    fill it from; without one, the weights shipped for blvit_demo and vit_demo, and for all others a random start from a
-    fixed seed. UserError on an unknown name, a keep out of range, a checkpoint that does not fit.
+    source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
+    checkpoint file, or of the tensors where there is none (PRETRAINED, FACTORY), None if RANDOM. notes: what the user
+    has to know: what the checkpoint lacked and how it was initialised, positions interpolated, keys not used, things
+    assumed.
     """
-    card = find_card(name)
-    check_keep(card, keep)
-    model = build(card)
-    if isinstance(model, BLViT):
-        model.keep = DEFAULT_KEEP if keep is None else keep
-    if weights is not None:
-        load_weights(model, weights)
-    elif card.weights is not None:
-        with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
-            load_weights(model, shipped)
-    return model.eval()
+
+    module: nn.Module
+    source: str
+    image_size: int
+    num_classes: int
+    labels: tuple[str, ...] | None
+    mean: Triple
+    std: Triple
+    weights: str
+    weights_sha256: str | None
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    source: str, *, weights: str | Path | None = None, image_size: int | None = None, num_classes: int | None = None
+) -> Loaded:
+    """The model that `source` names: one of `bigvit-edge models`, a checkpoint's path, timm:NAME, or
+    package.module:build.
+
+    weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded). image_size in pixels and
+    num_classes replace the model's own. Without weights: those shipped for the demo models, a random start from a fixed
+    seed for the others. UserError on a source that is none of the four, and on whatever does not fit.
+    """
+    for what, value in (("--image-size", image_size), ("--num-classes", num_classes)):
+        if value is not None and value < 1:
+            raise UserError(f"{what} {value}", "a number above 0")
+    loader = _find_loader(source)
+    if str(weights) == PRETRAINED and loader is not _load_timm:
+        raise UserError(f"--weights {PRETRAINED} for {source}", "a file", f"only {TIMM}NAME has weights to download")
+    loaded = loader(source, weights, image_size, num_classes)
+    loaded.module.eval()
+    return loaded
+
+
+def is_factory(source: str) -> bool:
+    """Whether loading the source runs code that is neither ours nor timm's."""
+    return _find_loader(source) is _load_factory
+
+
+def load_model(
+    name: str,
+    keep: float | None = None,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+) -> nn.Module:
+    """The module of `load`, with its keep ratio set: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A
+    dense model takes none.
+    """
+    module = load(name, weights=weights, image_size=image_size, num_classes=num_classes).module
+    if keep is not None:
+        set_keep(module, keep)
+    return module
+
+
+def has_keep(module: nn.Module) -> bool:
+    """Whether the model has a keep ratio: a number as attribute `keep`."""
+    keep = getattr(module, "keep", None)
+    return isinstance(keep, float | int) and not isinstance(keep, bool)
+
+
+def set_keep(module: nn.Module, keep: float) -> None:
+    """Set the keep ratio from now on. UserError if it is not in (0, 1], or the model has none."""
+    if not 0 < keep <= 1:
+        raise UserError(f"keep {keep}", "a share of the tokens, above 0 and at most 1", "for example --keep 0.5")
+    if not has_keep(module):
+        raise UserError(
+            f"keep {keep} for a {type(module).__name__}",
+            "no keep ratio: the model is dense",
+            "leave it out, or take a blvit_* model",
+        )
+    module.keep = float(keep)  # type: ignore[assignment]
 
 
 def build(card: Card) -> ViT | BLViT:
@@ -46,8 +131,129 @@ def build(card: Card) -> ViT | BLViT:
         head_dim=card.head_dim,
         num_classes=card.num_classes,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with _seeded():
         if card.little_dim is None:
             return ViT(**shape)
-        return BLViT(**shape, little_dim=card.little_dim, little_head_dim=card.little_head_dim)
+        return BLViT(**shape, little_dim=card.little_dim, little_head_dim=card.little_head_dim, keep=DEFAULT_KEEP)
+
+
+def _find_loader(source: str) -> Callable[..., Loaded]:
+    if source.startswith(TIMM):
+        return _load_timm
+    if source in CARDS:
+        return _load_card
+    if _is_path(source):
+        return _load_checkpoint
+    if ":" in source:
+        return _load_factory
+    raise UserError(
+        f"unknown model {source!r}",
+        f"one of {', '.join(CARDS)}; a checkpoint's path; timm:NAME; or package.module:build",
+        suggest(source, CARDS),
+    )
+
+
+def _is_path(source: str) -> bool:
+    return "/" in source or "\\" in source or source.lower().endswith(SUFFIXES) or Path(source).is_file()
+
+
+def _load_card(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
+    card = _resize(CARDS[source], image_size, num_classes)
+    if weights is not None:
+        return _fill_card(source, card, read_checkpoint(Path(weights)), num_classes)
+    if card.weights is None:
+        return _describe(source, build(card), card, RANDOM, None)
+    with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
+        loaded = _fill_card(source, card, read_checkpoint(shipped), num_classes)
+    return replace(loaded, weights=SHIPPED)
+
+
+def _load_checkpoint(
+    source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None
+) -> Loaded:
+    if weights is not None:
+        raise UserError(f"--weights {weights} for {source}", "none: MODEL is a checkpoint already", "leave it out")
+    checkpoint = read_checkpoint(Path(source))
+    card, notes = infer_card(checkpoint)
+    loaded = _fill_card(source, _resize(card, image_size, num_classes), checkpoint, num_classes)
+    return replace(loaded, notes=(*notes, *loaded.notes))
+
+
+def _resize(card: Card, image_size: int | None, num_classes: int | None) -> Card:
+    if image_size is not None and image_size % card.patch:
+        near = max(card.patch, round(image_size / card.patch) * card.patch)
+        raise UserError(f"--image-size {image_size}", f"a multiple of the patch, {card.patch}", f"for example {near}")
+    card = replace(card, image_size=image_size or card.image_size)
+    if num_classes in (None, card.num_classes):
+        return card
+    return replace(card, num_classes=num_classes, labels=None)
+
+
+def _fill_card(source: str, card: Card, checkpoint: Checkpoint, num_classes: int | None) -> Loaded:
+    model = build(card)
+    notes = fit(model, checkpoint, num_classes)
+    return _describe(source, model, card, FILE, hash_weights(checkpoint.path), notes)
+
+
+def _describe(
+    source: str, model: nn.Module, card: Card, weights: str, digest: str | None, notes: tuple[str, ...] = ()
+) -> Loaded:
+    size, classes = card.image_size, card.num_classes
+    return Loaded(model, source, size, classes, card.labels, card.mean, card.std, weights, digest, notes)
+
+
+def _load_timm(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
+    pretrained = str(weights) == PRETRAINED
+    import_timm()
+    with _seeded():  # not the import, which draws numbers the first time alone
+        model = build_timm(source.removeprefix(TIMM), image_size, num_classes, pretrained)
+    told = read_told(model, source)
+    kind, digest = RANDOM, None
+    if pretrained:
+        kind, digest = PRETRAINED, hash_state(model)
+    elif weights is not None:
+        load_weights(model, Path(weights))
+        kind, digest = FILE, hash_weights(Path(weights))
+    size = image_size or told.image_size
+    classes = count_classes(model, size, source)
+    labels = list_labels(model, classes) if pretrained else None
+    return Loaded(model, source, size, classes, labels, told.mean, told.std, kind, digest)
+
+
+def _load_factory(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
+    if num_classes is not None:
+        raise UserError(f"--num-classes {num_classes} for {source}", "none: the function decides", "leave it out")
+    factory = import_factory(source)
+    with _seeded():  # not the import, which draws numbers the first time alone
+        model = call_factory(factory, source)
+    kind, digest = FACTORY, hash_state(model)
+    if weights is not None:
+        load_weights(model, Path(weights))
+        kind, digest = FILE, hash_weights(Path(weights))
+    size = image_size or _read_attribute(model, "image_size", int) or DEFAULT_SIZE
+    classes = count_classes(model, size, source)
+    said = {name: _read_attribute(model, name, tuple) for name in ("mean", "std", "labels")}
+    notes = [
+        f"the module has no attribute {name}; {name} {HALF[0]} is assumed" for name in ("mean", "std") if not said[name]
+    ]
+    for name, length in (("mean", 3), ("std", 3), ("labels", classes)):
+        if said[name] and len(said[name]) != length:
+            raise UserError(f"{source} has {len(said[name])} values in `{name}`", f"{length}", "correct the attribute")
+    return Loaded(
+        model, source, size, classes, said["labels"], said["mean"] or HALF, said["std"] or HALF, kind, digest,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _read_attribute(model: nn.Module, name: str, kind: type) -> Any:
+    """What a user's module says of itself; None if it does not. Lists count as tuples."""
+    value = getattr(model, name, None)
+    return tuple(value) if kind is tuple and isinstance(value, list | tuple) else value if type(value) is kind else None
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """PyTorch's generator at the fixed seed, and afterwards where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield

@@ -1,9 +1,14 @@
-"""Weights in and out: safetensors, and PyTorch files read by the restricted unpickler, which runs no code."""
+"""Weights in and out: safetensors, PyTorch files read by the restricted unpickler, and NumPy archives without objects:
+nothing read here can run code.
+"""
 
+import hashlib
 import json
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -15,19 +20,19 @@ SHOWN = 5  # keys listed in an error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors by key, in float32. Accepts .safetensors and state dicts saved by torch.save, also under
-    the key 'model' or 'state_dict'. UserError if the file is missing, cut short, holds something else, or is a pickle
-    with code (which is not executed).
+    """A checkpoint's tensors by key, in float32. Accepts .safetensors, .npz, and state dicts saved by torch.save, also
+    under the key 'model' or 'state_dict'. UserError if the file is missing, cut short, holds something else, or is a
+    pickle with code (which is not executed).
     """
     if not path.is_file():
         raise UserError(f"no file {path}", "a .safetensors or PyTorch checkpoint", "check the path")
     try:
-        tensors = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+        tensors = _find_reader(path)(path)
     except UserError:
         raise
     except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
         fault = f"{path} cannot be read as tensors ({_first_line(e)}; nothing in it was executed)"
-        raise UserError(fault, "a whole .safetensors or PyTorch checkpoint", "copy or download it again") from e
+        raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
     return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
 
 
@@ -35,7 +40,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill the model from a checkpoint; UserError naming the first missing, unexpected or misshaped keys. All or
     nothing.
     """
-    found, wanted = read_weights(path), model.state_dict()
+    fill(model, read_weights(path), path)
+
+
+def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path, do: str = "check MODEL") -> None:
+    """load_weights with tensors that were read from `path`; do: what an error advises."""
+    wanted = model.state_dict()
     missing = [key for key in wanted if key not in found]
     unknown = [key for key in found if key not in wanted]
     misshaped = [
@@ -52,7 +62,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path} does not fit: {'; '.join(faults)}",
             f"the {len(wanted)} keys of {type(model).__name__}",
-            "check MODEL",
+            do,
         )
     model.load_state_dict(found)
 
@@ -67,6 +77,34 @@ def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None
 def _list_keys(what: str, keys: list[str]) -> str:
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{more})"
+
+
+def hash_weights(path: Path) -> str:
+    """sha256 of a checkpoint file, in hex. UserError if there is none."""
+    if not path.is_file():
+        raise UserError(f"no file {path}", "a checkpoint", "check the path")
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def hash_state(model: nn.Module) -> str:
+    """sha256 of a model's tensors: names, shapes, types and bytes, in the order of the state dict. In hex."""
+    digest = hashlib.sha256()
+    for key, tensor in model.state_dict().items():
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _find_reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
+    if path.suffix == ".npz":
+        return _read_npz
+    return _read_safetensors if _is_safetensors(path) else _read_torch
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: torch.from_numpy(archive[key]) for key in archive.files}
 
 
 def _is_safetensors(path: Path) -> bool:

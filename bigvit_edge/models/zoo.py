@@ -61,18 +61,6 @@ def find_card(name: str) -> Card:
     return CARDS[name]
 
 
-def check_keep(card: Card, keep: float | None) -> None:
-    """UserError unless the card's model can run at this keep ratio."""
-    if keep is None:
-        return
-    if card.little_dim is None:
-        raise UserError(
-            f"keep {keep} for {card.name}", "no keep ratio: the model is dense", f"leave it out, or take bl{card.name}"
-        )
-    if not 0 < keep <= 1:
-        raise UserError(f"keep {keep}", "a share of the tokens, above 0 and at most 1", "for example --keep 0.5")
-
-
 @dataclass(frozen=True)
 class Listed:
     """A line of `bigvit-edge models`: parameters, and multiply-accumulates of one image at each keep ratio (1.0 alone
@@ -141,6 +129,16 @@ def count_macs(card: Card, keep: float = 1.0) -> int:
     e_block = n * 12 * little**2 + 2 * n * n * little
     exchange_and_router = 2 * k * little * big + n * little
     return total + n * big * little + little * big + card.depth * (p_block + e_block + exchange_and_router)
+
+
+def count_dispatch_macs(card: Card, keep: float = 1.0) -> int:
+    """Multiply-accumulates that dispatch 'onehot' adds to count_macs: per layer, both streams times the permutation
+    matrix, and the scores of the selected tokens times its first k rows. 0 for a dense model.
+    """
+    if card.little_dim is None:
+        return 0
+    n = card.tokens
+    return card.depth * (n * n * (card.dim + card.little_dim) + count_selected(keep, n) * n)
 
 
 def _linear(rows: int, columns: int) -> int:

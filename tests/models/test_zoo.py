@@ -6,8 +6,9 @@ import torch
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.graph import matrix_products
+from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import build
-from bigvit_edge.models.zoo import CARDS, check_keep, count_macs, count_params, find_card
+from bigvit_edge.models.zoo import CARDS, count_dispatch_macs, count_macs, count_params, find_card
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -26,6 +27,17 @@ def test_macs_are_those_of_the_captured_graph(name: str, keep: float) -> None:
     assert sum(macs for _, macs in matrix_products(graph.exported)) == count_macs(CARDS[name], keep)
 
 
+@pytest.mark.parametrize("keep", [0.25, 1.0])
+def test_what_onehot_adds_is_what_the_captured_graph_has_more(keep: float) -> None:
+    card = CARDS["blvit_demo"]
+    model = build(card)
+    model.keep = keep
+    set_dispatch(model, "onehot")
+    found = sum(macs for _, macs in matrix_products(capture(model, card.image_size).exported))
+    assert found == count_macs(card, keep) + count_dispatch_macs(card, keep)
+    assert count_dispatch_macs(CARDS["vit_demo"]) == 0
+
+
 def test_blvit_s_has_the_figures_of_the_design() -> None:
     assert count_params(CARDS["blvit_s"]) / 1e6 == pytest.approx(25.3, abs=0.05)
     assert count_macs(CARDS["blvit_s"], 0.5) / 1e9 == pytest.approx(2.87, abs=0.005)
@@ -41,14 +53,3 @@ def test_dense_models_have_the_published_sizes(name: str, millions: float) -> No
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown model 'blvit_sm'.*one of blvit_ti.*did you mean blvit_s"):
         find_card("blvit_sm")
-
-
-@pytest.mark.parametrize("keep", [0.0, -0.5, 1.01, float("nan")])
-def test_keep_out_of_range(keep: float) -> None:
-    with pytest.raises(UserError, match=r"above 0 and at most 1"):
-        check_keep(CARDS["blvit_s"], keep)
-
-
-def test_a_dense_model_has_no_keep() -> None:
-    with pytest.raises(UserError, match=r"take blvit_s"):
-        check_keep(CARDS["vit_s"], 0.5)

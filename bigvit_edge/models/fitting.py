@@ -1,0 +1,169 @@
+"""A checkpoint and a model brought together: the architecture read from the tensors' shapes, positions for another
+image size, a new head; and what of it the user has to know, in words.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from math import isqrt, log
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from bigvit_edge.errors import UserError
+from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.checkpoints import OWN, Checkpoint
+from bigvit_edge.models.vit import ViT
+from bigvit_edge.models.weights import SHOWN, fill
+from bigvit_edge.models.zoo import CARDS, Card
+
+HEAD = r"head\..*|(.*/)?pre_logits[./].*"  # a representation layer in front of the head goes with it
+GROUPS = {  # what a dense checkpoint has nothing for
+    r"layers\.\d+\.e\..*": "E-blocks",
+    r"layers\.\d+\.router\..*": "routers",
+    r"layers\.\d+\.([kv]_from_e|up|down|gamma_up|gamma_down).*": "exchange between the streams",
+    r"(little|up)\..*": "the LITTLE stream's way in and out",
+}
+USUAL_HEADS = (64, 32, 16, 8)  # widths of a head, tried in this order
+
+
+def infer_card(checkpoint: Checkpoint) -> tuple[Card, tuple[str, ...]]:
+    """The known model with the checkpoint's shapes, or a card made from them; with the checkpoint's own image size and
+    number of classes. And what the shapes do not say and was assumed. UserError if the shapes are no ViT's.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
+    try:
+        dim, _, patch, _ = shapes["embedding.patches.weight"]
+        grid = isqrt(shapes["embedding.position"][1] - 1)
+        little = None if checkpoint.dense else shapes["little.weight"][0]
+    except (KeyError, ValueError, IndexError):
+        raise _misfit(checkpoint, "it lacks a patch embedding with positions") from None
+    if 1 + grid**2 != shapes["embedding.position"][1]:
+        raise _misfit(checkpoint, f"its {shapes['embedding.position'][1]} positions are no square and CLS")
+    depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
+    shape = dict(dim=dim, little_dim=little, depth=depth, patch=patch)
+    given = dict(image_size=grid * patch, labels=None, weights=None)
+    if "head.weight" in shapes:
+        given["num_classes"] = shapes["head.weight"][0]
+    for card in CARDS.values():
+        if all(getattr(card, name) == value for name, value in shape.items()):
+            return replace(card, **given), ()  # type: ignore[arg-type]
+    if depth == 0:
+        raise _misfit(checkpoint, "it has no layers")
+    head_dim, little_head_dim = dim // checkpoint.heads if checkpoint.heads else _guess(dim), _guess(little or 32, 32)
+    assumed = f"heads of {head_dim}" + (f" (P) and {little_head_dim} (E)" if little else "")
+    note = f"no known model has these shapes; {assumed} channels were assumed, which shapes do not show"
+    card = Card("unnamed", head_dim=head_dim, little_head_dim=little_head_dim, **shape, **given)  # type: ignore[arg-type]
+    return card, () if checkpoint.heads and not little else (note,)
+
+
+def _guess(dim: int, most: int = 64) -> int:
+    return next((width for width in USUAL_HEADS if width <= most and dim % width == 0), dim)
+
+
+def nearest_card(checkpoint: Checkpoint) -> Card:
+    """The known model most like the checkpoint, in width, depth and kind."""
+    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
+    dim = next((s[0] for key, s in shapes.items() if key in ("embedding.patches.weight", "norm.weight") and s), 1)
+    depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=0)
+
+    def differ(card: Card) -> float:
+        return abs(log(card.dim / dim)) + abs(log(card.depth / depth)) + ((card.little_dim is None) != checkpoint.dense)
+
+    return min(CARDS.values(), key=differ)
+
+
+def _misfit(checkpoint: Checkpoint, met: str) -> UserError:
+    return UserError(
+        f"{checkpoint.path} holds no model known here: {met} (keys: {_list(checkpoint.tensors)})",
+        f"the tensors of a Vision Transformer; the nearest known model is {nearest_card(checkpoint).name}",
+        "for another architecture take timm:NAME or package.module:build as MODEL, and the file as --weights",
+    )
+
+
+def fit(model: ViT | BLViT, checkpoint: Checkpoint, num_classes: int | None) -> tuple[str, ...]:
+    """Fill the model from the checkpoint, and say what was done beyond copying.
+
+    Positions of another grid are interpolated. A dense checkpoint fills the P stream of a BLViT, the rest keeps its
+    random start. num_classes, if given: the head may be another one than the checkpoint's, and then starts anew.
+    UserError naming the keys that are missing, unexpected or misshaped; the model is then as it was.
+    """
+    own, tensors = model.state_dict(), dict(checkpoint.tensors)
+    notes = _describe_source(checkpoint)
+    if isinstance(model, BLViT) and checkpoint.dense:
+        tensors = {re.sub(r"^layers\.(\d+)\.", r"layers.\1.p.", key): tensor for key, tensor in tensors.items()}
+        anew = {key: own[key] for key in own if any(re.fullmatch(pattern, key) for pattern in GROUPS)}
+        tensors = anew | tensors
+        notes.append(_describe_streams(anew))
+    notes += _fit_head(own, tensors, num_classes)
+    notes += _fit_positions(own["embedding.position"], tensors)
+    misshaped = {key for key in own if key in tensors and tensors[key].shape != own[key].shape}
+    do = f"check MODEL (the nearest known one is {nearest_card(checkpoint).name})"
+    if "head.weight" not in tensors:
+        do = "the checkpoint has no head: --num-classes N starts one"
+    elif misshaped == {"head.weight", "head.bias"}:
+        do = f"--num-classes {len(tensors['head.weight'])} takes the checkpoint's head, another number a new one"
+    fill(model, tensors, checkpoint.path, do)
+    return tuple(notes)
+
+
+def _describe_source(checkpoint: Checkpoint) -> list[str]:
+    notes = []
+    if checkpoint.dialect != OWN:
+        notes.append(
+            f"keys of {checkpoint.dialect}; the file does not say how images were normalised: mean 0.5 and std 0.5 are "
+            "assumed, as for the original ViT (DeiT's are ImageNet's: timm:NAME --weights FILE takes them from timm)"
+        )
+    if any("dist" in key for key in checkpoint.unused):
+        notes.append(
+            f"distilled: {_list(checkpoint.unused)} and the distillation token's position are not used; the answer is "
+            "that of the class token alone, not the mean of two heads as trained"
+        )
+    elif checkpoint.unused:
+        notes.append(f"not used: {_list(checkpoint.unused)}")
+    return notes
+
+
+def _describe_streams(anew: Iterable[str]) -> str:
+    names = [name for pattern, name in GROUPS.items() if any(re.fullmatch(pattern, key) for key in anew)]
+    return (
+        f"only the P stream is from the checkpoint; {', '.join(names)} are not in it and keep their random start: "
+        "train the model before its answers count (at keep 1 they are near the dense model's, below it they are not)"
+    )
+
+
+def _fit_head(own: dict[str, Tensor], tensors: dict[str, Tensor], num_classes: int | None) -> list[str]:
+    found = tensors.get("head.weight")
+    if num_classes is None or (found is not None and len(found) == num_classes):
+        return []
+    for key in [key for key in tensors if re.fullmatch(HEAD, key)]:
+        del tensors[key]
+    tensors |= {key: own[key] for key in own if key.startswith("head.")}
+    before = "no head" if found is None else f"one for {len(found)}"
+    return [f"the head for {num_classes} classes keeps its random start (the checkpoint has {before}): train it"]
+
+
+def _fit_positions(own: Tensor, tensors: dict[str, Tensor]) -> list[str]:
+    found = tensors.get("embedding.position")
+    if found is None or found.dim() != 3 or found.shape == own.shape or found.shape[2] != own.shape[2]:
+        return []
+    before, after = isqrt(found.shape[1] - 1), isqrt(own.shape[1] - 1)
+    if 1 + before**2 != found.shape[1]:
+        return []
+    tensors["embedding.position"] = resize_positions(found, after)
+    return [f"positions were interpolated from {before} x {before} patches to {after} x {after}"]
+
+
+def resize_positions(position: Tensor, grid: int) -> Tensor:
+    """[1, 1 + g * g, C] -> [1, 1 + grid * grid, C]: bicubic with antialias, CLS as it was; as timm does."""
+    cls, patches = position[:, :1], position[:, 1:]
+    before = isqrt(patches.shape[1])
+    image = patches.reshape(1, before, before, -1).permute(0, 3, 1, 2)  # [1, C, g, g]
+    image = interpolate(image, size=(grid, grid), mode="bicubic", antialias=True)  # [1, C, grid, grid]
+    return torch.cat([cls, image.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def _list(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
