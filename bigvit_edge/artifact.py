@@ -17,33 +17,48 @@ Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
-VERSION = 1  # of the manifest's layout
-SHIPPED, RANDOM, FILE = "shipped", "random", "file"  # where a model's weights come from
+VERSION = 2  # of the manifest's layout
+# Where a model's weights come from; FACTORY: whatever the user's own function put there.
+SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "file", "pretrained", "factory"
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """An op that the delegate did not take: its name, the module it belongs to, its share of the model's
-    multiply-accumulates in 0..1.
+    """An op that the intended unit (delegate, accelerator) does not take: its name, the module it belongs to, its share
+    of the model's multiply-accumulates in 0..1, and why it was not taken.
     """
 
     op: str
     layer: str
     mac_share: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry point of a file: its name there and its keep ratio (None: the model has none). delegates: pieces that
+    the intended unit got; fragments: in how many of them each layer ('layers.3') is.
+    """
+
+    name: str
+    keep: float | None
+    delegates: int
+    leftovers: tuple[Leftover, ...]
+    fragments: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A lowered model. data: the file's bytes; delegates: how many pieces the delegate got; tools: versions of what
-    made it.
+    """A lowered model. data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions
+    of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it.
     """
 
     format: str
     precision: str
-    data: bytes
-    leftovers: tuple[Leftover, ...]
-    delegates: int
+    data: bytes | dict[str, bytes]
+    methods: tuple[Method, ...]
     tools: dict[str, str]
+    evaluated: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,14 @@ class Accuracy:
     top1: float
     pytorch_top1: float
     images: int
+
+
+@dataclass(frozen=True)
+class Verified(Method):
+    """An entry point and how well it does. accuracy is None for models without held-out images of their own."""
+
+    parity: Parity
+    accuracy: Accuracy | None
 
 
 @dataclass(frozen=True)
@@ -95,8 +118,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a bundle. sha256 and bytes are the file's; accuracy is None for models without held-out images of
-    their own.
+    """One file of a bundle, or package (a folder). sha256 and bytes are its own (see hash_file); layers: the precision
+    of each quantised Linear, by its module's name; evaluated: see Artifact.
     """
 
     file: str
@@ -108,13 +131,14 @@ class Entry:
     outputs: tuple[Tensor, ...]
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
-    parity: Parity
-    accuracy: Accuracy | None
-    delegates: int
-    leftovers: tuple[Leftover, ...]
+    methods: tuple[Verified, ...]
+    layers: dict[str, str]
     tools: dict[str, str]
+    evaluated: bool = False
 
     def __post_init__(self) -> None:
+        if not self.methods:
+            raise ValueError(f"file {self.file!r} has no methods")
         if Path(self.file).name != self.file:
             raise ValueError(f"file {self.file!r} is not in the bundle")
         if self.format not in FORMATS or self.precision not in PRECISIONS:
@@ -125,13 +149,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json. weights: 'shipped', 'random' or 'file'; weights_sha256: of the checkpoint, None if random; limits:
-    what `check` holds the files to.
+    """manifest.json. model: as it was named to the export; weights: 'shipped', 'random', 'file', 'pretrained' or
+    'factory';
+    weights_sha256: of the checkpoint, or of the tensors downloaded, None if random; limits: what `check` holds the
+    files to.
     """
 
     model: str
-    keep: float | None
+    image_size: int
+    num_classes: int
     target: str
+    dispatch: str
     weights: str
     weights_sha256: str | None
     limits: Limits
@@ -175,10 +203,31 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
+    """An artifact's data as a file, or as a package (a folder)."""
+    for name, content in data.items() if isinstance(data, dict) else [("", data)]:
+        file = path / name if name else path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def list_data(path: Path) -> list[Path]:
+    """The file itself, or every file of a package, in the order of their names."""
+    return sorted(file for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else [path]
+
+
 def hash_file(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """sha256 of a file, in hex; of a package, that of the lines 'sha256  relative/path' of its files in order."""
+    if path.is_dir():
+        lines = "".join(f"{hash_file(file)}  {file.relative_to(path).as_posix()}\n" for file in list_data(path))
+        return hashlib.sha256(lines.encode()).hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def measure_size(path: Path) -> int:
+    """Bytes of a file, or of all files of a package."""
+    return sum(file.stat().st_size for file in list_data(path))
 
 
 def list_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -14,9 +14,9 @@ from bigvit_edge.errors import LimitError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-Keep = Annotated[float | None, typer.Option(help="share of the tokens for the big blocks, in (0, 1]; 0.5 if not given")]
+MODEL = "a name from `bigvit-edge models`, a checkpoint, timm:NAME, or package.module:build (your own code)"
 Weights = Annotated[
-    Path | None, typer.Option(help="a checkpoint (.safetensors or PyTorch) instead of the shipped weights")
+    str | None, typer.Option(help="a checkpoint (.safetensors, PyTorch, .npz), or 'pretrained' for timm:NAME")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -25,7 +25,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 def main_help() -> None:
     """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
 
-    Exit codes: 0 good; 1 a file misses the target's limits; 2 the input cannot work; 130 interrupted.
+    Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 130
+    interrupted.
     """
 
 
@@ -62,26 +63,43 @@ def fail(code: int, message: str) -> typer.Exit:
 @app.command()
 @explained
 def export(
-    model: Annotated[str, typer.Argument(help="a name from `bigvit-edge models`")] = "blvit_demo",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "blvit_demo",
     target: Annotated[str, typer.Option(help="a name from `bigvit-edge targets`")] = "android",
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/bundle"),
-    keep: Keep = None,
+    keep: Annotated[
+        str | None, typer.Option(help="share of the tokens for the big blocks: 0.5, or several as 0.25,0.5,1.0")
+    ] = None,
     weights: Weights = None,
+    image_size: Annotated[int | None, typer.Option(help="pixels of a side, if not the model's own")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="of the head, if not the model's own")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="folder of pictures for int8-static and mixed, instead of the demo's")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, changes the target's preset")] = None,
+    max_fallback: Annotated[
+        str | None,
+        typer.Option(help="share of the arithmetic that may fall back, such as 5%; the preset's if not given"),
+    ] = None,
+    allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="go on where more falls back")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
     """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
-    from bigvit_edge.models.zoo import check_keep, find_card
     from bigvit_edge.target import load_target, override
+    from bigvit_edge.words import parse_keeps, parse_share
 
-    chosen = override(load_target(target), settings or [])
-    check_keep(find_card(model), keep)
+    share = [] if max_fallback is None else [f"limits.max_fallback={parse_share(max_fallback)}"]
+    chosen = override(load_target(target), [*(settings or []), *share])
+    chosen.list_cells()
+    keeps = parse_keeps(keep)
 
     from bigvit_edge import report
-    from bigvit_edge.export.bundle import export_bundle
+    from bigvit_edge.export.bundle import Source, export_bundle
 
-    manifest = export_bundle(model, chosen, output, keep=keep, weights=weights, force=force, step=report.print_step)
-    report.print_bundle(manifest, report.measure_bundle(output, manifest), output)
+    source = Source(model, weights, image_size, num_classes, calibration)
+    manifest, loaded = export_bundle(
+        source, chosen, output, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
+    )
+    report.print_bundle(manifest, loaded, report.measure_bundle(output, manifest), output)
 
 
 @app.command()
@@ -89,6 +107,9 @@ def export(
 def check(
     folder: Annotated[Path, typer.Argument(help="a bundle")],
     weights: Weights = None,
+    model: Annotated[
+        str | None, typer.Option(help="as it was named to the export; needed only for package.module:build")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
@@ -99,7 +120,7 @@ def check(
     from bigvit_edge import report
     from bigvit_edge.export.check import check_bundle
 
-    files = check_bundle(folder, weights)
+    files = check_bundle(folder, weights, model)
     if as_json:
         print(json.dumps([asdict(file) for file in files], indent=2))
     else:
@@ -113,13 +134,16 @@ def check(
 def run(
     file: Annotated[Path, typer.Argument(help="a model file of a bundle")],
     image: Annotated[Path, typer.Argument(help="a picture")],
+    keep: Annotated[
+        float | None, typer.Option(help="which of the file's keep ratios; the largest if not given")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify a picture: the five most probable classes."""
     from bigvit_edge import report
     from bigvit_edge.export.inference import classify
 
-    guesses = classify(file, image)
+    guesses = classify(file, image, keep)
     if as_json:
         print(json.dumps([asdict(guess) for guess in guesses], indent=2))
     else:

@@ -17,12 +17,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from bigvit_edge.artifact import Array, Manifest, Run
+from bigvit_edge.artifact import Array, Entry, Manifest, Run
 from bigvit_edge.devices import local
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.convert import load_backend
+from bigvit_edge.export.convert import Listener, load_backend
+from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.sensitivity import Sensitivity
+from bigvit_edge.models.load import Loaded
+from bigvit_edge.target import LAYER_PRECISIONS
 
 Key = TypeVar("Key", bound=Hashable)
+Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,17 @@ def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> 
     return {name: Latency(statistics.median(t), float(np.percentile(t, 90)), rounds) for name, t in times.items()}
 
 
-def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[str, Latency]:
-    """Latency on this machine of every file of a bundle."""
-    runs = {e.file: load_backend(e.format).load(folder / e.file, manifest.threads) for e in manifest.artifacts}
-    shape = manifest.artifacts[0].inputs[0].shape
-    return measure_latency(runs, draw_image(shape), rounds)
+def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[Point, Latency]:
+    """Latency on this machine of every entry point of a bundle, but for files that are only evaluated here: that says
+    nothing of their speed.
+    """
+    runs = {
+        (entry.file, method.keep): load_backend(entry.format).load(folder / entry.file, manifest.threads, method.name)
+        for entry in manifest.artifacts
+        for method in entry.methods
+        if not entry.evaluated
+    }
+    return measure_latency(runs, draw_image(manifest.artifacts[0].inputs[0].shape), rounds)
 
 
 def draw_image(shape: tuple[int, ...]) -> Array:
@@ -66,50 +77,94 @@ def print_step(name: str) -> Iterator[None]:
     """Time a step and say on stderr how long it took."""
     start = time.perf_counter()
     yield
-    print(f"  {name:26} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
+    print(f"  {name:32} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
 
 
-def print_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Path) -> None:
+def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:
+    """The table behind a `mixed` file: each Linear's SQNR at each precision, and what it became."""
+    precisions = [p for p in LAYER_PRECISIONS if any(p in s.sqnr_db for s in sensitivities) and p != "fp32"]
+    total = sum(s.macs for s in sensitivities) or 1
+    rows = (
+        (s.layer, f"{s.macs / total:.2%}", *(_decibels(s, p) for p in precisions), chosen[s.layer])
+        for s in sensitivities
+    )
+    print_rows(("Linear", "share of MACs", *(f"{p}, dB" for p in precisions), "chosen"), rows)
+    print("dB: signal over quantisation noise of the layer's output when it alone is quantised")
+
+
+def _decibels(sensitivity: Sensitivity, precision: str) -> str:
+    value = sensitivity.sqnr_db.get(precision)
+    return "–" if value is None else f"{value:.1f}"
+
+
+LISTENER = Listener(print_step, print_sensitivities)
+
+
+def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> None:
     """The table that ends an export."""
     rows = (
         (
-            e.file, e.format, e.precision, f"{e.bytes / 1e6:.2f} MB",
-            f"{e.parity.cosine_mean:.5f}", f"{e.parity.cosine_min:.5f}", f"{e.parity.top1_agreement:.1%}",
-            f"{e.accuracy.top1:.1%}" if e.accuracy else "–", f"{latency[e.file].p50_ms:.2f} ms",
+            e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
+            f"{m.parity.cosine_mean:.5f}", f"{m.parity.cosine_min:.5f}", f"{m.parity.top1_agreement:.1%}",
+            f"{m.accuracy.top1:.1%}" if m.accuracy else "–",
+            f"{latency[e.file, m.keep].p50_ms:.2f} ms" if not e.evaluated else "–",
         )
         for e in manifest.artifacts
+        for m in e.methods
     )  # fmt: skip
-    head = ("file", "format", "precision", "size", "cosine", "smallest", "top-1 agrees", "accuracy", "latency")
+    head = ("file", "format", "precision", "keep", "size", "cosine", "smallest", "top-1 agrees", "accuracy", "latency")
     print_rows(head, rows)
-    for line in explain_bundle(manifest, latency, folder):
+    for line in explain_bundle(manifest, model, latency, folder):
         print(line)
 
 
-def explain_bundle(manifest: Manifest, latency: Mapping[str, Latency], folder: Path) -> Iterator[str]:
+def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> Iterator[str]:
     """What the table's figures mean and where they come from."""
-    first = manifest.artifacts[0]
-    keep = "" if manifest.keep is None else f", keep {manifest.keep:g}"
-    yield f"{folder}/: {manifest.model}{keep} for target {manifest.target}"
-    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {first.parity.images} images"
-    if first.accuracy:
-        yield f"accuracy: on the same held-out images, where PyTorch fp32 has {first.accuracy.pytorch_top1:.1%}"
+    methods = [method for entry in manifest.artifacts for method in entry.methods]
+    yield f"{folder}/: {manifest.model} for target {manifest.target}"
+    yield from (f"weights: {note}" for note in model.notes)
+    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {methods[0].parity.images} images"
+    expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
+    if expected:
+        points = ", ".join(share if keep is None else f"{share} at keep {keep:g}" for keep, share in expected.items())
+        yield f"accuracy: on the same held-out images, where PyTorch fp32 has {points}"
     if not manifest.trained:
-        yield "weights: random, so no top-1 is asked, and int8 is held to limits.untrained_cosine alone"
-    runs, threads = latency[first.file].runs, manifest.threads
-    for e in manifest.artifacts:
-        ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in e.leftovers).most_common()) or "none"
-        share = sum(x.mac_share for x in e.leftovers)
-        yield f"ops outside the delegate, {e.format} {e.precision}: {ops}; {share:.1%} of the multiply-accumulates"
-    yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
-    yield f"  {local.describe(local.probe())}"
+        yield "weights: random, so no top-1 is asked, and all but fp32 is held to limits.untrained_cosine alone"
+    for entry in manifest.artifacts:
+        yield from _explain_entry(entry, manifest)
+    if latency:
+        runs, threads = next(iter(latency.values())).runs, manifest.threads
+        yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
+        yield f"  {local.describe(local.probe())}"
+    if any(entry.evaluated for entry in manifest.artifacts):
+        yield "Core ML was evaluated op by op from the saved file, not run: its runtime is Apple's alone, so no latency"
     yield f"peak memory of this export: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
+def _explain_entry(entry: Entry, manifest: Manifest) -> Iterator[str]:
+    """What a file's Linears are, and what stayed outside the unit it is meant for."""
+    kinds = Counter(entry.layers.values())
+    if len(kinds) > 1 or entry.precision == "mixed":
+        yield (
+            f"Linears of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
+        )
+    outside: dict[str, list[str]] = {}
+    for method in entry.methods:
+        ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in method.leftovers).most_common()) or "none"
+        share = sum(x.mac_share for x in method.leftovers)
+        outside.setdefault(f"{ops}; {share:.1%} of the multiply-accumulates", []).append(method.name)
+    for text, names in outside.items():
+        yield f"ops outside the delegate, {entry.file}{f' ({chr(44).join(names)})' if len(outside) > 1 else ''}: {text}"
+    for line in list_fallbacks(entry, manifest.limits):
+        yield f"allowed: {line}"
+
+
 def print_checks(files: Sequence[Checked]) -> None:
-    """The verdict on each file of a bundle."""
+    """The verdict on each entry point of each file of a bundle."""
     rows = [
         (
             f.file,
+            "–" if f.keep is None else f"{f.keep:g}",
             "bad" if f.faults else "good",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
             f"{f.parity.cosine_mean:.5f}" if f.parity else "–",
@@ -119,10 +174,11 @@ def print_checks(files: Sequence[Checked]) -> None:
         )
         for f in files
     ]
-    print_rows(("file", "verdict", "largest difference", "cosine", "smallest", "top-1 agrees", "accuracy"), rows)
+    head = ("file", "keep", "verdict", "largest difference", "cosine", "smallest", "top-1 agrees", "accuracy")
+    print_rows(head, rows)
     for f in files:
         for fault in f.faults:
-            print(f"{f.file}: {fault}")
+            print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -10,44 +10,96 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from bigvit_edge.errors import UserError, suggest
 
-FORMATS = ("executorch", "litert")
-PRECISIONS = ("fp32", "int8")
+FORMATS = ("executorch", "litert", "coreml", "onnx")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
+OBSERVERS = ("minmax", "percentile", "mse")
+DISPATCHES = ("permute", "onehot")
+BACKENDS = ("xnnpack", "coreml")
+DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 MOST_IMAGES = 1000  # held-out images there are
+HIGHEST = {"images": MOST_IMAGES, "fp32_max_abs": math.inf, "max_fragments": math.inf, "low_keep_slack": math.inf}
 MOST_THREADS = 64
+
+
+# Pairs that cannot be made, and why. Nothing else is put in their place.
+REFUSED: dict[tuple[str, str], str] = {
+    ("executorch/coreml", "int8-static"): "its partitioner takes no calibrated ranges",
+    ("executorch/coreml", "int4"): "its compile specification has no palettes",
+    ("executorch/coreml", "mixed"): "its compile specification holds for every op alike",
+}
 
 
 @dataclass(frozen=True)
 class Quant:
-    """int8: weights per output channel, activations per row at run time. keep_float: Linears whose name holds one of
-    these words stay float; norms, softmax and the patch embedding always do. The presets keep the routers and what
-    writes into the stream they read, `little` and `down` (1.8 % of blvit_s): rounding there makes them take other
-    tokens.
+    """How Linears are quantised. int8: weights per output channel, activations per row at run time. int8-static: the
+    activations' ranges are fixed beforehand on calibration images, per tensor. int4: weights in groups along the
+    inputs, activations as in int8.
+
+    keep_float: Linears whose name holds one of these words stay float; norms, softmax and the patch embedding always
+    do. The presets keep the routers and what writes into the stream they read, `little` and `down` (1.8 % of blvit_s):
+    rounding there makes them take other tokens. group: inputs that share a scale in int4. observer: how int8-static
+    picks a range from calibration: all that was seen, the percentile at both ends, or the least squared error.
+    candidates: what `mixed` chooses from, per Linear; p, e, router: the precision of the P-blocks, E-blocks and routers
+    in `mixed`, '' to choose it by sensitivity.
     """
 
     keep_float: tuple[str, ...] = ("router", "little", "down")
+    group: int = 32
+    observer: str = "minmax"
+    percentile: float = 99.99
+    candidates: tuple[str, ...] = ("int4", "int8", "fp32")
+    p: str = ""
+    e: str = ""
+    router: str = ""
+
+    def __post_init__(self) -> None:
+        _check_words("quant.candidates", self.candidates, LAYER_PRECISIONS)
+        _check_word("quant.observer", self.observer, OBSERVERS)
+        for part in ("p", "e", "router"):
+            if getattr(self, part):
+                _check_word(f"quant.{part}", getattr(self, part), LAYER_PRECISIONS)
+        if self.group < 32 or self.group & (self.group - 1):
+            raise UserError(f"quant.group={self.group}", "32, 64, 128 or another power of two from 32")
+        if not 50 <= self.percentile <= 100:
+            raise UserError(f"quant.percentile={self.percentile}", "a number from 50 to 100")
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a file must reach against PyTorch, on `images` images. fp32: the largest difference of any logit and the
-    smallest cosine. int8: the mean cosine, and the smallest, which falls far below the mean where a rounding makes the
-    router take another token. Both: the share of equal top-1. A model with random weights answers nearly the same to
-    every image; its int8 is held to untrained_cosine (the smallest) alone, and no top-1 is asked of it.
+    smallest cosine. Every other precision: the mean cosine, and the smallest, which falls far below the mean where a
+    rounding makes the router take another token. All: the share of equal top-1; int8-static and int4 have limits of
+    their own for it. A model with random weights answers nearly the same to every image; it is held to untrained_cosine
+    (the smallest) alone, and no top-1 is asked of it.
+
+    low_keep_slack: below keep 0.5, where one token taken differently moves an answer further, departures from 1 may be
+    so many times as large (fp32 excepted). max_fallback: share of the multiply-accumulates, 0..1, that may stay outside
+    the intended unit; max_fragments: pieces that one layer may be cut into.
     """
 
     fp32_max_abs: float = 1e-3
     fp32_cosine: float = 0.99999
+    fp16_cosine: float = 0.9999
     int8_cosine: float = 0.999
-    int8_cosine_min: float = 0.5
+    static_cosine: float = 0.99
+    int4_cosine: float = 0.98
+    mixed_cosine: float = 0.999
+    cosine_min: float = 0.5
     untrained_cosine: float = 0.99
     top1_agreement: float = 0.99
+    static_agreement: float = 0.98
+    int4_agreement: float = 0.94
+    low_keep_slack: float = 4.0
     images: int = 1000
+    max_fallback: float = 0.05
+    max_fragments: int = 4
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            high = MOST_IMAGES if f.name == "images" else math.inf if f.name == "fp32_max_abs" else 1
-            low = 1 if f.name == "images" else 0
+            high = HIGHEST.get(f.name, 1)
+            low = 1 if f.type in (int, "int") or f.name == "low_keep_slack" else 0
             if not low <= value <= high:  # NaN is in no range
                 raise UserError(f"limits.{f.name}={value}", f"a number from {low} to {high}")
 
@@ -55,22 +107,49 @@ class Limits:
 @dataclass(frozen=True)
 class Target:
     """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
-    timing.
+    timing; dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a
+    matrix product, for accelerators without those two); backend: what an ExecuTorch file delegates to; deployment: the
+    oldest system that a Core ML model must load on.
     """
 
     name: str
     summary: str
     formats: tuple[str, ...]
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = ("fp32", "int8")
     threads: int = 1
+    dispatch: str = "permute"
+    backend: str = "xnnpack"
+    deployment: str = "iOS17"
     quant: Quant = field(default_factory=Quant)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         _check_words("formats", self.formats, FORMATS)
         _check_words("precisions", self.precisions, PRECISIONS)
+        _check_word("dispatch", self.dispatch, DISPATCHES)
+        _check_word("backend", self.backend, BACKENDS)
+        _check_word("deployment", self.deployment, DEPLOYMENTS)
         if not 1 <= self.threads <= MOST_THREADS:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
+
+    def list_cells(self) -> list[tuple[str, str]]:
+        """Every (format, precision) to make, by precision; UserError on one that cannot be made, with the reason."""
+        cells = [(name, precision) for precision in self.precisions for name in self.formats]
+        parts = [c for c in (*self.quant.candidates, self.quant.p, self.quant.e, self.quant.router) if c]
+        inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
+        for name, precision in cells + inside:
+            if reason := self.find_refusal(name, precision):
+                raise UserError(
+                    f"{name} has no {precision}: {reason}",
+                    f"one of {', '.join(p for p in PRECISIONS if not self.find_refusal(name, p))}",
+                    "change --set precisions=... or --set formats=...",
+                )
+        return cells
+
+    def find_refusal(self, name: str, precision: str) -> str | None:
+        """Why a format cannot have a precision here; None if it can."""
+        key = f"{name}/{self.backend}" if name == "executorch" and self.backend != "xnnpack" else name
+        return REFUSED.get((key, precision))
 
 
 def list_targets() -> list[str]:
@@ -164,5 +243,9 @@ def _check_words(key: str, words: tuple[str, ...], known: tuple[str, ...]) -> No
     if len(set(words)) < len(words):
         raise UserError(f"{key} = {','.join(words)}", "each word once")
     for word in words:
-        if word not in known:
-            raise UserError(f"unknown word {word!r} in {key}", f"one of {', '.join(known)}", suggest(word, known))
+        _check_word(key, word, known)
+
+
+def _check_word(key: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise UserError(f"unknown word {word!r} in {key}", f"one of {', '.join(known)}", suggest(word, known))

@@ -1,100 +1,156 @@
 """The bundle: a folder with the model files and their manifest, written whole or not at all."""
 
+import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bigvit_edge.artifact import (
     MANIFEST,
+    RANDOM,
     Artifact,
     Entry,
     Manifest,
-    Preprocessing,
     Tensor,
+    Verified,
     hash_file,
+    measure_size,
     read_manifest,
+    write_data,
     write_manifest,
 )
 from bigvit_edge.errors import LimitError, UserError
-from bigvit_edge.export.check import Reference, find_weights, judge, make_reference, measure
-from bigvit_edge.export.convert import Step, convert_model, load_backend
-from bigvit_edge.models.load import load_model
-from bigvit_edge.models.zoo import Card, find_card
+from bigvit_edge.export.calibration import read_images
+from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, load_backend
+from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.parity import Reference, describe_input, draw_calibration, judge, make_references, measure
+from bigvit_edge.models.blvit import set_dispatch
+from bigvit_edge.models.load import DEFAULT_KEEP, Loaded, has_keep, load, set_keep
 from bigvit_edge.target import Target
 
 
+@dataclass(frozen=True)
+class Source:
+    """The model to export, as load takes it, and the folder of pictures to calibrate on (the demo's when None)."""
+
+    model: str
+    weights: str | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    calibration: Path | None = None
+
+
 def export_bundle(
-    name: str,
+    source: Source,
     target: Target,
     folder: Path,
     *,
-    keep: float | None = None,
-    weights: Path | None = None,
+    keeps: tuple[float, ...] = (),
     force: bool = False,
-    step: Step = lambda name: nullcontext(),
-) -> Manifest:
-    """Convert a model for a target, check every file against PyTorch, and leave the bundle in `folder`.
+    allow_fallback: bool = False,
+    listener: Listener = SILENT,
+) -> tuple[Manifest, Loaded]:
+    """Convert a model for a target at each keep ratio (0.5 if none is given and the model has one), check every file
+    against PyTorch, and leave the bundle in `folder`. allow_fallback: go on where too much falls back.
 
     UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
     written.
     """
     folder = folder.resolve()  # a link stays one, to the new bundle
     check_output(folder, force)
-    card = find_card(name)
-    for backend in target.formats:
+    for backend, _ in target.list_cells():
         load_backend(backend)  # a missing package shows now, not after minutes
-    with step("reference"):
-        source, digest = find_weights(card, weights)
-        model = load_model(name, keep, weights)
-        reference = make_reference(model, card, target.limits.images)
+    with listener.step("reference"):
+        model = load(source.model, weights=source.weights, image_size=source.image_size, num_classes=source.num_classes)
+        subject = _make_subject(model, keeps, source.calibration)
+        references = make_references(model, subject.keeps, target.limits.images)
+        set_dispatch(model.module, target.dispatch)
     with writing(folder, force) as part:
         entries = []
-        for artifact in convert_model(model, card.image_size, target, step):
-            file = f"{name}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
-            (part / file).write_bytes(artifact.data)
-            with step(f"check {artifact.format} {artifact.precision}"):
-                entries.append(_describe(artifact, part / file, card, target, reference))
-        actual_keep = getattr(model, "keep", None)
+        for artifact, layers in convert_model(subject, target, listener):
+            path = part / _name_file(model, artifact, subject)
+            write_data(artifact.data, path)
+            with listener.step(f"check {artifact.format} {artifact.precision}"):
+                entries.append(_describe(artifact, path, layers, model, target, references))
         manifest = Manifest(
-            name, actual_keep, target.name, source, digest, target.limits, target.threads, tuple(entries)
-        )
-        _enforce(manifest)
+            model=source.model, image_size=model.image_size, num_classes=model.num_classes, target=target.name,
+            dispatch=target.dispatch, weights=model.weights, weights_sha256=model.weights_sha256,
+            limits=target.limits, threads=target.threads, artifacts=tuple(entries),
+        )  # fmt: skip
+        _enforce(manifest, allow_fallback)
         write_manifest(manifest, part)
-    return manifest
+    return manifest, model
 
 
-def _describe(artifact: Artifact, path: Path, card: Card, target: Target, reference: Reference) -> Entry:
+def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | None) -> Subject:
+    for keep in keeps:
+        set_keep(model.module, keep)
+    ratios: tuple[float | None, ...] = keeps or ((DEFAULT_KEEP,) if has_keep(model.module) else (None,))
+    how = describe_input(model)
+    metadata = {
+        "model": model.source,
+        "labels": json.dumps(model.labels),
+        "preprocessing": json.dumps(asdict(how)),
+    }
+    images = draw_calibration(model) if calibration is None else read_images(calibration, how)
+    return Subject(model.module, model.image_size, ratios, images, model.weights != RANDOM, metadata)
+
+
+def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
+    """Such as blvit_s_int8.pte; the keep ratio is in it only where one model becomes several files."""
+    stem = re.sub(r"\W+", "_", Path(model.source.removeprefix("timm:")).stem)
+    apart = len(artifact.methods) < len(subject.keeps)
+    keep = f"_{artifact.methods[0].keep:g}".replace(".", "") if apart else ""
+    return f"{stem}{keep}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
+
+
+def _describe(
+    artifact: Artifact, path: Path, layers: Mapping[str, str], model: Loaded, target: Target,
+    references: Mapping[float | None, Reference],
+) -> Entry:  # fmt: skip
     """Load the written file in its real runtime and say what it does."""
-    parity, accuracy = measure(load_backend(artifact.format).load(path, target.threads), reference)
+    backend, methods = load_backend(artifact.format), []
+    for method in artifact.methods:
+        run = backend.load(path, target.threads, method.name)
+        parity, accuracy = measure(run, references[method.keep])
+        methods.append(Verified(**vars(method), parity=parity, accuracy=accuracy))
     return Entry(
         file=path.name,
         format=artifact.format,
         precision=artifact.precision,
         sha256=hash_file(path),
-        bytes=len(artifact.data),
-        inputs=(Tensor("image", (1, 3, card.image_size, card.image_size)),),
-        outputs=(Tensor("logits", (1, card.num_classes)),),
-        preprocessing=Preprocessing(card.image_size, card.mean, card.std),
-        labels=card.labels,
-        parity=parity,
-        accuracy=accuracy,
-        delegates=artifact.delegates,
-        leftovers=artifact.leftovers,
+        bytes=measure_size(path),
+        inputs=(Tensor("image", (1, 3, model.image_size, model.image_size)),),
+        outputs=(Tensor("logits", (1, model.num_classes)),),
+        preprocessing=describe_input(model),
+        labels=model.labels,
+        methods=tuple(methods),
+        layers=dict(layers),
         tools=artifact.tools,
+        evaluated=artifact.evaluated,
     )
 
 
-def _enforce(manifest: Manifest) -> None:
+def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
+    """LimitError on a file past its limits, or, unless that is allowed, on one of which too much falls back."""
     faults = [
-        f"{entry.file}: {fault}"
+        f"{entry.file}{'' if method.keep is None else f', keep {method.keep:g}'}: {fault}"
         for entry in manifest.artifacts
-        for fault in judge(entry.parity, entry.precision, manifest.limits, manifest.trained)
+        for method in entry.methods
+        for fault in judge(method.parity, entry.precision, manifest.limits, manifest.trained, method.keep)
     ]
-    if faults:
-        raise LimitError("\n".join(faults))
+    fallbacks = (
+        [] if allow_fallback else [line for e in manifest.artifacts for line in list_fallbacks(e, manifest.limits)]
+    )
+    if fallbacks:
+        fallbacks.append("--allow-fallback exports it nevertheless; --max-fallback sets the share")
+    if faults or fallbacks:
+        raise LimitError("\n".join(faults + fallbacks))
 
 
 def check_output(folder: Path, force: bool) -> None:

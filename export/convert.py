@@ -1,92 +1,125 @@
 """From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
 
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Artifact, Run
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.artifact import Array, Artifact, Run
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.assignment import Show, assign_layers
+from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, matrix_products, weight_name
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.rewrite import rewrite_all
-from bigvit_edge.target import Quant, Target
+from bigvit_edge.models.load import set_keep
+from bigvit_edge.target import Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how an export goes: step, the name of each step, for as long as it takes; show, the sensitivities of
+    `mixed` and what was chosen.
+    """
+
+    step: Step = lambda name: nullcontext()
+    show: Show = lambda sensitivities, chosen: None
+
+
+SILENT = Listener()
+FIXED = "operations whose shapes and branches do not depend on the image"
+LEAVE = "write it without, or leave that part out of the model"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is converted. keeps: the ratios to capture it at, (None,) for a model without; calibration: images
+    [n, 3, S, S] as it takes them; trained: its weights are not random; metadata: to be kept inside the files.
+    """
+
+    module: nn.Module
+    image_size: int
+    keeps: tuple[float | None, ...]
+    calibration: Array
+    trained: bool
+    metadata: Mapping[str, str]
+
+
 class Backend(Protocol):
-    """What a module in backends/ offers. load opens a file in its real runtime, on `threads` threads; UserError if the
-    runtime refuses it.
+    """What a module in backends/ offers. SEVERAL: one file can hold several keep ratios; if not, lower gets one graph.
+    lower: graphs of one model and precision. load opens a file in its real runtime, on `threads` threads, at the entry
+    point of that name (the first when None); UserError if the runtime refuses it.
     """
 
     FORMAT: str
     SUFFIX: str
+    SEVERAL: bool
 
-    def lower(self, graph: Graph, target: Target) -> Artifact: ...
-    def load(self, path: object, threads: int = 1) -> Run: ...
+    def lower(self, graphs: Sequence[Graph], target: Target, metadata: Mapping[str, str]) -> Artifact: ...
+    def load(self, path: object, threads: int = 1, method: str | None = None) -> Run: ...
 
 
 def convert_model(
-    model: nn.Module, image_size: int, target: Target, step: Step = lambda name: nullcontext()
-) -> Iterator[Artifact]:
-    """One artifact for each precision and format of the target, in that order."""
-    with step("capture"):
-        captured = capture(model, image_size)
-    with step("rewrite"):
-        rewritten = rewrite(captured)
-    with step("quantize"):  # every precision now: what cannot be quantised shows before the lowering's minutes
-        graphs = [quantize(rewritten, precision, target.quant) for precision in target.precisions]
-    for graph in graphs:
-        for name in target.formats:
-            with step(f"lower {name} {graph.precision}"):
-                artifact = lower(graph, name, target)
-            yield artifact
+    subject: Subject, target: Target, listener: Listener = SILENT
+) -> Iterator[tuple[Artifact, Mapping[str, str]]]:
+    """Each file, and the precision of each quantised Linear in it; by precision, format and, where a format holds one
+    only, keep ratio.
+    """
+    cells = target.list_cells()
+    with listener.step("capture"):
+        captured = [capture(subject.module, subject.image_size, keep) for keep in subject.keeps]
+    with listener.step("rewrite"):
+        rewritten = [rewrite(graph) for graph in captured]
+    quantized = {}
+    for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
+        with listener.step(f"quantize {precision}"):
+            quantized[precision] = quantize(rewritten, precision, target, subject, listener.show)
+    for name, precision in cells:
+        graphs = quantized[precision]
+        for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
+            keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
+            with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
+                artifact = lower(group, name, target, {**subject.metadata, "precision": precision, "keep": keeps})
+            yield artifact, group[0].layers
 
 
-def capture(model: nn.Module, image_size: int) -> Graph:
-    """The model's ATen graph for one image, in eval mode."""
+def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
+    """The model's ATen graph for one image at a keep ratio, in eval mode. UserError naming the user's line if the model
+    cannot be captured.
+    """
+    if keep is not None:
+        set_keep(module, keep)
     image = torch.zeros(1, 3, image_size, image_size)
     with torch.no_grad(), silenced():
-        return Graph(torch.export.export(model.eval(), (image,), strict=False))
+        try:
+            exported = torch.export.export(module.eval(), (image,), strict=False)
+        except Exception as e:
+            raise UserError(explain_capture_failure(e), FIXED, LEAVE) from e
+        if fault := find_dynamic_shape(exported):
+            raise UserError(fault, FIXED, LEAVE)
+        return Graph(exported, keep=keep)
 
 
 def rewrite(graph: Graph) -> Graph:
     """The same function in fewer ops."""
     with silenced():
-        return Graph(rewrite_all(graph.exported), graph.int8)
+        return Graph(rewrite_all(graph.exported), keep=graph.keep)
 
 
-def quantize(graph: Graph, precision: str, quant: Quant) -> Graph:
-    """Decide which Linears become int8; the backends apply it in their own terms. fp32 leaves all in float."""
-    if precision == "fp32":
-        return Graph(graph.exported)
-    linears = [node for node, _ in matrix_products(graph.exported) if node.target is torch.ops.aten.linear.default]
-    weights = [weight_name(graph.exported, node) for node in linears]
-    layers = [name.removesuffix(".weight") for name in weights if name]
-    for word in quant.keep_float:
-        # a preset's word need not fit every model (a dense one has no router); a user's must
-        if word not in Quant().keep_float and not any(word in layer for layer in layers):
-            raise UserError(
-                f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, _split_names(layers))
-            )
-    chosen = frozenset(layer for layer in layers if not any(word in layer for word in quant.keep_float))
-    if not chosen:
-        met = f"quant.keep_float={','.join(quant.keep_float)} leaves nothing for int8"
-        raise UserError(met, "some Linear to quantise", "take fewer words, or precisions=fp32")
-    return Graph(graph.exported, chosen)
+def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
+    """Decide what becomes of each Linear; the backends apply it in their own terms."""
+    return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
 
 
-def _split_names(layers: list[str]) -> list[str]:
-    return sorted({part for layer in layers for part in layer.split(".") if not part.isdigit()})
-
-
-def lower(graph: Graph, name: str, target: Target) -> Artifact:
-    """The graph in a format's own terms."""
-    return load_backend(name).lower(graph, target)
+def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
+    """The graphs in a format's own terms."""
+    return load_backend(name).lower(graphs, target, metadata)
 
 
 def load_backend(name: str) -> Backend:

@@ -1,13 +1,15 @@
 """A captured model on its way to a file, and the tools to read and edit it."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from torch.fx import Node
@@ -17,20 +19,52 @@ from torch.utils._pytree import tree_leaves
 aten = torch.ops.aten
 
 
+Range = tuple[float, float]  # smallest and largest value
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What a Linear's input and output span on calibration images."""
+
+    input: Range
+    output: Range
+
+    def widen(self, other: "Ranges") -> "Ranges":
+        """What both span together."""
+        pairs = (self.input, other.input), (self.output, other.output)
+        return Ranges(*((min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs))
+
+
 @dataclass(frozen=True)
 class Graph:
-    """exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes]. int8:
-    names of the Linear modules whose weights become int8 per output channel and whose inputs int8 per row at run time;
-    empty for fp32.
+    """exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
+    precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
+    one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; group: inputs that share a scale in int4.
+    keep: the share of tokens it was captured at, None for a model without.
+
+    int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
+    input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
+    group; input as in int8. fp16 is of the whole graph: layers is empty and the backend sees to it.
     """
 
     exported: ExportedProgram
-    int8: frozenset[str] = frozenset()
+    precision: str = "fp32"
+    layers: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, Ranges] = field(default_factory=dict)
+    group: int = 32
+    keep: float | None = None
 
-    @property
-    def precision(self) -> str:
-        """The word for it in manifests and file names."""
-        return "int8" if self.int8 else "fp32"
+
+def name_method(keep: float | None) -> str:
+    """What the entry point of a keep ratio is called in a file that has several: 'keep_0_25'."""
+    return f"keep_{keep:g}".replace(".", "_")
+
+
+def layer_group(layer: str) -> str:
+    """The layer of the model that a module belongs to: 'layers.3.p.mlp.fc1' -> 'layers.3'; 'head' and whatever has no
+    number in its name -> the name's first part."""
+    match = re.match(r"(.*?\.\d+)(\.|$)", layer)
+    return match[1] if match else layer.split(".")[0]
 
 
 def layer_of(node: Node) -> str:
@@ -55,6 +89,9 @@ def count_node_macs(node: Node) -> int:
         return prod(_shape(node)) * _shape(node.args[0])[-1]
     if name == "addmm":
         return prod(_shape(node)) * _shape(node.args[1])[-1]
+    if name == "scaled_dot_product_attention":
+        queries, (*_, keys, _), values = _shape(node.args[0]), _shape(node.args[1]), _shape(node.args[2])
+        return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
     if name in ("conv2d", "convolution"):
         return prod(_shape(node)) * prod(_shape(node.args[1])[1:])
     return 0
@@ -70,6 +107,18 @@ def matrix_products(exported: ExportedProgram) -> Iterator[tuple[Node, int]]:
 def _shape(node: object) -> tuple[int, ...]:
     assert isinstance(node, Node)
     return tuple(node.meta["val"].shape)
+
+
+def read_constants(program: ExportedProgram) -> dict[Node, Tensor]:
+    """The data of every placeholder that has any."""
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    data = {**program.constants, **program.state_dict}
+    return {n: data[names[n.name]].detach() for n in program.graph.find_nodes(op="placeholder") if n.name in names}
 
 
 # ---- editing a program; metadata stays true, so that every node still has a shape and a layer ------------------------
@@ -95,12 +144,13 @@ def copy_program(exported: ExportedProgram) -> ExportedProgram:
     )
 
 
-def insert(before: Node, target: Any, *args: Any) -> Node:
+def insert(before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
     """A new call in front of a node, in the same layer."""
     with before.graph.inserting_before(before):
-        node = before.graph.call_function(target, args)
-    with tree_leaves(before.meta["val"])[0].fake_mode:
-        node.meta["val"] = target(*map_arg(args, lambda n: n.meta["val"]))
+        node = before.graph.call_function(target, args, kwargs)
+    values = map_arg((args, kwargs), lambda n: n.meta["val"])
+    with next(t for t in tree_leaves((values, before.meta.get("val"))) if isinstance(t, FakeTensor)).fake_mode:
+        node.meta["val"] = target(*values[0], **values[1])
     node.meta["nn_module_stack"] = before.meta.get("nn_module_stack", {})
     return node
 

@@ -1,62 +1,158 @@
-"""Dynamic int8 written into the ATen graph: weights per output channel, activations per row at run time.
+"""Quantisation written into the ATen graph: a Linear's weight becomes an integer constant, and its input (for static
+int8 its output too) goes through quantise and dequantise ops.
 
-No observers, no calibration, no second export: a Linear's weight becomes an int8 constant, and its input goes through
-quantise and dequantise ops whose scales are computed while the model runs. A backend recognises the pattern and calls
-its int8 kernel; run as it stands, the program emulates that kernel in PyTorch.
+A backend recognises the pattern and calls its integer kernel; run as it stands, the program emulates that kernel in
+PyTorch, in float arithmetic on rounded values.
 """
 
 from operator import getitem
+from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import add_constant, copy_program, insert, remove_parameter
+from bigvit_edge.export.graph import Graph, Range, add_constant, copy_program, insert, remove_parameter, weight_name
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
 
-ROW = (-128, 127, torch.int8)  # an activation: asymmetric, one scale and zero point a row
-CHANNEL = (-127, 127, torch.int8)  # a weight: symmetric, one scale an output channel
+BYTE = (-128, 127, torch.int8)  # an activation: asymmetric, a scale and zero point for each row or for all
+CHANNEL = (-127, 127, torch.int8)  # a weight in int8: symmetric, a scale for each output channel
+NIBBLE = (-8, 7, torch.int8)  # a weight in int4: symmetric, a scale for each output channel and group of inputs
+LEAST = torch.finfo(torch.float32).eps  # of a scale: what is all zeros needs one too
+# What int4 tries as the largest value of a group, by the group's own: sixteen steps are few, and clipping a single
+# large weight can cost less than wide steps for all the others. The smallest squared error wins.
+CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
-def insert_dynamic_int8(exported: ExportedProgram, layers: frozenset[str]) -> ExportedProgram:
-    """A copy of the program in which the named Linears have int8 weights and take their inputs quantised per row.
-    Linears that read the same value share one quantisation of it. ValueError if a name has no Linear."""
-    program = copy_program(exported)
-    names = program.graph_signature.inputs_to_parameters
-    rows: dict[Node, Node] = {}  # a value -> itself, quantised and dequantised
+def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, rows: bool = True) -> ExportedProgram:
+    """A copy of the program in which the Linears in graph.layers are quantised as it says. `exported`: the same model
+    already rewritten, instead of graph.exported. rows: False for a runtime that cannot quantise inputs row by row while
+    it runs; int8 and int4 are then the weights' alone. Linears that read the same value share its quantisation.
+
+    ValueError if a name has no Linear, an int8-static one no range, or an int4 one inputs that are no multiple of the
+    group.
+    """
+    program = copy_program(exported or graph.exported)
+    writer = _Writer(program, graph, rows)
     found = set()
     for linear in program.graph.find_nodes(op="call_function", target=aten.linear.default):
-        value, weight, *bias = linear.args
-        layer = names.get(weight.name, "").removesuffix(".weight")
-        if layer not in layers:
-            continue
-        found.add(layer)
-        if value not in rows:
-            rows[value] = _quantize_rows(value, linear)
-        linear.args = (rows[value], _quantize_weight(program, weight, linear), *bias)
-        if not weight.users:
-            remove_parameter(program, weight)
-    if missing := layers - found:
-        raise ValueError(f"no Linear in the graph for {', '.join(sorted(missing))}; expected names from Graph.int8")
+        layer = (weight_name(program, linear) or "").removesuffix(".weight")
+        if layer in graph.layers:
+            found.add(layer)
+            writer.quantize(linear, layer)
+    if missing := graph.layers.keys() - found:
+        raise ValueError(f"no Linear in the graph for {', '.join(sorted(missing))}; expected names from Graph.layers")
     program.graph_module.recompile()
     return program
 
 
-def _quantize_rows(value: Node, before: Node) -> Node:
-    scale_and_zero = insert(before, ops.choose_qparams_per_token_asymmetric.default, value, torch.int8)
-    scale, zero = (insert(before, getitem, scale_and_zero, i) for i in (0, 1))
-    quantized = insert(before, ops.quantize_per_token.default, value, scale, zero, *ROW)
-    return insert(before, ops.dequantize_per_token.default, quantized, scale, zero, *ROW, torch.float32)
+def quantize_rows_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out]: their product is the
+    weight, to half a step."""
+    scale = (weight.abs().amax(1) / CHANNEL[1]).clamp(min=LEAST)
+    return torch.round(weight / scale.unsqueeze(1)).to(torch.int8), scale
 
 
-def _quantize_weight(program: ExportedProgram, weight: Node, before: Node) -> Node:
-    key = program.graph_signature.inputs_to_parameters[weight.name]
-    data = program.state_dict[key].detach()  # [out, in]
-    scale = (data.abs().amax(1) / CHANNEL[1]).clamp(min=torch.finfo(torch.float32).eps)  # [out]
-    quantized = torch.round(data / scale.unsqueeze(1)).to(torch.int8)  # [out, in]
-    parts = {"int8": quantized, "scale": scale, "zero": torch.zeros_like(scale, dtype=torch.int64)}
-    nodes = [add_constant(program, f"{key}.{part}", tensor) for part, tensor in parts.items()]
-    return insert(before, ops.dequantize_per_channel.default, *nodes, 0, *CHANNEL)
+def quantize_groups_weight(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape [out, in], in -8..7, and a scale for each output channel and group of inputs
+    [out, in / group]. Scales are bfloat16 values held in float32: XNNPACK keeps them so. ValueError if the inputs are
+    no multiple of the group."""
+    outputs, inputs = weight.shape
+    if inputs % group:
+        raise ValueError(f"{inputs} inputs; expected a multiple of the group, {group}")
+    groups = weight.reshape(outputs, -1, group)  # [out, in / group, group]
+    largest = groups.abs().amax(2, keepdim=True)
+    best, scale = torch.full_like(largest, torch.inf), torch.empty_like(largest)
+    for clip in CLIPS:
+        tried = (largest * (clip / NIBBLE[1])).clamp(min=LEAST).bfloat16().float()
+        error = (_round_groups(groups, tried) * tried - groups).square().sum(2, keepdim=True)
+        scale = torch.where(error < best, tried, scale)
+        best = torch.minimum(error, best)
+    return _round_groups(groups, scale).to(torch.int8).reshape(outputs, inputs), scale.squeeze(2)
+
+
+def choose_scale(span: Range) -> tuple[float, int]:
+    """Scale and zero point of asymmetric int8 for values in that range, which is widened to hold zero: zero is always
+    met exactly."""
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    scale = max((high - low) / (BYTE[1] - BYTE[0]), LEAST)
+    return scale, max(BYTE[0], min(BYTE[1], round(BYTE[0] - low / scale)))
+
+
+def _round_groups(groups: Tensor, scale: Tensor) -> Tensor:
+    return torch.round(groups / scale).clamp(*NIBBLE[:2])
+
+
+class _Writer:
+    """Writes quantisation into a program of which it is the only user."""
+
+    def __init__(self, program: ExportedProgram, graph: Graph, rows: bool) -> None:
+        self.program, self.graph, self.rows = program, graph, rows
+        self.inputs: dict[tuple[Any, ...], Node] = {}  # a value and how it is quantised -> itself, back in float
+        self.weights: dict[str, list[Node]] = {}  # a parameter -> its integers, scales and zero points
+
+    def quantize(self, linear: Node, layer: str) -> None:
+        """The Linear of that layer, as graph.layers says."""
+        how = self.graph.layers[layer]
+        if how not in ("int8", "int8-static", "int4"):
+            raise ValueError(f"{layer} is to be {how!r}; expected int8, int8-static or int4")
+        if how == "int8-static" and layer not in self.graph.ranges:
+            raise ValueError(f"no range for {layer}, which is to be int8-static; expected one in Graph.ranges")
+        scales = [choose_scale(self.graph.ranges[layer].input)] if how == "int8-static" else []
+        arguments: tuple[Any, ...] = linear.args
+        value, weight, *bias = arguments
+        key = self.program.graph_signature.inputs_to_parameters[weight.name]
+        if scales or self.rows:
+            value = self._share_input(value, linear, *scales)
+        linear.args = (value, self._quantize_weight(key, linear, how), *bias)
+        if how == "int8-static":
+            self._quantize_output(linear, choose_scale(self.graph.ranges[layer].output))
+        if not weight.users:
+            remove_parameter(self.program, weight)
+
+    def _share_input(self, value: Node, before: Node, *scale: Any) -> Node:
+        key = (value, *scale)
+        if key not in self.inputs:
+            write = self._quantize_tensor if scale else self._quantize_rows
+            self.inputs[key] = write(value, before, *scale)
+        return self.inputs[key]
+
+    def _quantize_rows(self, value: Node, before: Node) -> Node:
+        scale_and_zero = insert(before, ops.choose_qparams_per_token_asymmetric.default, value, torch.int8)
+        scale, zero = (insert(before, getitem, scale_and_zero, i) for i in (0, 1))
+        quantized = insert(before, ops.quantize_per_token.default, value, scale, zero, *BYTE)
+        return insert(before, ops.dequantize_per_token.default, quantized, scale, zero, *BYTE, torch.float32)
+
+    def _quantize_tensor(self, value: Node, before: Node, scale: tuple[float, int]) -> Node:
+        quantized = insert(before, ops.quantize_per_tensor.default, value, *scale, *BYTE)
+        return insert(before, ops.dequantize_per_tensor.default, quantized, *scale, *BYTE)
+
+    def _quantize_output(self, linear: Node, scale: tuple[float, int]) -> None:
+        again = insert(linear, linear.target, *linear.args)
+        quantized = self._quantize_tensor(again, linear, scale)
+        linear.replace_all_uses_with(quantized)
+        self.program.graph_signature.replace_all_uses(linear.name, quantized.name)
+        self.program.graph.erase_node(linear)
+
+    def _quantize_weight(self, key: str, before: Node, how: str) -> Node:
+        if key not in self.weights:
+            data = self.program.state_dict[key].detach()  # [out, in]
+            if how == "int4":
+                try:
+                    integers, scale = quantize_groups_weight(data, self.graph.group)
+                except ValueError as e:
+                    raise ValueError(f"{key} has {e}") from e
+            else:
+                integers, scale = quantize_rows_weight(data)
+            zeros = torch.zeros_like(scale, dtype=torch.int64)
+            parts = {"int4" if how == "int4" else "int8": integers, "scale": scale, "zero": zeros}
+            self.weights[key] = [add_constant(self.program, f"{key}.{part}", data) for part, data in parts.items()]
+        nodes = self.weights[key]
+        if how == "int4":
+            group = (self.graph.group, torch.float32)
+            return insert(before, ops.dequantize_per_channel_group.default, *nodes, *NIBBLE, *group)
+        return insert(before, ops.dequantize_per_channel.default, *nodes, 0, *CHANNEL)

@@ -9,11 +9,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from bigvit_edge import load_model, report
-from bigvit_edge.artifact import Run
+from bigvit_edge import report
+from bigvit_edge.artifact import Run, write_data
 from bigvit_edge.devices import local
-from bigvit_edge.export.check import compare, make_reference, run_all
-from bigvit_edge.export.convert import convert_model, load_backend
+from bigvit_edge.export.convert import Subject, convert_model, load_backend
+from bigvit_edge.export.parity import compare, make_references, run_all
+from bigvit_edge.models.load import load
 from bigvit_edge.models.zoo import count_macs, find_card
 from bigvit_edge.target import load_target
 
@@ -48,13 +49,14 @@ def main() -> None:
 
 def export(name: str, keep: float | None, folder: Path) -> dict[tuple[str, str, str], Run]:
     """Every file of target android, each checked against PyTorch before it may be timed."""
-    model, card, target = load_model(name, keep), find_card(name), load_target("android")
-    reference = make_reference(model, card, 4)
+    model, target = load(name), load_target("android")
+    reference = make_references(model, (keep,), 4)[keep]
+    subject = Subject(model.module, model.image_size, (keep,), reference.images, trained=False, metadata={})
     runs: dict[tuple[str, str, str], Run] = {}
-    for artifact in convert_model(model, card.image_size, target, report.print_step):
+    for artifact, _ in convert_model(subject, target, report.LISTENER):
         backend = load_backend(artifact.format)
         path = folder / f"{name}_{artifact.precision}{backend.SUFFIX}"
-        path.write_bytes(artifact.data)
+        write_data(artifact.data, path)
         run = backend.load(path, threads=1)
         parity = compare(run_all(run, reference.images), reference.logits)
         assert parity.cosine_min > 0.99, f"{path.name} is wrong (cosine {parity.cosine_min}): not timed"

@@ -13,9 +13,12 @@ from bigvit_edge.artifact import (
     Parity,
     Preprocessing,
     Tensor,
+    Verified,
     hash_file,
     list_versions,
+    measure_size,
     read_manifest,
+    write_data,
     write_manifest,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
@@ -25,10 +28,15 @@ ENTRY = Entry(
     file="m_int8.tflite", format="litert", precision="int8", sha256="0" * 64, bytes=3,
     inputs=(Tensor("image", (1, 3, 8, 8)),), outputs=(Tensor("logits", (1, 2)),),
     preprocessing=Preprocessing(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), labels=("a", "b"),
-    parity=Parity(0.1, 0.99, 0.995, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4), delegates=3,
-    leftovers=(Leftover("topk", "layers.0", 0.0),), tools={"torch": "2"},
+    methods=(
+        Verified(
+            name="serving_default", keep=0.5, delegates=3, leftovers=(Leftover("topk", "layers.0", 0.0, "no top-k"),),
+            fragments={"layers.0": 2}, parity=Parity(0.1, 0.99, 0.995, 1.0, 4), accuracy=Accuracy(0.5, 0.75, 4),
+        ),
+    ),
+    layers={"head": "int8"}, tools={"torch": "2"},
 )  # fmt: skip
-MANIFEST = Manifest("m", 0.5, "android", "shipped", "0" * 64, Limits(images=4), 1, (ENTRY,))
+MANIFEST = Manifest("m", 8, 2, "android", "permute", "shipped", "0" * 64, Limits(images=4), 1, (ENTRY,))
 
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
@@ -39,7 +47,7 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
     write_manifest(MANIFEST, tmp_path)
     data = json.loads((tmp_path / "manifest.json").read_text())
-    assert {"model", "keep", "target", "artifacts"} <= set(data)
+    assert {"model", "image_size", "target", "dispatch", "artifacts"} <= set(data)
     entry = data["artifacts"][0]
     wanted = {
         "file",
@@ -51,24 +59,26 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         "outputs",
         "preprocessing",
         "labels",
-        "parity",
+        "methods",
     }
-    assert wanted | {"accuracy", "leftovers", "tools"} <= set(entry)
-    assert set(entry["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
+    assert wanted | {"layers", "tools"} <= set(entry)
+    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy"} == set(entry["methods"][0])
+    assert set(entry["methods"][0]["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data | {"version": 99}, "version 99; expected version 1"),
+        (lambda data: data | {"version": 99}, "version 99; expected version 2"),
         (lambda data: {k: v for k, v in data.items() if k != "model"}, "cannot be understood"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
         (lambda data: data | {"limits": {"images": "many"}}, r"limits.images"),
-        (lambda data: data | {"keep": "half"}, r"keep"),
+        (lambda data: data | {"image_size": "large"}, r"image_size"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"methods": []}]}, r"has no methods"),
         (lambda data: data | {"artifacts": []}, r"at least one of each"),
         (lambda data: data | {"threads": 0}, r"0 threads"),
         (lambda data: data | {"limits": {"images": 0}}, r"limits.images=0"),
-        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "coreml"}]}, r"coreml int8 is no format"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "tosa"}]}, r"tosa int8 is no format"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"labels": ["a"]}]}, r"1 labels for an output"),
         (lambda data: data | {"artifacts": 3}, "cannot be understood"),
         (lambda data: [data], "cannot be understood"),
@@ -100,3 +110,16 @@ def test_hash_of_known_bytes(tmp_path: Path) -> None:
 
 def test_a_package_that_is_not_there_is_said_so() -> None:
     assert list_versions(["no-such-package"])["no-such-package"] == "not installed"
+
+
+def test_a_package_is_hashed_by_its_files_and_their_names(tmp_path: Path) -> None:
+    data = {"Manifest.json": b"{}", "Data/weights/w.bin": b"abc"}
+    for name in ("one", "two", "renamed", "changed"):
+        write_data(data, tmp_path / name)
+    (tmp_path / "renamed/Data/weights/w.bin").rename(tmp_path / "renamed/Data/weights/v.bin")
+    (tmp_path / "changed/Data/weights/w.bin").write_bytes(b"abd")
+    one, *others = (hash_file(tmp_path / name) for name in ("one", "two", "renamed", "changed"))
+    assert [other == one for other in others] == [True, False, False]
+    assert measure_size(tmp_path / "one") == 5
+    write_data(b"abcd", tmp_path / "file")
+    assert measure_size(tmp_path / "file") == 4

@@ -35,7 +35,7 @@ def test_a_step_is_named_with_its_seconds(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_file_that_was_not_run_shows_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    print_checks([Checked("m.pte", ("missing",))])
+    print_checks([Checked("m.pte", None, ("missing",))])
     out = capsys.readouterr().out
     assert "missing" in out
     assert "100" not in out

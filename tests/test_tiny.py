@@ -55,14 +55,13 @@ def test_the_bundle_holds_each_format_in_each_precision(exported: Path) -> None:
     files = {f"tiny_{precision}{suffix}" for precision in ("fp32", "int8") for suffix in (".pte", ".tflite")}
     assert {entry.file for entry in manifest.artifacts} == files
     assert {path.name for path in exported.iterdir()} == files | {"manifest.json"}
-    assert (manifest.model, manifest.keep, manifest.target, manifest.weights) == ("tiny", 0.5, "android", "random")
+    assert (manifest.model, manifest.image_size, manifest.num_classes, manifest.target) == ("tiny", 32, 10, "android")
+    assert (manifest.weights, manifest.weights_sha256) == ("random", None)
+    assert [[method.keep for method in entry.methods] for entry in manifest.artifacts] == [[0.5]] * 4
     assert list(exported.parent.iterdir()) == [exported]
 
 
 def test_check_takes_no_weights_for_a_bundle_without(exported: Path, tmp_path: Path) -> None:
-    missing = call("check", exported, "--weights", tmp_path / "none.pth")
-    assert missing.exit_code == 2
-    assert "no file" in missing.stderr
     (tmp_path / "some.pth").write_bytes(b"x")
     other = call("check", exported, "--weights", tmp_path / "some.pth")
     assert other.exit_code == 2
@@ -73,12 +72,16 @@ def test_what_the_manifest_says_of_each_file(exported: Path) -> None:
     for entry in read_manifest(exported).artifacts:
         assert entry.inputs[0].shape == (1, 3, 32, 32)
         assert entry.outputs[0].shape == (1, 10)
-        assert entry.parity.images == 20
-        assert entry.parity.cosine_min > (0.99999 if entry.precision == "fp32" else 0.98)
-        assert entry.accuracy is not None
-        assert entry.delegates > 0
-        assert sum(leftover.mac_share for leftover in entry.leftovers) < 0.01
-        assert "layers.0" in {leftover.layer[:8] for leftover in entry.leftovers}  # the router's top-k, by layer
+        (method,) = entry.methods
+        assert method.parity.images == 20
+        assert method.parity.cosine_min > (0.99999 if entry.precision == "fp32" else 0.98)
+        assert method.accuracy is not None
+        assert method.delegates > 0
+        assert method.fragments["layers.0"] > 0
+        assert sum(leftover.mac_share for leftover in method.leftovers) < 0.01
+        assert "layers.0" in {leftover.layer[:8] for leftover in method.leftovers}  # the router's top-k, by layer
+        assert all(leftover.reason for leftover in method.leftovers)
+        assert set(entry.layers.values()) == ({"int8"} if entry.precision == "int8" else set())
         assert "torch" in entry.tools
 
 
@@ -109,7 +112,7 @@ def test_check_exits_with_1_past_the_limits(bundle: Path) -> None:
     path.write_text(json.dumps(data))
     result = call("check", bundle)
     assert result.exit_code == 1
-    assert "tiny_int8.pte: smallest cosine" in result.stdout
+    assert "tiny_int8.pte, keep 0.5: smallest cosine" in result.stdout
     assert "(limits.untrained_cosine)" in result.stdout
 
 
@@ -141,7 +144,8 @@ def test_run_refuses_a_tampered_file(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_replaced_only_by_force_and_the_bytes_are_the_same(bundle: Path, tiny: str) -> None:
-    words = ["export", tiny, "--target", "host", "--set", "precisions=fp32", "-o", bundle, *LOOSE]
+    words = ["export", tiny, "--target", "host", "--set", "precisions=fp32", "--set", "formats=litert", "-o", bundle]
+    words += LOOSE
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     refused = call(*words)
     assert refused.exit_code == 2
@@ -161,7 +165,40 @@ def test_force_spares_a_bundle_with_foreign_files(bundle: Path, tiny: str) -> No
 
 def test_an_export_past_the_limits_writes_nothing(tiny: str, tmp_path: Path) -> None:
     strict = ["--set", "limits.untrained_cosine=1.0", "--set", "precisions=int8", "--set", "limits.images=3"]
+    strict += ["--set", "formats=litert"]
     result = call("export", tiny, "--target", "host", "-o", tmp_path / "out", *strict)
     assert result.exit_code == 1
-    assert "tiny_int8.tflite: smallest cosine" in result.stderr
+    assert "tiny_int8.tflite, keep 0.5: smallest cosine" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_names_what_cuts_a_layer_and_can_be_passed(tiny: str, tmp_path: Path) -> None:
+    words = ["export", tiny, "--target", "android", "--set", "formats=executorch", "--set", "precisions=fp32", *LOOSE]
+    words += ["--set", "limits.max_fragments=1", "-o", tmp_path / "out"]
+    stopped = call(*words)
+    assert stopped.exit_code == 1
+    assert "layers.1 in 2 pieces, cut by" in stopped.stderr
+    assert "topk" in stopped.stderr
+    assert "--allow-fallback exports it nevertheless" in stopped.stderr
+    assert list(tmp_path.iterdir()) == []
+    allowed = call(*words, "--allow-fallback")
+    assert allowed.exit_code == 0, allowed.output
+    assert "allowed: " in allowed.stdout
+    assert "layers.1 in 2 pieces" in allowed.stdout
+
+
+def test_several_keep_ratios_in_one_file(tiny: str, tmp_path: Path) -> None:
+    words = ["--target", "android", "--set", "precisions=fp32", "--keep", "0.25,1.0", *LOOSE]
+    result = call("export", tiny, *words, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    Image.new("RGB", (40, 40), (200, 30, 90)).save(tmp_path / "image.png")
+    for file in ("tiny_fp32.pte", "tiny_fp32.tflite"):
+        answers = {
+            keep: call("run", tmp_path / "out" / file, tmp_path / "image.png", "--json", "--keep", keep).stdout
+            for keep in (0.25, 1.0)
+        }
+        assert answers[0.25] != answers[1.0]
+        assert call("run", tmp_path / "out" / file, tmp_path / "image.png", "--json").stdout == answers[1.0]
+    refused = call("run", tmp_path / "out/tiny_fp32.pte", tmp_path / "image.png", "--keep", "0.5")
+    assert refused.exit_code == 2
+    assert "expected one of 0.25, 1" in refused.stderr

@@ -12,7 +12,7 @@ from tests.test_artifact import ENTRY
 
 
 def fill(folder: Path, text: str) -> None:
-    write_manifest(Manifest(text, None, "host", "random", None, Limits(), 1, (ENTRY,)), folder)
+    write_manifest(Manifest(text, 8, 2, "host", "permute", "random", None, Limits(), 1, (ENTRY,)), folder)
 
 
 def test_a_good_end_leaves_the_folder_and_nothing_beside_it(tmp_path: Path) -> None:

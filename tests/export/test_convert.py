@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import capture, load_backend, quantize
+from bigvit_edge.export.convert import capture, load_backend
 from bigvit_edge.export.graph import layer_of, matrix_products, weight_name
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.target import Quant
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +39,28 @@ def test_weight_names_are_state_dict_keys(model: BLViT) -> None:
     assert "layers.0.k_from_e.weight" in keys
 
 
-def test_int8_takes_every_linear_but_what_the_scores_hang_on(model: BLViT) -> None:
-    graph = quantize(capture(model, 24), "int8", Quant())
-    linears = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    assert graph.int8 == {
-        name for name in linears if "router" not in name and name.split(".")[-1] not in ("little", "down")
-    }
-    assert graph.precision == "int8"
-    assert quantize(graph, "fp32", Quant()).precision == "fp32"
+def test_each_keep_ratio_is_a_graph_of_its_own(model: BLViT) -> None:
+    graphs = [capture(model, 24, keep) for keep in (0.25, 1.0)]
+    assert [graph.keep for graph in graphs] == [0.25, 1.0]
+    macs = [sum(n for _, n in matrix_products(graph.exported)) for graph in graphs]
+    assert macs[0] < 0.7 * macs[1]
 
 
-def test_keep_float_is_obeyed(model: BLViT) -> None:
-    graph = quantize(capture(model, 24), "int8", Quant(keep_float=("router", "mlp", "head")))
-    assert not [name for name in graph.int8 if "mlp" in name or "head" in name]
-    assert "layers.0.p.attn.q" in graph.int8
+class Branching(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.sum() > 0:  # the line that the message must name
+            return image.mean((2, 3))
+        return image.amax((2, 3))
+
+
+def test_control_flow_that_depends_on_the_image_is_named_with_its_line() -> None:
+    with pytest.raises(UserError, match=r"test_convert.py:\d+: if image.sum\(\) > 0.*do not depend on the image"):
+        capture(Branching(), 8)
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "bigvit_edge.export.backends.litert", raising=False)
+    for module in [m for m in sys.modules if m.startswith("bigvit_edge.export.backends.litert")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(UserError, match=r"pip install 'bigvit-edge\[litert\]'"):
         load_backend("litert")

@@ -1,0 +1,149 @@
+"""Which Linear becomes what: the user's words, what a precision can hold, and for `mixed` the search."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.export.calibration import calibrate, visit_linears
+from bigvit_edge.export.graph import Graph, Ranges, matrix_products, weight_name
+from bigvit_edge.export.parity import compare, judge
+from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
+from bigvit_edge.target import Limits, Quant, Target
+
+PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
+HEADROOM = 0.5  # of what a limit allows: the search sees calibration images, the check others
+FEW = 8  # images are enough for SQNR, which sums over all their tokens
+
+Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
+
+
+def assign_layers(
+    graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
+) -> list[Graph]:
+    """The graphs of one model at several keep ratios, with the same precision, and where needed the same ranges,
+    for the same Linear. images: to calibrate on. show is told the sensitivities and the choice of `mixed`.
+
+    UserError if a word of the settings fits no Linear, or nothing is left to quantise.
+    """
+    if precision in ("fp32", "fp16"):
+        return [replace(graph, precision=precision) for graph in graphs]
+    linears = {layer: node for graph in graphs for layer, node in list_linears(graph).items()}
+    candidates = list_candidates(linears, precision, target.quant)
+    static = [layer for layer, precisions in candidates.items() if STATIC in precisions]
+    ranges = _calibrate_all(graphs, static, images, target.quant) if static else {}
+    graphs = [replace(graph, precision=precision, ranges=ranges, group=target.quant.group) for graph in graphs]
+    if precision != "mixed":
+        return [_choose(graph, {layer: precisions[0] for layer, precisions in candidates.items()}) for graph in graphs]
+    chosen = _search(graphs, candidates, target.limits, images, trained, show)
+    return [_choose(graph, chosen) for graph in graphs]
+
+
+def _calibrate_all(graphs: Sequence[Graph], layers: list[str], images: Array, quant: Quant) -> dict[str, Ranges]:
+    """Ranges that hold at every keep ratio: equal ranges have equal integers, stored once."""
+    ranges: dict[str, Ranges] = {}
+    for graph in graphs:
+        seen = calibrate(graph.exported, list_linears(graph).keys() & layers, images, quant)
+        ranges |= {layer: r.widen(ranges[layer]) if layer in ranges else r for layer, r in seen.items()}
+    return ranges
+
+
+def list_linears(graph: Graph) -> dict[str, Node]:
+    """Every Linear with a weight of its own, by its module's name."""
+    return {
+        name.removesuffix(".weight"): node
+        for node, _ in matrix_products(graph.exported)
+        if node.target is torch.ops.aten.linear.default and (name := weight_name(graph.exported, node))
+    }
+
+
+def list_candidates(linears: Mapping[str, Node], precision: str, quant: Quant) -> dict[str, tuple[str, ...]]:
+    """What each Linear may become, at least one each; those that can only stay float are left out. int4 needs inputs
+    that are a multiple of the group: a Linear with others has int8 in its place.
+    """
+    _check_words(list(linears), quant)
+    candidates: dict[str, tuple[str, ...]] = {}
+    for layer, node in linears.items():
+        wanted = _list_wanted(layer, precision, quant)
+        if node.args[1].meta["val"].shape[1] % quant.group:  # type: ignore[union-attr]
+            wanted = tuple(dict.fromkeys("int8" if p == "int4" else p for p in wanted))
+        if wanted != ("fp32",):
+            candidates[layer] = wanted
+    if not candidates:
+        met = f"quant.keep_float={','.join(quant.keep_float)} leaves nothing for {precision}"
+        raise UserError(met, "some Linear to quantise", "take fewer words, or precisions=fp32")
+    return candidates
+
+
+def _list_wanted(layer: str, precision: str, quant: Quant) -> tuple[str, ...]:
+    parts = [part for part in PARTS if part in layer.split(".") and getattr(quant, part)]
+    if precision == "mixed" and parts:
+        return (getattr(quant, parts[0]),)
+    if any(word in layer for word in quant.keep_float):
+        return ("fp32",)
+    return quant.candidates if precision == "mixed" else (precision,)
+
+
+def _check_words(layers: list[str], quant: Quant) -> None:
+    """A preset's word need not fit every model (a dense one has no router); a user's must."""
+    names = {part for layer in layers for part in layer.split(".") if not part.isdigit()}
+    for word in quant.keep_float:
+        if word not in Quant().keep_float and not any(word in layer for layer in layers):
+            raise UserError(f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, sorted(names)))
+    for part in PARTS:
+        if getattr(quant, part) and part not in names:
+            raise UserError(
+                f"quant.{part}={getattr(quant, part)}", f"a model with Linears in a {part!r}", "leave it out"
+            )
+
+
+def _choose(graph: Graph, precisions: Mapping[str, str]) -> Graph:
+    """The graph with the choice for its own Linears: at keep 1 those for skipped tokens are not in it."""
+    own = list_linears(graph)
+    layers = {layer: precision for layer, precision in precisions.items() if precision != "fp32" and layer in own}
+    ranges = {layer: graph.ranges[layer] for layer, precision in layers.items() if precision == STATIC}
+    return replace(graph, layers=layers, ranges=ranges)
+
+
+def _search(
+    graphs: Sequence[Graph], candidates: Mapping[str, tuple[str, ...]], limits: Limits, images: Array, trained: bool,
+    show: Show,
+) -> dict[str, str]:  # fmt: skip
+    """By sensitivities at the smallest keep ratio, where every Linear has work; good enough means at every ratio."""
+    first = min(graphs, key=lambda graph: graph.keep or 0)
+    sensitivities = measure_sensitivities(first, candidates, images[:FEW])
+    rounders = [Rounder(graph) for graph in graphs]
+    answers = [visit_linears(graph.exported, images, lambda *_: None) for graph in graphs]
+    strict = _tighten(limits)
+
+    def good_enough(precisions: Mapping[str, str]) -> bool:
+        for graph, rounder, expected in zip(graphs, rounders, answers, strict=True):
+            logits = visit_linears(graph.exported, images, partial(_round_linear, rounder, precisions))
+            if judge(compare(logits, expected), "mixed", strict, trained, graph.keep):
+                return False
+        return True
+
+    chosen = choose_precisions(sensitivities, good_enough)
+    show(sensitivities, chosen)
+    return chosen
+
+
+def _round_linear(
+    rounder: Rounder, precisions: Mapping[str, str], layer: str, node: Node, args: tuple[Tensor, ...], value: Tensor
+) -> Tensor:
+    precision = precisions.get(layer, "fp32")
+    return value if precision == "fp32" else rounder.round(layer, args, precision)
+
+
+def _tighten(limits: Limits) -> Limits:
+    def halve(limit: float) -> float:
+        return 1 - (1 - limit) * HEADROOM
+
+    return replace(
+        limits, mixed_cosine=halve(limits.mixed_cosine), untrained_cosine=halve(limits.untrained_cosine),
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""Ranges from calibration images, against ranges worked out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from bigvit_edge.artifact import Preprocessing
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, read_images, visit_linears
+from bigvit_edge.export.convert import capture, rewrite
+from bigvit_edge.models.load import load_model
+from bigvit_edge.target import Quant
+
+HOW = Preprocessing(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def fill(values: torch.Tensor) -> Histogram:
+    seen = Histogram()
+    seen.stretch(values)
+    seen.count(values)
+    return seen
+
+
+def test_ranges_are_what_pytorchs_own_hooks_see() -> None:
+    model = load_model("vit_demo")
+    images = np.random.default_rng(0).standard_normal((3, 3, 64, 64), np.float32)
+    seen: list[torch.Tensor] = []
+    fc2 = dict(model.named_modules())["layers.2.mlp.fc2"]
+    fc2.register_forward_hook(lambda module, args, output: seen.extend((args[0], output)))
+    with torch.no_grad():
+        model(torch.from_numpy(images))
+    ranges = calibrate(rewrite(capture(load_model("vit_demo"), 64)).exported, ["layers.2.mlp.fc2"], images, Quant())
+    assert set(ranges) == {"layers.2.mlp.fc2"}
+    found = ranges["layers.2.mlp.fc2"]
+    for (low, high), values in zip((found.input, found.output), seen, strict=True):
+        assert low == pytest.approx(float(values.min()), abs=1e-4)
+        assert high == pytest.approx(float(values.max()), abs=1e-4)
+
+
+def test_walking_gives_the_models_answers() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.GELU(), nn.Linear(5, 2)).eval()
+    images = np.random.default_rng(0).standard_normal((4, 3, 4, 4), np.float32)
+    seen = []
+    logits = visit_linears(capture(model, 4).exported, images, lambda layer, node, args, value: seen.append(layer))
+    np.testing.assert_allclose(logits, model(torch.from_numpy(images)).detach().numpy(), atol=1e-6)
+    assert seen == ["1", "3"] * 4
+
+
+def test_percentile_cuts_both_tails() -> None:
+    values = torch.linspace(-1, 1, 10_001)
+    low, high = choose_range(fill(values), Quant(observer="percentile", percentile=90))
+    assert low == pytest.approx(-0.8, abs=3 / BINS)
+    assert high == pytest.approx(0.8, abs=3 / BINS)
+
+
+def test_the_mse_observer_clips_a_lone_outlier_and_keeps_a_flat_distribution() -> None:
+    normal = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    quant = Quant(observer="mse")
+    low, high = choose_range(fill(torch.cat([normal, torch.tensor([60.0, -60.0])])), quant)
+    assert -40 < low < -5
+    assert 5 < high < 40
+    flat = fill(torch.linspace(-1, 1, 100_001))
+    assert choose_range(flat, quant) == pytest.approx((-1, 1), abs=0.02)
+
+
+def test_minmax_takes_all_there_was() -> None:
+    assert choose_range(fill(torch.tensor([-3.0, 0.0, 9.0])), Quant(observer="minmax")) == (-3.0, 9.0)
+
+
+@pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
+def test_a_constant_has_a_range(observer: str) -> None:
+    assert choose_range(fill(torch.full((9,), 2.0)), Quant(observer=observer)) == (2.0, 2.0)
+
+
+def test_pictures_of_any_size_become_inputs_of_one(tmp_path: Path) -> None:
+    for i, size in enumerate([(40, 30), (16, 16), (7, 90)]):
+        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    images = read_images(tmp_path, HOW)
+    assert images.shape == (3, 3, 16, 16)
+    np.testing.assert_allclose(images[:, 0], 1)
+
+
+def test_folders_that_cannot_serve(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        read_images(tmp_path / "nowhere", HOW)
+    with pytest.raises(UserError, match=r"no picture in .*, which is empty"):
+        read_images(tmp_path, HOW)
+    (tmp_path / "labels.csv").write_text("1")
+    with pytest.raises(UserError, match=r"it holds labels.csv.*some that end in .png"):
+        read_images(tmp_path, HOW)
+    (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    with pytest.raises(UserError, match=r"broken.png cannot be read as a picture"):
+        read_images(tmp_path, HOW)

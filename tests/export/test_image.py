@@ -1,0 +1,59 @@
+"""How a picture becomes an input."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bigvit_edge.artifact import Preprocessing
+from bigvit_edge.demo.accuracy import normalize
+from bigvit_edge.demo.digits import make_batch
+from bigvit_edge.export.image import read_image
+
+HOW = Preprocessing(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_a_demo_image_saved_and_read_is_the_models_input(tmp_path: Path) -> None:
+    image = make_batch("held_out", 1, 0).images
+    pixels = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    np.testing.assert_allclose(read_image(tmp_path / "digit.png", HOW), normalize(image).numpy(), atol=1e-6)
+
+
+def test_a_wide_picture_is_cropped_in_the_middle(tmp_path: Path) -> None:
+    wide = np.zeros((64, 192, 3), np.uint8)
+    wide[:, 64:128] = (255, 0, 0)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    found = read_image(tmp_path / "wide.png", HOW)
+    assert found.shape == (1, 3, 64, 64)
+    np.testing.assert_allclose(found[0, 0], 1)
+    np.testing.assert_allclose(found[0, 1:], -1)
+
+
+def test_gray_and_transparent_pictures_are_read(tmp_path: Path) -> None:
+    for mode in ("L", "RGBA", "P", "1"):
+        Image.new(mode, (70, 65)).save(tmp_path / f"{mode}.png")
+        assert read_image(tmp_path / f"{mode}.png", HOW).shape == (1, 3, 64, 64)
+
+
+def test_sixteen_bit_gray_keeps_its_levels(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 0x4000, np.uint16)).save(tmp_path / "deep.png")
+    np.testing.assert_allclose(read_image(tmp_path / "deep.png", HOW), (0x40 / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_a_phones_picture_is_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32] = 255  # white above
+    picture = Image.fromarray(pixels)
+    exif = picture.getexif()
+    exif[0x0112] = 3  # orientation: upside down
+    picture.save(tmp_path / "turned.png", exif=exif)
+    found = read_image(tmp_path / "turned.png", HOW)
+    assert found[0, 0, 0, 0] == -1
+    assert found[0, 0, 63, 0] == 1
+
+
+def test_a_picture_one_pixel_wide_needs_no_more_memory_than_itself(tmp_path: Path) -> None:
+    Image.new("L", (1, 100_000), 255).save(tmp_path / "thin.png")
+    np.testing.assert_allclose(read_image(tmp_path / "thin.png", HOW), 1)

@@ -1,0 +1,88 @@
+"""Format x precision on a tiny big.LITTLE model: every cell that can be made holds its limit, every other says why."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from bigvit_edge.artifact import read_manifest
+from bigvit_edge.cli import app
+from bigvit_edge.export.convert import load_backend
+from bigvit_edge.models.load import build
+from bigvit_edge.models.zoo import CARDS, DIGITS, Card
+from bigvit_edge.target import FORMATS, PRECISIONS, REFUSED
+
+SMALL = Card(
+    "small", 64, 32, depth=2, head_dim=32, little_head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS
+)
+KEEPS = (0.25, 1.0)
+# Of weights drawn at random, large enough that layers differ: the smallest cosine over 8 images.
+LEAST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.998, "int8-static": 0.98, "int4": 0.85, "mixed": 0.95}
+CELLS = [(name, precision) for name in FORMATS for precision in PRECISIONS]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Weights for a model called 'small', so spread that no layer is idle."""
+    CARDS["small"] = SMALL
+    model, generator = build(SMALL), torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight") and parameter.dim() == 2:
+            parameter.data.normal_(0, 1.4 / parameter.shape[1] ** 0.5, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file(model.state_dict(), path)
+    yield path
+    del CARDS["small"]
+
+
+def export(name: str, precision: str, weights: Path, folder: Path, *words: str) -> Result:
+    loose = [f"limits.{key}=0.1" for key in ("mixed_cosine", "int4_cosine", "int8_cosine", "static_cosine")]
+    loose += ["limits.cosine_min=0.0", "limits.top1_agreement=0.0", "limits.int4_agreement=0.0", "limits.images=8"]
+    settings = [f"formats={name}", f"precisions={precision}", "deployment=iOS18", *loose, *words]
+    keeps = ",".join(f"{keep:g}" for keep in KEEPS)
+    options = ["--weights", weights, "--keep", keeps, "-o", folder]
+    return call("export", "small", "--target", "host", *options, *(w for s in settings for w in ("--set", s)))
+
+
+@pytest.mark.parametrize(("name", "precision"), CELLS)
+def test_cell(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    result = export(name, precision, weights, folder)
+    if reason := REFUSED.get((name, precision)):
+        assert result.exit_code == 2
+        assert f"{name} has no {precision}: {reason}" in result.stderr
+        assert not folder.exists()
+        return
+    assert result.exit_code == 0, result.output
+    entries = read_manifest(folder).artifacts
+    several = load_backend(name).SEVERAL
+    assert [tuple(m.keep for m in e.methods) for e in entries] == ([KEEPS] if several else [(keep,) for keep in KEEPS])
+    for entry in entries:
+        for method in entry.methods:
+            assert method.parity.cosine_min >= LEAST[precision], (method.keep, method.parity)
+            # what is rounded cannot be exact: proof that the precision was not quietly left out
+            assert precision == "fp32" or method.parity.max_abs > 1e-5
+        expected = {"int8": {"int8"}, "int8-static": {"int8-static"}, "int4": {"int4"}}.get(precision)
+        assert expected is None or set(entry.layers.values()) == expected
+    checked = call("check", folder, "--weights", weights)
+    assert checked.exit_code == 0, checked.output
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_executorch_for_core_ml(precision: str, weights: Path, tmp_path: Path) -> None:
+    result = export("executorch", precision, weights, tmp_path / "out", "backend=coreml", "dispatch=onehot")
+    if reason := REFUSED.get(("executorch/coreml", precision)):
+        assert result.exit_code == 2
+        assert f"executorch has no {precision}: {reason}" in result.stderr
+        return
+    assert result.exit_code == 0, result.output
+    (entry,) = read_manifest(tmp_path / "out").artifacts
+    assert entry.evaluated
+    assert all(method.parity.cosine_min >= LEAST[precision] for method in entry.methods)
