@@ -1,6 +1,6 @@
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 pytest.importorskip("executorch")
 
-from bigvit_edge.artifact import Artifact
+from bigvit_edge.artifact import Artifact, Method, write_data
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch
+from bigvit_edge.export.backends.executorch.partition import measure_depths
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.quantization import insert_dynamic_int8
+from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
@@ -28,25 +29,31 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def capture(model: nn.Module, images: Tensor, int8: frozenset[str] = frozenset()) -> Graph:
-    return Graph(rewrite_all(torch.export.export(model.eval(), (images,))), int8)
+def capture(model: nn.Module, images: Tensor, int8: Sequence[str] = (), keep: float | None = None) -> Graph:
+    exported = rewrite_all(torch.export.export(model.eval(), (images,)))
+    return Graph(exported, "int8" if int8 else "fp32", dict.fromkeys(int8, "int8"), keep=keep)
 
 
-def lower(model: nn.Module, images: Tensor, int8: frozenset[str] = frozenset()) -> Artifact:
-    return executorch.lower(capture(model, images, int8), TARGET)
+def lower(model: nn.Module, images: Tensor, int8: Sequence[str] = ()) -> Artifact:
+    return executorch.lower([capture(model, images, int8)], TARGET, {})
 
 
-def run(artifact: Artifact, images: Tensor, folder: Path) -> Tensor:
+def only(artifact: Artifact) -> Method:
+    (method,) = artifact.methods
+    return method
+
+
+def run(artifact: Artifact, images: Tensor, folder: Path, method: str | None = None) -> Tensor:
     path = folder / "model.pte"
-    path.write_bytes(artifact.data)
-    return torch.from_numpy(executorch.load(path)(images.numpy()))
+    write_data(artifact.data, path)
+    return torch.from_numpy(executorch.load(path, method=method)(images.numpy()))
 
 
-def linears(model: nn.Module) -> frozenset[str]:
+def linears(model: nn.Module) -> list[str]:
     """All but the router's; and those that a model uses only where it skips tokens."""
     unused = "from_e" if getattr(model, "keep", None) == 1 else "router"
     linears = (name for name, m in model.named_modules() if isinstance(m, nn.Linear))
-    return frozenset(name for name in linears if "router" not in name and unused not in name)
+    return [name for name in linears if "router" not in name and unused not in name]
 
 
 def build(name: str) -> ViT | BLViT:
@@ -83,8 +90,8 @@ def test_fp32_computes_what_pytorch_computes(model: nn.Module, fp32: Artifact, t
 @torch.no_grad()
 def test_int8_computes_what_the_quantised_graph_computes(model: nn.Module, int8: Artifact, tmp_path: Path) -> None:
     answer, expected = run(int8, IMAGES, tmp_path), model(IMAGES)
-    exported = capture(model, IMAGES).exported
-    assert torch.allclose(answer, insert_dynamic_int8(exported, linears(model)).module()(IMAGES), atol=1e-5)
+    emulated = insert_quantization(capture(model, IMAGES, linears(model))).module()(IMAGES)
+    assert torch.allclose(answer, emulated, atol=1e-5)
     assert float(torch.nn.functional.cosine_similarity(answer, expected)) > 0.999
     assert not torch.allclose(answer, expected, atol=1e-5)  # it is int8
 
@@ -93,14 +100,23 @@ def test_int8_computes_what_the_quantised_graph_computes(model: nn.Module, int8:
 def test_only_the_router_stays_outside(model: nn.Module, fp32: Artifact, int8: Artifact, precision: str) -> None:
     artifact = {"fp32": fp32, "int8": int8}[precision]
     assert artifact.precision == precision
-    outside = Counter((leftover.op, leftover.layer) for leftover in artifact.leftovers)
+    method = only(artifact)
+    outside = Counter((leftover.op, leftover.layer, leftover.reason) for leftover in method.leftovers)
+    layers = {f"layers.{i}" for i in range(LAYERS)}
     if isinstance(model, ViT):
-        assert (artifact.delegates, outside) == (1, Counter())
+        assert (method.delegates, outside) == (1, Counter())
+        assert method.fragments == dict.fromkeys([*layers, "embedding", "norm", "head"], 1)
     else:
-        a_layer = {"aten.topk.default": 1, "aten.index_select.default": 3}  # x, z and the score are permuted
-        assert outside == {(op, f"layers.{i}"): n for op, n in a_layer.items() for i in range(LAYERS)}
-        assert artifact.delegates == LAYERS + 1
-    assert {leftover.mac_share for leftover in artifact.leftovers} <= {0.0}
+        gather = "XNNPACK has no gather with computed indices"
+        a_layer = {  # x, z and the score are permuted
+            ("aten.topk.default", "XNNPACK has no top-k"): 1,
+            ("aten.index_select.default", gather): 3,
+        }
+        assert outside == {(op, layer, why): n for (op, why), n in a_layer.items() for layer in layers}
+        assert method.delegates == LAYERS + 1
+        once = dict.fromkeys(["embedding", "little", "norm", "up", "head"], 1)
+        assert method.fragments == {**dict.fromkeys(layers, 2), **once}
+    assert {leftover.mac_share for leftover in method.leftovers} <= {0.0}
 
 
 def test_int8_is_smaller(fp32: Artifact, int8: Artifact) -> None:
@@ -111,7 +127,7 @@ def test_activations_are_quantised_row_by_row(tmp_path: Path) -> None:
     """One scale for all rows would round the small ones to nothing."""
     model = nn.Sequential(nn.Linear(16, 8, bias=False)).eval()
     rows = draw(1, 4, 16) * torch.tensor([1e-3, 1.0, 1e3, 1e5]).view(1, 4, 1)
-    answer = run(lower(model, rows, frozenset({"0"})), rows, tmp_path)
+    answer = run(lower(model, rows, ["0"]), rows, tmp_path)
     with torch.no_grad():
         error = (answer - model(rows)).norm(dim=-1) / model(rows).norm(dim=-1)  # [1, 4]
     assert float(error.max()) < 0.03
@@ -131,35 +147,78 @@ class HalfDouble(nn.Module):
 
 def test_a_leftover_is_named_with_its_layer_and_share() -> None:
     artifact = lower(HalfDouble(), torch.zeros(1, 3, 4))
-    (found,) = [leftover for leftover in artifact.leftovers if leftover.mac_share]
+    (found,) = [leftover for leftover in only(artifact).leftovers if leftover.mac_share]
     assert (found.op, found.layer, found.mac_share) == ("aten.linear.default", "b", 0.5)
-
-
-class Stem(nn.Module):
-    """A convolution that is no patch embedding: it needs XNNPACK's passes for channels-last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Linear(8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).relu().flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def test_other_convolutions_still_work(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model, images = Stem().eval(), draw(1, 3, 6, 6)
-    artifact = lower(model, images)
-    assert torch.allclose(run(artifact, images, tmp_path), model(images), atol=1e-6)
-    assert (artifact.delegates, artifact.leftovers) == (1, ())
+    assert found.reason == "XNNPACK: invalid dtype"
+    assert only(artifact).fragments == {"a": 1}
 
 
 def test_same_graph_same_bytes_and_the_graph_stays_as_it_was(model: nn.Module, int8: Artifact) -> None:
     graph = capture(model, IMAGES, linears(model))
     before, weights = str(graph.exported.graph), set(graph.exported.state_dict)
-    assert executorch.lower(graph, TARGET).data == int8.data
+    assert executorch.lower([graph], TARGET, {}).data == int8.data
     assert (str(graph.exported.graph), set(graph.exported.state_dict)) == (before, weights)
+
+
+# ---- several keep ratios ---------------------------------------------------------------------------------------------
+
+KEEPS = (1.0, 0.5, 0.25)
+METADATA = {"model": "tiny", "labels": '["ä", "b"]'}
+
+
+@pytest.fixture(scope="module")
+def graphs() -> list[Graph]:
+    return [capture(build(f"blvit {keep}"), IMAGES, keep=keep) for keep in KEEPS]
+
+
+@pytest.fixture(scope="module")
+def several(graphs: list[Graph]) -> Artifact:
+    return executorch.lower(graphs, TARGET, METADATA)
+
+
+@torch.no_grad()
+def test_each_keep_ratio_is_a_method(several: Artifact, tmp_path: Path) -> None:
+    assert [(m.name, m.keep, m.delegates) for m in several.methods] == [
+        ("keep_1", 1.0, LAYERS + 1),
+        ("keep_0_5", 0.5, LAYERS + 1),
+        ("keep_0_25", 0.25, LAYERS + 1),
+    ]
+    expected = [build(f"blvit {keep}")(IMAGES) for keep in KEEPS]
+    for method, logits in zip(several.methods, expected, strict=True):
+        assert torch.allclose(run(several, IMAGES, tmp_path, method.name), logits, atol=1e-6)
+    assert torch.equal(run(several, IMAGES, tmp_path), run(several, IMAGES, tmp_path, "keep_1"))  # the first given
+    assert not torch.allclose(expected[0], expected[2], atol=1e-6)
+
+
+def test_methods_share_their_weights(several: Artifact, graphs: list[Graph]) -> None:
+    weights = set()  # of all parameters, each once, though folding makes new ones
+    for graph in graphs:
+        weights |= {tensor.detach().numpy().tobytes() for tensor in graph.exported.state_dict.values()}
+    kept = [weight for weight in weights if len(weight) >= 512]
+    assert len(kept) > 20
+    assert {several.data.count(weight) for weight in kept} == {1}
+
+
+def test_what_is_known_of_the_file_is_in_it(several: Artifact, tmp_path: Path) -> None:
+    write_data(several.data, tmp_path / "model.pte")
+    program = executorch.Runtime.get().load_program(tmp_path / "model.pte")
+    for key, value in METADATA.items():
+        assert program.load_method(f"metadata_{key}").execute(()) == [value]
+
+
+def test_an_unknown_method_is_refused(several: Artifact, fp32: Artifact, tmp_path: Path) -> None:
+    write_data(several.data, tmp_path / "model.pte")
+    with pytest.raises(UserError, match=r"no method 'keep_0_3'; expected one of .*keep_0_5") as e:
+        executorch.load(tmp_path / "model.pte", method="keep_0_3")
+    assert "did you mean keep_0_" in e.value.do
+    with pytest.raises(UserError, match="no method 'metadata_model'"):
+        executorch.load(tmp_path / "model.pte", method="metadata_model")
+    write_data(fp32.data, tmp_path / "model.pte")
+    with pytest.raises(UserError, match=r"no method 'keep_1'; expected one of forward$"):
+        executorch.load(tmp_path / "model.pte", method="keep_1")
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +226,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     graph = Graph(torch.export.export(model, (rows,)))
     handlers, level = logging.root.handlers[:], logging.root.manager.disable
     capfd.readouterr()
-    (tmp_path / "model.pte").write_bytes(executorch.lower(graph, TARGET).data)
+    write_data(executorch.lower([graph], TARGET, {}).data, tmp_path / "model.pte")
     executorch.load(tmp_path / "model.pte", threads=2)(rows.numpy())
     assert capfd.readouterr() == ("", "")
     assert (logging.root.handlers, logging.root.manager.disable) == (handlers, level)
@@ -175,7 +234,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("threads", [512, 2, 1])
 def test_threads(threads: int, fp32: Artifact, tmp_path: Path) -> None:
-    (tmp_path / "model.pte").write_bytes(fp32.data)
+    write_data(fp32.data, tmp_path / "model.pte")
     executorch.load(tmp_path / "model.pte", threads)
     assert executorch._portable_lib._threadpool_get_thread_count() == threads
 
@@ -187,6 +246,7 @@ DAMAGES = [lambda data: b"", lambda data: b"x" * 500, lambda data: data[: len(da
 def test_a_damaged_file_is_refused(
     damage: Callable[[bytes], bytes], fp32: Artifact, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert isinstance(fp32.data, bytes)
     (tmp_path / "model.pte").write_bytes(damage(fp32.data))
     words = r"model\.pte: ExecuTorch cannot load it \([^\n]+\); expected a \.pte file"
     with pytest.raises(UserError, match=words) as e:
@@ -201,7 +261,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_takes_any_layout_of_array(fp32: Artifact, model: nn.Module, tmp_path: Path) -> None:
-    (tmp_path / "model.pte").write_bytes(fp32.data)
+    write_data(fp32.data, tmp_path / "model.pte")
     run = executorch.load(tmp_path / "model.pte")
     columns = np.asfortranarray(IMAGES.numpy())
     assert np.array_equal(run(columns), run(IMAGES.numpy()))
@@ -217,4 +277,4 @@ def test_a_group_has_one_depth() -> None:
     out = graph.call_function(torch.sort, (a,))
     b = graph.call_function(torch.add, (out, c))
     d = graph.call_function(torch.neg, (c,))
-    assert executorch.measure_depths(graph, {a: 0, c: 1, b: 1, d: 2}) == {a: 0, c: 1, b: 1, d: 1}
+    assert measure_depths(graph, {a: 0, c: 1, b: 1, d: 2}) == {a: 0, c: 1, b: 1, d: 1}

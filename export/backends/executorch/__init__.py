@@ -1,0 +1,151 @@
+"""ExecuTorch with XNNPACK: .pte files for Android, iOS and ARM Linux.
+
+XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
+graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
+takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside.
+"""
+
+from collections.abc import Mapping, Sequence
+from operator import getitem
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Run, list_versions
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
+from bigvit_edge.export.backends.executorch.simplify import simplify
+from bigvit_edge.export.console import silenced
+from bigvit_edge.export.graph import Graph, count_node_macs, layer_group, layer_of, matrix_products, name_method
+from bigvit_edge.export.half import write_as_half
+from bigvit_edge.export.quantization import insert_quantization
+
+if TYPE_CHECKING:
+    from bigvit_edge.target import Target
+
+with silenced():
+    from executorch.backends.transforms.remove_clone_ops import RemoveCloneOpsTransform
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge
+    from executorch.exir.delegate import executorch_call_delegate
+    from executorch.extension.pybindings import _portable_lib
+    from executorch.runtime import Program, Runtime, Verification
+
+FORMAT = "executorch"
+SUFFIX = ".pte"
+SEVERAL = True
+PACKAGES = ("executorch", "torchao", "torch")
+FORWARD = "forward"
+NO_CONVERSION = "coremltools has no conversion for it"
+METADATA = "metadata_"  # before the name of a method that only says what is known of the file
+ORDER = f"{METADATA}methods"  # such a method: the others in the order given, which the file does not keep
+
+aten = torch.ops.aten
+
+
+def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
+    """The graphs as one .pte for target.backend. Several become methods that share their weights.
+
+    metadata: each word under its key as a method that returns it, 'metadata_labels'. UserError if Core ML cannot have
+    what is asked at target.deployment.
+    """
+    names = [FORWARD] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
+    of = dict(zip(names, graphs, strict=True))
+    words = {ORDER: ",".join(names), **{METADATA + key: value for key, value in metadata.items()}}
+    with silenced():
+        if target.backend == "coreml":
+            from bigvit_edge.export.backends.executorch import coreml
+
+            edge = coreml.lower_programs(of, target, words)
+        else:
+            edge = lower_programs(of, words)
+        methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
+        data = bytes(edge.to_executorch().buffer)
+    packages = (*PACKAGES, "coremltools") if target.backend == "coreml" else PACKAGES
+    return Artifact(FORMAT, graphs[0].precision, data, methods, list_versions(packages))
+
+
+def lower_programs(graphs: Mapping[str, Graph], words: Mapping[str, str]) -> EdgeProgramManager:
+    """The graphs by method name, delegated to XNNPACK, which chooses its kernels on the device. words: methods that
+    return a string."""
+    # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
+    # Here that is Linear alone, and preserve_ops keeps it. Dim-order ops would only be taken out again.
+    config = EdgeCompileConfig(preserve_ops=[aten.linear.default], _check_ir_validity=False, _skip_dim_order=True)
+    programs = {name: write_program(graph) for name, graph in graphs.items()}
+    edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
+    return edge.to_backend(dict.fromkeys(graphs, DepthPartitioner()))
+
+
+def write_program(graph: Graph) -> ExportedProgram:
+    """The graph in ops that XNNPACK takes, in its precision."""
+    exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
+    return insert_quantization(graph, simplify(exported))
+
+
+def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method:
+    """What became of the graph: its delegates, and the ops that stayed outside."""
+    calls = [node for node in lowered.graph.nodes if node.op == "call_function"]
+    delegates = [node.args[0] for node in calls if node.target is executorch_call_delegate]
+    total_macs = sum(macs for _, macs in matrix_products(graph.exported)) or 1
+    leftovers = tuple(
+        Leftover(
+            node.target.__name__,
+            layer_of(node),
+            count_node_macs(node) / total_macs,
+            node.meta.get(REASON, NO_CONVERSION),
+        )
+        for node in calls
+        if node.target not in (executorch_call_delegate, getitem)
+    )
+    fragments: dict[str, int] = {}
+    for delegate in delegates:
+        inside: Any = getattr(lowered.graph_module, delegate.target).original_module
+        layers = {layer_group(layer_of(node)) for node in inside.graph.nodes if node.op == "call_function"}
+        for layer in sorted(layers - {""}):
+            fragments[layer] = fragments.get(layer, 0) + 1
+    return Method(name, graph.keep, len(delegates), leftovers, fragments)
+
+
+def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
+    """The program in ExecuTorch's own runtime, or where its delegate is Core ML, which that lacks here, in export/mil.
+    UserError if it is not one, or has no such method.
+
+    The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
+    """
+    with silenced() as said:
+        try:
+            if _portable_lib._threadpool_get_thread_count() != threads:
+                _portable_lib._unsafe_reset_threadpool(threads)
+            program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+            name = find_method(path, program, method)
+            loaded = program.load_method(name)
+        except (RuntimeError, ValueError) as e:
+            written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
+            if any("Backend CoreMLBackend is not registered" in line for line in written):
+                from bigvit_edge.export.backends.executorch import coreml
+
+                return coreml.load(path, threads, name)
+            reason = written[-1].rpartition("] ")[2] if written else str(e)
+            raise UserError(
+                f"{path}: ExecuTorch cannot load it ({reason})", "a .pte file as exported", "export the model again"
+            ) from e
+
+    def run(images: Array) -> Array:
+        (logits,) = loaded.execute((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+        return np.asarray(logits.numpy(), np.float32)
+
+    return run
+
+
+def find_method(path: Path, program: Program, method: str | None) -> str:
+    """The method asked for, or the first; UserError with those there are."""
+    inner = program._program  # method_names is a set
+    names: list[str] = [inner.get_method_name(i) for i in range(inner.num_methods())]
+    known = [name for name in names if not name.startswith(METADATA)]
+    if method is None and ORDER in names:
+        return str(program.load_method(ORDER).execute(())[0]).split(",")[0]
+    if method is None or method not in known:
+        raise UserError(f"{path} has no method {method!r}", f"one of {', '.join(known)}", suggest(str(method), known))
+    return method
