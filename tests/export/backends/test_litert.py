@@ -1,21 +1,21 @@
-"""The LiteRT backend on tiny models: numbers against PyTorch, what was quantised and delegated, which ops remain."""
+"""The LiteRT backend on tiny models, fp32 and int8: PyTorch's numbers, what was quantised, delegated, left over."""
 
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, list_versions
-from bigvit_edge.errors import UserError
+from bigvit_edge.artifact import Array, Artifact, Method, list_versions
 from bigvit_edge.export.backends import litert
+from bigvit_edge.export.backends.litert import contents, delegation, quantization
 from bigvit_edge.export.graph import Graph, count_node_macs
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
@@ -55,10 +55,32 @@ def linears(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name in linears if "router" not in name and unused not in name)
 
 
-def answers(model: nn.Module, data: bytes, folder: Path, count: int = 8) -> tuple[Array, Array]:
+def lower(graph: Graph) -> Artifact:
+    return litert.lower([graph], TARGET, {})
+
+
+def only_method(file: Artifact) -> Method:
+    (method,) = file.methods
+    return method
+
+
+def bytes_of(file: Artifact) -> bytes:
+    assert isinstance(file.data, bytes)
+    return file.data
+
+
+def list_ops(file: Artifact) -> Sequence[contents.Op]:
+    return contents.list_ops(contents.read_model(bytes_of(file)))
+
+
+def in_int8(graph: Graph, names: frozenset[str]) -> Graph:
+    return Graph(graph.exported, "int8", dict.fromkeys(names, "int8"))
+
+
+def answers(model: nn.Module, file: Artifact, folder: Path, count: int = 8) -> tuple[Array, Array]:
     """What the file and what PyTorch say to the same images [count, classes]."""
     path = folder / "model.tflite"
-    path.write_bytes(data)
+    path.write_bytes(bytes_of(file))
     run = litert.load(path)
     images = torch.randn(count, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -84,28 +106,28 @@ def build(keep: float | None) -> nn.Module:
 def case(request: pytest.FixtureRequest) -> Case:
     model = build(request.param)
     graph = Graph(rewrite_all(capture(model).exported))
-    files = {g.precision: litert.lower(g, TARGET) for g in (graph, Graph(graph.exported, linears(model)))}
+    files = {g.precision: lower(g) for g in (graph, in_int8(graph, linears(model)))}
     return Case(model=model, graph=graph, files=files)
 
 
 def test_fp32_equals_pytorch(case: Case, tmp_path: Path) -> None:
-    got, expected = answers(case.model, case.files["fp32"].data, tmp_path)
+    got, expected = answers(case.model, case.files["fp32"], tmp_path)
     assert np.abs(got - expected).max() < 1e-5
     assert expected.std() > 0.01  # not all the same
 
 
 def test_int8_is_near_pytorch_but_not_equal(case: Case, tmp_path: Path) -> None:
-    got, expected = answers(case.model, case.files["int8"].data, tmp_path)
+    got, expected = answers(case.model, case.files["int8"], tmp_path)
     assert cosine(got, expected) > 0.999
     assert np.abs(got - expected).max() > 1e-5
 
 
-def int8_weights(data: bytes) -> list[tuple[Array, Array]]:
+def int8_weights(file: Artifact) -> list[tuple[Array, Array]]:
     """Every int8 weight of a file, with its scales: ([O, I], [O])."""
-    model = litert.flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    model = contents.read_model(bytes_of(file))
     found = []
     for tensor in model.subgraphs[0].tensors:
-        if tensor.type == litert.schema.TensorType.INT8:
+        if contents.TYPE_NAMES[tensor.type] == "INT8":
             values = np.frombuffer(model.buffers[tensor.buffer].data, np.int8).reshape(tensor.shape)
             found.append((values.astype(np.float32), np.array(tensor.quantization.scale, np.float32)))
     return found
@@ -114,61 +136,81 @@ def int8_weights(data: bytes) -> list[tuple[Array, Array]]:
 def test_exactly_the_named_linears_are_int8(case: Case) -> None:
     modules = dict(case.model.named_modules())
     want = Counter(tuple(modules[name].weight.shape) for name in linears(case.model))
-    assert Counter(w.shape for w, _ in int8_weights(case.files["int8"].data)) == want
-    assert not int8_weights(case.files["fp32"].data)
+    assert Counter(w.shape for w, _ in int8_weights(case.files["int8"])) == want
+    assert not int8_weights(case.files["fp32"])
 
 
 def test_one_linear_among_equal_shapes(case: Case) -> None:
     name = next(n for n in linears(case.model) if n in ("layers.1.attn.v", "layers.1.p.attn.v"))
-    ((values, scales),) = int8_weights(litert.lower(Graph(case.graph.exported, frozenset({name})), TARGET).data)
+    ((values, scales),) = int8_weights(lower(in_int8(case.graph, frozenset({name}))))
     weight = case.model.get_submodule(name).weight.detach().numpy()
     assert np.allclose(scales, np.abs(weight).max(1) / 127, rtol=1e-3)
     assert np.abs(values * scales[:, None] - weight).max() <= scales.max() * 0.51
 
 
 def test_linears_are_told_apart_by_their_weights(case: Case) -> None:
-    names = litert._find_linears(case.files["fp32"].data, case.graph.exported)
-    assert linears(case.model) <= set(names.values())
-    for output, layer in names.items():
+    model = contents.read_model(bytes_of(case.files["fp32"]))
+    found = quantization.find_linears(model, 0, case.graph.exported)
+    assert linears(case.model) <= {linear.layer for linear in found.values()}
+    for output, layer in ((output, linear.layer) for output, linear in found.items()):
         if output.startswith("_"):  # what the converter left of the names agrees
             assert output.split(";")[0] == "_" + layer.replace(".", "/")
 
 
 def test_a_layer_that_is_not_there_is_an_error(case: Case) -> None:
     some = sorted(linears(case.model))[0]
-    with pytest.raises(RuntimeError, match=r"left out \['layers\.9\.nothing'\] .* please report"):
-        litert.lower(Graph(case.graph.exported, frozenset({some, "layers.9.nothing"})), TARGET)
+    with pytest.raises(RuntimeError, match=r"left out \[\('layers\.9\.nothing', 'int8'\)\] .* please report"):
+        lower(in_int8(case.graph, frozenset({some, "layers.9.nothing"})))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_only_top_k_and_gather_are_left_over(case: Case, precision: str) -> None:
-    file = case.files[precision]
+    method = only_method(case.files[precision])
     routed = isinstance(case.model, BLViT)
-    assert file.delegates == (3 if routed else 1)
-    left = Counter((left.op, left.layer) for left in file.leftovers)
+    assert method.delegates == (3 if routed else 1)
+    left = Counter((left.op, left.layer) for left in method.leftovers)
     each = {"TOPK_V2": 1, "RESHAPE": 1, "GATHER": 3}
     assert left == ({(op, f"layers.{i}"): n for op, n in each.items() for i in range(2)} if routed else {})
-    assert all(left.mac_share == 0 for left in file.leftovers)
+    assert all(left.mac_share == 0 for left in method.leftovers)
+    reasons = {left.op: left.reason for left in method.leftovers}
+    if routed:
+        assert "has no TOPK_V2" in reasons["TOPK_V2"]
+        assert "has no GATHER" in reasons["GATHER"]
+        assert reasons["RESHAPE"].endswith("not of int32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_fragments_are_the_pieces_around_each_routing(case: Case, precision: str) -> None:
+    method = only_method(case.files[precision])
+    each = 2 if isinstance(case.model, BLViT) else 1  # before its router and after
+    assert {name: method.fragments[name] for name in ("embedding", "layers.0", "layers.1")} == {
+        "embedding": 1,
+        "layers.0": each,
+        "layers.1": each,
+    }
+    assert max(method.fragments.values()) <= method.delegates
 
 
 def test_without_a_delegate_everything_is_left_over(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = litert.Interpreter
+    plain = delegation.Interpreter
     resolver = "experimental_op_resolver_type"
     none = sys.modules[plain.__module__].OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    monkeypatch.setattr(litert, "Interpreter", lambda **options: plain(**options, **{resolver: none}))
-    left, delegates = litert._find_leftovers(case.files["fp32"].data)
-    assert delegates == 0
-    assert sum(one.mac_share for one in left) == pytest.approx(1)
-    assert ("FULLY_CONNECTED", "embedding.patches") in {(one.op, one.layer) for one in left}
+    monkeypatch.setattr(delegation, "Interpreter", lambda **options: plain(**options, **{resolver: none}))
+    method = delegation.describe_method(bytes_of(case.files["fp32"]), "serving_default", None)
+    assert (method.delegates, method.fragments) == (0, {})
+    assert sum(one.mac_share for one in method.leftovers) == pytest.approx(1)
+    first = next(one for one in method.leftovers if one.op == "FULLY_CONNECTED")
+    assert first.layer == "embedding.patches"
+    assert "takes FULLY_CONNECTED, not with these options" in first.reason
 
 
 def test_macs_are_those_of_the_model(case: Case) -> None:
     expected = sum(count_node_macs(node) for node in case.graph.exported.graph.nodes)
-    assert sum(op.macs for op in litert._list_ops(case.files["fp32"].data)) == expected
+    assert sum(op.macs for op in list_ops(case.files["fp32"])) == expected
 
 
 def test_op_list_is_short(case: Case) -> None:
-    ops = Counter(op.name for op in litert._list_ops(case.files["fp32"].data))
+    ops = Counter(op.name for op in list_ops(case.files["fp32"]))
     routers = 2 if isinstance(case.model, BLViT) else 0
     norms, mlps, attentions = (11, 4, 4) if routers else (5, 2, 2)
     assert set(ops) <= KNOWN
@@ -183,21 +225,20 @@ def test_op_list_is_short(case: Case) -> None:
     )  # the same; scores, order, gate; two for patches, one for CLS
 
 
-def versions(data: bytes) -> dict[str, int]:
-    model = litert.flatbuffer_utils.read_model_from_bytearray(bytearray(data))
-    return {litert._name_op(code): code.version for code in model.operatorCodes}
+def versions(file: Artifact) -> dict[str, int]:
+    return {contents.name_op(code): code.version for code in contents.read_model(bytes_of(file)).operatorCodes}
 
 
 def test_old_runtimes_may_take_fp32_but_not_int8(case: Case) -> None:
-    assert versions(case.files["fp32"].data)["FULLY_CONNECTED"] <= 10
-    assert versions(case.files["int8"].data)["FULLY_CONNECTED"] == 12
+    assert versions(case.files["fp32"])["FULLY_CONNECTED"] <= 10
+    assert versions(case.files["int8"])["FULLY_CONNECTED"] == 12
 
 
 def test_same_graph_same_bytes_and_untouched(case: Case) -> None:
     before = str(case.graph.exported.graph), str(case.graph.exported.call_spec)
     litert._float_files.clear()
-    for precision, names in (("fp32", frozenset[str]()), ("int8", linears(case.model))):
-        assert litert.lower(Graph(case.graph.exported, names), TARGET).data == case.files[precision].data
+    for precision, graph in (("fp32", case.graph), ("int8", in_int8(case.graph, linears(case.model)))):
+        assert lower(graph).data == case.files[precision].data
     assert (str(case.graph.exported.graph), str(case.graph.exported.call_spec)) == before
 
 
@@ -206,20 +247,20 @@ def test_artifact_says_what_made_it(case: Case) -> None:
         assert (file.format, file.precision) == ("litert", precision)
         assert file.tools == list_versions(litert.PACKAGES)
         assert next(iter(file.tools)) == "bigvit-edge"
-    assert len(case.files["int8"].data) < 0.7 * len(case.files["fp32"].data)
+    assert len(bytes_of(case.files["int8"])) < 0.7 * len(bytes_of(case.files["fp32"]))
 
 
 def test_the_terminal_stays_clean(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     litert._float_files.clear()
-    file = litert.lower(Graph(case.graph.exported, linears(case.model)), TARGET)
-    (tmp_path / "m.tflite").write_bytes(file.data)
+    file = lower(in_int8(case.graph, linears(case.model)))
+    (tmp_path / "m.tflite").write_bytes(bytes_of(file))
     litert.load(tmp_path / "m.tflite", threads=2)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_input_and_output_have_the_manifest_s_names(case: Case, precision: str, tmp_path: Path) -> None:
-    (tmp_path / "m.tflite").write_bytes(case.files[precision].data)
+    (tmp_path / "m.tflite").write_bytes(bytes_of(case.files[precision]))
     interpreter = litert.Interpreter(model_path=str(tmp_path / "m.tflite"))
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).numpy()
@@ -231,92 +272,8 @@ def test_the_float_file_goes_with_its_graph() -> None:
     litert._float_files.clear()
     gc.collect()
     graph = capture(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval(), 8)
-    litert.lower(graph, TARGET)
+    lower(graph)
     assert len(litert._float_files) == 1
     del graph
     gc.collect()
     assert len(litert._float_files) == 0
-
-
-class Mixed(nn.Module):
-    """What the shortcuts must leave alone: overlapping and padded convolutions, a norm over two axes, a bmm that
-    stays in three dimensions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wide, self.padded = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 2, stride=2, padding=1)
-        self.norm, self.head = nn.LayerNorm((8, 81)), nn.Linear(81, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.norm(self.padded(self.wide(images)).flatten(2))  # [1, 8, 81]
-        heads = x.view(1, 4, 2, 81).view(4, 2, 81)  # three dimensions that come from four
-        score = torch.bmm(heads, heads.transpose(1, 2)) * 0.1  # [4, 2, 2]
-        mixed = torch.bmm(score.softmax(1), heads)  # [4, 2, 81]
-        both = (mixed + heads.mean(0)).sum(1) + mixed.view(1, 4, 2, 81).sum(2)[
-            0
-        ]  # [4, 81], of three and four dimensions
-        return cast(Tensor, self.head(both).mean(0, keepdim=True))
-
-
-class Rows(nn.Module):
-    """Two Linears of one shape, each followed by a constant that the converter multiplies into the weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(96, 10), nn.Linear(96, 10)
-        self.scale = nn.Parameter(torch.ones(10))
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = images[:, :, 0]  # [1, 3, 32]
-        return cast(Tensor, self.scale * self.first(x.flatten(1)) - 3 * self.second(x.flatten(1)))
-
-
-@pytest.mark.parametrize("build", [Mixed, Rows])
-def test_other_models_come_through(build: Callable[[], nn.Module], tmp_path: Path) -> None:
-    model = randomize(build())
-    got, expected = answers(model, litert.lower(capture(model), TARGET).data, tmp_path)
-    assert np.abs(got - expected).max() < 1e-5 * max(1, np.abs(expected).max())
-
-
-def test_nothing_is_computed_twice() -> None:
-    ops = Counter(op.name for op in litert._list_ops(litert.lower(capture(randomize(Mixed())), TARGET).data))
-    assert (ops["BATCH_MATMUL"], ops["CONV_2D"]) == (2, 2)
-
-
-def test_linears_are_found_under_folded_constants() -> None:
-    model: Any = randomize(Rows())
-    ((values, scales),) = int8_weights(litert.lower(Graph(capture(model).exported, frozenset({"second"})), TARGET).data)
-    weight = -3 * model.second.weight.detach().numpy()
-    assert min(np.abs(s * values * scales[:, None] - weight).max() for s in (1, -1, 3, -3)) <= 3 * scales.max()
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda data: b"",
-    "junk": lambda data: b"no model" * 100,
-    "half": lambda data: data[: len(data) // 2],
-    "cut short": lambda data: data[:-8],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_refused(
-    damage: Callable[[bytes], bytes], case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "m.tflite").write_bytes(damage(case.files["fp32"].data))
-    words = r"m\.tflite: LiteRT cannot load it \([^\n]+\); expected a \.tflite file"
-    with pytest.raises(UserError, match=words) as e:
-        litert.load(tmp_path / "m.tflite")
-    assert e.value.do == "export the model again"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"m\.tflite: LiteRT cannot load it"):
-        litert.load(tmp_path / "m.tflite")
-
-
-def test_many_threads(case: Case, tmp_path: Path) -> None:
-    (tmp_path / "m.tflite").write_bytes(case.files["fp32"].data)
-    image = np.ones((1, 3, 32, 32), np.float32)
-    answers = [litert.load(tmp_path / "m.tflite", threads)(image) for threads in (1, 512)]
-    assert np.allclose(*answers, atol=1e-6)

@@ -1,0 +1,237 @@
+"""What a .tflite holds: its ops, its signatures, its strings; and how to change them."""
+
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.export.console import silenced
+
+with silenced():
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+    from flatbuffers import Builder  # type: ignore[import-untyped]
+
+Model = Any  # schema.ModelT: the file as objects, which the generated code leaves untyped
+IDENTIFIER = b"TFL3"
+KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
+
+
+def _name_values(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
+
+
+OP_NAMES = _name_values(schema.BuiltinOperator)
+TYPE_NAMES = _name_values(schema.TensorType)
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op of a signature. inputs, outputs: tensor numbers, -1 for an input left out; output: name of the first
+    output; types: of inputs and outputs, 'FLOAT32' and so on; weight: second input, if constant and float32."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    output: str
+    types: frozenset[str]
+    macs: int
+    weight: Array | None
+
+    @property
+    def layer(self) -> str:
+        """The module it came from, as simplify wrote it: '_layers/3/p/mlp;2' -> 'layers.3.p.mlp'; '' for the model."""
+        first = self.output.split(";")[0]
+        return first[1:].replace("/", ".") if first.startswith("_") else ""
+
+
+def read_model(data: bytes) -> Model:
+    """The file as objects; its buffers stay views of the bytes."""
+    return flatbuffer_utils.read_model_from_bytearray(data)
+
+
+class _Builder(Builder):  # type: ignore[misc]
+    """Writes equal vectors once; sets them on multiples of 16 bytes, as the schema demands of buffers and the generated
+    code forgets."""
+
+    def __init__(self) -> None:
+        super().__init__(1024)
+        self.written: dict[Any, int] = {}
+
+    def CreateNumpyVector(self, x: Any) -> int:
+        key = x.dtype.str, sha256(x.data).digest()
+        if key not in self.written:
+            if x.nbytes >= 16:
+                self.Prep(16, x.nbytes)
+            self.written[key] = super().CreateNumpyVector(x)
+        return self.written[key]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """An object of the generated code that is written once, however many equal ones there are. Signatures of one model
+    have most of their ops and constants in common, scales included."""
+
+    item: Any
+
+    def Pack(self, builder: Any) -> int:
+        key = _freeze(self.item)
+        if key not in builder.written:
+            builder.written[key] = self.item.Pack(builder)
+        return int(builder.written[key])
+
+
+def _freeze(item: Any) -> Any:
+    """What an object of the generated code says, as a key."""
+    if isinstance(item, np.ndarray):
+        return item.dtype.str, item.tobytes()
+    if isinstance(item, list):
+        return tuple(_freeze(part) for part in item)
+    if isinstance(item, _Shared):
+        return _freeze(item.item)
+    return (type(item), *map(_freeze, vars(item).values())) if hasattr(item, "__dict__") else item
+
+
+def write_model(model: Model) -> bytes:
+    """The file's bytes: what is equal is there once, buffers that nothing refers to are not. The model is spent."""
+    kept, places = [schema.BufferT()], {0: 0, b"": 0}  # number 0 is the empty one; old number, or content -> new number
+    for holder in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or [])]:
+        if holder.buffer not in places:
+            # anything but an array of bytes is packed byte by byte, in Python
+            content = np.frombuffer(model.buffers[holder.buffer].data, np.uint8)
+            place = places.setdefault(sha256(content.data).digest(), len(kept))
+            if place == len(kept):
+                kept.append(schema.BufferT(content))
+            places[holder.buffer] = place
+        holder.buffer = places[holder.buffer]
+    model.buffers = kept
+    names: dict[tuple[int, int], bytes] = {}  # of constants, so that signatures can share them
+    for graph in model.subgraphs:
+        seen: Counter[int] = Counter()
+        for tensor in graph.tensors:
+            tensor.shape = np.array(find_shape(tensor), np.int32)
+            if tensor.buffer:
+                tensor.name = names.setdefault((tensor.buffer, seen[tensor.buffer]), tensor.name)
+                seen[tensor.buffer] += 1
+            tensor.quantization = _Shared(tensor.quantization) if _is_quantized(tensor) else None
+        for op in graph.operators:
+            op.builtinOptions = None if op.builtinOptions is None else _Shared(op.builtinOptions)
+        graph.tensors = [_Shared(tensor) for tensor in graph.tensors]
+        graph.operators = [_Shared(op) for op in graph.operators]
+    builder = _Builder()
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _is_quantized(tensor: Any) -> bool:
+    scheme = tensor.quantization
+    return scheme is not None and (scheme.scale is not None or scheme.details is not None)
+
+
+def add_buffer(model: Model, content: bytes) -> int:
+    """The number of a new buffer with that content."""
+    model.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
+    return len(model.buffers) - 1
+
+
+def store_strings(model: Model, strings: Mapping[str, str]) -> None:
+    """Keep strings in Model.metadata, in UTF-8, under KEY + their names. Runtimes pass over names they do not know."""
+    entries = list(model.metadata or [])
+    for name, text in strings.items():
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = (KEY + name).encode(), add_buffer(model, text.encode())
+        entries.append(entry)
+    model.metadata = entries
+
+
+def find_tensor_data(model: Model, tensor: Any) -> Any:
+    """The bytes of a constant tensor, None of one that is computed."""
+    return model.buffers[tensor.buffer].data
+
+
+def read_floats(model: Model, tensor: Any) -> Array | None:
+    """A constant float32 tensor in its shape; None if it is computed or of another type."""
+    content = find_tensor_data(model, tensor)
+    if content is None or tensor.type != schema.TensorType.FLOAT32:
+        return None
+    return np.frombuffer(content, np.float32).reshape(find_shape(tensor))
+
+
+def find_shape(tensor: Any) -> tuple[int, ...]:
+    """A tensor's shape in elements; () of a scalar."""
+    return () if tensor.shape is None else tuple(map(int, tensor.shape))
+
+
+def name_op(code: Any) -> str:
+    """'FULLY_CONNECTED' and so on, of an operator code."""
+    return OP_NAMES[int(flatbuffer_utils.get_builtin_code_from_operator_code(code))]
+
+
+def list_ops(model: Model, number: int = 0) -> list[Op]:
+    """The ops of a subgraph, in the order in which they run."""
+    tensors, ops = model.subgraphs[number].tensors, []
+    for op in model.subgraphs[number].operators:
+        name = name_op(model.operatorCodes[op.opcodeIndex])
+        inputs, outputs = tuple(map(int, op.inputs)), tuple(map(int, op.outputs))
+        given = [tensors[i] for i in inputs if i >= 0]
+        weight = read_floats(model, given[1]) if len(given) > 1 else None
+        types = frozenset(TYPE_NAMES[t.type] for t in [*given, *(tensors[o] for o in outputs)])
+        first = tensors[outputs[0]]
+        macs = _count_macs(name, [find_shape(t) for t in given], find_shape(first))
+        ops.append(Op(name, inputs, outputs, first.name.decode(), types, macs, weight))
+    return ops
+
+
+def _count_macs(name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
+    """Multiply-accumulates of one op. Weights are [O, I] in FULLY_CONNECTED, [O, h, w, I] in CONV_2D, [1, h, w, O] in
+    DEPTHWISE_CONV_2D."""
+    if name == "BATCH_MATMUL":
+        return prod(inputs[0]) * output[-1]
+    if name == "DEPTHWISE_CONV_2D":
+        return prod(output) * prod(inputs[1][1:3])
+    return prod(output) * prod(inputs[1][1:]) if name in ("FULLY_CONNECTED", "CONV_2D") else 0
+
+
+# ---- signatures ------------------------------------------------------------------------------------------------------
+
+# Where fields stand in their tables' vtables: 4 + 2 * number. A number never changes, or old files could not be read.
+SUBGRAPHS, SIGNATURES, SUBGRAPH_INDEX = 8, 18, 12  # of Model, Model, SignatureDef
+
+
+def list_methods(data: bytes) -> dict[str, int]:
+    """Name of each signature, in the file's order -> its subgraph's number. The bytes must be a .tflite."""
+    model = schema.Model.GetRootAs(data, 0)
+    signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
+    return {s.SignatureKey().decode(): s.SubgraphIndex() for s in signatures}
+
+
+def select_method(data: bytes, method: str) -> bytes:
+    """The file as if it had that signature alone; the others' bytes stay, unreached.
+
+    XNNPACK packs a copy of the weights of every subgraph when the first tensor is allocated, whichever signature is
+    run: 275 MB for four of 68 MB together, 79 MB for one. Edited in place, because reading and writing it as objects
+    takes seconds.
+    """
+    methods, copy = list_methods(data), bytearray(data)
+    model = schema.Model.GetRootAs(copy, 0)
+    number = list(methods).index(method)
+    signature = model.SignatureDefs(number)
+    if place := signature._tab.Offset(SUBGRAPH_INDEX):  # left out of the file where it is 0
+        struct.pack_into("<I", copy, signature._tab.Pos + place, 0)
+    _keep_one(model, copy, SUBGRAPHS, methods[method])
+    _keep_one(model, copy, SIGNATURES, number)
+    return bytes(copy)
+
+
+def _keep_one(model: Any, data: bytearray, slot: int, number: int) -> None:
+    """Make a vector of tables hold one of its elements only. An element is an offset from where it stands itself."""
+    start = model._tab.Vector(model._tab.Offset(slot))
+    (offset,) = struct.unpack_from("<I", data, start + 4 * number)
+    struct.pack_into("<I", data, start, offset + 4 * number)
+    struct.pack_into("<I", data, start - 4, 1)
