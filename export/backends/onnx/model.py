@@ -1,0 +1,151 @@
+"""The float ONNX model of an ATen graph: constants computed, nodes named after their layers, nothing unused."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from bigvit_edge.export.console import silenced
+from bigvit_edge.export.graph import copy_program, insert
+
+with silenced():
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto, NodeProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+OPSET, IR = 20, 9
+SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
+LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
+
+
+def parse(data: bytes) -> ModelProto:
+    """A model from a file's bytes. ValueError if they are none."""
+    try:
+        model = onnx.load_from_string(data)
+    except DecodeError as e:
+        raise ValueError(f"no ONNX model: {e}") from e
+    if not model.graph.node:
+        raise ValueError("no ONNX model: it has no nodes")
+    return model
+
+
+def layer_of(node: NodeProto) -> str:
+    """The module that a node of a finished model came from: 'layers.3.p.mlp/Gelu' -> 'layers.3.p.mlp'; '' for the
+    model itself."""
+    return node.name.rpartition("/")[0]
+
+
+# Kept as long as their graph, because every precision but fp16 starts from the same one.
+_models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
+
+
+def export(exported: ExportedProgram) -> ModelProto:
+    """The model as the exporter and its optimiser write it, from 'image' to 'logits', with every constant computed.
+    Nodes of Linears carry the note LINEAR; all values have their shapes."""
+    if exported not in _models:
+        _models[exported] = _export(exported)
+    model = ModelProto()
+    model.CopyFrom(_models[exported])
+    return model
+
+
+def _export(exported: ExportedProgram) -> ModelProto:
+    program = torch.onnx.export(
+        _allow_copies(exported), dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+        optimize=False, verbose=False,
+    )  # fmt: skip
+    assert program is not None
+    _note_linears(program.model.graph)
+    program.optimize()
+    model = program.model_proto
+    _fold(model)
+    return model
+
+
+def _allow_copies(exported: ExportedProgram) -> ExportedProgram:
+    """Each view of a copy: the exporter writes attention anew, in steps whose result has other strides than the
+    captured op's had, and a view of it would be refused. The optimiser drops the copies."""
+    program = copy_program(exported)
+    for view in (torch.ops.aten.view.default, torch.ops.aten.reshape.default):
+        for node in program.graph.find_nodes(op="call_function", target=view):
+            copy = insert(node, torch.ops.aten.clone.default, node.args[0], memory_format=torch.contiguous_format)
+            node.args = (copy, *node.args[1:])
+    program.graph_module.recompile()
+    return program
+
+
+def _note_linears(graph: Any) -> None:
+    """While a weight still has the name of its parameter."""
+    for node in graph:
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        weight = node.inputs[1]
+        maker = weight.producer()
+        if maker is not None and maker.op_type == "Transpose":
+            weight = maker.inputs[0]
+        if weight.name in graph.initializers:
+            bias = [user for user, _ in node.outputs[0].uses() if user.op_type == "Add"]
+            for part in (node, *bias):
+                if part.metadata_props[SCOPES] == node.metadata_props[SCOPES]:
+                    part.metadata_props[LINEAR] = weight.name.removesuffix(".weight")
+
+
+def _fold(model: ModelProto) -> None:
+    """What depends on constants alone; the exporter's optimiser stops at large ones."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if all(name in constants for name in node.input):
+            values = {name: numpy_helper.to_array(constants[name]) for name in node.input}
+            for name, result in zip(node.output, ReferenceEvaluator(node).run(None, values), strict=True):
+                constants[name] = numpy_helper.from_array(np.ascontiguousarray(result), name)
+                model.graph.initializer.append(constants[name])
+            model.graph.node.remove(node)
+
+
+def read_notes(node: NodeProto) -> dict[str, str]:
+    """What the exporter and we noted on a node."""
+    return {note.key: note.value for note in node.metadata_props}
+
+
+def finish(model: ModelProto, metadata: Mapping[str, str]) -> None:
+    """Names for the nodes, nothing unused, no notes of the exporter's, and the metadata."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:], model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    model.graph.initializer.extend(kept)
+    _name_nodes(model)
+    for part in (*kept, *model.graph.input, *model.graph.output, *model.graph.node):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    domains = {"": OPSET, **{node.domain: 1 for node in model.graph.node if node.domain}}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*domain) for domain in sorted(domains.items()))
+    model.ir_version, model.producer_name, model.producer_version = IR, "bigvit-edge", ""
+    model.graph.name = metadata.get("model", "model")
+    helper.set_model_props(model, dict(metadata))
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """'layer/Op', and with a number where a layer has several; a Linear's weight after its layer."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken: dict[str, int] = {}
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        notes = read_notes(node)
+        if SCOPES in notes:
+            module = "".join(ast.literal_eval(notes[SCOPES])[:-1][-1:])
+            node.name = f"{module}/{node.op_type}".removeprefix("/")
+        count = taken[node.name] = taken.get(node.name, 0) + 1
+        node.name += f"_{count}" if count > 1 else ""
+        weight = f"{layer_of(node)}.weight"
+        if node.op_type == "MatMul" and node.input[1] in tensors and weight not in {*tensors, *renamed.values()}:
+            renamed.setdefault(node.input[1], weight)
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for old, new in renamed.items():
+        tensors[old].name = new
