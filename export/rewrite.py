@@ -6,7 +6,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import copy_program, insert
+from bigvit_edge.export.graph import copy_program, insert, read_constants
 
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
@@ -25,7 +25,7 @@ CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     """Every rewrite, on a copy; weights stay shared with the original except those that change."""
     program = copy_program(exported)
-    for rewrite in (drop_copies, write_patches_as_linear, fold_factors):
+    for rewrite in (drop_copies, fold_batch_norms, write_patches_as_linear, fold_factors):
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -38,6 +38,29 @@ def drop_copies(program: ExportedProgram) -> None:
         whole = node.target is aten.slice.Tensor and _shape(node) == _shape(node.args[0])
         if whole or node.target is aten.alias.default:
             _replace(program, node, node.args[0])
+
+
+def fold_batch_norms(program: ExportedProgram) -> None:
+    """Batch norm at inference is a factor and an offset for each channel, which the convolution before it can have in
+    its weight and bias. Of a convolution that has no bias, the norm's own becomes the bias."""
+    data = read_constants(program)
+    keys = program.graph_signature.inputs_to_parameters
+    for norm in program.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        arguments: tuple[Any, ...] = norm.args
+        conv, gain, offset, mean, variance, training, _, eps, *_ = arguments
+        if conv.target is not aten.conv2d.default or len(conv.users) > 1 or training or None in (gain, offset, mean):
+            continue
+        x, weight, bias, *options = [*conv.args, *CONVOLUTION[len(conv.args) - 2 :]]
+        own = [weight, offset if bias is None else bias]
+        if any(node.name not in keys or len(node.users) > 1 for node in own):
+            continue
+        scale = data[gain] * (data[variance] + eps).rsqrt()  # [out]
+        before = 0 if bias is None else data[bias]
+        folded = (data[weight] * scale.view(-1, 1, 1, 1), (before - data[mean]) * scale + data[offset])
+        for node, value in zip(own, folded, strict=True):
+            program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
+        conv.args = (x, *own, *options)
+        _replace(program, norm, conv)
 
 
 def write_patches_as_linear(program: ExportedProgram) -> None:

@@ -187,3 +187,50 @@ def test_outputs_may_be_rewritten() -> None:
     graph = rewrite(capture(model, 2))
     assert count(graph, aten.mul.Tensor) + count(graph, aten.alias.default) == 0
     torch.testing.assert_close(graph.exported.run_decompositions().module()(x), model(x))
+
+
+class Blocks(nn.Module):
+    """A convolution with a bias, a depthwise one without, and a norm that no convolution precedes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8)
+        self.second, self.norm2 = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8)
+        self.norm3 = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm2(self.second(self.norm1(self.first(x)).relu()))
+        return self.norm3(x.relu()).mean((2, 3))
+
+
+class Reused(Blocks):
+    """One convolution under two norms, and one whose output is also used as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return (self.norm1(self.second(x)) + self.norm2(self.second(x)) + self.norm3(x) + x).mean((2, 3))
+
+
+def spread(model: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for vector in (module.running_mean, module.bias.data):
+                vector.normal_(0, 0.5, generator=generator)
+            for vector in (module.running_var, module.weight.data):
+                vector.uniform_(0.3, 2, generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("kind", "left"), [(Blocks, 1), (Reused, 3)])
+def test_norms_are_folded_where_the_convolution_is_theirs_alone(kind: type[nn.Module], left: int) -> None:
+    model = spread(kind())
+    before = capture(model, 8)
+    after = rewrite(before)
+    norms = [
+        len(g.exported.graph.find_nodes(op="call_function", target=aten.batch_norm.default)) for g in (before, after)
+    ]
+    assert norms == [3, left]
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(after.exported.module()(image), model(image), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(before.exported.module()(image), model(image))

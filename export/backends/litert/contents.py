@@ -16,7 +16,7 @@ from bigvit_edge.export.console import silenced
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
-    from flatbuffers import Builder  # type: ignore[import-untyped]
+    from flatbuffers import Builder
 
 Model = Any  # schema.ModelT: the file as objects, which the generated code leaves untyped
 IDENTIFIER = b"TFL3"
