@@ -50,7 +50,7 @@ def fold_batch_norms(program: ExportedProgram) -> None:
         conv, gain, offset, mean, variance, training, _, eps, *_ = arguments
         if conv.target is not aten.conv2d.default or len(conv.users) > 1 or training or None in (gain, offset, mean):
             continue
-        x, weight, bias, *options = [*conv.args, *CONVOLUTION[len(conv.args) - 2 :]]
+        x, weight, bias, *options = conv.args + CONVOLUTION[len(conv.args) - 2 :]
         own = [weight, offset if bias is None else bias]
         if any(node.name not in keys or len(node.users) > 1 for node in own):
             continue
