@@ -1,0 +1,158 @@
+"""Core ML (.mlpackage) for Apple's systems. Core ML runs only there, so the check evaluates the saved package itself.
+
+fp32 and fp16 are what the program computes in. int8: weights per output channel, unpacked to fp16; Core ML quantises no
+activations at run time, so they stay fp16. int8-static: activations too, as quantize and dequantize ops around the
+Linears (from iOS17). int4: 16 values a palette, found by k-means, and an index for each weight: one palette for every
+`group` output channels from iOS18 on where they divide into groups, else one a tensor. mixed: each Linear its own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from bigvit_edge.artifact import Artifact, Run, list_versions
+from bigvit_edge.errors import UserError
+from bigvit_edge.export import mil
+from bigvit_edge.export.backends.coreml.neural_engine import describe_method
+from bigvit_edge.export.backends.coreml.package import (
+    ENTRY,
+    compact_functions,
+    finish_package,
+    join_packages,
+    save_model,
+)
+from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
+from bigvit_edge.export.console import silenced
+from bigvit_edge.export.graph import Graph, layer_of, name_method, weight_name
+from bigvit_edge.export.quantization import insert_quantization
+
+if TYPE_CHECKING:
+    from bigvit_edge.target import Target
+
+with silenced():
+    import coremltools as ct
+    from coremltools.converters.mil.mil.scope import ScopeSource
+
+FORMAT = "coreml"
+SUFFIX = ".mlpackage"
+SEVERAL = True
+PACKAGES = ("coremltools", "torch")
+
+Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is
+
+
+def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
+    """The .mlpackage of the graphs. UserError if target.deployment is too old for what is asked; RuntimeError if other
+    Linears were quantised than Graph.layers names."""
+    _check_deployment(graphs, target)
+    palettes: Palettes = {}
+    with silenced():
+        packages, layers = zip(*(_lower_one(graph, target, palettes) for graph in graphs), strict=True)
+        names, files = [ENTRY], packages[0]
+        if len(graphs) > 1:
+            names = [name_method(graph.keep) for graph in graphs if graph.keep]
+            files, short = compact_functions(join_packages(names, packages))
+            layers = tuple(
+                {short[name].get(value, value): layer for value, layer in of.items()}
+                for name, of in zip(names, layers, strict=True)
+            )
+        files = finish_package(files, metadata)
+    methods = tuple(
+        describe_method(files, name, graph, of) for name, graph, of in zip(names, graphs, layers, strict=True)
+    )
+    return Artifact(FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True)
+
+
+def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
+    """The package in bigvit_edge.export.mil, which rounds to fp16 wherever the package says fp16: the answers show what
+    a Neural Engine or GPU would lose. UserError if it is no package, or has no such method."""
+    return mil.load_package(path, method, half=None, threads=threads)
+
+
+def _check_deployment(graphs: Sequence[Graph], target: "Target") -> None:
+    for needs, asked, what in (
+        ("iOS18", len(graphs) > 1, "several keep ratios in one .mlpackage"),
+        ("iOS17", "int8-static" in graphs[0].layers.values(), "int8-static"),
+    ):
+        if asked and target.deployment < needs:
+            raise UserError(f"{what} with deployment={target.deployment}", f"{needs}", f"--set deployment={needs}")
+
+
+# ---- conversion ------------------------------------------------------------------------------------------------------
+
+
+def _lower_one(graph: Graph, target: "Target", palettes: Palettes) -> tuple[dict[str, bytes], Layers]:
+    """The files of a package with one function, and the layer of each op in it."""
+    program = _quantize_activations(graph)
+    precision = ct.precision.FLOAT32 if graph.precision == "fp32" else ct.precision.FLOAT16
+    made = _models.setdefault(program, {})
+    key = (target.deployment, precision.value)
+    if key not in made:
+        made[key] = _convert(program, target, precision)
+    model = made[key]
+    layers = {
+        op.outputs[0].name: op.scopes[ScopeSource.EXIR_STACK_TRACE][0]
+        for op in model._mil_program.functions[ENTRY].operations
+        if op.scopes.get(ScopeSource.EXIR_STACK_TRACE)
+    }
+    return save_model(compress_weights(model, graph, layers, target, palettes)), layers
+
+
+# Converted models, kept as long as their graphs: most precisions start from the same, and this is where the time goes.
+_models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str], Any]] = WeakKeyDictionary()
+
+
+def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any:
+    program = exported.run_decompositions({torch.ops.aten.gelu.default: _write_gelu})
+    for node in program.graph.nodes:
+        # the one thing that coremltools hands on from a node to all the ops it becomes
+        node.meta["stack_trace"] = _layer(program, node)
+    (image,) = program.example_inputs[0]
+    try:
+        return ct.convert(
+            program,
+            inputs=[ct.TensorType(name="image", shape=tuple(image.shape), dtype=np.float32)],
+            outputs=[ct.TensorType(name="logits", dtype=np.float32)],
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target[target.deployment],
+            compute_precision=precision,
+            pass_pipeline=_choose_passes(program),
+            skip_model_load=True,
+        )
+    except NotImplementedError as e:
+        raise UserError(f"coremltools cannot convert the model ({e})", "PyTorch ops that it knows") from e
+
+
+def _write_gelu(x: torch.Tensor, approximate: str = "none") -> Any:
+    """The tanh form in ops that coremltools knows again and fuses: its converter does not look at the keyword and would
+    write the exact form (coremltools 9.0)."""
+    if approximate == "none":
+        return NotImplemented
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
+def _quantize_activations(graph: Graph) -> ExportedProgram:
+    """The program with quantize and dequantize ops around the int8-static Linears."""
+    static = {layer: how for layer, how in graph.layers.items() if how == "int8-static"}
+    return insert_quantization(replace(graph, layers=static)) if static else graph.exported
+
+
+def _layer(program: ExportedProgram, node: Node) -> str:
+    weight = weight_name(program, node) if node.target is torch.ops.aten.linear.default else None
+    return weight.removesuffix(".weight") if weight else layer_of(node)
+
+
+def _choose_passes(program: ExportedProgram) -> Any:
+    pipeline = ct.PassPipeline.DEFAULT
+    if not program.graph.find_nodes(op="call_function", target=torch.ops.aten.index.Tensor):
+        # three ops a gather, against negative indices, which no other PyTorch op takes
+        pipeline.remove_passes({"common::guard_negative_gather_indices"})
+    return pipeline

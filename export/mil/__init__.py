@@ -1,0 +1,167 @@
+"""Core ML programs evaluated here: what a saved .mlpackage answers, where Core ML itself runs on Apple's systems alone.
+
+It reads the package as saved (manifest, program, weights), decompresses its weights and computes each op with PyTorch.
+What Core ML's own kernels round inside an op does not show; with `half` what overflows or is lost between ops does.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigvit_edge.artifact import Array, Run
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.mil.ops import OPS
+from bigvit_edge.export.mil.package import Function, Op, read_folder, read_function
+
+Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Run:
+    """Open an .mlpackage. Run takes [1, 3, S, S] and gives [1, num_classes], float32.
+
+    function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
+    after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
+    function, or has an op that is not known here.
+    """
+    return load_files(read_folder(path), path, function, half, threads)
+
+
+def load_files(
+    files: Mapping[str, bytes], where: object, function: str | None = None, half: bool | None = None, threads: int = 1
+) -> Run:
+    """load_package for a package in memory: relative path -> content. where: what to call it in messages."""
+    chosen = read_function(files, where, function)
+    evaluate = open_function(chosen, where, half)
+    if len(chosen.inputs) != 1 or len(chosen.outputs) != 1:
+        met = f"{where}: {len(chosen.inputs)} inputs and {len(chosen.outputs)} outputs"
+        raise UserError(met, "one image in, logits out")
+    ((image, type_),), (logits,) = chosen.inputs.items(), chosen.outputs
+
+    def run(images: Array) -> Array:
+        given = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+        if tuple(given.shape) != type_.shape:
+            raise UserError(f"{where}: an image of shape {tuple(given.shape)}", f"one of shape {type_.shape}")
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return evaluate({image: given})[logits].float().numpy()
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+def list_ops(files: Mapping[str, bytes], where: object, function: str | None = None) -> list[Op]:
+    """The ops of a function in order, constants among them. UserError as in load_package."""
+    return list(read_function(files, where, function).ops)
+
+
+def unpack_blob(blob: bytes, where: object = "the delegate's blob") -> dict[str, bytes]:
+    """The .mlpackage in the blob of an ExecuTorch Core ML delegate, for load_files. UserError if there is none.
+
+    Source: executorch's inmemoryfs: the files' contents one after another, then their index as JSON written backwards.
+    """
+    try:
+        index, _ = json.JSONDecoder().raw_decode(blob[::-1].decode("latin-1"))
+        nodes = index["nodes"]
+        inner = {number for node in nodes for number in node["children"].values()}
+        (root,) = set(range(len(nodes))) - inner
+        files = dict(_walk(blob, nodes, root, ""))
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as e:
+        raise UserError(f"{where}: damaged ({type(e).__name__}: {e})", "files and their index") from e
+    package = {path.removeprefix("model.mlpackage/"): content for path, content in files.items() if "/" in path}
+    if not package:
+        raise UserError(f"{where}: holds {', '.join(files)}", "a model.mlpackage")
+    return package
+
+
+def _walk(blob: bytes, nodes: list[Any], number: int, path: str) -> Iterator[tuple[str, bytes]]:
+    node = nodes[number]
+    if node["kind"] == 0:
+        start, size = node["dataRegion"]["offset"], node["dataRegion"]["size"]
+        if not 0 <= start <= start + size <= len(blob):
+            raise ValueError(f"{path} ends at byte {start + size} of {len(blob)}")
+        yield path, blob[start : start + size]
+    for name, child in node["children"].items():
+        yield from _walk(blob, nodes, child, f"{path}/{name}" if path else name)
+
+
+def open_function(function: Function, where: object, half: bool | None = None) -> Evaluate:
+    """The function, its constants computed once: inputs by name -> outputs by name. UserError on an unknown op now, on
+    one that does not fit its inputs or its declared type when it runs; constants run now."""
+    for op in function.ops:
+        if op.type not in OPS and op.type != "const":
+            raise UserError(f"{where}: op {op.type} ({_name(op)})", "an op that the evaluator knows", "")
+    constants: dict[str, Any] = {}
+    rest = []
+    for op in function.ops:
+        known = op.type == "const" or all(not isinstance(v, str) or v in constants for v in _arguments(op))
+        if known:
+            constants |= _compute(op, constants, half, where)
+        else:
+            rest.append(op)
+
+    def evaluate(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = {**constants, **given}
+        with torch.inference_mode():
+            for op in rest:
+                values |= _compute(op, values, half, where)
+        return {name: _find(values, name, where) for name in function.outputs}
+
+    return evaluate
+
+
+def _arguments(op: Op) -> Iterable[object]:
+    return (value for several in op.inputs.values() for value in several)
+
+
+def _name(op: Op) -> str:
+    return next(iter(op.outputs), "no output")
+
+
+def _find(values: Mapping[str, Any], name: str, where: object) -> Any:
+    if name not in values:
+        raise UserError(f"{where}: nothing computes {name}", "an .mlpackage as exported", "export the model again")
+    return values[name]
+
+
+def _compute(op: Op, values: Mapping[str, Any], half: bool | None, where: object) -> dict[str, Any]:
+    """The op's outputs by name."""
+    if op.type == "const":
+        return {_name(op): op.constant}
+    try:
+        given = {
+            key: tuple(_find(values, v, where) if isinstance(v, str) else v for v in several)
+            for key, several in op.inputs.items()
+        }
+        arguments = {key: several if key == "values" else several[0] for key, several in given.items()}
+        result = OPS[op.type](**arguments)
+        results = result if isinstance(result, tuple) else (result,)
+        return {
+            name: _settle(value, name, type_.dtype, type_.shape, half)
+            for (name, type_), value in zip(op.outputs.items(), results, strict=True)
+        }
+    except UserError:
+        raise
+    except Exception as e:  # whatever a damaged attribute does to PyTorch
+        said = str(e).splitlines()
+        raise UserError(
+            f"{where}: op {op.type} ({_name(op)}) cannot run: {said[0] if said else type(e).__name__}",
+            "a program that fits together",
+            "export the model again",
+        ) from e
+
+
+def _settle(value: Tensor, name: str, dtype: str, shape: tuple[int, ...], half: bool | None) -> Tensor:
+    """The value as the file declares it."""
+    if len(value.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, value.shape, strict=True)):
+        raise ValueError(f"{name} is {list(value.shape)}, declared as {list(shape)}")
+    if value.is_floating_point() != dtype.startswith("fp") or (value.dtype == torch.bool) != (dtype == "bool"):
+        raise ValueError(f"{name} is {value.dtype}, declared as {dtype}")
+    rounds = dtype == "fp16" if half is None else half and value.is_floating_point()
+    return value.half().float() if rounds else value
