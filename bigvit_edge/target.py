@@ -38,10 +38,10 @@ class Quant:
 
     keep_float: Linears whose name holds one of these words stay float; norms, softmax and the patch embedding always
     do. The presets keep the routers and what writes into the stream they read, `little` and `down` (1.8 % of blvit_s):
-    rounding there makes them take other tokens. group: inputs that share a scale in int4. observer: how int8-static
-    picks a range from calibration: all that was seen, the percentile at both ends, or the least squared error.
-    candidates: what `mixed` chooses from, per Linear; p, e, router: the precision of the P-blocks, E-blocks and routers
-    in `mixed`, '' to choose it by sensitivity.
+    rounding there makes them take other tokens. group: inputs that share a scale in int4 (Core ML: output channels that
+    share a palette). observer: how int8-static picks a range from calibration: all that was seen, the percentile at
+    both ends, or the least squared error. candidates: what `mixed` chooses from, per Linear; p, e, router: the
+    precision of the P-blocks, E-blocks and routers in `mixed`, '' to choose it by sensitivity.
     """
 
     keep_float: tuple[str, ...] = ("router", "little", "down")
