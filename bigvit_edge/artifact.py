@@ -149,15 +149,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json. model: as it was named to the export; weights: 'shipped', 'random', 'file', 'pretrained' or
-    'factory';
-    weights_sha256: of the checkpoint, or of the tensors downloaded, None if random; limits: what `check` holds the
-    files to.
+    """manifest.json. model, image_size, num_classes: as they were given to the export, None if they were not; weights:
+    'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
+    there is none, None if random; limits: what `check` holds the files to.
     """
 
     model: str
-    image_size: int
-    num_classes: int
+    image_size: int | None
+    num_classes: int | None
     target: str
     dispatch: str
     weights: str

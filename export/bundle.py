@@ -63,8 +63,9 @@ def export_bundle(
     """
     folder = folder.resolve()  # a link stays one, to the new bundle
     check_output(folder, force)
-    for backend, _ in target.list_cells():
-        load_backend(backend)  # a missing package shows now, not after minutes
+    target.list_cells()
+    for name in target.list_packages():
+        load_backend(name)  # a missing package shows now, not after minutes
     with listener.step("reference"):
         model = load(source.model, weights=source.weights, image_size=source.image_size, num_classes=source.num_classes)
         subject = _make_subject(model, keeps, source.calibration)
@@ -78,7 +79,7 @@ def export_bundle(
             with listener.step(f"check {artifact.format} {artifact.precision}"):
                 entries.append(_describe(artifact, path, layers, model, target, references))
         manifest = Manifest(
-            model=source.model, image_size=model.image_size, num_classes=model.num_classes, target=target.name,
+            model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
             dispatch=target.dispatch, weights=model.weights, weights_sha256=model.weights_sha256,
             limits=target.limits, threads=target.threads, artifacts=tuple(entries),
         )  # fmt: skip

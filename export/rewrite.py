@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-from bigvit_edge.export.graph import copy_program, insert, read_constants
+from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants
 
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
@@ -25,7 +27,14 @@ CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     """Every rewrite, on a copy; weights stay shared with the original except those that change."""
     program = copy_program(exported)
-    for rewrite in (drop_copies, fold_batch_norms, write_patches_as_linear, fold_factors):
+    for rewrite in (
+        drop_copies,
+        fold_constants,
+        fold_batch_norms,
+        write_patches_as_linear,
+        fold_norm_gains,
+        fold_factors,
+    ):
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -38,6 +47,25 @@ def drop_copies(program: ExportedProgram) -> None:
         whole = node.target is aten.slice.Tensor and _shape(node) == _shape(node.args[0])
         if whole or node.target is aten.alias.default:
             _replace(program, node, node.args[0])
+
+
+def fold_constants(program: ExportedProgram) -> None:
+    """Compute now what does not depend on the image. zeros_like and its kin take only a shape from their input."""
+    known = read_constants(program)
+    folded: dict[Node, Tensor] = {}
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, Tensor):
+            continue
+        if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
+            folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])
+        elif all(n in known or n in folded for n in node.all_input_nodes):
+            args, kwargs = map_arg((node.args, node.kwargs), lambda n: folded[n] if n in folded else known[n])
+            folded[node] = node.target(*args, **kwargs)
+    for node, data in folded.items():
+        if any(user not in folded for user in node.users):
+            constant = add_constant(program, f"folded.{node.name}", data.contiguous().clone())
+            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
 
 
 def fold_batch_norms(program: ExportedProgram) -> None:
@@ -61,6 +89,47 @@ def fold_batch_norms(program: ExportedProgram) -> None:
             program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
         conv.args = (x, *own, *options)
         _replace(program, norm, conv)
+
+
+def fold_norm_gains(program: ExportedProgram) -> None:
+    """A layer norm's gain and offset into the Linears behind it: W (g * x + b) = (W g) x + W b. Two element-wise ops
+    fewer a norm, and as many constants fewer that a file of several keep ratios would hold for each.
+    """
+    data = read_constants(program)
+    keys = program.graph_signature.inputs_to_parameters
+    for norm in program.graph.find_nodes(op="call_function", target=aten.layer_norm.default):
+        arguments: tuple[Any, ...] = norm.args
+        x, shape, gain, offset, *rest = arguments + (None,) * (4 - len(arguments))
+        linears = _find_linears_behind(norm)
+        if gain not in data or offset not in data or len(shape) != 1 or not linears:
+            continue
+        own = [node for linear in linears for node in linear.args[1:3]]
+        if any(node is None or node.name not in keys or len(node.users) > 1 for node in own):
+            continue
+        for linear in linears:
+            weight, bias = linear.args[1:3]
+            moved = data[weight] * data[gain], data[bias] + data[weight] @ data[offset]
+            for node, value in zip((weight, bias), moved, strict=True):
+                program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
+        norm.args = (x, shape, None, None, *rest)
+
+
+def _find_linears_behind(norm: Node) -> list[Any]:
+    """The Linears that read the norm's output or some of its tokens; none if anything else reads it."""
+    linears: list[Any] = []
+    waiting = [norm]
+    while waiting:
+        value = waiting.pop()
+        last = value.meta["val"].dim() - 1
+        for user in value.users:
+            arguments: tuple[Any, ...] = user.args
+            if user.target is aten.linear.default and arguments[0] is value and len(arguments) == 3:
+                linears.append(user)
+            elif user.target in (aten.slice.Tensor, aten.select.int) and arguments[1] % (last + 1) < last:
+                waiting.append(user)
+            else:
+                return []
+    return linears
 
 
 def write_patches_as_linear(program: ExportedProgram) -> None:

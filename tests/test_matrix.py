@@ -1,4 +1,6 @@
-"""Format x precision on a tiny big.LITTLE model: every cell that can be made holds its limit, every other says why."""
+"""Format x precision on a tiny big.LITTLE model: every cell that can be made holds its limit, and one that a system
+does not have says since which it does.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from bigvit_edge.artifact import read_manifest
 from bigvit_edge.cli import app
 from bigvit_edge.models.load import build
 from bigvit_edge.models.zoo import CARDS, DIGITS, Card
-from bigvit_edge.target import FORMATS, PRECISIONS, REFUSED
+from bigvit_edge.target import DEPLOYMENTS, FORMATS, PRECISIONS, SINCE
 
 SMALL = Card(
     "small", 64, 32, depth=2, head_dim=32, little_head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS
@@ -55,11 +57,6 @@ def export(name: str, precision: str, weights: Path, folder: Path, *words: str) 
 def test_cell(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     result = export(name, precision, weights, folder)
-    if reason := REFUSED.get((name, precision)):
-        assert result.exit_code == 2
-        assert f"{name} has no {precision}: {reason}" in result.stderr
-        assert not folder.exists()
-        return
     assert result.exit_code == 0, result.output
     (entry,) = read_manifest(folder).artifacts
     (method,) = entry.methods
@@ -75,11 +72,19 @@ def test_cell(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_executorch_for_core_ml(precision: str, weights: Path, tmp_path: Path) -> None:
     result = export("executorch", precision, weights, tmp_path / "out", "backend=coreml", "dispatch=onehot")
-    if reason := REFUSED.get(("executorch/coreml", precision)):
-        assert result.exit_code == 2
-        assert f"executorch has no {precision}: {reason}" in result.stderr
-        return
     assert result.exit_code == 0, result.output
     (entry,) = read_manifest(tmp_path / "out").artifacts
     assert entry.evaluated
     assert entry.methods[0].parity.cosine_min >= LEAST[precision]
+
+
+@pytest.mark.parametrize(("key", "precision"), SINCE)
+def test_what_a_system_does_not_have_is_refused(key: str, precision: str, weights: Path, tmp_path: Path) -> None:
+    name, _, backend = key.partition("/")
+    before = DEPLOYMENTS[DEPLOYMENTS.index(SINCE[key, precision]) - 1]
+    words = [f"deployment={before}", *([f"backend={backend}"] if backend else [])]
+    for asked in (precision, "mixed"):
+        result = export(name, asked, weights, tmp_path / "out", *words, f"quant.candidates={precision}")
+        assert result.exit_code == 2
+        assert f"{name} in {precision} for {before}; expected {SINCE[key, precision]} or later" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -264,6 +264,21 @@ def test_a_linear_called_twice(how: str) -> None:
     assert not torch.allclose(program.module()(x), model(x), atol=1e-5)
 
 
+@torch.no_grad()
+def test_weights_alone(model: BLViT, exported: ExportedProgram) -> None:
+    """For runtimes that quantise no rows; static int8 keeps its fixed scales there too."""
+    layers = {layer: ("int8", "int4", "int8-static")[i % 3] for i, layer in enumerate(linears(model))}
+    static = list(layers.values()).count("int8-static")
+    graph = Graph(exported, "mixed", layers, dict.fromkeys(layers, WIDE))
+    program = insert_quantization(graph, rows=False)
+    assert count(program, ops.choose_qparams_per_token_asymmetric.default) == 0
+    assert static < count(program, ops.quantize_per_tensor.default) <= 2 * static
+    only_int8 = Graph(exported, "int8", dict.fromkeys(linears(model), "int8"))
+    images = draw(1, 3, 48, 48)
+    alone, both = (insert_quantization(only_int8, rows=rows).module()(images) for rows in (False, True))
+    assert float((alone - model(images)).abs().max()) < float((both - model(images)).abs().max())
+
+
 # ---- what cannot be --------------------------------------------------------------------------------------------------
 
 

@@ -234,3 +234,65 @@ def test_norms_are_folded_where_the_convolution_is_theirs_alone(kind: type[nn.Mo
     image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(after.exported.module()(image), model(image), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(before.exported.module()(image), model(image))
+
+
+class Place(nn.Module):
+    """A Linear that reads no image, as MaxViT has for its places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.fc = nn.Linear(4, 12), nn.Linear(12, 5)
+        self.grid = nn.Buffer(torch.ones(1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1) + self.places(self.grid))  # type: ignore[no-any-return]
+
+
+def test_what_reads_no_image_is_computed_beforehand() -> None:
+    torch.manual_seed(0)
+    model = Place().eval()
+    graph = rewrite(capture(model, 2))
+    assert [weight_name(graph.exported, node) for node, _ in matrix_products(graph.exported)] == ["fc.weight"]
+    image = torch.randn(1, 3, 2, 2)
+    torch.testing.assert_close(graph.exported.module()(image), model(image))
+
+
+def count_norms(graph: Graph) -> tuple[int, int]:
+    """Layer norms, and those that still have a gain."""
+    norms = graph.exported.graph.find_nodes(op="call_function", target=aten.layer_norm.default)
+    return len(norms), sum(len(node.args) > 2 and node.args[2] is not None for node in norms)
+
+
+@pytest.mark.parametrize("keep", [0.3, 1.0])
+def test_norm_gains_vanish_into_the_linears_behind_them(keep: float) -> None:
+    model = build(keep)
+    before, after = capture(model, 24), rewrite(capture(model, 24))
+    # a layer has two norms of each block and the router's; the last one is the head's
+    assert (count_norms(before), count_norms(after)) == ((11, 11), (11, 0))
+    image = torch.randn(1, 3, 24, 24)
+    torch.testing.assert_close(after.exported.module()(image), model(image), atol=1e-4, rtol=1e-4)
+
+
+class Residual(nn.Module):
+    """A norm that something else reads as well, and one whose Linear has no bias: both keep their gains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.fc1 = nn.LayerNorm(12), nn.Linear(12, 12)
+        self.norm2, self.fc2 = nn.LayerNorm(12), nn.Linear(12, 5, bias=False)
+        for norm in (self.norm1, self.norm2):
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(x.flatten(1))
+        return self.fc2(self.norm2(x + self.fc1(x)))  # type: ignore[no-any-return]
+
+
+def test_gains_that_others_need_stay() -> None:
+    torch.manual_seed(0)
+    model = Residual().eval()
+    graph = rewrite(capture(model, 2))
+    assert count_norms(graph) == (2, 2)
+    image = torch.randn(1, 3, 2, 2)
+    torch.testing.assert_close(graph.exported.module()(image), model(image))

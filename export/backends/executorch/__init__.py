@@ -2,7 +2,8 @@
 
 XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
-takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside.
+takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
+target.backend = "coreml" the whole graph goes to Core ML instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,14 @@ from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
 from bigvit_edge.export.backends.executorch.simplify import simplify
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, count_node_macs, layer_group, layer_of, matrix_products, name_method
+from bigvit_edge.export.graph import (
+    Graph,
+    count_node_macs,
+    layer_group,
+    layer_of,
+    matrix_products,
+    name_method,
+)
 from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.quantization import insert_quantization
 
@@ -64,7 +72,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
         data = bytes(edge.to_executorch().buffer)
     packages = (*PACKAGES, "coremltools") if target.backend == "coreml" else PACKAGES
-    return Artifact(FORMAT, graphs[0].precision, data, methods, list_versions(packages))
+    evaluated = target.backend == "coreml"
+    return Artifact(FORMAT, graphs[0].precision, data, methods, list_versions(packages), evaluated)
 
 
 def lower_programs(graphs: Mapping[str, Graph], words: Mapping[str, str]) -> EdgeProgramManager:
@@ -80,8 +89,8 @@ def lower_programs(graphs: Mapping[str, Graph], words: Mapping[str, str]) -> Edg
 
 def write_program(graph: Graph) -> ExportedProgram:
     """The graph in ops that XNNPACK takes, in its precision."""
-    exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
-    return insert_quantization(graph, simplify(exported))
+    program = simplify(write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported)
+    return insert_quantization(graph, program)
 
 
 def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.fx.node import map_arg
 from torch.nn.functional import gelu, linear
 
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.graph import add_constant, insert
+from bigvit_edge.export.rewrite import fold_constants
 
 aten = torch.ops.aten
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)  # arguments: value, how, dimension
@@ -208,34 +208,3 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
         if len(x.meta["val"].shape) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
             kept = insert(mean, aten.mean.dim, x, dims, True)
             replace(program, mean, insert(mean, aten.view.default, kept, list(mean.meta["val"].shape)))
-
-
-def fold_constants(program: ExportedProgram) -> None:
-    """Compute now what does not depend on the image. zeros_like and its kin take only a shape from their input."""
-    known = read_constants(program)
-    folded: dict[Node, Tensor] = {}
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(value, Tensor):
-            continue
-        if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
-            folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])
-        elif all(n in known or n in folded for n in node.all_input_nodes):
-            args, kwargs = map_arg((node.args, node.kwargs), lambda n: folded[n] if n in folded else known[n])
-            folded[node] = node.target(*args, **kwargs)
-    for node, data in folded.items():
-        if any(user not in folded for user in node.users):
-            constant = add_constant(program, f"folded.{node.name}", data.contiguous().clone())
-            node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
-
-
-def read_constants(program: ExportedProgram) -> dict[Node, Tensor]:
-    """The data of every placeholder that has any."""
-    signature = program.graph_signature
-    names = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    data = {**program.constants, **program.state_dict}
-    return {n: data[names[n.name]].detach() for n in program.graph.find_nodes(op="placeholder") if n.name in names}

@@ -178,3 +178,8 @@ def test_wider_groups(kinds: Kinds, tmp_path: Path) -> None:
         assert torch.allclose(answer, insert_quantization(graph).module()(x), atol=1e-5)
     assert kinds == {KERNELS["int4"]: 2}
     assert sizes[128] <= sizes[32]
+
+
+def test_an_unknown_layer_is_named(model: BLViT, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no Linear in the graph for layers\.9\.fc"):
+        lower(capture(model, "int8", {"layers.9.fc": "int8"}), tmp_path)

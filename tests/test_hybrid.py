@@ -1,0 +1,46 @@
+"""A convolution-and-attention hybrid of others (timm's MaxViT, by a user's factory) goes through every format."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bigvit_edge.artifact import Entry, read_manifest
+from bigvit_edge.cli import app
+from bigvit_edge.target import FORMATS
+
+MODEL = "tests.models.hybrid:build"
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hybrid") / "out"
+    settings = [f"formats={','.join(FORMATS)}", "precisions=fp16,int8", "limits.images=4", "deployment=iOS17"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    result = call("export", MODEL, "--target", "host", *words, "-o", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_has_it_in_half_and_in_int8(exported: Path, name: str) -> None:
+    entries: dict[str, Entry] = {e.precision: e for e in read_manifest(exported).artifacts if e.format == name}
+    assert set(entries) == {"fp16", "int8"}
+    for entry in entries.values():
+        (method,) = entry.methods
+        assert method.parity.cosine_min > 0.999, (entry.file, method.parity)
+        assert method.keep is None
+        assert sum(leftover.mac_share for leftover in method.leftovers) < 0.05
+    int8 = set(entries["int8"].layers)
+    assert {layer.rpartition(".")[2] for layer in int8} >= {"qkv", "proj", "fc1", "fc2"}
+
+
+def test_check_runs_a_users_code_only_when_it_is_named(exported: Path) -> None:
+    refused = call("check", exported)
+    assert refused.exit_code == 2
+    assert f"add --model {MODEL}" in refused.stderr
+    assert call("check", exported, "--model", MODEL).exit_code == 0
