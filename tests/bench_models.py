@@ -16,7 +16,9 @@ from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare, make_references, run_all
 from bigvit_edge.models.load import load
 from bigvit_edge.models.zoo import count_macs, find_card
-from bigvit_edge.target import load_target
+from bigvit_edge.target import load_target, override
+
+FORMATS = ("executorch", "litert", "onnx")
 
 
 def main() -> None:
@@ -48,8 +50,8 @@ def main() -> None:
 
 
 def export(name: str, keep: float | None, folder: Path) -> dict[tuple[str, str, str], Run]:
-    """Every file of target android, each checked against PyTorch before it may be timed."""
-    model, target = load(name), load_target("android")
+    """Every format that runs here in fp32 and int8, each checked against PyTorch before it may be timed."""
+    model, target = load(name), override(load_target("android"), [f"formats={','.join(FORMATS)}"])
     reference = make_references(model, (keep,), 4)[keep]
     subject = Subject(model.module, model.image_size, (keep,), reference.images, trained=False, metadata={})
     runs: dict[tuple[str, str, str], Run] = {}
