@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
+from bigvit_edge import load_model
 from bigvit_edge.cli import app
 
 PROGRAM = [sys.executable, "-c", "from bigvit_edge.cli import main; main()"]
@@ -83,11 +84,13 @@ def test_export_refuses(words: list[str], texts: list[str], tmp_path: Path) -> N
 
 
 def test_export_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
-    save_file({"head.weight": torch.zeros(3, 3)}, tmp_path / "w.safetensors")
+    state = load_model("blvit_demo").state_dict() | {"head.weight": torch.zeros(3, 3)}
+    del state["layers.1.p.attn.q.weight"]
+    save_file(state, tmp_path / "w.safetensors")
     refuse(
         call("export", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "out"),
-        "missing (embedding.cls, embedding.position, embedding.patches.weight, embedding.patches.bias, little.weight",
-        "misshaped (head.weight [3, 3] instead of [10, 96])",
+        "1 missing (layers.1.p.attn.q.weight)",
+        "1 misshaped (head.weight [3, 3] instead of [10, 96])",
     )
     assert not (tmp_path / "out").exists()
 
@@ -109,6 +112,59 @@ def test_export_does_not_execute_a_checkpoint(tmp_path: Path, monkeypatch: pytes
     torch.save({"w": Bomb()}, "evil.pth")
     refuse(call("export", "--weights", "evil.pth", "-o", "out"), "pickle with code in it", "not executed")
     assert [path.name for path in tmp_path.iterdir()] == ["evil.pth"]
+
+
+FACTORIES = """
+import torch
+
+class Branching(torch.nn.Module):
+    def forward(self, x):
+        if x.mean() > 0:
+            return x.mean((2, 3))
+        return x.amax((2, 3))
+
+class Constant(torch.nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
+def raising():
+    raise RuntimeError("no such backbone")
+
+def wrong():
+    return "a model"
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "texts"),
+    [
+        ("raising", ["no such backbone", "users_models.py:", "raise RuntimeError"]),
+        ("wrong", ["str"]),
+        ("absent", ["users_models:absent is nothing of that name"]),
+        ("Branching", ["users_models.py:6: if x.mean() > 0", "do not depend on the image"]),
+        ("Constant", ["some Linear to quantise"]),
+    ],
+)
+def test_export_refuses_users_models(
+    function: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_models.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    result = call("export", f"users_models:{function}", "--target", "host", "--image-size", "32", "-o", "out")
+    sys.modules.pop("users_models", None)
+    refuse(result, *texts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, "notes"])
+def test_export_refuses_a_calibration_folder_without_pictures(content: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    if content:
+        (folder / "notes.txt").write_text(content)
+    words = ["--set", "precisions=int8-static", "--calibration", folder, "-o", tmp_path / "out"]
+    refuse(call("export", *words), "no picture in", "which is empty" if content is None else "notes.txt")
+    assert not (tmp_path / "out").exists()
 
 
 def test_export_never_overwrites_what_is_no_bundle(tmp_path: Path) -> None:

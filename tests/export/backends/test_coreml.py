@@ -171,7 +171,7 @@ def test_the_int8_weight_is_that_of_the_one_linear_named(case: Any) -> None:
     name = "layers.0.p.attn.v"  # three others have its shape
     artifact = coreml.lower([Graph(case.exported, "int8", {name: "int8"})], aim("iOS17"), {})
     (op,) = (op for op in mil.list_ops(artifact.data, "test") if op.type.startswith("constexpr_"))  # type: ignore[arg-type]
-    weight = case.model.get_submodule(name).weight.detach()
+    weight = case.exported.state_dict[f"{name}.weight"].detach()
     (values,), (scale,) = op.inputs["quantized_data"], op.inputs["scale"]
     assert torch.allclose(scale, weight.abs().amax(1) / 127, rtol=2e-3)
     assert (values * scale[:, None] - weight).abs().max() <= scale.max() * 0.6
@@ -210,7 +210,7 @@ def test_several_keep_ratios_in_one_package(case: Any, several: Any, keep: float
     name = f"keep_{keep:g}".replace(".", "_")
     got, expected = answer(case.model, several.artifact, tmp_path, name)
     case.model.keep = 0.5
-    assert cosine(got, expected) > 0.97
+    assert cosine(got, expected) > 0.95
     others = [cosine(answer(case.model, several.artifact, tmp_path, m.name)[0], got) for m in several.artifact.methods]
     assert sum(other > 0.999999 for other in others) == 1  # each answers as itself alone
 

@@ -143,7 +143,7 @@ def test_exactly_the_named_linears_are_int8(case: Case) -> None:
 def test_one_linear_among_equal_shapes(case: Case) -> None:
     name = next(n for n in linears(case.model) if n in ("layers.1.attn.v", "layers.1.p.attn.v"))
     ((values, scales),) = int8_weights(lower(in_int8(case.graph, frozenset({name}))))
-    weight = case.model.get_submodule(name).weight.detach().numpy()
+    weight = case.graph.exported.state_dict[f"{name}.weight"].detach().numpy()
     assert np.allclose(scales, np.abs(weight).max(1) / 127, rtol=1e-3)
     assert np.abs(values * scales[:, None] - weight).max() <= scales.max() * 0.51
 

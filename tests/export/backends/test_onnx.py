@@ -17,6 +17,7 @@ from torch import nn
 from bigvit_edge.artifact import Array, Artifact
 from bigvit_edge.export.backends import onnx as backend
 from bigvit_edge.export.graph import Graph, Ranges
+from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
@@ -205,7 +206,8 @@ def test_quantised_files_compute_what_numpy_does(case: Case, precision: str, tmp
     assert lost > 1e-3
     assert np.median(np.abs(got - emulated)) < 1e-3 * np.median(np.abs(got - expected))
     # a value near a tie may fall to the other side in another order of summing, and moves all that follow
-    assert np.abs(got - emulated).max() < 0.25 * lost
+    step = choose_scale(case.graphs[precision].ranges["head"].output)[0] if precision == "int8-static" else 0
+    assert np.abs(got - emulated).max() < max(0.25 * lost, 2.5 * step)
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() > (0.999 if precision.startswith("int8") else 0.95)
 
@@ -256,7 +258,7 @@ def test_one_linear_among_equal_shapes(case: Case) -> None:
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     ((layer, kind),) = list_kinds(model).items()
     weight, scales = constants[f"{name}.weight_int8"].T, constants[f"{name}.weight_scale"]
-    original = case.model.get_submodule(name).weight.detach().numpy()
+    original = case.graphs["fp32"].exported.state_dict[f"{name}.weight"].detach().numpy()
     assert (layer, kind, weight.dtype) == (name, "int8", np.int8)
     assert np.allclose(scales, np.abs(original).max(1) / 127, rtol=1e-6)
     assert np.abs(weight * scales[:, None] - original).max() <= scales.max() * 0.51
