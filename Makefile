@@ -7,8 +7,9 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
 
+# One process a core, and one thread in each: two threads on one core wait for each other.
 test: .venv/.ready
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 venv: .venv/.ready
 
@@ -28,7 +29,7 @@ bench: .venv/.ready
 		{ echo 'met: $(PYTHON) is missing, or is not Python 3.11 or 3.12; do: make $(MAKECMDGOALS) PYTHON=python3.11'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo 'met: $(PYTHON) has no venv module; do: apt-get install python3-venv'; exit 1; }
-	@echo 'setting up .venv: 2.5 GB, a minute or more'
+	@echo 'setting up .venv: 2.7 GB, minutes'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet $(TORCH)

@@ -26,6 +26,7 @@ from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.models.load import Loaded
 from bigvit_edge.target import LAYER_PRECISIONS
 
+STARTED = time.monotonic()  # the command line imports this when the work begins
 Key = TypeVar("Key", bound=Hashable)
 Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
 
@@ -131,32 +132,41 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     if not manifest.trained:
         yield "weights: random, so no top-1 is asked, and all but fp32 is held to limits.untrained_cosine alone"
     for entry in manifest.artifacts:
-        yield from _explain_entry(entry, manifest)
+        yield from _explain_layers(entry)
+    yield from _explain_leftovers(manifest.artifacts)
+    for entry in manifest.artifacts:
+        yield from (f"allowed: {line}" for line in list_fallbacks(entry, manifest.limits))
     if latency:
         runs, threads = next(iter(latency.values())).runs, manifest.threads
         yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
         yield f"  {local.describe(local.probe())}"
     if any(entry.evaluated for entry in manifest.artifacts):
         yield "Core ML was evaluated op by op from the saved file, not run: its runtime is Apple's alone, so no latency"
-    yield f"peak memory of this export: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield f"this export took {time.monotonic() - STARTED:.0f} s and {peak:.1f} GiB at its peak"
 
 
-def _explain_entry(entry: Entry, manifest: Manifest) -> Iterator[str]:
-    """What a file's Linears are, and what stayed outside the unit it is meant for."""
+def _explain_layers(entry: Entry) -> Iterator[str]:
+    """What the Linears of a file are, where they are not all alike."""
     kinds = Counter(entry.layers.values())
     if len(kinds) > 1 or entry.precision == "mixed":
         yield (
             f"Linears of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
         )
+
+
+def _explain_leftovers(entries: Iterable[Entry]) -> Iterator[str]:
+    """What stayed outside the unit that each file is meant for; files of which the same is true together."""
     outside: dict[str, list[str]] = {}
-    for method in entry.methods:
-        ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in method.leftovers).most_common()) or "none"
-        share = sum(x.mac_share for x in method.leftovers)
-        outside.setdefault(f"{ops}; {share:.1%} of the multiply-accumulates", []).append(method.name)
+    for entry in entries:
+        for method in entry.methods:
+            ops = ", ".join(f"{n} {op}" for op, n in Counter(x.op for x in method.leftovers).most_common()) or "none"
+            share = sum(x.mac_share for x in method.leftovers)
+            name = entry.file if len(entry.methods) == 1 else f"{entry.file} {method.name}"
+            outside.setdefault(f"{ops}; {share:.1%} of the multiply-accumulates", []).append(name)
     for text, names in outside.items():
-        yield f"ops outside the delegate, {entry.file}{f' ({chr(44).join(names)})' if len(outside) > 1 else ''}: {text}"
-    for line in list_fallbacks(entry, manifest.limits):
-        yield f"allowed: {line}"
+        yield f"ops outside the delegate: {text}"
+        yield f"  in {', '.join(names)}"
 
 
 def print_checks(files: Sequence[Checked]) -> None:

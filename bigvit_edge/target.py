@@ -69,10 +69,10 @@ class Quant:
 @dataclass(frozen=True)
 class Limits:
     """What a file must reach against PyTorch, on `images` images. fp32: the largest difference of any logit and the
-    smallest cosine. Every other precision: the mean cosine, and the smallest, which falls far below the mean where a
-    rounding makes the router take another token. All: the share of equal top-1; int8-static and int4 have limits of
-    their own for it. A model with random weights answers nearly the same to every image; it is held to untrained_cosine
-    (the smallest) alone, and no top-1 is asked of it.
+    smallest cosine. Every other precision: the mean cosine, and but for int4 the smallest, which falls far below the
+    mean where a rounding makes the router take another token. All: the share of equal top-1; int8-static and int4 have
+    limits of their own for it. A model with random weights answers nearly the same to every image; it is held to
+    untrained_cosine (the smallest) alone, and no top-1 is asked of it.
 
     low_keep_slack: below keep 0.5, where one token taken differently moves an answer further, departures from 1 may be
     so many times as large (fp32 excepted). max_fallback: share of the multiply-accumulates, 0..1, that may stay outside

@@ -17,7 +17,7 @@ from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_
 from bigvit_edge.target import Limits, Quant, Target
 
 PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
-HEADROOM = 0.5  # of what a limit allows: the search sees calibration images, the check others
+HEADROOM = 0.25  # of what a limit allows: the search sees calibration images, the check others
 FEW = 8  # images are enough for SQNR, which sums over all their tokens
 
 Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
@@ -141,9 +141,5 @@ def _round_linear(
 
 
 def _tighten(limits: Limits) -> Limits:
-    def halve(limit: float) -> float:
-        return 1 - (1 - limit) * HEADROOM
-
-    return replace(
-        limits, mixed_cosine=halve(limits.mixed_cosine), untrained_cosine=halve(limits.untrained_cosine),
-    )  # fmt: skip
+    names = ("mixed_cosine", "untrained_cosine", "top1_agreement")
+    return replace(limits, **{name: 1 - (1 - getattr(limits, name)) * HEADROOM for name in names})

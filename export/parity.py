@@ -102,10 +102,9 @@ def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, 
     if precision == "fp32":
         asked = [("smallest cosine", parity.cosine_min, "fp32_cosine")]
     elif trained:
-        asked = [
-            ("mean cosine", parity.cosine_mean, COSINES[precision]),
-            ("smallest cosine", parity.cosine_min, "cosine_min"),
-        ]
+        asked = [("mean cosine", parity.cosine_mean, COSINES[precision])]
+        if precision != "int4":
+            asked.append(("smallest cosine", parity.cosine_min, "cosine_min"))
     else:
         asked = [("smallest cosine", parity.cosine_min, "untrained_cosine")]
     if trained:

@@ -32,7 +32,6 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
         fold_constants,
         fold_batch_norms,
         write_patches_as_linear,
-        fold_norm_gains,
         fold_factors,
     ):
         rewrite(program)
@@ -89,47 +88,6 @@ def fold_batch_norms(program: ExportedProgram) -> None:
             program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
         conv.args = (x, *own, *options)
         _replace(program, norm, conv)
-
-
-def fold_norm_gains(program: ExportedProgram) -> None:
-    """A layer norm's gain and offset into the Linears behind it: W (g * x + b) = (W g) x + W b. Two element-wise ops
-    fewer a norm, and as many constants fewer that a file of several keep ratios would hold for each.
-    """
-    data = read_constants(program)
-    keys = program.graph_signature.inputs_to_parameters
-    for norm in program.graph.find_nodes(op="call_function", target=aten.layer_norm.default):
-        arguments: tuple[Any, ...] = norm.args
-        x, shape, gain, offset, *rest = arguments + (None,) * (4 - len(arguments))
-        linears = _find_linears_behind(norm)
-        if gain not in data or offset not in data or len(shape) != 1 or not linears:
-            continue
-        own = [node for linear in linears for node in linear.args[1:3]]
-        if any(node is None or node.name not in keys or len(node.users) > 1 for node in own):
-            continue
-        for linear in linears:
-            weight, bias = linear.args[1:3]
-            moved = data[weight] * data[gain], data[bias] + data[weight] @ data[offset]
-            for node, value in zip((weight, bias), moved, strict=True):
-                program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
-        norm.args = (x, shape, None, None, *rest)
-
-
-def _find_linears_behind(norm: Node) -> list[Any]:
-    """The Linears that read the norm's output or some of its tokens; none if anything else reads it."""
-    linears: list[Any] = []
-    waiting = [norm]
-    while waiting:
-        value = waiting.pop()
-        last = value.meta["val"].dim() - 1
-        for user in value.users:
-            arguments: tuple[Any, ...] = user.args
-            if user.target is aten.linear.default and arguments[0] is value and len(arguments) == 3:
-                linears.append(user)
-            elif user.target in (aten.slice.Tensor, aten.select.int) and arguments[1] % (last + 1) < last:
-                waiting.append(user)
-            else:
-                return []
-    return linears
 
 
 def write_patches_as_linear(program: ExportedProgram) -> None:
