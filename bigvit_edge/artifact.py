@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.target import FORMATS, PRECISIONS, Limits
+from bigvit_edge.target import DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
@@ -139,8 +139,15 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError(f"file {self.file!r} has no methods")
-        if Path(self.file).name != self.file:
+        if Path(self.file).name != self.file or self.file in ("", ".."):
             raise ValueError(f"file {self.file!r} is not in the bundle")
+        shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
+        if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
+            raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits are expected")
+        if self.inputs[0].shape[2:] != (self.preprocessing.size,) * 2 or 0 in self.preprocessing.std:
+            raise ValueError(f"{self.preprocessing} does not make an input of shape {self.inputs[0].shape}")
+        if len({method.name for method in self.methods}) < len(self.methods):
+            raise ValueError(f"file {self.file!r} has two methods of one name")
         if self.format not in FORMATS or self.precision not in PRECISIONS:
             raise ValueError(f"{self.format} {self.precision} is no format and precision of this version")
         if self.labels is not None and len(self.labels) != self.outputs[0].shape[-1]:
@@ -151,7 +158,8 @@ class Entry:
 class Manifest:
     """manifest.json. model, image_size, num_classes: as they were given to the export, None if they were not; weights:
     'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
-    there is none, None if random; limits: what `check` holds the files to.
+    there is none, None if random; dispatch, backend, deployment, quant, limits,
+    threads: the target's, limits being what `check` holds the files to.
     """
 
     model: str
@@ -159,6 +167,9 @@ class Manifest:
     num_classes: int | None
     target: str
     dispatch: str
+    backend: str
+    deployment: str
+    quant: Quant
     weights: str
     weights_sha256: str | None
     limits: Limits
@@ -167,8 +178,10 @@ class Manifest:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or not self.artifacts:
+        if not 1 <= self.threads <= MOST_THREADS or not self.artifacts:
             raise ValueError(f"{self.threads} threads, {len(self.artifacts)} artifacts; at least one of each is needed")
+        if self.dispatch not in DISPATCHES:
+            raise ValueError(f"dispatch {self.dispatch!r}, where one of {', '.join(DISPATCHES)} is expected")
 
     @property
     def trained(self) -> bool:
@@ -211,8 +224,14 @@ def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
 
 
 def list_data(path: Path) -> list[Path]:
-    """The file itself, or every file of a package, in the order of their names."""
-    return sorted(file for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else [path]
+    """The file itself, or every file of a package, in the order of their names. UserError if something there is neither
+    file nor folder, or leads elsewhere: reading it could take forever.
+    """
+    found = sorted(path.rglob("*")) if path.is_dir() else []
+    for file in (path, *found):
+        if (file.is_symlink() and file is not path) or not (file.is_file() or file.is_dir()):
+            raise UserError(f"{file} is a link or a device", "plain files and folders", "export the model again")
+    return [file for file in found if file.is_file()] if path.is_dir() else [path]
 
 
 def hash_file(path: Path) -> str:

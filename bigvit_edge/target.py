@@ -17,6 +17,7 @@ OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot")
 BACKENDS = ("xnnpack", "coreml")
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
+GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are
 HIGHEST = {"images": MOST_IMAGES, "fp32_max_abs": math.inf, "max_fragments": math.inf, "low_keep_slack": math.inf}
 MOST_THREADS = 64
@@ -37,12 +38,12 @@ class Quant:
     activations' ranges are fixed beforehand on calibration images, per tensor. int4: weights in groups along the
     inputs, activations as in int8.
 
-    keep_float: Linears whose name holds one of these words stay float; norms, softmax and the patch embedding always
-    do. The presets keep the routers and what writes into the stream they read, `little` and `down` (1.8 % of blvit_s):
-    rounding there makes them take other tokens. group: inputs that share a scale in int4 (Core ML: output channels that
-    share a palette). observer: how int8-static picks a range from calibration: all that was seen, the percentile at
-    both ends, or the least squared error. candidates: what `mixed` chooses from, per Linear; p, e, router: the
-    precision of the P-blocks, E-blocks and routers in `mixed`, '' to choose it by sensitivity.
+    keep_float: Linears with one of these words between the dots of their name stay float; norms, softmax and the patch
+    embedding always do. The presets keep the routers and what writes into the stream they read, `little` and `down`
+    (1.8 % of blvit_s): rounding there makes them take other tokens. group: inputs that share a scale in int4 (Core ML:
+    output channels that share a palette). observer: how int8-static picks a range from calibration: all that was seen,
+    the percentile at both ends, or the least squared error. candidates: what `mixed` chooses from, per Linear; p, e,
+    router: the precision of the P-blocks, E-blocks and routers in `mixed`, '' to choose it by sensitivity.
     """
 
     keep_float: tuple[str, ...] = ("router", "little", "down")
@@ -60,8 +61,8 @@ class Quant:
         for part in ("p", "e", "router"):
             if getattr(self, part):
                 _check_word(f"quant.{part}", getattr(self, part), LAYER_PRECISIONS)
-        if self.group < 32 or self.group & (self.group - 1):
-            raise UserError(f"quant.group={self.group}", "32, 64, 128 or another power of two from 32")
+        if self.group not in GROUPS:
+            raise UserError(f"quant.group={self.group}", f"one of {', '.join(map(str, GROUPS))}")
         if not 50 <= self.percentile <= 100:
             raise UserError(f"quant.percentile={self.percentile}", "a number from 50 to 100")
 
@@ -137,6 +138,10 @@ class Target:
         """Every (format, precision) to make, by precision; UserError on one that the target's system does not have."""
         cells = [(name, precision) for precision in self.precisions for name in self.formats]
         parts = [c for c in (*self.quant.candidates, self.quant.p, self.quant.e, self.quant.router) if c]
+        fixed = [part for part in ("p", "e", "router") if getattr(self.quant, part)]
+        if fixed and "mixed" not in self.precisions:
+            met = f"quant.{fixed[0]}={getattr(self.quant, fixed[0])} for {', '.join(self.precisions)}"
+            raise UserError(met, "precisions=mixed, which it is for", "leave it out")
         inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
         for name, precision in cells + inside:
             key = f"{name}/{self.backend}" if name == "executorch" and self.backend != "xnnpack" else name

@@ -15,16 +15,16 @@ def parse_keeps(text: str | None) -> tuple[float, ...]:
     for keep in keeps:
         if not 0 < keep <= 1:
             raise UserError(f"keep {keep:g}", "a share of the tokens, above 0 and at most 1", "for example --keep 0.5")
-    if len(set(keeps)) < len(keeps):
+    if len({f"{keep:g}" for keep in keeps}) < len(keeps):  # which is how they are named in files
         raise UserError(f"--keep {text}", "each ratio once", "for example --keep 0.25,0.5,1.0")
     return keeps
 
 
 def parse_share(text: str) -> float:
     """'5%' or '0.05' -> 0.05. UserError on what is no share in 0..1."""
-    share = _parse_number(text.removesuffix("%"), text) / (100 if text.endswith("%") else 1)
+    share = _parse_number(text.removesuffix("%"), f"--max-fallback {text}") / (100 if text.endswith("%") else 1)
     if not 0 <= share <= 1:
-        raise UserError(text, "a share from 0 to 1, or 0% to 100%", "for example 5%")
+        raise UserError(f"--max-fallback {text}", "a share from 0 to 1, or 0% to 100%", "for example 5%")
     return share
 
 

@@ -11,11 +11,12 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.calibration import calibrate, visit_linears
-from bigvit_edge.export.graph import Graph, Ranges, matrix_products, weight_name
+from bigvit_edge.export.graph import Graph, Ranges, matrix_products, read_constants, weight_name
 from bigvit_edge.export.parity import compare, judge
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
 from bigvit_edge.target import Limits, Quant, Target
 
+HALF_MAX = torch.finfo(torch.float16).max
 PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
 HEADROOM = 0.25  # of what a limit allows: the search sees calibration images, the check others
 FEW = 8  # images are enough for SQNR, which sums over all their tokens
@@ -31,6 +32,8 @@ def assign_layers(
 
     UserError if a word of the settings fits no Linear, or nothing is left to quantise.
     """
+    if precision == "fp16":
+        _check_half(graphs[0])
     if precision in ("fp32", "fp16"):
         return [replace(graph, precision=precision) for graph in graphs]
     linears = {layer: node for graph in graphs for layer, node in list_linears(graph).items()}
@@ -42,6 +45,14 @@ def assign_layers(
         return [_choose(graph, {layer: precisions[0] for layer, precisions in candidates.items()}) for graph in graphs]
     chosen = _search(graphs, candidates, target.limits, images, trained, show)
     return [_choose(graph, chosen) for graph in graphs]
+
+
+def _check_half(graph: Graph) -> None:
+    for node, data in read_constants(graph.exported).items():
+        largest = float(data.abs().max()) if data.is_floating_point() and data.numel() else 0.0
+        if largest > HALF_MAX:
+            met = f"{node.name.removeprefix('p_')} holds {largest:g}"
+            raise UserError(met, f"at most {HALF_MAX:g}, the largest float16", "leave fp16 out of --set precisions=")
 
 
 def _calibrate_all(graphs: Sequence[Graph], layers: list[str], images: Array, quant: Quant) -> dict[str, Ranges]:
@@ -84,7 +95,7 @@ def _list_wanted(layer: str, precision: str, quant: Quant) -> tuple[str, ...]:
     parts = [part for part in PARTS if part in layer.split(".") and getattr(quant, part)]
     if precision == "mixed" and parts:
         return (getattr(quant, parts[0]),)
-    if any(word in layer for word in quant.keep_float):
+    if set(layer.split(".")) & set(quant.keep_float):
         return ("fp32",)
     return quant.candidates if precision == "mixed" else (precision,)
 
@@ -93,7 +104,7 @@ def _check_words(layers: list[str], quant: Quant) -> None:
     """A preset's word need not fit every model (a dense one has no router); a user's must."""
     names = {part for layer in layers for part in layer.split(".") if not part.isdigit()}
     for word in quant.keep_float:
-        if word not in Quant().keep_float and not any(word in layer for layer in layers):
+        if word not in Quant().keep_float and word not in names:
             raise UserError(f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, sorted(names)))
     for part in PARTS:
         if getattr(quant, part) and part not in names:

@@ -30,7 +30,7 @@ from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model,
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.parity import Reference, describe_input, draw_calibration, judge, make_references, measure
 from bigvit_edge.models.blvit import set_dispatch
-from bigvit_edge.models.load import DEFAULT_KEEP, Loaded, has_keep, load, set_keep
+from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.target import Target
 
 
@@ -55,7 +55,7 @@ def export_bundle(
     allow_fallback: bool = False,
     listener: Listener = SILENT,
 ) -> tuple[Manifest, Loaded]:
-    """Convert a model for a target at each keep ratio (0.5 if none is given and the model has one), check every file
+    """Convert a model for a target at each keep ratio (its own if none is given), check every file
     against PyTorch, and leave the bundle in `folder`. allow_fallback: go on where too much falls back.
 
     UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
@@ -64,6 +64,9 @@ def export_bundle(
     folder = folder.resolve()  # a link stays one, to the new bundle
     check_output(folder, force)
     target.list_cells()
+    if source.calibration is not None and not {"int8-static", "mixed"} & set(target.precisions):
+        met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
+        raise UserError(met, "int8-static or mixed, which calibrate", "leave it out")
     for name in target.list_packages():
         load_backend(name)  # a missing package shows now, not after minutes
     with listener.step("reference"):
@@ -80,8 +83,9 @@ def export_bundle(
                 entries.append(_describe(artifact, path, layers, model, target, references))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
-            dispatch=target.dispatch, weights=model.weights, weights_sha256=model.weights_sha256,
-            limits=target.limits, threads=target.threads, artifacts=tuple(entries),
+            dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
+            weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
+            artifacts=tuple(entries),
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
         write_manifest(manifest, part)
@@ -91,10 +95,10 @@ def export_bundle(
 def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | None) -> Subject:
     for keep in keeps:
         set_keep(model.module, keep)
-    ratios: tuple[float | None, ...] = keeps or ((DEFAULT_KEEP,) if has_keep(model.module) else (None,))
+    ratios: tuple[float | None, ...] = keeps or (read_keep(model.module),)
     how = describe_input(model)
     metadata = {
-        "model": model.source,
+        "model": name_source(model.source),
         "labels": json.dumps(model.labels),
         "preprocessing": json.dumps(asdict(how)),
     }
@@ -102,9 +106,14 @@ def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | N
     return Subject(model.module, model.image_size, ratios, images, model.weights != RANDOM, metadata)
 
 
+def name_source(source: str) -> str:
+    """What a model is called in its files: of a path, the file's name without its ending."""
+    return source.removeprefix("timm:") if ":" in source or not Path(source).is_file() else Path(source).stem
+
+
 def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
     """Such as blvit_s_int8.pte; the keep ratio is in it only where one model becomes several files."""
-    stem = re.sub(r"\W+", "_", Path(model.source.removeprefix("timm:")).stem)
+    stem = re.sub(r"\W+", "_", name_source(model.source))
     apart = len(artifact.methods) < len(subject.keeps)
     keep = f"_{artifact.methods[0].keep:g}".replace(".", "") if apart else ""
     return f"{stem}{keep}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
@@ -117,7 +126,11 @@ def _describe(
     """Load the written file in its real runtime and say what it does."""
     backend, methods = load_backend(artifact.format), []
     for method in artifact.methods:
-        run = backend.load(path, target.threads, method.name)
+        try:
+            run = backend.load(path, target.threads, method.name)
+        except UserError as e:  # the path is that of a folder which is about to vanish
+            met = e.met.replace(str(path), path.name)
+            raise UserError(met, e.expected, f"leave {artifact.format} out of --set formats=") from e
         parity, accuracy = measure(run, references[method.keep])
         methods.append(Verified(**vars(method), parity=parity, accuracy=accuracy))
     return Entry(

@@ -118,8 +118,16 @@ def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subje
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """The graphs in a format's own terms."""
-    return load_backend(name).lower(graphs, target, metadata)
+    """The graphs in a format's own terms. UserError if its framework cannot."""
+    try:
+        return load_backend(name).lower(graphs, target, metadata)
+    except UserError:
+        raise
+    except Exception as e:
+        met = f"{name} {graphs[0].precision} cannot be made ({explain_capture_failure(e)})"
+        raise UserError(
+            met, "operations that the format has", f"see above, or leave {name} out of --set formats="
+        ) from e
 
 
 def load_backend(name: str) -> Backend:

@@ -26,6 +26,8 @@ CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride
 
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     """Every rewrite, on a copy; weights stay shared with the original except those that change."""
+    if not all(is_pure(node) for node in exported.graph.nodes if node.op == "call_function"):
+        exported = exported.run_decompositions({})  # what is written in place becomes a value of its own
     program = copy_program(exported)
     for rewrite in (
         drop_copies,
@@ -58,7 +60,7 @@ def fold_constants(program: ExportedProgram) -> None:
             continue
         if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
             folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])
-        elif all(n in known or n in folded for n in node.all_input_nodes):
+        elif is_pure(node) and all(n in known or n in folded for n in node.all_input_nodes):
             args, kwargs = map_arg((node.args, node.kwargs), lambda n: folded[n] if n in folded else known[n])
             folded[node] = node.target(*args, **kwargs)
     for node, data in folded.items():
@@ -67,12 +69,19 @@ def fold_constants(program: ExportedProgram) -> None:
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
 
 
+def is_pure(node: Node) -> bool:
+    """Whether an op gives the same whenever it is computed, and changes nothing."""
+    schema = getattr(node.target, "_schema", None)
+    tags = getattr(node.target, "tags", ())
+    return (schema is None or not schema.is_mutable) and torch.Tag.nondeterministic_seeded not in tags
+
+
 def fold_batch_norms(program: ExportedProgram) -> None:
     """Batch norm at inference is a factor and an offset for each channel, which the convolution before it can have in
     its weight and bias. Of a convolution that has no bias, the norm's own becomes the bias."""
-    data = read_constants(program)
     keys = program.graph_signature.inputs_to_parameters
     for norm in program.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
+        data = read_constants(program)  # anew: two norms in a row fold into the same convolution
         arguments: tuple[Any, ...] = norm.args
         conv, gain, offset, mean, variance, training, _, eps, *_ = arguments
         if conv.target is not aten.conv2d.default or len(conv.users) > 1 or training or None in (gain, offset, mean):

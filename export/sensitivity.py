@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import visit_linears
-from bigvit_edge.export.graph import Graph, count_node_macs
+from bigvit_edge.export.graph import Graph, matrix_products, weight_name
 from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
 
 STATIC = "int8-static"
@@ -69,12 +69,15 @@ def measure_sensitivities(graph: Graph, candidates: Mapping[str, tuple[str, ...]
     signal: dict[str, float] = {}
     noise: dict[tuple[str, str], float] = {}
     macs: dict[str, int] = {}
+    for node, count in matrix_products(graph.exported):
+        layer = (weight_name(graph.exported, node) or "").removesuffix(".weight")
+        if layer in candidates:
+            macs[layer] = macs.get(layer, 0) + count
     rounder = Rounder(graph)
 
     def visit(layer: str, node: Node, args: tuple[Tensor, ...], value: Tensor) -> None:
         if layer not in candidates:
             return
-        macs[layer] = count_node_macs(node)
         signal[layer] = signal.get(layer, 0.0) + float(value.double().square().sum())
         for precision in candidates[layer]:
             if precision != "fp32":

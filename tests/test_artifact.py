@@ -1,7 +1,10 @@
 """Manifests: what is written comes back, what is damaged is refused."""
 
 import json
+import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +25,7 @@ from bigvit_edge.artifact import (
     write_manifest,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
-from bigvit_edge.target import Limits
+from bigvit_edge.target import Limits, Quant
 
 ENTRY = Entry(
     file="m_int8.tflite", format="litert", precision="int8", sha256="0" * 64, bytes=3,
@@ -36,7 +39,10 @@ ENTRY = Entry(
     ),
     layers={"head": "int8"}, tools={"torch": "2"},
 )  # fmt: skip
-MANIFEST = Manifest("m", 8, 2, "android", "permute", "shipped", "0" * 64, Limits(images=4), 1, (ENTRY,))
+MANIFEST = Manifest(
+    model="m", image_size=8, num_classes=2, target="android", dispatch="permute", backend="xnnpack", deployment="iOS17",
+    quant=Quant(), weights="shipped", weights_sha256="0" * 64, limits=Limits(images=4), threads=1, artifacts=(ENTRY,),
+)  # fmt: skip
 
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
@@ -66,6 +72,11 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
     assert set(entry["methods"][0]["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
 
 
+def spoil(data: dict[str, Any], **fields: object) -> dict[str, Any]:
+    """The manifest with fields of its first file changed."""
+    return data | {"artifacts": [data["artifacts"][0] | fields]}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -77,6 +88,12 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"methods": []}]}, r"has no methods"),
         (lambda data: data | {"artifacts": []}, r"at least one of each"),
         (lambda data: data | {"threads": 0}, r"0 threads"),
+        (lambda data: data | {"threads": 10**12}, r"1000000000000 threads"),
+        (lambda data: data | {"dispatch": "zzz"}, r"dispatch 'zzz'"),
+        (lambda data: spoil(data, file=".."), r"not in the bundle"),
+        (lambda data: spoil(data, outputs=[]), r"where one image and its logits"),
+        (lambda data: spoil(data, methods=data["artifacts"][0]["methods"] * 2), r"two methods"),
+        (lambda data: spoil(data, preprocessing=asdict(ENTRY.preprocessing) | {"size": 0}), r"does not make an input"),
         (lambda data: data | {"limits": {"images": 0}}, r"limits.images=0"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "tosa"}]}, r"tosa int8 is no format"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"labels": ["a"]}]}, r"1 labels for an output"),
@@ -123,3 +140,13 @@ def test_a_package_is_hashed_by_its_files_and_their_names(tmp_path: Path) -> Non
     assert measure_size(tmp_path / "one") == 5
     write_data(b"abcd", tmp_path / "file")
     assert measure_size(tmp_path / "file") == 4
+
+
+def test_a_package_with_a_pipe_or_a_link_is_refused(tmp_path: Path) -> None:
+    write_data({"a": b"1"}, tmp_path / "linked")
+    (tmp_path / "linked/b").symlink_to("/dev/zero")
+    write_data({"a": b"1"}, tmp_path / "piped")
+    os.mkfifo(tmp_path / "piped/b")
+    for name in ("linked", "piped"):
+        with pytest.raises(UserError, match=r"b is a link or a device"):
+            hash_file(tmp_path / name)

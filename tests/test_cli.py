@@ -65,12 +65,16 @@ def test_listings_are_json_on_request() -> None:
         (["--keep", "1.2"], ["keep 1.2", "above 0 and at most 1"]),
         (["--keep", "half"], ["'half' in --keep half", "a number"]),
         (["--keep", "0.5,0.5"], ["each ratio once"]),
+        (["--keep", "0.3333333,0.33333334"], ["each ratio once"]),
+        (["--calibration", ".", "--set", "precisions=fp32"], ["int8-static or mixed, which calibrate"]),
+        (["--set", "quant.p=int4"], ["quant.p=int4 for fp32, int8", "precisions=mixed"]),
+        (["--image-size", "100000000000"], ["--image-size 100000000000", "1 to 4096"]),
         (["vit_ti", "--keep", "0.5"], ["the model is dense", "blvit_"]),
         (["--max-fallback", "much"], ["'much'", "a number"]),
         (["--max-fallback", "500%"], ["500%", "0% to 100%"]),
-        (["--calibration", "nowhere"], ["no folder nowhere"]),
+        (["--calibration", "nowhere", "--set", "precisions=int8-static"], ["no folder nowhere"]),
         (["--set", "quant.observer=mean"], ["unknown word 'mean' in quant.observer", "minmax"]),
-        (["--set", "quant.group=48"], ["quant.group=48", "power of two"]),
+        (["--set", "quant.group=48"], ["quant.group=48", "one of 32, 64"]),
         (["--target", "ios", "--set", "deployment=iOS15"], ["deployment", "iOS16"]),
         (["timm:no_such_model"], ["timm has no model 'no_such_model'"]),
         (["no.such.module:build"], ["no.such.module"]),
@@ -132,7 +136,30 @@ def raising():
 
 def wrong():
     return "a model"
+
+def exiting():
+    raise SystemExit(0)
+
+def labelled():
+    model = Constant()
+    model.labels = [0, 1, 2]
+    return model
+
+class Spectrum(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 4)
+    def forward(self, x):
+        return self.fc(torch.fft.fft2(x).abs().mean((2, 3)))
+
+def huge():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    torch.nn.init.constant_(model[1].weight, 1e5)
+    return model
 """
+
+
+HALF = ["--set", "precisions=fp32,fp16,int8"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +167,10 @@ def wrong():
     [
         ("raising", ["no such backbone", "users_models.py:", "raise RuntimeError"]),
         ("wrong", ["str"]),
+        ("exiting", ["exiting() raised SystemExit"]),
+        ("labelled", ["the attribute `labels`", "3 strings"]),
+        ("Spectrum", ["litert fp32 cannot be made"]),
+        ("huge", ["holds 100000", "at most 65504"]),
         ("absent", ["users_models:absent is nothing of that name"]),
         ("Branching", ["users_models.py:6: if x.mean() > 0", "do not depend on the image"]),
         ("Constant", ["some Linear to quantise"]),
@@ -150,7 +181,7 @@ def test_export_refuses_users_models(
 ) -> None:
     (tmp_path / "users_models.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
-    result = call("export", f"users_models:{function}", "--target", "host", "--image-size", "32", "-o", "out")
+    result = call("export", f"users_models:{function}", "--target", "host", "--image-size", "32", "-o", "out", *HALF)
     sys.modules.pop("users_models", None)
     refuse(result, *texts)
     assert not (tmp_path / "out").exists()

@@ -90,6 +90,14 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """UserError if the file cannot be read (see read_weights) or holds no Vision Transformer in keys known here."""
     found = read_weights(path)
+    try:
+        return _translate(path, found)
+    except (IndexError, TypeError, ValueError, RuntimeError) as e:  # tensors of another rank than their keys promise
+        met = f"{path} has a Vision Transformer's keys, but not its shapes ({type(e).__name__}: {e})"
+        raise UserError(met, "a whole checkpoint", "check how the file was made") from e
+
+
+def _translate(path: Path, found: dict[str, Tensor]) -> Checkpoint:
     dialects = [name for telltale, name in TELLTALES.items() if any(re.fullmatch(telltale, key) for key in found)]
     if not dialects:
         raise UserError(

@@ -34,16 +34,20 @@ def infer_card(checkpoint: Checkpoint) -> tuple[Card, tuple[str, ...]]:
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     try:
-        dim, _, patch, _ = shapes["embedding.patches.weight"]
+        dim, colors, patch, _ = shapes["embedding.patches.weight"]
         grid = isqrt(shapes["embedding.position"][1] - 1)
         little = None if checkpoint.dense else shapes["little.weight"][0]
     except (KeyError, ValueError, IndexError):
         raise _misfit(checkpoint, "it lacks a patch embedding with positions") from None
+    if colors != 3 or not grid:
+        raise _misfit(checkpoint, f"it is for images of {grid} x {grid} patches with {colors} channels")
     if 1 + grid**2 != shapes["embedding.position"][1]:
         raise _misfit(checkpoint, f"its {shapes['embedding.position'][1]} positions are no square and CLS")
     depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
     shape = dict(dim=dim, little_dim=little, depth=depth, patch=patch)
     given = dict(image_size=grid * patch, labels=None, weights=None)
+    if len(shapes.get("head.weight", (0, 0))) != 2:
+        raise _misfit(checkpoint, f"its head.weight is {list(shapes['head.weight'])}")
     if "head.weight" in shapes:
         given["num_classes"] = shapes["head.weight"][0]
     for card in CARDS.values():

@@ -114,7 +114,7 @@ def import_factory(source: str) -> Callable[[], object]:
         sys.path.insert(0, folder)  # as `python -m` does; stays, for imports inside the factory
     try:
         module = import_module(module_name)
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # a script without a __main__ guard may end the program
         if isinstance(e, ModuleNotFoundError) and e.name and f"{module_name}.".startswith(f"{e.name}."):
             near = suggest(module_name, [path.stem for path in Path.cwd().glob("*.py")])
             raise UserError(f"no module {module_name}", "one in the working directory or installed", near) from e
@@ -134,7 +134,7 @@ def call_factory(factory: Callable[[], object], source: str) -> nn.Module:
     """
     try:
         model = factory()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _explain(e, f"{source}()") from e
     if not isinstance(model, nn.Module):
         raise UserError(f"{source}() returned a {type(model).__name__}", "a torch.nn.Module")
@@ -148,15 +148,15 @@ def count_classes(model: nn.Module, image_size: int, source: str) -> int:
     try:
         with torch.no_grad():
             logits = model.eval()(torch.zeros(1, 3, image_size, image_size))
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise _explain(e, f"{source} on an image [1, 3, {image_size}, {image_size}]") from e
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1 or not logits.numel():
         met = f"a tensor {list(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
         raise UserError(f"{source} answers one image with {met}", "logits [1, classes]", "wrap it in such a module")
     return logits.shape[1]
 
 
-def _explain(e: Exception, doing: str) -> UserError:
+def _explain(e: BaseException, doing: str) -> UserError:
     line = find_line(e)
     where = f" at {line}" if line else ""
     return UserError(f"{doing} raised {first_line(e)}{where}", "a model", "correct the source")

@@ -31,6 +31,7 @@ from bigvit_edge.models.zoo import CARDS, HALF, Card
 
 DEFAULT_KEEP = 0.5
 DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
+MOST = {"--image-size": 4096, "--num-classes": 1_000_000}
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 
@@ -71,8 +72,8 @@ def load(
     seed for the others. UserError on a source that is none of the four, and on whatever does not fit.
     """
     for what, value in (("--image-size", image_size), ("--num-classes", num_classes)):
-        if value is not None and value < 1:
-            raise UserError(f"{what} {value}", "a number above 0")
+        if value is not None and not 1 <= value <= MOST[what]:
+            raise UserError(f"{what} {value}", f"a number from 1 to {MOST[what]}")
     loader = _find_loader(source)
     if str(weights) == PRETRAINED and loader is not _load_timm:
         raise UserError(f"--weights {PRETRAINED} for {source}", "a file", f"only {TIMM}NAME has weights to download")
@@ -103,9 +104,14 @@ def load_model(
 
 
 def has_keep(module: nn.Module) -> bool:
-    """Whether the model has a keep ratio: a number as attribute `keep`."""
+    """Whether the model has a keep ratio: a number in (0, 1] as attribute `keep`."""
+    return read_keep(module) is not None
+
+
+def read_keep(module: nn.Module) -> float | None:
+    """The keep ratio that the model has now; None for one without."""
     keep = getattr(module, "keep", None)
-    return isinstance(keep, float | int) and not isinstance(keep, bool)
+    return float(keep) if isinstance(keep, float | int) and not isinstance(keep, bool) and 0 < keep <= 1 else None
 
 
 def set_keep(module: nn.Module, keep: float) -> None:
@@ -165,6 +171,8 @@ def _load_card(source: str, weights: Path | str | None, image_size: int | None, 
         return _describe(source, build(card), card, RANDOM, None)
     with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
         loaded = _fill_card(source, card, read_checkpoint(shipped), num_classes)
+    if card.num_classes != CARDS[source].num_classes:
+        return replace(loaded, weights=RANDOM, weights_sha256=None)  # the head is, and with it every answer
     return replace(loaded, weights=SHIPPED)
 
 
@@ -230,25 +238,40 @@ def _load_factory(source: str, weights: Path | str | None, image_size: int | Non
     if weights is not None:
         load_weights(model, Path(weights))
         kind, digest = FILE, hash_weights(Path(weights))
-    size = image_size or _read_attribute(model, "image_size", int) or DEFAULT_SIZE
+    own_size = _read_attribute(model, source, "image_size", lambda v: type(v) is int and v > 0, "a number of pixels")
+    size = image_size or own_size or DEFAULT_SIZE
     classes = count_classes(model, size, source)
-    said = {name: _read_attribute(model, name, tuple) for name in ("mean", "std", "labels")}
-    notes = [
-        f"the module has no attribute {name}; {name} {HALF[0]} is assumed" for name in ("mean", "std") if not said[name]
-    ]
-    for name, length in (("mean", 3), ("std", 3), ("labels", classes)):
-        if said[name] and len(said[name]) != length:
-            raise UserError(f"{source} has {len(said[name])} values in `{name}`", f"{length}", "correct the attribute")
+    said = {
+        "mean": _read_attribute(model, source, "mean", _is_triple, "three numbers"),
+        "std": _read_attribute(model, source, "std", lambda v: _is_triple(v) and all(v), "three numbers but 0"),
+        "labels": _read_attribute(model, source, "labels", lambda v: _is_names(v, classes), f"{classes} strings"),
+    }
+    assumed: dict[str, float] = {"image_size": DEFAULT_SIZE} if size not in (image_size, own_size) else {}
+    assumed |= {name: HALF[0] for name in ("mean", "std") if not said[name]}
+    notes = [f"the module has no attribute {name}; {name} {value} is assumed" for name, value in assumed.items()]
     return Loaded(
         model, source, size, classes, said["labels"], said["mean"] or HALF, said["std"] or HALF, kind, digest,
         tuple(notes),
     )  # fmt: skip
 
 
-def _read_attribute(model: nn.Module, name: str, kind: type) -> Any:
-    """What a user's module says of itself; None if it does not. Lists count as tuples."""
+def _read_attribute(model: nn.Module, source: str, name: str, is_right: Callable[[Any], bool], expected: str) -> Any:
+    """What a user's module says of itself, lists as tuples; None if it does not. UserError if it cannot be used."""
     value = getattr(model, name, None)
-    return tuple(value) if kind is tuple and isinstance(value, list | tuple) else value if type(value) is kind else None
+    if value is None:
+        return None
+    if not is_right(value):
+        met = f"the attribute `{name}` of {source} is {str(value)[:60]}"
+        raise UserError(met, expected, "correct it, or take it away")
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, float | int) for v in value)
+
+
+def _is_names(value: Any, count: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(isinstance(v, str) for v in value)
 
 
 @contextmanager

@@ -33,6 +33,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
         fault = f"{path} cannot be read as tensors ({_first_line(e)}; nothing in it was executed)"
         raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
+    for key, tensor in tensors.items():
+        if not tensor.numel() or tensor.is_complex():
+            met = f"{path}: {key} is {list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+            raise UserError(met, "real numbers, at least one", "check how the file was made")
     return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
 
 

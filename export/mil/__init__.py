@@ -71,6 +71,8 @@ def unpack_blob(blob: bytes, where: object = "the delegate's blob") -> dict[str,
         nodes = index["nodes"]
         inner = {number for node in nodes for number in node["children"].values()}
         (root,) = set(range(len(nodes))) - inner
+        if len(inner) < sum(len(node["children"]) for node in nodes):
+            raise ValueError("a node with two parents")
         files = dict(_walk(blob, nodes, root, ""))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as e:
         raise UserError(f"{where}: damaged ({type(e).__name__}: {e})", "files and their index") from e

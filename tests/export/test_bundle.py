@@ -1,18 +1,18 @@
 """A bundle is written whole or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bigvit_edge.artifact import Manifest, write_manifest
+from bigvit_edge.artifact import write_manifest
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.bundle import writing
-from bigvit_edge.target import Limits
-from tests.test_artifact import ENTRY
+from tests.test_artifact import MANIFEST
 
 
 def fill(folder: Path, text: str) -> None:
-    write_manifest(Manifest(text, 8, 2, "host", "permute", "random", None, Limits(), 1, (ENTRY,)), folder)
+    write_manifest(replace(MANIFEST, model=text), folder)
 
 
 def test_a_good_end_leaves_the_folder_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -255,3 +255,41 @@ def test_what_reads_no_image_is_computed_beforehand() -> None:
     assert [weight_name(graph.exported, node) for node, _ in matrix_products(graph.exported)] == ["fc.weight"]
     image = torch.randn(1, 3, 2, 2)
     torch.testing.assert_close(graph.exported.module()(image), model(image))
+
+
+class InARow(nn.Module):
+    """Two norms behind one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm1, self.norm2 = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm2(self.norm1(self.conv(x))).mean((2, 3))
+
+
+class InPlace(nn.Module):
+    """A constant that is written into, and a random number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = torch.zeros(1, 3, 8)
+        t[:, :, :4] = x[:, :, 0, :4]
+        return t.flatten(1)
+
+
+@pytest.mark.parametrize("kind", [InARow, InPlace])
+def test_norms_in_a_row_and_values_written_in_place(kind: type[nn.Module]) -> None:
+    model = spread(kind())
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = rewrite(capture(model, 8)).exported.module()(image)
+    torch.testing.assert_close(found, model(image), atol=1e-5, rtol=1e-5)
+
+
+def test_random_numbers_are_not_computed_beforehand() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3)) + torch.rand(1, 3)
+
+    program = rewrite(capture(Noise(), 8)).exported.module()
+    image = torch.zeros(1, 3, 8, 8)
+    assert not torch.equal(program(image), program(image))

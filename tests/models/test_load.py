@@ -68,7 +68,7 @@ def test_a_checkpoints_own_head_is_taken_where_asked_for(tmp_path: Path) -> None
     [
         ({"source": "blvit_dmo"}, "unknown model 'blvit_dmo'.*package.module:build.*did you mean blvit_demo"),
         ({"source": "vit_demo", "image_size": 90}, "--image-size 90.*multiple of the patch, 8.*for example 88"),
-        ({"source": "vit_demo", "num_classes": 0}, "--num-classes 0.*above 0"),
+        ({"source": "vit_demo", "num_classes": 0}, "--num-classes 0.*1 to 1000000"),
         ({"source": "nowhere.pth"}, "no file nowhere.pth"),
         ({"source": "./nowhere"}, "no file nowhere"),
         ({"source": "vit_demo", "weights": "pretrained"}, "only timm:NAME has weights to download"),
@@ -90,7 +90,7 @@ def test_keep_is_of_any_module_that_has_one() -> None:
     set_keep(module, 0.5)
     assert module.keep == 0.5
     for keep in (0.0, 1.5, float("nan")):
-        with pytest.raises(UserError, match=r"above 0 and at most 1"):
+        with pytest.raises(UserError, match=r"1 to 1000000 and at most 1"):
             set_keep(module, keep)
 
 
@@ -163,7 +163,7 @@ def test_what_a_factory_does_not_say_is_assumed_aloud(folder: Path) -> None:
     loaded = load("mine:build_plain")
     assert (loaded.image_size, loaded.num_classes, loaded.mean) == (224, 6, (0.5, 0.5, 0.5))
     assert [note.split(";")[0] for note in loaded.notes] == [
-        f"the module has no attribute {name}" for name in ("mean", "std")
+        f"the module has no attribute {name}" for name in ("image_size", "mean", "std")
     ]
 
 

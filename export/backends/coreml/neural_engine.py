@@ -118,6 +118,9 @@ def _count_macs(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> int:
     output = next(iter(op.outputs.values())).shape
     if op.type in ("linear", "conv"):
         return prod(output) * prod(shapes[_name(op, "weight")][1:])
+    if op.type == "scaled_dot_product_attention" and all(_name(op, name) in shapes for name in ("query", "key")):
+        query, keys = shapes[_name(op, "query")], shapes[_name(op, "key")][-2]
+        return prod(query[:-1]) * keys * (query[-1] + output[-1])
     if op.type == "matmul" and _name(op, "x") in shapes:  # [..., m, k], or transposed, to [..., m, n]
         return prod(output) * prod(shapes[_name(op, "x")][-2:]) // output[-2]
     return 0

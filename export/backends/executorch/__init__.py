@@ -155,6 +155,8 @@ def find_method(path: Path, program: Program, method: str | None) -> str:
     known = [name for name in names if not name.startswith(METADATA)]
     if method is None and ORDER in names:
         return str(program.load_method(ORDER).execute(())[0]).split(",")[0]
-    if method is None or method not in known:
+    if method is None and known:
+        return known[0]
+    if method not in known:
         raise UserError(f"{path} has no method {method!r}", f"one of {', '.join(known)}", suggest(str(method), known))
     return method

@@ -167,6 +167,16 @@ def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
 def load(path: Path, threads: int, method: str) -> Run:
     """The package of that method, evaluated by export/mil. UserError if anything of the method is outside of it: the
     runtime here could not pass on what it cannot compute."""
+    try:
+        return _load(path, threads, method)
+    except UserError:
+        raise
+    except Exception as e:  # damaged bytes make the reader raise anything
+        met = f"{path} cannot be read ({type(e).__name__}: {e})"
+        raise UserError(met, "a .pte file as exported", "export the model again") from e
+
+
+def _load(path: Path, threads: int, method: str) -> Run:
     pte = deserialize_pte_binary(path.read_bytes())
     plan = next(plan for plan in pte.program.execution_plan if plan.name == method)
     calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]

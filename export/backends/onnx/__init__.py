@@ -27,7 +27,7 @@ from bigvit_edge.artifact import Array, Artifact, Method, Run, list_versions
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.onnx import model, quantized
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, layer_group
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         onnx.checker.check_model(proto)
         data = proto.SerializeToString(deterministic=True)
         quantized.check(data, graph)
-    layers = {layer_group(layer) for node in proto.graph.node if (layer := model.layer_of(node))}
-    # nothing is left over: the CPU provider has every op, and the runtime refuses a file that has one without a kernel
-    method = Method(METHOD, graph.keep, 1, (), dict.fromkeys(sorted(layers), 1))
+    # no delegate and nothing left over: the CPU provider runs it all, or refuses a file with an op that it has not
+    method = Method(METHOD, graph.keep, 0, (), {})
     return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES))
 
 

@@ -153,8 +153,8 @@ def test_the_artifact(files: dict[str, Artifact]) -> None:
         assert (file.format, file.precision) == ("onnx", precision)
         assert file.tools == list_versions(backend.PACKAGES)
         (method,) = file.methods
-        assert (method.name, method.keep, method.delegates, method.leftovers) == ("main", 0.5, 1, ())
-        assert method.fragments == dict.fromkeys(["embedding", "head", "layers.0", "little", "norm", "up"], 1)
+        assert (method.name, method.keep, method.delegates, method.leftovers) == ("main", 0.5, 0, ())
+        assert method.fragments == {}
     sizes = {precision: len(file.data) for precision, file in files.items()}
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
     assert sizes["int4"] < 0.85 * sizes["int8"] < 0.6 * sizes["fp32"]
