@@ -90,7 +90,7 @@ def test_keep_is_of_any_module_that_has_one() -> None:
     set_keep(module, 0.5)
     assert module.keep == 0.5
     for keep in (0.0, 1.5, float("nan")):
-        with pytest.raises(UserError, match=r"1 to 1000000 and at most 1"):
+        with pytest.raises(UserError, match=r"above 0 and at most 1"):
             set_keep(module, keep)
 
 
