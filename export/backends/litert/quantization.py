@@ -129,11 +129,14 @@ def _find_bias(exported: ExportedProgram, node: Node) -> Any:
 
 
 def _find_factor(a: Array, b: Array) -> Array | None:
-    """[O] such that each row [I] of b is that multiple of the same row of a; None if there is none. The first row
-    settles it for almost all that differ."""
+    """[O] such that each row [I] of b is that multiple of the same row of a, 1 where both are zero; None if there is
+    none. The first row settles it for almost all that differ."""
+    if a.any() and not b.any():  # zero is a multiple of everything
+        return None
     for rows in (slice(1), slice(None)):
         x, y = a[rows], b[rows]
-        factor: Array = (x * y).sum(1) / np.maximum((x * x).sum(1), 1e-30)
+        square = (x * x).sum(1)
+        factor: Array = np.where(square > 0, (x * y).sum(1) / np.maximum(square, 1e-30), 1).astype(np.float32)
         if not np.allclose(factor[:, None] * x, y, rtol=1e-4, atol=1e-5 * float(np.abs(y).max())):
             return None
     return factor

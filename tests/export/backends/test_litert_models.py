@@ -76,6 +76,31 @@ def test_linears_are_found_under_folded_constants() -> None:
     assert min(np.abs(s * values * scales[:, None] - weight).max() for s in (1, -1, 3, -3)) <= 3 * scales.max()
 
 
+class Idle(nn.Module):
+    """Two Linears that start at zero, as residual branches do, beside one of their shape that does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(32, 32) for _ in range(3))
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images[:, :, 0]  # [1, 3, 32]
+        for linear in (self.first, self.third, self.second):
+            x = x + linear(x.relu())
+        return cast(Tensor, self.head(x.mean(1)))
+
+
+def test_linears_of_zeros_are_told_from_others(tmp_path: Path) -> None:
+    model: Any = randomize(Idle())
+    for linear in (model.first, model.second):
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    names = frozenset({"first", "second", "third", "head"})
+    got, expected = answers(model, lower(in_int8(capture(model), names)), tmp_path)
+    assert 0 < np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
 class Images(nn.Module):
     """What a convolutional model is made of: batch norms, depth-wise, point-wise and padded convolutions, a scale a
     channel, GELU, SiLU, pooling."""
