@@ -26,7 +26,7 @@ CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride
 
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     """Every rewrite, on a copy; weights stay shared with the original except those that change."""
-    if not all(is_pure(node) for node in exported.graph.nodes if node.op == "call_function"):
+    if any(writes(node) for node in exported.graph.nodes):
         exported = exported.run_decompositions({})  # what is written in place becomes a value of its own
     program = copy_program(exported)
     for rewrite in (
@@ -60,7 +60,7 @@ def fold_constants(program: ExportedProgram) -> None:
             continue
         if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
             folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])
-        elif is_pure(node) and all(n in known or n in folded for n in node.all_input_nodes):
+        elif not draws(node) and all(n in known or n in folded for n in node.all_input_nodes):
             args, kwargs = map_arg((node.args, node.kwargs), lambda n: folded[n] if n in folded else known[n])
             folded[node] = node.target(*args, **kwargs)
     for node, data in folded.items():
@@ -69,11 +69,15 @@ def fold_constants(program: ExportedProgram) -> None:
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
 
 
-def is_pure(node: Node) -> bool:
-    """Whether an op gives the same whenever it is computed, and changes nothing."""
+def writes(node: Node) -> bool:
+    """Whether an op changes one of its inputs."""
     schema = getattr(node.target, "_schema", None)
-    tags = getattr(node.target, "tags", ())
-    return (schema is None or not schema.is_mutable) and torch.Tag.nondeterministic_seeded not in tags
+    return schema is not None and bool(schema.is_mutable)
+
+
+def draws(node: Node) -> bool:
+    """Whether an op takes random numbers, or may."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def fold_batch_norms(program: ExportedProgram) -> None:
