@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import library, nn
 
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.traces import find_line
 
 TIMM = "timm:"  # in front of a name in timm's registry
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-kept_libraries: list[torch.library.Library] = []  # what a Library defined goes when it does
+kept: list[library.Library] = []  # what a Library defined goes when it does
 
 
 def import_timm() -> Any:
@@ -34,7 +34,7 @@ def define_torchvision_ops() -> None:
     PyTorch): it describes two ops on import, which must exist by then. No model here uses them.
     """
     spec = find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations or kept_libraries:
+    if spec is None or not spec.submodule_search_locations or kept:
         return
     for extension in Path(spec.submodule_search_locations[0]).glob("_C*"):
         try:
@@ -42,10 +42,10 @@ def define_torchvision_ops() -> None:
             return
         except OSError:
             continue
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    ops = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for op in ("nms", "qnms"):
-        library.define(op + SCHEMA)  # type: ignore[no-untyped-call]
-    kept_libraries.append(library)
+        ops.define(op + SCHEMA)  # type: ignore[no-untyped-call]
+    kept.append(ops)
 
 
 def build_timm(name: str, image_size: int | None, num_classes: int | None, pretrained: bool) -> nn.Module:

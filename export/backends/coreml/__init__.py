@@ -116,19 +116,16 @@ def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any
         # the one thing that coremltools hands on from a node to all the ops it becomes
         node.meta["stack_trace"] = _layer(program, node)
     (image,) = program.example_inputs[0]
-    try:
-        return ct.convert(
-            program,
-            inputs=[ct.TensorType(name="image", shape=tuple(image.shape), dtype=np.float32)],
-            outputs=[ct.TensorType(name="logits", dtype=np.float32)],
-            convert_to="mlprogram",
-            minimum_deployment_target=ct.target[target.deployment],
-            compute_precision=precision,
-            pass_pipeline=_choose_passes(program),
-            skip_model_load=True,
-        )
-    except NotImplementedError as e:
-        raise UserError(f"coremltools cannot convert the model ({e})", "PyTorch ops that it knows") from e
+    return ct.convert(
+        program,
+        inputs=[ct.TensorType(name="image", shape=tuple(image.shape), dtype=np.float32)],
+        outputs=[ct.TensorType(name="logits", dtype=np.float32)],
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target[target.deployment],
+        compute_precision=precision,
+        pass_pipeline=_choose_passes(program),
+        skip_model_load=True,
+    )
 
 
 def _write_gelu(x: torch.Tensor, approximate: str = "none") -> Any:

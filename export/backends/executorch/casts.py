@@ -4,7 +4,7 @@ a rule and a writer.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
@@ -15,11 +15,11 @@ with silenced():
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNConvert, XNNGraph, XNode
 
-LIBRARY = torch.library.Library("bigvit_edge", "DEF")  # type: ignore[no-untyped-call]
-LIBRARY.define("cast(Tensor x, ScalarType dtype) -> Tensor")  # type: ignore[no-untyped-call]
+OPS = library.Library("bigvit_edge", "DEF")  # type: ignore[no-untyped-call]
+OPS.define("cast(Tensor x, ScalarType dtype) -> Tensor")  # type: ignore[no-untyped-call]
 
 
-@torch.library.impl(LIBRARY, "cast", "CompositeExplicitAutograd")
+@library.impl(OPS, "cast", "CompositeExplicitAutograd")
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype, copy=True)
 

@@ -13,12 +13,13 @@ from executorch.backends.xnnpack import xnnpack_preprocess
 
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.backends import executorch
-from bigvit_edge.export.graph import Graph, Ranges
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.target import Target
+from tests.export.test_quantization import measure_ranges
 
 TARGET = Target("test", "", ("executorch",))
 Kinds = Counter[tuple[str, str, str]]  # types of a Linear's input, weight and output in XNNPACK
@@ -63,22 +64,6 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> Kinds:
 
     monkeypatch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", read)
     return found
-
-
-def measure_ranges(model: nn.Module, images: Tensor) -> dict[str, Ranges]:
-    """What each Linear meets and gives on these images."""
-    ranges = {}
-
-    def note(name: str, inputs: Tensor, output: Tensor) -> None:
-        low_high = [(float(x.detach().amin()), float(x.detach().amax())) for x in (inputs, output)]
-        ranges[name] = Ranges(*low_high)
-
-    linears = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    hooks = [m.register_forward_hook(lambda m, i, o, name=name: note(name, i[0], o)) for name, m in linears]
-    model(images)
-    for hook in hooks:
-        hook.remove()
-    return ranges
 
 
 def capture(model: nn.Module, precision: str, layers: dict[str, str], images: Tensor = IMAGES) -> Graph:
