@@ -1,0 +1,262 @@
+// The scalar rows of kernels.inc: what others are tested against, and what any CPU falls back to.
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "half.h"
+#include "kernels.h"
+
+namespace {
+
+const void* at(const void* base, size_t bytes) { return static_cast<const char*>(base) + bytes; }
+void* at(void* base, size_t bytes) { return static_cast<char*>(base) + bytes; }
+
+size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
+
+// Not a number is low.
+int clamp(float q, int low, int high) {
+  return q > high ? high : q > low ? static_cast<int>(q) : low;
+}
+
+// ---- the matrix product
+
+void store(const bve_gemm* a, size_t i, size_t j, float value) {
+  const size_t row = a->dst_rows ? a->dst_rows[i] : i;
+  float* dst = static_cast<float*>(at(a->dst, row * a->dst_stride_bytes)) + j;
+  if (a->gate) value *= a->gate[i];
+  *dst = a->accumulate ? *dst + value : value;
+}
+
+float to_float(float x) { return x; }
+float to_float(uint16_t half) { return bve_from_half(half); }
+
+template <typename Data>
+void gemm_float(const bve_gemm* a) {
+  for (size_t i = 0; i < a->m; i++) {
+    const float* lhs = static_cast<const float*>(at(a->lhs, i * a->lhs_stride_bytes));
+    for (size_t j = 0; j < a->n; j++) {
+      const float* bias =
+          static_cast<const float*>(at(a->rhs, j / BVE_PANEL * a->rhs_stride_bytes));
+      const Data* data = reinterpret_cast<const Data*>(bias + BVE_PANEL) + j % BVE_PANEL;
+      float sum = 0;
+      for (size_t k = 0; k < a->k; k++) sum += lhs[k] * to_float(data[k * BVE_PANEL]);
+      store(a, i, j, sum + bias[j % BVE_PANEL]);
+    }
+  }
+}
+
+template <size_t KR>
+void gemm_qc8(const bve_gemm* a) {
+  for (size_t i = 0; i < a->m; i++) {
+    const int8_t* lhs = static_cast<const int8_t*>(at(a->lhs, i * a->lhs_stride_bytes));
+    for (size_t j = 0; j < a->n; j++) {
+      const size_t column = j % BVE_PANEL;
+      const float* scale =
+          static_cast<const float*>(at(a->rhs, j / BVE_PANEL * a->rhs_stride_bytes));
+      const float* bias = scale + BVE_PANEL;
+      const int32_t* sums = reinterpret_cast<const int32_t*>(bias + BVE_PANEL);
+      const int8_t* data = reinterpret_cast<const int8_t*>(sums + BVE_PANEL) + column * KR;
+      int32_t sum = -a->rows[i].zero * sums[column];
+      for (size_t k = 0; k < a->k; k++) sum += lhs[k] * data[k / KR * BVE_PANEL * KR + k % KR];
+      store(a, i, j, a->rows[i].scale * scale[column] * sum + bias[column]);
+    }
+  }
+}
+
+// ---- rows
+
+template <typename T>
+T* element(void* dst, bve_lhs lhs, size_t k, size_t i, size_t column) {
+  void* panel = at(dst, i / lhs.mr * bve_lhs_stride_bytes(lhs, k));
+  return static_cast<T*>(panel) + (column / lhs.kr * lhs.mr + i % lhs.mr) * lhs.kr +
+         column % lhs.kr;
+}
+
+template <typename T>
+void put_zeros(void* dst, bve_lhs lhs, size_t k, size_t i) {
+  for (size_t j = k; j < round_up(k, lhs.kr); j++) *element<T>(dst, lhs, k, i, j) = 0;
+}
+
+void put(float* dst, float x) { *dst = x; }
+void put(uint16_t* dst, float x) { *dst = bve_to_half(x); }
+
+// Stores k floats as row i of the left side.
+template <typename T>
+void put_row(void* dst, bve_lhs lhs, size_t k, size_t i, const float* src) {
+  for (size_t j = 0; j < k; j++) put(element<T>(dst, lhs, k, i, j), src[j]);
+  put_zeros<T>(dst, lhs, k, i);
+}
+
+void layernorm(const float* src, size_t n, const float* gain, const float* offset, float epsilon,
+               float* dst) {
+  float mean = 0, variance = 0;
+  for (size_t j = 0; j < n; j++) mean += src[j];
+  mean /= n;
+  for (size_t j = 0; j < n; j++) variance += (src[j] - mean) * (src[j] - mean);
+  const float factor = 1 / sqrtf(variance / n + epsilon);
+  for (size_t j = 0; j < n; j++) dst[j] = (src[j] - mean) * factor * gain[j] + offset[j];
+}
+
+// Row i, before it is packed, in scratch.
+const float* prepare(const bve_pack* a, size_t i) {
+  const size_t row = a->src_rows ? a->src_rows[i] : i;
+  const float* src = static_cast<const float*>(at(a->src, row * a->src_stride_bytes));
+  if (a->before == bve_as_is) return src;
+  if (a->before == bve_layernorm) {
+    layernorm(src, a->k, a->gain, a->offset, a->epsilon, a->scratch);
+  } else {
+    // erfc keeps the left tail's digits, which 1 + erf cancels.
+    for (size_t j = 0; j < a->k; j++) a->scratch[j] = 0.5f * src[j] * erfcf(-0.70710678f * src[j]);
+  }
+  return a->scratch;
+}
+
+template <typename T>
+void pack_float(const bve_pack* a) {
+  for (size_t i = 0; i < a->m; i++) put_row<T>(a->dst, a->lhs, a->k, i, prepare(a, i));
+}
+
+void pack_qd8(const bve_pack* a) {
+  const int shift = a->lhs.is_unsigned ? 0 : 128;
+  for (size_t i = 0; i < a->m; i++) {
+    const float* src = prepare(a, i);
+    float low = 0, high = 0;
+    for (size_t j = 0; j < a->k; j++) {
+      low = fminf(low, src[j]);
+      high = fmaxf(high, src[j]);
+    }
+    const float range = high - low > FLT_MIN ? high - low : 1, inverse = 255 / range;
+    const float zero = nearbyintf(fminf(fmaxf(-low * inverse, 0), 255));
+    for (size_t j = 0; j < a->k; j++)
+      *element<int8_t>(a->dst, a->lhs, a->k, i, j) =
+          clamp(nearbyintf(src[j] * inverse + zero), 0, 255) - shift;
+    put_zeros<int8_t>(a->dst, a->lhs, a->k, i);
+    a->rows[i] = {range / 255, static_cast<int>(zero) - shift};
+  }
+}
+
+// Exponentials over their largest, in place; returns their sum.
+float exponentiate(float* scores, size_t n) {
+  float largest = scores[0], sum = 0;
+  for (size_t j = 1; j < n; j++) largest = fmaxf(largest, scores[j]);
+  for (size_t j = 0; j < n; j++) sum += scores[j] = expf(scores[j] - largest);
+  return sum;
+}
+
+template <typename T>
+void softmax_float(const bve_softmax* a) {
+  for (size_t i = 0; i < a->m; i++) {
+    float* scores = static_cast<float*>(at(a->scores, i * a->scores_stride_bytes));
+    const float sum = exponentiate(scores, a->n);
+    for (size_t j = 0; j < a->n; j++) scores[j] /= sum;
+    put_row<T>(a->dst, a->lhs, a->n, i, scores);
+  }
+}
+
+void softmax_qd8(const bve_softmax* a) {
+  const int shift = a->lhs.is_unsigned ? 0 : 128;
+  for (size_t i = 0; i < a->m; i++) {
+    float* scores = static_cast<float*>(at(a->scores, i * a->scores_stride_bytes));
+    const float sum = exponentiate(scores, a->n);
+    for (size_t j = 0; j < a->n; j++)
+      *element<int8_t>(a->dst, a->lhs, a->n, i, j) =
+          clamp(nearbyintf(255 * scores[j]), 0, 255) - shift;
+    put_zeros<int8_t>(a->dst, a->lhs, a->n, i);
+    a->rows[i] = {1 / (255 * sum), -shift};
+  }
+}
+
+// ---- keys and values
+
+// Column j of the right side is src[j * columns + r * depth], for r below k.
+void pack_rhs(const bve_pack_rhs* a, size_t n, size_t k, size_t column_bytes, size_t depth_bytes) {
+  const size_t stride = bve_rhs_stride_bytes(a->packing, k), kr = bve_rhs_kr(a->packing);
+  memset(a->dst, 0, round_up(n, BVE_PANEL) / BVE_PANEL * stride);
+  for (size_t j = 0; j < n; j++) {
+    const size_t column = j % BVE_PANEL;
+    float* head = static_cast<float*>(at(a->dst, j / BVE_PANEL * stride));
+    const auto value = [&](size_t r) {
+      return *static_cast<const float*>(at(a->src, j * column_bytes + r * depth_bytes));
+    };
+    if (a->packing == bve_f32p) {
+      for (size_t r = 0; r < k; r++) head[(r + 1) * BVE_PANEL + column] = value(r);
+    } else if (a->packing == bve_f16p) {
+      uint16_t* data = reinterpret_cast<uint16_t*>(head + BVE_PANEL);
+      for (size_t r = 0; r < k; r++) data[r * BVE_PANEL + column] = bve_to_half(value(r));
+    } else {
+      float largest = 0;
+      for (size_t r = 0; r < k; r++) largest = fmaxf(largest, fabsf(value(r)));
+      if (!(largest > FLT_MIN)) largest = 1;
+      int32_t* sums = reinterpret_cast<int32_t*>(head + 2 * BVE_PANEL);
+      int8_t* data = reinterpret_cast<int8_t*>(sums + BVE_PANEL);
+      head[column] = largest / 127;
+      for (size_t r = 0; r < k; r++) {
+        const int q = clamp(nearbyintf(value(r) * (127 / largest)), -127, 127);
+        data[(r / kr * BVE_PANEL + column) * kr + r % kr] = q;
+        sums[column] += q;
+      }
+    }
+  }
+}
+
+// Rises with a score. Also of what is not a number, so that exactly k are selected of any.
+uint32_t order(float score) {
+  uint32_t bits;
+  memcpy(&bits, &score, sizeof bits);
+  return bits & 0x7fffffff;
+}
+
+}  // namespace
+
+void bve_gemm_f32_f32_f32p_1x16_scalar(const bve_gemm* a) { gemm_float<float>(a); }
+void bve_gemm_f32_f32_f16p_1x16_scalar(const bve_gemm* a) { gemm_float<uint16_t>(a); }
+void bve_gemm_f32_qd8_qc8p_1x16x4_scalar(const bve_gemm* a) { gemm_qc8<4>(a); }
+void bve_gemm_f32_qd8_qc8p_1x16x8_scalar(const bve_gemm* a) { gemm_qc8<8>(a); }
+
+void bve_pack_f32_f32_u1_scalar(const bve_pack* a) { pack_float<float>(a); }
+void bve_pack_f16_f32_u1_scalar(const bve_pack* a) { pack_float<uint16_t>(a); }
+void bve_pack_qd8_f32_u1_scalar(const bve_pack* a) { pack_qd8(a); }
+
+void bve_softmax_f32_f32_u1_scalar(const bve_softmax* a) { softmax_float<float>(a); }
+void bve_softmax_f16_f32_u1_scalar(const bve_softmax* a) { softmax_float<uint16_t>(a); }
+void bve_softmax_qd8_f32_u1_scalar(const bve_softmax* a) { softmax_qd8(a); }
+
+void bve_keys_f32_u1_scalar(const bve_pack_rhs* a) {
+  pack_rhs(a, a->n, a->d, a->src_stride_bytes, sizeof(float));
+}
+void bve_values_f32_u1_scalar(const bve_pack_rhs* a) {
+  pack_rhs(a, a->d, a->n, sizeof(float), a->src_stride_bytes);
+}
+
+void bve_route_f32_u1_scalar(const bve_route* a) {
+  float* scores = a->scratch;
+  for (size_t i = 0; i < a->n; i++) {
+    const float* src = static_cast<const float*>(at(a->src, i * a->src_stride_bytes));
+    float mean = 0, variance = 0, dot = 0;
+    for (size_t j = 0; j < a->c; j++) mean += src[j];
+    mean /= a->c;
+    for (size_t j = 0; j < a->c; j++) variance += (src[j] - mean) * (src[j] - mean);
+    const float factor = 1 / sqrtf(variance / a->c + a->epsilon);
+    for (size_t j = 0; j < a->c; j++)
+      dot += ((src[j] - mean) * factor * a->gain[j] + a->offset[j]) * a->weight[j];
+    scores[i] = dot + a->bias;
+  }
+  const float sum = exponentiate(scores, a->n);
+  for (size_t i = 0; i < a->n; i++) scores[i] /= sum;
+
+  size_t selected = 0, skipped = 0;
+  for (size_t i = 0; i < a->n; i++) {
+    size_t better = 1;  // token 0
+    for (size_t j = 1; j < a->n; j++) {
+      const uint32_t x = order(scores[j]), y = order(scores[i]);
+      better += x > y || (x == y && j < i);
+    }
+    if (i == 0 || better < a->k) {
+      const float s = a->n * scores[i];
+      a->gate[selected] = 2 * s / (1 + s);
+      a->selected[selected++] = static_cast<int32_t>(i);
+    } else {
+      a->skipped[skipped++] = static_cast<int32_t>(i);
+    }
+  }
+}
