@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bigvit_edge"
 MAX_LINES = 400
 MAX_WEIGHTS_BYTES = 3_000_000
+MAX_SEEDS_BYTES = 64_000
 MACHINE_PATH = re.compile(r"/(?:(?:home|Users)/\w+|root)/")
 
 
@@ -31,7 +32,7 @@ def is_binary(path: Path) -> bool:
 
 
 def test_files_are_short() -> None:
-    sources = [path for path in list_files() if path.suffix in {".py", ".cc", ".h", ".inc"}]
+    sources = [path for path in list_files() if path.suffix in {".py", ".c", ".cc", ".h", ".inc"}]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
     assert "tests/test_house.py" in lines
     assert {name: count for name, count in lines.items() if count >= MAX_LINES} == {}
@@ -67,8 +68,10 @@ def test_readme_names_the_two_commands(command: str) -> None:
 def test_only_small_weights_are_binary() -> None:
     binaries = [path for path in list_files() if is_binary(path)]
     weights = list((PACKAGE / "demo").glob("*.safetensors"))
-    assert sorted(binaries) == sorted(weights)
+    seeds = list((ROOT / "tests" / "runtime" / "corpus").iterdir())  # what the fuzzer starts from
+    assert sorted(binaries) == sorted(weights + seeds)
     assert sum(path.stat().st_size for path in weights) < MAX_WEIGHTS_BYTES
+    assert sum(path.stat().st_size for path in seeds) < MAX_SEEDS_BYTES
 
 
 def test_no_file_names_a_machine() -> None:

@@ -1,0 +1,179 @@
+"""Our runtime from Python: a .bve program, image in and logits out. The C side is bve.h, the library libbve.so."""
+
+import ctypes
+import json
+import os
+import sysconfig
+import threading
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigvit_edge.errors import UserError, suggest
+
+Array = NDArray[np.float32]
+
+LIBRARY = "libbve.so"
+OVERRIDE = "BVE_LIBRARY"  # the environment's word for a library elsewhere
+ABI_VERSION = 1
+ERROR_BYTES = 512
+MOST_THREADS = 2**16  # what a C integer is asked to hold; the library knows how many cores there are
+
+
+class _Error(ctypes.Structure):
+    _fields_ = (("text", ctypes.c_char * ERROR_BYTES),)
+
+
+class _Options(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("abi_version", "threads", "little_threads", "isa", "pin"))
+
+
+class Session:
+    """An entry of a .bve file, ready to run on this machine. All memory is allocated here; calls from several threads
+    wait for one another.
+
+    path: of the file. threads: 1 or more, at most the CPU's cores; little_threads: of these, how many run the LITTLE
+    lane on the LITTLE cluster (0: the lanes run one after the other on all threads); pin: keep threads on their cores.
+    keep: the entry of that keep ratio; entry: the entry of that name, such as 'keep_0_5'; the file's first, of the
+    largest ratio, if neither is given. UserError on whatever cannot work.
+    """
+
+    def __init__(
+        self, path: str | Path, threads: int = 1, keep: float | None = None, *, entry: str | None = None,
+        little_threads: int = 0, pin: bool = False,
+    ) -> None:  # fmt: skip
+        if not 1 <= threads <= MOST_THREADS or not 0 <= little_threads < threads:
+            met = f"threads={threads}, little_threads={little_threads}"
+            raise UserError(met, "at least one thread, and of several at most all but one for the LITTLE lane")
+        library, error = load_library(), _Error()
+        self._lock = threading.Lock()
+        program = library.bve_open(os.fsencode(path), ctypes.byref(error))
+        if not program:
+            raise _explain(error)
+        self._close = weakref.finalize(self, _free, library, program, None)
+        self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
+        try:
+            self.entry = _choose(self.program["entries"], path, keep, entry)
+            options = _Options(ABI_VERSION, threads, little_threads, 0, int(pin))
+            arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
+            self._session = library.bve_start(program, *arguments)
+            if not self._session:
+                raise _explain(error)
+        except BaseException:
+            self._close()
+            raise
+        self._close.detach()
+        self._close = weakref.finalize(self, _free, library, program, self._session)
+        size = self.entry["image_size"]
+        self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
+
+    def run(self, image: Array) -> Array:
+        """One image, float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes]."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape != self.shape:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(f"an image of {found}", f"a numpy array, float32 {list(self.shape)}")
+        image, logits, error = np.ascontiguousarray(image), np.empty((1, self.classes), np.float32), _Error()
+        with self._lock:
+            status = self._library().bve_run(
+                self._session, image.ctypes.data, image.size, logits.ctypes.data, logits.size, ctypes.byref(error)
+            )
+        if status:
+            raise _explain(error)
+        return logits
+
+    def inspect(self) -> dict[str, Any]:
+        """CPU flags, kernels chosen, bytes of memory, what was repacked; of a traced session also the last run's time
+        by op."""
+        with self._lock:
+            return json.loads(self._library().bve_inspect(self._session))  # type: ignore[no-any-return]
+
+    def trace(self, on: bool = True) -> None:
+        """Whether the runs from now on take each op's time."""
+        with self._lock:
+            self._library().bve_trace(self._session, int(on))
+
+    def close(self) -> None:
+        """Give the memory back. Nothing can be run afterwards; closing again does nothing."""
+        with self._lock:
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _library(self) -> ctypes.CDLL:
+        if not self._close.alive:
+            raise UserError("a session that was closed", "an open one", "make another Session")
+        return load_library()
+
+
+def _free(library: ctypes.CDLL, program: int, session: int | None) -> None:
+    if session:
+        library.bve_stop(session)
+    library.bve_close(program)
+
+
+def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None, name: str | None) -> dict[str, Any]:
+    names = [entry["name"] for entry in entries]
+    if name is not None and name not in names:
+        raise UserError(f"{path} has no entry {name!r}", f"one of {', '.join(names)}", suggest(name, names))
+    for entry in entries:
+        if name in (None, entry["name"]) and (keep is None or np.float32(entry["keep"]) == np.float32(keep)):
+            return entry
+    has = ", ".join(f"{entry['keep']:g}" for entry in entries if entry["keep"])
+    raise UserError(f"keep {keep:g} for {path}", f"one of {has}" if has else "none: the model has no keep ratio")
+
+
+def _explain(error: _Error) -> UserError:
+    """The library's text, 'what was met, expected this; do that', in our three parts."""
+    found, _, do = error.text.decode(errors="replace").partition("; ")
+    met, _, expected = found.partition(", expected ")
+    return UserError(met, expected or "what the library can take", do)
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """libbve.so with its functions' types. UserError if it is nowhere, or of another version."""
+    path = find_library()
+    try:
+        library = ctypes.CDLL(str(path))
+        version = library.bve_version()
+    except (OSError, AttributeError) as e:
+        raise UserError(f"{path}: {e}", "a libbve.so for this machine", "build it: pip install .") from e
+    if version != ABI_VERSION:
+        raise UserError(f"{path} has ABI version {version}", f"version {ABI_VERSION}", "build it again: pip install .")
+    pointer, text, error = ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(_Error)
+    types: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "bve_open": (pointer, (text, error)),
+        "bve_close": (None, (pointer,)),
+        "bve_describe": (text, (pointer,)),
+        "bve_start": (pointer, (pointer, ctypes.c_float, ctypes.POINTER(_Options), error)),
+        "bve_stop": (None, (pointer,)),
+        "bve_run": (ctypes.c_int, (pointer, pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
+        "bve_inspect": (text, (pointer,)),
+        "bve_trace": (None, (pointer, ctypes.c_int)),
+    }
+    for name, (result, arguments) in types.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def find_library() -> Path:
+    """$BVE_LIBRARY if it is set; else beside this file, or where an editable install puts it."""
+    if chosen := os.environ.get(OVERRIDE):
+        if not Path(chosen).is_file():
+            raise UserError(f"{OVERRIDE}={chosen}, which is no file", f"the path of {LIBRARY}", f"or unset {OVERRIDE}")
+        return Path(chosen)
+    installed = (Path(sysconfig.get_path(kind)) / "bigvit_edge/runtime" for kind in ("platlib", "purelib"))
+    for folder in (Path(__file__).parent, *installed):
+        if (folder / LIBRARY).is_file():
+            return folder / LIBRARY
+    met = f"no {LIBRARY} beside {Path(__file__).parent}"
+    raise UserError(met, "one built for this machine", f"pip install . on Linux, or set {OVERRIDE} to its path")

@@ -1,0 +1,81 @@
+// bigvit-edge's core as a C library: open a .bve program, run images through it.
+//
+// No C++ exception leaves it. What fails returns null or a status other than 0 and writes a text
+// into `error`: what was met, what was expected, what to do. A program may be shared by sessions of
+// several threads; a session belongs to one thread at a time.
+#ifndef BVE_H_
+#define BVE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BVE_API __attribute__((visibility("default")))
+#define BVE_ABI_VERSION 1
+#define BVE_ERROR_BYTES 512
+#define BVE_ISA_SCALAR 0x80000000u  // a bit that no CPU has
+
+typedef struct bve_program bve_program;
+typedef struct bve_session bve_session;
+
+typedef struct bve_error {
+  char text[BVE_ERROR_BYTES];  // UTF-8, ends with a 0
+} bve_error;
+
+typedef struct bve_options {
+  uint32_t abi_version;     // BVE_ABI_VERSION
+  uint32_t threads;         // 1 or more, at most the CPU's cores
+  uint32_t little_threads;  // of these, how many run the LITTLE lane on the LITTLE cluster; 0: the
+                            // lanes run one after the other on all threads
+  uint32_t isa;             // bve_isa bits it may use, of those the CPU has; 0: all;
+                            // BVE_ISA_SCALAR: none
+  uint32_t pin;             // 1: pin threads to cores, big ones first
+} bve_options;
+
+// ABI version of the library; compare with BVE_ABI_VERSION.
+BVE_API uint32_t bve_version(void);
+
+// Map a file, or take bytes that stay valid and unchanged until the program is closed (64-byte
+// aligned, or they are copied). Everything is validated before this returns.
+BVE_API bve_program* bve_open(const char* path, bve_error* error);
+BVE_API bve_program* bve_open_bytes(const void* data, size_t bytes, bve_error* error);
+// Frees a program whose sessions are all destroyed.
+BVE_API void bve_close(bve_program* program);
+
+// JSON about the program: entries, shapes, metadata, precision, packing. Lives as long as it does.
+BVE_API const char* bve_describe(const bve_program* program);
+
+// A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated
+// here. options: null for one thread.
+BVE_API bve_session* bve_start(bve_program* program, float keep, const bve_options* options,
+                               bve_error* error);
+BVE_API void bve_stop(bve_session* session);
+
+// Floats of an image and of the logits, for the session's entry.
+BVE_API size_t bve_image_count(const bve_session* session);
+BVE_API size_t bve_logits_count(const bve_session* session);
+
+// One image, float [3, size, size], to logits, float [classes]. Counts are of floats and must be
+// the entry's. 0 if all went well. Allocates nothing.
+BVE_API int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
+                    size_t logits_count, bve_error* error);
+
+// JSON about the session: CPU flags, kernels chosen, bytes of the arena, what was repacked. With
+// bve_trace switched on, also the last run's nanoseconds of each op. Lives until the next call for
+// this session.
+BVE_API const char* bve_inspect(bve_session* session);
+BVE_API void bve_trace(bve_session* session, int on);
+
+// The session's ops, in order: how many; the traced nanoseconds of the last run for the first
+// `count` of them (0 where bve_trace was off; null: none wanted); and an op's name, null beyond the
+// last, which lives as long as the session.
+BVE_API size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count);
+BVE_API const char* bve_op_name(const bve_session* session, size_t index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // BVE_H_

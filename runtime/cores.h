@@ -1,0 +1,21 @@
+// Which cores this machine has, and of what kind.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace bve {
+
+struct Core {
+  int number;
+  int capacity;  // relative speed: the kernel's cpu_capacity, or the highest kHz, or 0 if unknown
+  bve_core kind;
+};
+
+// The cores that this process may run on, fastest first, equal ones by number. root: where /proc
+// and /sys lie; "" for this machine.
+std::vector<Core> list_cores(const std::string& root = "");
+
+}  // namespace bve

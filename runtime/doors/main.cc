@@ -1,0 +1,355 @@
+// bve-run: runs and measures .bve programs; JSON goes to stdout, what fails to stderr with exit
+// code 2; 1 if a kernel is wrong.
+
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <thread>
+
+#include "bench.h"
+#include "json.h"
+#include "main_arguments.h"
+#include "select.h"
+
+namespace bve {
+namespace {
+
+using json::object;
+using json::print;
+using json::print_whole;
+using json::quote;
+
+constexpr char kLines[] = ",\n ";  // between the fields of what is printed
+
+using File = std::unique_ptr<std::FILE, decltype(&std::fclose)>;
+using Program = std::unique_ptr<bve_program, decltype(&bve_close)>;
+using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
+
+double read_clock_ms() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+}
+
+Program open_program(const Arguments& arguments) {
+  bve_error error{};
+  Program program(bve_open(arguments.file.c_str(), &error), bve_close);
+  if (!program) throw UserError(error.text);
+  return program;
+}
+
+Session start_session(const Program& program, float keep, const Arguments& arguments) {
+  bve_error error{};
+  Session session(bve_start(program.get(), keep, &arguments.options, &error), bve_stop);
+  if (!session) throw UserError(error.text);
+  return session;
+}
+
+void run_once(const Session& session, const std::vector<float>& image, std::vector<float>& logits) {
+  bve_error error{};
+  if (bve_run(session.get(), image.data(), image.size(), logits.data(), logits.size(), &error)) {
+    throw UserError(error.text);
+  }
+}
+
+std::vector<float> make_image(size_t count) {
+  std::minstd_rand random;  // the same on every machine, unlike the library's distributions
+  std::vector<float> image(count);
+  for (float& value : image) {
+    value = 2.0f * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0f;
+  }
+  return image;
+}
+
+std::vector<float> read_image(const std::string& path, size_t count) {
+  const File file(std::fopen(path.c_str(), "rb"), std::fclose);
+  std::vector<float> image(count + 1);  // one more shows a file that is too long
+  const size_t read =
+      file ? std::fread(image.data(), 1, image.size() * sizeof(float), file.get()) : 0;
+  if (!file || std::ferror(file.get())) {
+    throw UserError(path + ": " + std::strerror(errno) +
+                    ", expected a file of float32; check --input");
+  }
+  if (read != count * sizeof(float)) {
+    throw UserError(path + " with " +
+                    (read > count * sizeof(float) ? "more" : std::to_string(read)) +
+                    " bytes, expected " + std::to_string(count * sizeof(float)) + ": " +
+                    std::to_string(count) + " float32 of this entry's image; give it in that size");
+  }
+  image.pop_back();
+  return image;
+}
+
+std::string describe_machine() {
+  char isa[128];
+  bve_name_isa(bve_detect_isa(), isa, sizeof isa);
+  return object({{"version", quote(BVE_VERSION)},
+                 {"abi", print_whole(bve_version())},
+                 {"isa", quote(isa)},
+                 {"cores", print_whole(std::thread::hardware_concurrency())}});
+}
+
+// A line of /proc/self/status, in bytes; 0 where there is none.
+uint64_t read_status_bytes(const char* name) {
+  const File file(std::fopen("/proc/self/status", "r"), std::fclose);
+  char line[256], found[32];
+  unsigned long long kilobytes;
+  while (file && std::fgets(line, sizeof line, file.get())) {
+    if (std::sscanf(line, "%31[^:]: %llu kB", found, &kilobytes) == 2 &&
+        !std::strcmp(found, name)) {
+      return kilobytes * 1024;
+    }
+  }
+  return 0;
+}
+
+// ---- bench -------------------------------------------------------------------------------------
+
+double take(const std::vector<double>& sorted, double quantile) {
+  const auto rank = static_cast<size_t>(std::ceil(quantile * sorted.size()));
+  return sorted[std::max<size_t>(rank, 1) - 1];
+}
+
+double take_median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return take(values, 0.5);
+}
+
+std::string describe_times(std::vector<double> times_ms) {
+  std::sort(times_ms.begin(), times_ms.end());
+  return object({{"p50", print(take(times_ms, 0.5))},
+                 {"p90", print(take(times_ms, 0.9))},
+                 {"p99", print(take(times_ms, 0.99))},
+                 {"min", print(times_ms.front())},
+                 {"max", print(times_ms.back())}});
+}
+
+// 'layers.3' of 'layers.3.p.mlp', 'head' of 'head.linear'.
+std::string name_layer(const std::string& op) {
+  const size_t dot = op.find('.');
+  return op.substr(0, op.rfind("layers.", 0) == 0 ? op.find('.', dot + 1) : dot);
+}
+
+bool is_router(const std::string& op) {
+  constexpr std::string_view kEnd = ".router";
+  return op.size() >= kEnd.size() && op.compare(op.size() - kEnd.size(), kEnd.size(), kEnd) == 0;
+}
+
+struct Measured {
+  float keep;
+  Session session;
+  std::vector<float> logits;
+  double start_ms, first_run_ms;
+  std::string inspected;
+  std::vector<double> times_ms, traced_ms;
+  std::vector<std::vector<double>> ops_ms;  // [op][run]
+};
+
+void time_run(Measured& measured, const std::vector<float>& image, bool traced) {
+  const double start = read_clock_ms();
+  run_once(measured.session, image, measured.logits);
+  (traced ? measured.traced_ms : measured.times_ms).push_back(read_clock_ms() - start);
+  if (!traced) return;
+  std::vector<uint64_t> times_ns(measured.ops_ms.size());
+  bve_times(measured.session.get(), times_ns.data(), times_ns.size());
+  for (size_t i = 0; i < times_ns.size(); ++i) measured.ops_ms[i].push_back(times_ns[i] * 1e-6);
+}
+
+// All sessions in turn, so that what the machine does meanwhile falls on each alike.
+void time_runs(std::vector<Measured>& all, const std::vector<float>& image,
+               const Arguments& arguments, bool traced) {
+  for (Measured& measured : all) {
+    bve_trace(measured.session.get(), traced);
+    measured.ops_ms.resize(traced ? bve_times(measured.session.get(), nullptr, 0) : 0);
+  }
+  const double end = read_clock_ms() + arguments.seconds * 1e3;
+  for (uint32_t run = 0;
+       arguments.seconds > 0 ? !run || read_clock_ms() < end : run < arguments.runs; ++run) {
+    for (Measured& measured : all) time_run(measured, image, traced);
+  }
+}
+
+std::vector<std::pair<const char*, std::string>> describe_ops(const Measured& measured) {
+  std::vector<std::string> ops, layers, order;
+  std::map<std::string, double> by_layer;
+  double dispatch = 0, total = 0;
+  for (size_t i = 0; i < measured.ops_ms.size(); ++i) {
+    const std::string name = bve_op_name(measured.session.get(), i);
+    const double median = take_median(measured.ops_ms[i]);
+    ops.push_back(object({{"name", quote(name)}, {"ms", print(median)}}));
+    total += median;
+    if (is_router(name)) dispatch += median;
+    const auto [layer, is_new] = by_layer.emplace(name_layer(name), 0);
+    if (is_new) order.push_back(layer->first);
+    layer->second += median;
+  }
+  for (const std::string& name : order) {
+    layers.push_back(object({{"name", quote(name)}, {"ms", print(by_layer[name])}}));
+  }
+  return {{"traced", object({{"run_ms", print(take_median(measured.traced_ms))},
+                             {"ops_ms", print(total)},
+                             {"dispatch_ms", print(dispatch)},
+                             {"dispatch_share", print(total > 0 ? dispatch / total : 0)}})},
+          {"layers", json::list(layers)},
+          {"ops", json::list(ops)}};
+}
+
+int bench(const Arguments& arguments) {
+  const double start = read_clock_ms();
+  const Program program = open_program(arguments);
+  const double open_ms = read_clock_ms() - start;
+  uint64_t anonymous_bytes = read_status_bytes("RssAnon");
+  const auto look = [&] {
+    anonymous_bytes = std::max(anonymous_bytes, read_status_bytes("RssAnon"));
+  };
+
+  std::vector<float> image;
+  std::vector<Measured> all;
+  for (const float keep : arguments.keeps) {
+    const double before = read_clock_ms();
+    Session session = start_session(program, keep, arguments);
+    const double start_ms = read_clock_ms() - before;
+    if (image.empty()) image = make_image(bve_image_count(session.get()));
+    const size_t logits = bve_logits_count(session.get());
+    all.push_back(
+        {keep, std::move(session), std::vector<float>(logits), start_ms, 0, {}, {}, {}, {}});
+    const double started = read_clock_ms();
+    run_once(all.back().session, image, all.back().logits);
+    all.back().first_run_ms = read_clock_ms() - started;
+    all.back().inspected = bve_inspect(all.back().session.get());
+    look();
+  }
+  for (uint32_t run = 0; run < arguments.warmup; ++run) {
+    for (Measured& measured : all) run_once(measured.session, image, measured.logits);
+  }
+  time_runs(all, image, arguments, false);
+  look();
+  const uint64_t peak = read_status_bytes("VmHWM"), files = read_status_bytes("RssFile");
+  const uint64_t beyond = std::max(anonymous_bytes, peak > files ? peak - files : 0);
+  if (arguments.ops) time_runs(all, image, arguments, true);
+
+  std::vector<std::string> sessions;
+  for (const Measured& measured : all) {
+    const double cold_load_ms = open_ms + measured.start_ms + measured.first_run_ms;
+    std::vector<std::pair<const char*, std::string>> fields = {
+        {"keep", measured.keep > 0 ? print(measured.keep) : "null"},
+        {"runs", print_whole(measured.times_ms.size())},
+        {"warmup", print_whole(arguments.warmup)},
+        {"latency_ms", describe_times(measured.times_ms)},
+        {"cold_load_ms", object({{"total", print(cold_load_ms)},
+                                 {"open", print(open_ms)},
+                                 {"start", print(measured.start_ms)},
+                                 {"first_run", print(measured.first_run_ms)}})},
+        {"session", measured.inspected},
+    };
+    if (arguments.ops) {
+      for (auto& field : describe_ops(measured)) fields.push_back(std::move(field));
+    }
+    sessions.push_back(object(fields, kLines));
+  }
+  const bve_options& options = arguments.options;
+  std::puts(object({{"machine", describe_machine()},
+                    {"file", quote(arguments.file)},
+                    {"threads", print_whole(options.threads)},
+                    {"little_threads", print_whole(options.little_threads)},
+                    {"pin", json::print_bool(options.pin)},
+                    {"memory_bytes", object({{"beyond_weights", print_whole(beyond)},
+                                             {"peak", print_whole(peak)},
+                                             {"mapped_files", print_whole(files)}})},
+                    {"sessions", json::list(sessions)}},
+                   kLines)
+                .c_str());
+  return 0;
+}
+
+// ---- the other verbs ---------------------------------------------------------------------------
+
+int inform(const Arguments& arguments) {
+  const Program program = open_program(arguments);
+  std::puts(
+      object({{"machine", describe_machine()}, {"program", bve_describe(program.get())}}, kLines)
+          .c_str());
+  return 0;
+}
+
+int run(const Arguments& arguments) {
+  const Program program = open_program(arguments);
+  const Session session = start_session(program, arguments.keeps[0], arguments);
+  const size_t count = bve_image_count(session.get());
+  const std::vector<float> image =
+      arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
+  std::vector<float> logits(bve_logits_count(session.get()));
+  run_once(session, image, logits);
+  std::vector<std::string> values;
+  for (const float value : logits) values.push_back(print(value, 9));
+  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  std::puts(
+      object({{"top", print_whole(best)}, {"logits", json::list(values, ", ")}}, kLines).c_str());
+  return 0;
+}
+
+int time_kernels(const Arguments& arguments) {
+  constexpr size_t kMost = 4096;
+  std::vector<bve_bench_result> results(kMost);
+  const double seconds = arguments.seconds > 0 ? arguments.seconds : 0.1;
+  const char* filter = arguments.filter.empty() ? nullptr : arguments.filter.c_str();
+  results.resize(
+      std::min(kMost, bve_bench_kernels(filter, seconds, results.data(), results.size())));
+  if (results.empty()) {
+    throw UserError(
+        "--filter " + arguments.filter +
+        ", expected part of a kernel's name that this CPU runs; bve-run kernels lists them");
+  }
+  std::vector<std::string> kernels;
+  bool correct = true;
+  for (const bve_bench_result& result : results) {
+    std::vector<std::pair<const char*, std::string>> fields = {
+        {"kernel", quote(result.kernel)}, {"what", quote(result.what)},
+        {"m", print_whole(result.m)},     {"n", print_whole(result.n)},
+        {"k", print_whole(result.k)},     {"correct", json::print_bool(result.correct)},
+    };
+    if (result.correct) fields.push_back({"us", print(result.ns * 1e-3)});
+    if (result.correct && result.gmac_per_s > 0) {
+      fields.push_back({"gmac_per_s", print(result.gmac_per_s)});
+    }
+    if (result.correct && result.peak_gmac_per_s > 0) {
+      fields.push_back({"peak_gmac_per_s", print(result.peak_gmac_per_s)});
+      fields.push_back({"share_of_peak", print(result.gmac_per_s / result.peak_gmac_per_s)});
+    }
+    kernels.push_back(object(fields));
+    correct &= result.correct;
+  }
+  std::puts(
+      object({{"machine", describe_machine()}, {"kernels", json::list(kernels)}}, kLines).c_str());
+  return correct ? 0 : 1;
+}
+
+int main(const Arguments& arguments) {
+  if (arguments.verb == "help") return std::fputs(describe_usage().c_str(), stdout), 0;
+  if (arguments.verb == "version") return std::puts(BVE_VERSION), 0;
+  if (arguments.verb == "info") return inform(arguments);
+  if (arguments.verb == "run") return run(arguments);
+  if (arguments.verb == "kernels") return time_kernels(arguments);
+  return bench(arguments);
+}
+
+}  // namespace
+}  // namespace bve
+
+int main(int count, char** words) {
+  try {
+    const int status = bve::main(bve::parse({words + 1, words + count}));
+    if (std::fflush(stdout)) throw bve::UserError("stdout that takes nothing more, expected room");
+    return status;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bve-run: %s\n", error.what());
+    return 2;
+  }
+}

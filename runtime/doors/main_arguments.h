@@ -1,0 +1,37 @@
+// bve-run's command line.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bve.h"
+
+namespace bve {
+
+// What a user did that cannot work: what was met, what was expected and what to do.
+class UserError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Arguments {
+  std::string verb;  // "info", "run", "bench", "kernels"; "help" or "version": only print that
+  std::string file;  // of all but kernels
+  std::vector<float> keeps{0};  // one or more; 0: the file's first entry
+  bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0};
+  std::string input = "random";  // or a path
+  uint32_t runs = 200;
+  uint32_t warmup = 20;
+  double seconds =
+      0;  // bench: run so long instead of `runs` times; kernels: so long for each. 0: not given
+  bool ops = false;
+  std::string filter;
+};
+
+// Throws UserError; of an unknown verb or option it names the nearest.
+Arguments parse(const std::vector<std::string>& words);
+
+std::string describe_usage();
+
+}  // namespace bve

@@ -1,0 +1,160 @@
+#include "program.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <new>
+
+namespace bve {
+namespace {
+
+constexpr size_t kAlign = 64;
+
+constexpr std::array<uint32_t, 256> make_checksum_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t value = byte;
+    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0xedb88320 : 0);
+    table[byte] = value;
+  }
+  return table;
+}
+
+struct Descriptor {
+  const int number;
+  ~Descriptor() {
+    if (number >= 0) ::close(number);
+  }
+};
+
+std::shared_ptr<const std::byte> map(int descriptor, size_t bytes, const char* path) {
+  void* const data = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (data == MAP_FAILED) {
+    fail("%s: its %zu bytes cannot be mapped: %s; free memory, or copy it to a local disk", path,
+         bytes, std::strerror(errno));
+  }
+  return {static_cast<const std::byte*>(data),
+          [bytes](const std::byte* mapped) { munmap(const_cast<std::byte*>(mapped), bytes); }};
+}
+
+std::shared_ptr<const std::byte> copy(const void* bytes, size_t count) {
+  void* const data = ::operator new(count, std::align_val_t{kAlign});
+  std::memcpy(data, bytes, count);
+  return {static_cast<const std::byte*>(data), [](const std::byte* copied) {
+            ::operator delete(const_cast<std::byte*>(copied), std::align_val_t{kAlign});
+          }};
+}
+
+// Shortest text that reads back as the same number, whatever the locale.
+std::string print(float number) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, number).ptr};
+}
+
+// A JSON string. Valid UTF-8 passes as it is.
+std::string quote(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char letter : text) {
+    if (letter == '"' || letter == '\\') quoted += '\\';
+    quoted += letter;
+  }
+  return quoted + '"';
+}
+
+}  // namespace
+
+uint32_t compute_checksum(const std::byte* bytes, size_t count) {
+  static constexpr auto kTable = make_checksum_table();
+  uint32_t value = 0xffffffff;
+  for (size_t i = 0; i < count; ++i) {
+    value = value >> 8 ^ kTable[(value ^ std::to_integer<uint32_t>(bytes[i])) & 0xff];
+  }
+  return ~value;
+}
+
+std::unique_ptr<Program> Program::open(const char* path) {
+  const Descriptor file{::open(path, O_RDONLY | O_CLOEXEC)};
+  struct stat status;
+  if (file.number < 0 || fstat(file.number, &status) != 0) {
+    fail("%s: cannot be opened: %s; give the path of a readable .bve file", path,
+         std::strerror(errno));
+  }
+  if (!S_ISREG(status.st_mode)) fail("%s: is not a file; give the path of a .bve file", path);
+  const size_t count = static_cast<size_t>(status.st_size);
+  if (count < sizeof(Header)) {
+    fail("%s: has %zu bytes, expected at least the header's %zu; copy or export it again", path,
+         count, sizeof(Header));
+  }
+  const std::string_view name = path;
+  return std::unique_ptr<Program>(new Program(map(file.number, count, path), count,
+                                              std::string(name.substr(name.rfind('/') + 1))));
+}
+
+std::unique_ptr<Program> Program::open(const void* bytes, size_t count) {
+  if (bytes == nullptr || count < sizeof(Header)) {
+    fail("a program of %zu bytes, expected at least the header's %zu; give a whole .bve file",
+         bytes == nullptr ? 0 : count, sizeof(Header));
+  }
+  const bool is_aligned = reinterpret_cast<uintptr_t>(bytes) % kAlign == 0;
+  std::shared_ptr<const std::byte> borrowed(static_cast<const std::byte*>(bytes),
+                                            [](const std::byte*) {});
+  return std::unique_ptr<Program>(
+      new Program(is_aligned ? std::move(borrowed) : copy(bytes, count), count, ""));
+}
+
+Program::Program(std::shared_ptr<const std::byte> bytes, size_t count, std::string name)
+    : bytes_(std::move(bytes)), name_(std::move(name)) {
+  validate(bytes_.get(), count, name_);
+}
+
+const Entry& Program::find(float keep) const {
+  std::string known;
+  for (const Entry& entry : entries()) {
+    if (keep == 0 || entry.keep == keep) return entry;
+    known += (known.empty() ? "" : ", ") + print(entry.keep);
+  }
+  if (entries()[0].keep == 0) {
+    fail("keep ratio %s of a program that has none; ask for 0", print(keep).c_str());
+  }
+  fail(
+      "keep ratio %s is not in the program; ask for one of %s, or 0 for the first, or export with "
+      "it",
+      print(keep).c_str(), known.c_str());
+}
+
+std::string Program::describe() const {
+  static constexpr const char* kPrecisions[] = {"fp32", "fp16", "int8"};
+  static constexpr const char* kPackings[] = {"f32p", "f16p", "qc8p4", "qc8p8"};
+  static constexpr uint32_t kFirstPacked = static_cast<uint32_t>(WeightType::kF32);
+  bool used[std::size(kPackings)] = {};
+  for (const Weight& weight : weights()) {
+    const uint32_t type = static_cast<uint32_t>(weight.type);
+    if (type >= kFirstPacked) used[type - kFirstPacked] = true;
+  }
+  std::string packings, described;
+  for (size_t i = 0; i < std::size(used); ++i) {
+    if (used[i]) packings += (packings.empty() ? "" : ", ") + quote(kPackings[i]);
+  }
+  for (const Entry& entry : entries()) {
+    described += (described.empty() ? "" : ", ");
+    described += "{\"name\": " + quote(text(entry.name)) + ", \"keep\": " + print(entry.keep) +
+                 ", \"image_size\": " + std::to_string(entry.image_size) +
+                 ", \"classes\": " + std::to_string(entry.classes) +
+                 ", \"macs\": " + std::to_string(entry.macs) +
+                 ", \"ops\": " + std::to_string(entry.ops) +
+                 ", \"buffers\": " + std::to_string(entry.buffers) + "}";
+  }
+  const uint64_t file_bytes = header().file_bytes;
+  return "{\"name\": " + quote(is_text(name_) ? name_ : "") +
+         ", \"precision\": " + quote(kPrecisions[header().precision]) + ", \"packing\": [" +
+         packings + "], \"file_bytes\": " + std::to_string(file_bytes) +
+         ", \"weights_bytes\": " + std::to_string(file_bytes - header().weights_offset) +
+         ", \"entries\": [" + described + "], \"metadata\": " + std::string(metadata()) + "}";
+}
+
+}  // namespace bve

@@ -1,0 +1,44 @@
+"""Where the C++ programs are, and how to run one: on this machine, or on an ARM CPU that qemu plays."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 900
+HOST = "host"
+# Without dot products, with them, in order and out of order, and with i8mm. Never qemu's 'max': no such CPU exists.
+CPUS = ("cortex-a53", "cortex-a55", "cortex-a76", "cortex-a710", "neoverse-n2")
+
+
+def skip(met: str, do: str) -> None:
+    """Fail in CI, where everything must be there."""
+    if os.environ.get("BVE_CI"):
+        pytest.fail(f"{met}; {do}")
+    pytest.skip(f"{met}; {do}")
+
+
+@cache
+def list_cpus() -> str:
+    if not shutil.which("qemu-aarch64"):
+        return ""
+    # it lists them and exits with 1
+    return subprocess.run(["qemu-aarch64", "-cpu", "help"], capture_output=True, text=True, check=False).stdout
+
+
+def run_program(name: str, *arguments: str | Path, machine: str = HOST) -> subprocess.CompletedProcess[str]:
+    """A program of build/host, or for the other machines of build/aarch64. Skips the test if it is not there."""
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64") / name
+    if machine != HOST and machine not in list_cpus().split():
+        skip(f"no qemu-aarch64 that knows {machine}", "apt-get install qemu-user, version 8 or newer")
+    if not program.is_file():
+        skip(f"no {program.relative_to(ROOT)}", "make native" if machine == HOST else "make native-arm")
+    emulator = [] if machine == HOST else ["qemu-aarch64", "-cpu", machine]
+    command = [*emulator, program, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
+    )

@@ -1,0 +1,80 @@
+// Cores read from saved text of real machines.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "cores.h"
+#include "doctest.h"
+
+namespace bve {
+namespace {
+
+// A folder with the files of /proc and /sys that matter, gone at the end.
+class Machine {
+ public:
+  Machine() {
+    char name[] = "/tmp/bve-cores-XXXXXX";
+    root_ = mkdtemp(name);
+  }
+  ~Machine() { std::filesystem::remove_all(root_); }
+
+  void add_core(int number, const char* part, const char* file, int speed) {
+    const std::string cpu = "/sys/devices/system/cpu/cpu" + std::to_string(number);
+    write(cpu + "/topology/core_id", "0\n");
+    if (speed) write(cpu + "/" + file, std::to_string(speed) + "\n");
+    info_ +=
+        "processor\t: " + std::to_string(number) + "\nBogoMIPS\t: 48.00\nCPU implementer\t: 0x41\n";
+    if (part) info_ += std::string("CPU part\t: ") + part + "\n";
+    info_ += "\n";
+    write("/proc/cpuinfo", info_);
+  }
+  const std::string& root() const { return root_; }
+
+ private:
+  void write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
+    std::ofstream(root_ + path) << text;
+  }
+  std::string root_, info_;
+};
+
+std::vector<int> numbers(const std::vector<Core>& cores) {
+  std::vector<int> list;
+  for (const Core& core : cores) list.push_back(core.number);
+  return list;
+}
+
+TEST_CASE("RK3588: four A55 below four A76") {
+  Machine machine;
+  for (int i = 0; i < 4; i++) machine.add_core(i, "0xd05", "cpu_capacity", 530);
+  for (int i = 4; i < 8; i++) machine.add_core(i, "0xd0b", "cpu_capacity", 1024);
+  const std::vector<Core> cores = list_cores(machine.root());
+  CHECK(numbers(cores) == std::vector<int>{4, 5, 6, 7, 0, 1, 2, 3});
+  CHECK(cores.front().kind == bve_any_core);
+  CHECK(cores.back().kind == bve_a55);
+  CHECK(cores.back().capacity == 530);
+}
+
+TEST_CASE("a phone of three clusters, by frequency: X2, A710, A510") {
+  Machine machine;
+  for (int i = 0; i < 4; i++) machine.add_core(i, "0xd46", "cpufreq/cpuinfo_max_freq", 1785600);
+  for (int i = 4; i < 7; i++) machine.add_core(i, "0xd47", "cpufreq/cpuinfo_max_freq", 2496000);
+  machine.add_core(7, "0xd48", "cpufreq/cpuinfo_max_freq", 2995200);
+  const std::vector<Core> cores = list_cores(machine.root());
+  CHECK(numbers(cores) == std::vector<int>{7, 4, 5, 6, 0, 1, 2, 3});
+  CHECK(cores.back().kind == bve_a510);
+}
+
+TEST_CASE("a machine that says nothing of its cores") {
+  Machine machine;
+  for (int i = 0; i < 2; i++) machine.add_core(i, nullptr, "", 0);
+  const std::vector<Core> cores = list_cores(machine.root());
+  CHECK(numbers(cores) == std::vector<int>{0, 1});
+  CHECK(cores[0].capacity == 0);
+  CHECK(cores[0].kind == bve_any_core);
+}
+
+TEST_CASE("this machine has a core to run on") { CHECK(list_cores().size() >= 1); }
+
+}  // namespace
+}  // namespace bve

@@ -1,0 +1,196 @@
+// Sessions through the C ABI, on a tiny big.LITTLE model with every kind of op. Their numbers
+// against PyTorch are the Python tests' business; here: one answer whatever the threads, lanes,
+// packing and instruction set, and errors instead of crashes.
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bve.h"
+#include "cores.h"
+#include "doctest.h"
+#include "tiny_program.h"
+
+namespace {
+
+std::atomic<size_t> allocations{0};
+
+}  // namespace
+
+void* operator new(size_t bytes) {
+  allocations++;
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  allocations++;
+  return std::malloc(bytes);
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+
+namespace bve::test {
+namespace {
+
+constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0};
+
+struct Opened {
+  Bytes bytes;
+  bve_error error{};
+  bve_program* program;
+
+  explicit Opened(const std::vector<bve_packing>& packings)
+      : bytes(make_tiny_program(packings)),
+        program(bve_open_bytes(bytes.data(), bytes.count(), &error)) {
+    REQUIRE_MESSAGE(program, error.text);
+  }
+  ~Opened() { bve_close(program); }
+};
+
+std::vector<float> draw_image() { return Noise(7).take(3 * 4 * 4); }
+
+std::vector<float> run_once(bve_program* program, float keep, const bve_options& options) {
+  bve_error error{};
+  bve_session* session = bve_start(program, keep, &options, &error);
+  REQUIRE_MESSAGE(session, error.text);
+  const std::vector<float> image = draw_image();
+  std::vector<float> logits(3, NAN);
+  const int status = bve_run(session, image.data(), image.size(), logits.data(), 3, &error);
+  bve_stop(session);
+  REQUIRE_MESSAGE(status == 0, error.text);
+  return logits;
+}
+
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = 0;
+  for (size_t i = 0; i < a.size(); i++) largest = std::fmax(largest, std::fabs(a[i] - b[i]));
+  return largest;
+}
+
+std::string fail_to_start(const bve_options& options, float keep = 0) {
+  Opened opened({bve_f32p});
+  bve_error error{};
+  CHECK(bve_start(opened.program, keep, &options, &error) == nullptr);
+  return error.text;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("every instruction set gives the scalar kernels' answer") {
+  for (const std::vector<bve_packing>& packings :
+       {std::vector{bve_f32p}, std::vector{bve_f16p}, std::vector{bve_qc8p4}}) {
+    Opened opened(packings);
+    bve_options options = kOneThread;
+    const std::vector<float> best = run_once(opened.program, 1.0f, options);
+    options.isa = 1u << 31;  // which no CPU has, so that none is left but the scalar ones
+    const std::vector<float> scalar = run_once(opened.program, 1.0f, options);
+    CHECK(std::isfinite(scalar[0]));
+    CHECK(largest_difference(best, scalar) < (packings[0] == bve_f32p ? 2e-4f : 5e-2f));
+  }
+}
+
+TEST_CASE("keep ratios are different programs over the same weights") {
+  Opened opened({bve_f32p});
+  const std::vector<float> whole = run_once(opened.program, 1.0f, kOneThread);
+  const std::vector<float> half = run_once(opened.program, 0.5f, kOneThread);
+  CHECK(largest_difference(whole, half) > 1e-4f);
+  CHECK(run_once(opened.program, 0, kOneThread) == whole);  // the first entry
+}
+
+TEST_CASE("threads and lanes do not change a bit") {
+  if (list_cores().size() < 2) {
+    MESSAGE("skipped: one core");
+    return;
+  }
+  for (bve_packing packing : {bve_f32p, bve_qc8p4}) {
+    Opened opened({packing});
+    for (float keep : {1.0f, 0.5f}) {
+      const std::vector<float> alone = run_once(opened.program, keep, kOneThread);
+      CHECK(run_once(opened.program, keep, {BVE_ABI_VERSION, 2, 0, 0, 0}) == alone);
+      CHECK(run_once(opened.program, keep, {BVE_ABI_VERSION, 2, 1, 0, 0}) == alone);
+    }
+  }
+}
+
+TEST_CASE("int8 in the other packing is repacked, and answers the same") {
+  Opened four({bve_qc8p4}), eight({bve_qc8p8});
+  CHECK(run_once(four.program, 0.5f, kOneThread) == run_once(eight.program, 0.5f, kOneThread));
+  size_t repacked = 0;
+  for (Opened* opened : {&four, &eight}) {
+    bve_session* session = bve_start(opened->program, 0, nullptr, nullptr);
+    repacked += contains(bve_inspect(session), "\"repacked_bytes\": 0,") ? 0 : 1;
+    bve_stop(session);
+  }
+  CHECK(repacked == 1);
+}
+
+TEST_CASE("a run allocates nothing") {
+  Opened opened({bve_qc8p4});
+  bve_session* session = bve_start(opened.program, 0.5f, nullptr, nullptr);
+  const std::vector<float> image = draw_image();
+  std::vector<float> logits(3);
+  const size_t before = allocations;
+  for (int i = 0; i < 3; i++) {
+    CHECK(bve_run(session, image.data(), image.size(), logits.data(), 3, nullptr) == 0);
+  }
+  CHECK(allocations == before);
+  bve_stop(session);
+}
+
+TEST_CASE("sessions of one program run side by side") {
+  Opened opened({bve_qc8p8});
+  const std::vector<float> expected = run_once(opened.program, 0.5f, kOneThread);
+  std::vector<std::vector<float>> answers(8);
+  std::vector<std::thread> threads;
+  for (std::vector<float>& answer : answers) {
+    threads.emplace_back([&] { answer = run_once(opened.program, 0.5f, kOneThread); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::vector<float>& answer : answers) CHECK(answer == expected);
+}
+
+TEST_CASE("tracing times each op") {
+  Opened opened({bve_f32p});
+  bve_session* session = bve_start(opened.program, 0, nullptr, nullptr);
+  bve_trace(session, 1);
+  const std::vector<float> image = draw_image();
+  std::vector<float> logits(3);
+  REQUIRE(bve_run(session, image.data(), image.size(), logits.data(), 3, nullptr) == 0);
+  std::vector<uint64_t> times(bve_times(session, nullptr, 0));
+  REQUIRE(times.size() > 10);
+  CHECK(bve_times(session, times.data(), times.size()) == times.size());
+  for (uint64_t time : times) CHECK(time > 0);
+  CHECK(std::string(bve_op_name(session, 0)) == "patches");
+  CHECK(bve_op_name(session, times.size()) == nullptr);
+  CHECK(contains(bve_inspect(session), "\"kind\": \"attention\""));
+  bve_stop(session);
+}
+
+TEST_CASE("what cannot be is refused with a reason") {
+  CHECK(contains(fail_to_start({BVE_ABI_VERSION, 0, 0, 0, 0}), "0 threads, expected 1 to"));
+  CHECK(contains(fail_to_start({BVE_ABI_VERSION, 4096, 0, 0, 0}), "4096 threads, expected 1 to"));
+  CHECK(contains(fail_to_start({BVE_ABI_VERSION, 1, 1, 0, 0}), "the big lane needs one"));
+  CHECK(contains(fail_to_start({BVE_ABI_VERSION + 1, 1, 0, 0, 0}), "ABI version"));
+  CHECK(contains(fail_to_start(kOneThread, 0.3f), "0.3"));
+
+  Opened opened({bve_f32p});
+  bve_session* session = bve_start(opened.program, 0, nullptr, nullptr);
+  const std::vector<float> image = draw_image();
+  std::vector<float> logits(3, 5.0f);
+  bve_error error{};
+  CHECK(bve_run(session, image.data(), image.size() - 1, logits.data(), 3, &error) != 0);
+  CHECK(contains(error.text, "an image of 47 floats, expected 48: 3 x 4 x 4"));
+  CHECK(bve_run(session, image.data(), image.size(), logits.data(), 2, &error) != 0);
+  CHECK(contains(error.text, "room for 2 logits, expected 3"));
+  CHECK(logits == std::vector<float>(3, 5.0f));
+  bve_stop(session);
+}
+
+}  // namespace
+}  // namespace bve::test
