@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class Method:
 @dataclass(frozen=True)
 class Artifact:
     """A lowered model. data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions
-    of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it.
+    of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the
+    precision of what it quantises besides the Linears of the graph.
     """
 
     format: str
@@ -59,6 +60,7 @@ class Artifact:
     methods: tuple[Method, ...]
     tools: dict[str, str]
     evaluated: bool = False
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,12 @@ def fail(code: int, message: str) -> typer.Exit:
 @explained
 def export(
     model: Annotated[str, typer.Argument(help=MODEL)] = "blvit_demo",
-    target: Annotated[str, typer.Option(help="a name from `bigvit-edge targets`")] = "android",
+    target: Annotated[
+        str | None, typer.Option(help="a name from `bigvit-edge targets`; android if not given, host with --format")
+    ] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="one or several as bve,onnx, instead of the target's")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/bundle"),
     keep: Annotated[
         str | None, typer.Option(help="share of the tokens for the big blocks: 0.5, or several as 0.25,0.5,1.0")
@@ -88,7 +93,9 @@ def export(
     from bigvit_edge.words import parse_keeps, parse_share
 
     share = [] if max_fallback is None else [f"limits.max_fallback={parse_share(max_fallback)}"]
-    chosen = override(load_target(target), [*(settings or []), *share])
+    named = [] if formats is None else [f"formats={formats}"]
+    preset = target or ("host" if formats else "android")
+    chosen = override(load_target(preset), [*(settings or []), *share, *named])
     chosen.list_cells()
     keeps = parse_keeps(keep)
 

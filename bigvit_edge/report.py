@@ -123,7 +123,7 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     """What the table's figures mean and where they come from."""
     methods = [method for entry in manifest.artifacts for method in entry.methods]
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
-    yield from (f"weights: {note}" for note in model.notes)
+    yield from (f"model: {note}" for note in model.notes)
     yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {methods[0].parity.images} images"
     expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
     if expected:

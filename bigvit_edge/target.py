@@ -10,12 +10,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from bigvit_edge.errors import UserError, suggest
 
-FORMATS = ("executorch", "litert", "coreml", "onnx")
+FORMATS = ("executorch", "litert", "coreml", "onnx", "bve")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
 LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
 OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot")
 BACKENDS = ("xnnpack", "coreml")
+PACKINGS = ("dot", "i8mm")
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are
@@ -23,8 +24,10 @@ HIGHEST = {"images": MOST_IMAGES, "fp32_max_abs": math.inf, "max_fragments": mat
 MOST_THREADS = 64
 
 
-# Since which system Core ML has a precision, where that is not the oldest of DEPLOYMENTS. Every other pair of format
-# and precision can be made; nothing else is put in the place of one that cannot.
+# What a format can hold, where that is not all of PRECISIONS; and since which system Core ML has a precision, where
+# that is not the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in
+# the place of one that cannot.
+HELD = {"bve": ("fp32", "fp16", "int8")}
 SINCE = {
     ("coreml", "int8-static"): "iOS17",
     ("executorch/coreml", "int8-static"): "iOS17",
@@ -38,12 +41,13 @@ class Quant:
     activations' ranges are fixed beforehand on calibration images, per tensor. int4: weights in groups along the
     inputs, activations as in int8.
 
-    keep_float: Linears with one of these words between the dots of their name stay float; norms, softmax and the patch
-    embedding always do. The presets keep the routers and what writes into the stream they read, `little` and `down`
-    (1.8 % of blvit_s): rounding there makes them take other tokens. group: inputs that share a scale in int4 (Core ML:
-    output channels that share a palette). observer: how int8-static picks a range from calibration: all that was seen,
-    the percentile at both ends, or the least squared error. candidates: what `mixed` chooses from, per Linear; p, e,
-    router: the precision of the P-blocks, E-blocks and routers in `mixed`, '' to choose it by sensitivity.
+    keep_float: Linears with one of these words between the dots of their name stay float; norms and softmax always do,
+    and so does the patch embedding but in bve, where its name is embedding.patches. The presets keep the routers and
+    what writes into the stream they read, `little` and `down` (1.8 % of blvit_s): rounding there makes them take other
+    tokens. group: inputs that share a scale in int4 (Core ML: output channels that share a palette). observer: how
+    int8-static picks a range from calibration: all that was seen, the percentile at both ends, or the least squared
+    error. candidates: what `mixed` chooses from, per Linear; p, e, router: the precision of the P-blocks, E-blocks and
+    routers in `mixed`, '' to choose it by sensitivity.
     """
 
     keep_float: tuple[str, ...] = ("router", "little", "down")
@@ -110,8 +114,10 @@ class Limits:
 class Target:
     """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
     timing; dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a
-    matrix product, for accelerators without those two); backend: what an ExecuTorch file delegates to; deployment: the
-    oldest system that a Core ML model must load on.
+    matrix product, for accelerators without those two); backend: what an ExecuTorch file delegates to; packing: how a
+    .bve file lays out int8 weights, for dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a
+    CPU that wants the other way repacks them when it loads the file; deployment: the oldest system that a Core ML model
+    must load on.
     """
 
     name: str
@@ -121,6 +127,7 @@ class Target:
     threads: int = 1
     dispatch: str = "permute"
     backend: str = "xnnpack"
+    packing: str = "dot"
     deployment: str = "iOS17"
     quant: Quant = field(default_factory=Quant)
     limits: Limits = field(default_factory=Limits)
@@ -130,12 +137,13 @@ class Target:
         _check_words("precisions", self.precisions, PRECISIONS)
         _check_word("dispatch", self.dispatch, DISPATCHES)
         _check_word("backend", self.backend, BACKENDS)
+        _check_word("packing", self.packing, PACKINGS)
         _check_word("deployment", self.deployment, DEPLOYMENTS)
         if not 1 <= self.threads <= MOST_THREADS:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
 
     def list_cells(self) -> list[tuple[str, str]]:
-        """Every (format, precision) to make, by precision; UserError on one that the target's system does not have."""
+        """Every (format, precision) to make, by precision. UserError on one that the format or the system lacks."""
         cells = [(name, precision) for precision in self.precisions for name in self.formats]
         parts = [c for c in (*self.quant.candidates, self.quant.p, self.quant.e, self.quant.router) if c]
         fixed = [part for part in ("p", "e", "router") if getattr(self.quant, part)]
@@ -144,6 +152,9 @@ class Target:
             raise UserError(met, "precisions=mixed, which it is for", "leave it out")
         inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
         for name, precision in cells + inside:
+            if precision not in (held := HELD.get(name, PRECISIONS)):
+                do = f"leave {precision} out of --set precisions=, or {name} out of --set formats="
+                raise UserError(f"{name} in {precision}", f"one of {', '.join(held)}", do)
             key = f"{name}/{self.backend}" if name == "executorch" and self.backend != "xnnpack" else name
             since = SINCE.get((key, precision), DEPLOYMENTS[0])
             if DEPLOYMENTS.index(self.deployment) < DEPLOYMENTS.index(since):

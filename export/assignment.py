@@ -11,7 +11,7 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.calibration import calibrate, visit_linears
-from bigvit_edge.export.graph import Graph, Ranges, matrix_products, read_constants, weight_name
+from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, read_constants, weight_name
 from bigvit_edge.export.parity import compare, judge
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
 from bigvit_edge.target import Limits, Quant, Target
@@ -102,7 +102,7 @@ def _list_wanted(layer: str, precision: str, quant: Quant) -> tuple[str, ...]:
 
 def _check_words(layers: list[str], quant: Quant) -> None:
     """A preset's word need not fit every model (a dense one has no router); a user's must."""
-    names = {part for layer in layers for part in layer.split(".") if not part.isdigit()}
+    names = {part for layer in (*layers, PATCHES) for part in layer.split(".") if not part.isdigit()}
     for word in quant.keep_float:
         if word not in Quant().keep_float and word not in names:
             raise UserError(f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, sorted(names)))

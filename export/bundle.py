@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import (
@@ -26,12 +26,12 @@ from bigvit_edge.artifact import (
 )
 from bigvit_edge.errors import LimitError, UserError
 from bigvit_edge.export.calibration import read_images
-from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, load_backend
+from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.parity import Reference, describe_input, draw_calibration, judge, make_references, measure
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
-from bigvit_edge.target import Target
+from bigvit_edge.target import Target, load_target
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def export_bundle(
         load_backend(name)  # a missing package shows now, not after minutes
     with listener.step("reference"):
         model = load(source.model, weights=source.weights, image_size=source.image_size, num_classes=source.num_classes)
+        model, target = _leave_out(model, target)
         subject = _make_subject(model, keeps, source.calibration)
         references = make_references(model, subject.keeps, target.limits.images)
         set_dispatch(model.module, target.dispatch)
@@ -90,6 +91,22 @@ def export_bundle(
         _enforce(manifest, allow_fallback)
         write_manifest(manifest, part)
     return manifest, model
+
+
+def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
+    """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
+    UserError if they were asked for."""
+    refusals = list_refusals(target.formats, model.module)
+    rest = tuple(name for name in target.formats if name not in refusals)
+    if not refusals:
+        return model, target
+    kind = type(model.module)
+    met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
+    expected = "a ViT or big.LITTLE ViT of this package"
+    if not rest or target.formats != load_target(target.name).formats:
+        raise UserError(met, expected, "take another format, such as litert")
+    note = f"left out {met}, which takes {expected}"
+    return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
 
 
 def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | None) -> Subject:

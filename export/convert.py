@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -16,7 +16,9 @@ from bigvit_edge.export.capture_errors import explain_capture_failure, find_dyna
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.rewrite import rewrite_all
+from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import set_keep
+from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
@@ -53,6 +55,7 @@ class Subject:
 
 class Backend(Protocol):
     """What a module in backends/ offers. SEVERAL: one file can hold several keep ratios; if not, lower gets one graph.
+    OWN: it holds this package's models alone, ViT and BLViT.
     lower: graphs of one model and precision. load opens a file in its real runtime, on `threads` threads, at the entry
     point of that name (the first when None); UserError if the runtime refuses it.
     """
@@ -60,6 +63,7 @@ class Backend(Protocol):
     FORMAT: str
     SUFFIX: str
     SEVERAL: bool
+    OWN: bool
 
     def lower(self, graphs: Sequence[Graph], target: Target, metadata: Mapping[str, str]) -> Artifact: ...
     def load(self, path: object, threads: int = 1, method: str | None = None) -> Run: ...
@@ -86,7 +90,7 @@ def convert_model(
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
             with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
                 artifact = lower(group, name, target, {**subject.metadata, "precision": precision, "keep": keeps})
-            yield artifact, group[0].layers
+            yield artifact, {**group[0].layers, **artifact.layers}
 
 
 def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
@@ -103,17 +107,19 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
             raise UserError(explain_capture_failure(e), FIXED, LEAVE) from e
         if fault := find_dynamic_shape(exported):
             raise UserError(fault, FIXED, LEAVE)
-        return Graph(exported, keep=keep)
+        return Graph(exported, keep=keep, module=module)
 
 
 def rewrite(graph: Graph) -> Graph:
     """The same function in fewer ops."""
     with silenced():
-        return Graph(rewrite_all(graph.exported), keep=graph.keep)
+        return replace(graph, exported=rewrite_all(graph.exported))
 
 
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
     """Decide what becomes of each Linear; the backends apply it in their own terms."""
+    seen = subject.calibration if subject.trained else None
+    graphs = [replace(graph, calibration=seen) for graph in graphs]
     return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
 
 
@@ -128,6 +134,11 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         raise UserError(
             met, "operations that the format has", f"see above, or leave {name} out of --set formats="
         ) from e
+
+
+def list_refusals(formats: Sequence[str], module: nn.Module) -> list[str]:
+    """Those of the formats that cannot hold the model, whatever its ops."""
+    return [name for name in formats if load_backend(name).OWN and not isinstance(module, ViT | BLViT)]
 
 
 def load_backend(name: str) -> Backend:

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
@@ -16,8 +16,11 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from bigvit_edge.artifact import Array
+
 aten = torch.ops.aten
 
+PATCHES = "embedding.patches"  # the Linear of the patch embedding; no layer of any graph, for there it is a convolution
 
 Range = tuple[float, float]  # smallest and largest value
 
@@ -40,7 +43,8 @@ class Graph:
     """exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; group: inputs that share a scale in int4.
-    keep: the share of tokens it was captured at, None for a model without.
+    keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
+    calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -53,6 +57,8 @@ class Graph:
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
     group: int = 32
     keep: float | None = None
+    module: nn.Module | None = None
+    calibration: Array | None = None
 
 
 def name_method(keep: float | None) -> str:

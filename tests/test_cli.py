@@ -73,7 +73,10 @@ def test_listings_are_json_on_request() -> None:
         (["vit_ti", "--keep", "0.5"], ["the model is dense", "blvit_"]),
         (["--max-fallback", "much"], ["'much'", "a number"]),
         (["--max-fallback", "500%"], ["500%", "0% to 100%"]),
-        (["--calibration", "nowhere", "--set", "precisions=int8-static"], ["no folder nowhere"]),
+        (["--format", "litert", "--calibration", "nowhere", "--set", "precisions=int8-static"], ["no folder nowhere"]),
+        (["--format", "bev"], ["unknown word 'bev' in formats", "did you mean bve?"]),
+        (["--format", "bve", "--set", "precisions=int4"], ["bve in int4", "one of fp32, fp16, int8"]),
+        (["--set", "packing=dots"], ["unknown word 'dots' in packing", "did you mean dot?"]),
         (["--set", "quant.observer=mean"], ["unknown word 'mean' in quant.observer", "minmax"]),
         (["--set", "quant.group=48"], ["quant.group=48", "one of 32, 64"]),
         (["--target", "ios", "--set", "deployment=iOS15"], ["deployment", "iOS16"]),
@@ -194,7 +197,7 @@ def test_export_refuses_a_calibration_folder_without_pictures(content: str | Non
     folder.mkdir()
     if content:
         (folder / "notes.txt").write_text(content)
-    words = ["--set", "precisions=int8-static", "--calibration", folder, "-o", tmp_path / "out"]
+    words = ["--format", "litert", "--set", "precisions=int8-static", "--calibration", folder, "-o", tmp_path / "out"]
     refuse(call("export", *words), "no picture in", "which is empty" if content is None else "notes.txt")
     assert not (tmp_path / "out").exists()
 

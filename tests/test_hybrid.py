@@ -1,4 +1,6 @@
-"""A convolution-and-attention hybrid of others (timm's MaxViT, by a user's factory) goes through every format."""
+"""A convolution-and-attention hybrid of others (timm's MaxViT, by a user's factory) goes through every format that
+takes models of others.
+"""
 
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from bigvit_edge.cli import app
 from bigvit_edge.target import FORMATS
 
 MODEL = "tests.models.hybrid:build"
+OWN = ("bve",)  # formats that hold this package's models alone
+OPEN = tuple(name for name in FORMATS if name not in OWN)
 
 
 def call(*words: object) -> Result:
@@ -19,14 +23,14 @@ def call(*words: object) -> Result:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hybrid") / "out"
-    settings = [f"formats={','.join(FORMATS)}", "precisions=fp16,int8", "limits.images=4", "deployment=iOS17"]
+    settings = [f"formats={','.join(OPEN)}", "precisions=fp16,int8", "limits.images=4", "deployment=iOS17"]
     words = [word for setting in settings for word in ("--set", setting)]
     result = call("export", MODEL, "--target", "host", *words, "-o", folder)
     assert result.exit_code == 0, result.output
     return folder
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", OPEN)
 def test_each_format_has_it_in_half_and_in_int8(exported: Path, name: str) -> None:
     entries: dict[str, Entry] = {e.precision: e for e in read_manifest(exported).artifacts if e.format == name}
     assert set(entries) == {"fp16", "int8"}
@@ -44,3 +48,20 @@ def test_check_runs_a_users_code_only_when_it_is_named(exported: Path) -> None:
     assert refused.exit_code == 2
     assert f"add --model {MODEL}" in refused.stderr
     assert call("check", exported, "--model", MODEL).exit_code == 0
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_format_of_its_own_refuses_it_when_asked_for(name: str, tmp_path: Path) -> None:
+    for formats in (name, f"litert,{name}"):
+        result = call("export", MODEL, "--format", formats, "-o", tmp_path / "out")
+        assert result.exit_code == 2
+        assert f"MaxxVit) in {name}; expected a ViT or big.LITTLE ViT of this package" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_goes_without_that_format_and_says_so(tmp_path: Path) -> None:
+    words = ["--target", "linux-arm", "--set", "precisions=fp32", "--set", "limits.images=2"]
+    result = call("export", MODEL, *words, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "in bve, which takes a ViT or big.LITTLE ViT of this package" in result.stdout
+    assert {entry.format for entry in read_manifest(tmp_path / "out").artifacts} == {"onnx", "litert"}

@@ -1,5 +1,5 @@
-"""Format x precision on a tiny big.LITTLE model: every cell that can be made holds its limit, and one that a system
-does not have says since which it does.
+"""Format x precision on a tiny big.LITTLE model: every cell that can be made holds its limit, one that a format
+does not have says which it has, and one that a system does not have says since which it does.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,17 @@ from bigvit_edge.artifact import read_manifest
 from bigvit_edge.cli import app
 from bigvit_edge.models.load import build
 from bigvit_edge.models.zoo import CARDS, DIGITS, Card
-from bigvit_edge.target import DEPLOYMENTS, FORMATS, PRECISIONS, SINCE
+from bigvit_edge.target import DEPLOYMENTS, FORMATS, HELD, PRECISIONS, SINCE
 
 SMALL = Card(
     "small", 64, 32, depth=2, head_dim=32, little_head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
 # Of weights drawn at random, large enough that layers differ: the smallest cosine over 8 images.
 LEAST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.998, "int8-static": 0.98, "int4": 0.85, "mixed": 0.85}
+ROUNDED_PATCHES = 0.99  # bve in int8: of one image a router takes another token, when patches are rounded too
 KINDS: dict[str, set[str]] = {"fp32": set(), "fp16": set(), "mixed": {"int4", "int8"}}
-CELLS = [(name, precision) for name in FORMATS for precision in PRECISIONS]
+CELLS = [(name, precision) for name in FORMATS for precision in HELD.get(name, PRECISIONS)]
+MISSING = [(name, precision) for name, held in HELD.items() for precision in PRECISIONS if precision not in held]
 
 
 def call(*words: object) -> Result:
@@ -61,7 +63,8 @@ def test_cell(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
     (entry,) = read_manifest(folder).artifacts
     (method,) = entry.methods
     assert (entry.format, entry.precision, method.keep) == (name, precision, 0.5)
-    assert method.parity.cosine_min >= LEAST[precision], method.parity
+    least = ROUNDED_PATCHES if (name, precision) == ("bve", "int8") else LEAST[precision]
+    assert method.parity.cosine_min >= least, method.parity
     # what is rounded cannot be exact: proof that the precision was not quietly left out
     assert precision == "fp32" or method.parity.max_abs > 1e-5
     assert set(entry.layers.values()) == KINDS.get(precision, {precision})
@@ -76,6 +79,15 @@ def test_executorch_for_core_ml(precision: str, weights: Path, tmp_path: Path) -
     (entry,) = read_manifest(tmp_path / "out").artifacts
     assert entry.evaluated
     assert entry.methods[0].parity.cosine_min >= LEAST[precision]
+
+
+@pytest.mark.parametrize(("name", "precision"), MISSING)
+def test_what_a_format_does_not_have_is_refused(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
+    result = export(name, precision, weights, tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{name} in {precision}; expected one of {', '.join(HELD[name])}" in result.stderr
+    assert f"leave {precision} out of --set precisions=, or {name} out of" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("key", "precision"), SINCE)

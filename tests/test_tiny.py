@@ -15,6 +15,7 @@ from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 TINY = Card(
     "tiny", 32, 16, depth=2, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
+KEEP_PATCHES = "quant.keep_float=router,little,down,patches"
 LOOSE = ["--set", "limits.images=20", "--set", "limits.untrained_cosine=0.98"]
 
 
@@ -52,13 +53,13 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
 
 def test_the_bundle_holds_each_format_in_each_precision(exported: Path) -> None:
     manifest = read_manifest(exported)
-    files = {f"tiny_{precision}{suffix}" for precision in ("fp32", "int8") for suffix in (".pte", ".tflite")}
+    files = {f"tiny_{precision}{suffix}" for precision in ("fp32", "int8") for suffix in (".pte", ".tflite", ".bve")}
     assert {entry.file for entry in manifest.artifacts} == files
     assert {path.name for path in exported.iterdir()} == files | {"manifest.json"}
     assert (manifest.model, manifest.target) == ("tiny", "android")
     assert (manifest.image_size, manifest.num_classes) == (None, None)  # not given: the model's own
     assert (manifest.weights, manifest.weights_sha256) == ("random", None)
-    assert [[method.keep for method in entry.methods] for entry in manifest.artifacts] == [[0.5]] * 4
+    assert [[method.keep for method in entry.methods] for entry in manifest.artifacts] == [[0.5]] * 6
     assert list(exported.parent.iterdir()) == [exported]
 
 
@@ -80,7 +81,8 @@ def test_what_the_manifest_says_of_each_file(exported: Path) -> None:
         assert method.delegates > 0
         assert method.fragments["layers.0"] > 0
         assert sum(leftover.mac_share for leftover in method.leftovers) < 0.01
-        assert "layers.0" in {leftover.layer[:8] for leftover in method.leftovers}  # the router's top-k, by layer
+        own = entry.format == "bve"  # nothing is left over; elsewhere the router's top-k is, by layer
+        assert own or "layers.0" in {leftover.layer[:8] for leftover in method.leftovers}
         assert all(leftover.reason for leftover in method.leftovers)
         assert set(entry.layers.values()) == ({"int8"} if entry.precision == "int8" else set())
         assert "torch" in entry.tools
@@ -89,7 +91,7 @@ def test_what_the_manifest_says_of_each_file(exported: Path) -> None:
 def test_check_finds_a_fresh_bundle_good(exported: Path) -> None:
     result = call("check", exported, "--json")
     assert result.exit_code == 0, result.output
-    assert [file["faults"] for file in json.loads(result.stdout)] == [[], [], [], []]
+    assert [file["faults"] for file in json.loads(result.stdout)] == [[]] * 6
 
 
 def test_check_says_which_file_was_tampered_with_and_does_not_load_it(bundle: Path) -> None:
@@ -117,7 +119,7 @@ def test_check_exits_with_1_past_the_limits(bundle: Path) -> None:
     assert "(limits.untrained_cosine)" in result.stdout
 
 
-@pytest.mark.parametrize("file", ["tiny_fp32.pte", "tiny_int8.tflite"])
+@pytest.mark.parametrize("file", ["tiny_fp32.pte", "tiny_int8.tflite", "tiny_int8.bve"])
 def test_run_prints_five_classes_with_probabilities(exported: Path, file: str, tmp_path: Path) -> None:
     Image.new("RGB", (50, 40), (200, 30, 90)).save(tmp_path / "image.png")
     result = call("run", exported / file, tmp_path / "image.png", "--json")
@@ -188,12 +190,25 @@ def test_the_gate_names_what_cuts_a_layer_and_can_be_passed(tiny: str, tmp_path:
     assert "layers.1 in 2 pieces" in allowed.stdout
 
 
+def test_a_format_by_name_needs_no_target(tiny: str, tmp_path: Path) -> None:
+    result = call("export", tiny, "--format", "bve", "-o", tmp_path / "out", *LOOSE)
+    assert result.exit_code == 0, result.output
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.target == "host"
+    assert [entry.file for entry in manifest.artifacts] == ["tiny_fp32.bve", "tiny_int8.bve"]
+    assert "embedding.patches" in manifest.artifacts[1].layers
+    kept = call("export", tiny, "--format", "bve", "-o", tmp_path / "kept", *LOOSE, "--set", KEEP_PATCHES)
+    assert kept.exit_code == 0, kept.output
+    assert "embedding.patches" not in read_manifest(tmp_path / "kept").artifacts[1].layers
+    assert (tmp_path / "kept/tiny_int8.bve").stat().st_size > (tmp_path / "out/tiny_int8.bve").stat().st_size
+
+
 def test_several_keep_ratios_in_one_file(tiny: str, tmp_path: Path) -> None:
     words = ["--target", "android", "--set", "precisions=fp32", "--keep", "0.25,1.0", *LOOSE]
     result = call("export", tiny, *words, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     Image.new("RGB", (40, 40), (200, 30, 90)).save(tmp_path / "image.png")
-    for file in ("tiny_fp32.pte", "tiny_fp32.tflite"):
+    for file in ("tiny_fp32.pte", "tiny_fp32.tflite", "tiny_fp32.bve"):
         answers = {
             keep: call("run", tmp_path / "out" / file, tmp_path / "image.png", "--json", "--keep", keep).stdout
             for keep in (0.25, 1.0)

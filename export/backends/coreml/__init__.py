@@ -44,6 +44,7 @@ with silenced():
 FORMAT = "coreml"
 SUFFIX = ".mlpackage"
 SEVERAL = True
+OWN = False
 PACKAGES = ("coremltools", "torch")
 
 Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is

@@ -44,6 +44,7 @@ with silenced():
 FORMAT = "executorch"
 SUFFIX = ".pte"
 SEVERAL = True
+OWN = False
 PACKAGES = ("executorch", "torchao", "torch")
 FORWARD = "forward"
 NO_CONVERSION = "coremltools has no conversion for it"

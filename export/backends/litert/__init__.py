@@ -43,6 +43,7 @@ litert_torch.config.show_progress = False
 FORMAT = "litert"
 SUFFIX = ".tflite"
 SEVERAL = True
+OWN = False
 SINGLE = "serving_default"  # the signature of a file that has one
 PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 

@@ -1,0 +1,67 @@
+"""Which integers stand for a Linear's weights: the nearest, or those that together change its outputs least.
+
+The second is GPTQ (Frantar et al. 2023, arXiv 2210.17323, section 3): one input's weights are rounded after the other,
+and what that changes in the outputs is made up for by the inputs that are still to come, as far as these vary with it.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.quantization import CHANNEL, quantize_rows_weight
+
+DAMPING = (
+    0.01  # of the mean second moment, added to each: what hardly varied in calibration may elsewhere (section 3.3)
+)
+BLOCK = 128  # inputs whose errors are gathered before they reach the inputs behind them: the same result, sooner
+
+
+def measure_moments(graphs: Sequence[Graph], layers: Collection[str], images: Array) -> dict[str, Tensor]:
+    """Second moments of each Linear's inputs, sum of x x^T over all rows met at every keep ratio: [in, in]."""
+    moments: dict[str, Tensor] = {}
+
+    def add(layer: str, node: Node, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        if layer in layers:
+            rows = arguments[0].flatten(0, -2)  # [rows, in]
+            moments[layer] = moments.get(layer, torch.zeros(())) + rows.T @ rows
+
+    for graph in graphs:
+        visit_linears(graph.exported, images, add)
+    return moments
+
+
+def round_weight(weight: Tensor, moment: Tensor | None) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out], the same whatever the
+    moment [in, in] of the inputs; without one the nearest integers."""
+    nearest, scale = quantize_rows_weight(weight)
+    if moment is None or not moment.diagonal().any():
+        return nearest, scale
+    rest, factor = weight / scale.unsqueeze(1), _factor_inverse(moment)  # [out, in] in steps, [in, in]
+    integers = torch.empty_like(rest)
+    for start in range(0, weight.shape[1], BLOCK):
+        block = slice(start, start + BLOCK)
+        errors = _round_block(rest[:, block], integers[:, block], factor[block, block])
+        rest[:, start + BLOCK :] -= errors @ factor[block, start + BLOCK :]
+    return integers.to(torch.int8), scale
+
+
+def _round_block(rest: Tensor, integers: Tensor, factor: Tensor) -> Tensor:
+    """Rounds a block's inputs in turn, in place; returns what each leaves to the inputs behind the block."""
+    errors = torch.empty_like(rest)
+    for i in range(rest.shape[1]):
+        integers[:, i] = rest[:, i].round().clamp(*CHANNEL[:2])
+        errors[:, i] = (rest[:, i] - integers[:, i]) / factor[i, i]
+        rest[:, i:] -= errors[:, i, None] * factor[i, None, i:]
+    return errors
+
+
+def _factor_inverse(moment: Tensor) -> Tensor:
+    """The upper Cholesky factor of the damped moment's inverse: row i says how the inputs from i on make up for it."""
+    damped = moment.double()
+    damped = damped + DAMPING * damped.diagonal().mean() * torch.eye(len(damped), dtype=torch.double)
+    return torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()  # type: ignore[no-any-return]
