@@ -139,8 +139,7 @@ class Assembler:
         """dst (+)= src times the weight's outputs, all of them if not told."""
         packed = self.table.weights[weight]
         first, end, _ = (outputs or slice(None)).indices(packed.rows)
-        if first % PANEL:
-            raise UserError(f"{name} splits its outputs at {first}", f"widths that are multiples of {PANEL}")
+        assert first % PANEL == 0
         assert src.rows.count == dst.rows.count
         assert src.rows.first == src.column == 0
         before, (gain, offset) = (Before.LAYERNORM, norm) if norm else (Before.AS_IS, (None, None))
@@ -161,7 +160,6 @@ class Assembler:
         lane: int = BIG,
     ) -> None:  # fmt: skip
         linears = {f"{name}.fc1": mlp.fc1, f"{name}.fc2": mlp.fc2}
-        self.table.find_precision(linears)
         fc1, fc2 = (self.table.add_linear(layer, {layer: linear}) for layer, linear in linears.items())
         self.macs += rows.count * (mlp.fc1.weight.numel() + mlp.fc2.weight.numel())
         self.add(name, Mlp(data, rows.list, rows.count, *norm, fc1, fc2, gate), lane)

@@ -15,6 +15,7 @@ from torch import nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assembler import BIG, LITTLE, Assembler, Place, Rows, Table
 from bigvit_edge.export.graph import PATCHES, Graph, name_method
+from bigvit_edge.export.panels import PANEL
 from bigvit_edge.export.program import BufferType, Entry, Fill, Patches, Program, Route
 from bigvit_edge.models.blvit import BLViT, Layer, Ranking, order_tokens
 from bigvit_edge.models.vit import Attention, Block, Embedding, ViT
@@ -109,13 +110,14 @@ class _Attended:
         self.qkv, self.mixed = to.add_buffer(tokens.count, 3 * dim), to.add_buffer(tokens.count, dim)
 
     def project(self, at: str, attn: Attention, src: int, rows: Rows, read: Rows, norm: tuple[int, int]) -> None:
-        """Keys and values of the rows given, and queries of those that are read afterwards."""
+        """Keys and values of the rows given, and queries of those that are read afterwards; of all where a product
+        cannot begin at the first key."""
         linears = {f"{at}.{part}": getattr(attn, part) for part in "qkv"}
         factor = torch.ones(3 * self.dim)
         factor[: self.dim] = (self.dim // attn.heads) ** -0.5
         weight = self.to.table.add_linear(f"{at}.qkv", linears, factor)
         q, kv, qkv = slice(self.dim), slice(self.dim, None), slice(None)
-        for part, some in ((qkv, rows),) if read == rows else ((q, read), (kv, rows)):
+        for part, some in ((qkv, rows),) if read == rows or self.dim % PANEL else ((q, read), (kv, rows)):
             dst = Place(self.qkv, Rows(some.count), part.start or 0)
             self.to.add_linear(f"{at}.qkv", weight, Place(src, some), dst, norm=norm, outputs=part, lane=self.lane)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from bigvit_edge.artifact import Array
+from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_linears
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.quantization import CHANNEL, quantize_rows_weight
@@ -22,16 +23,21 @@ BLOCK = 128  # inputs whose errors are gathered before they reach the inputs beh
 
 
 def measure_moments(graphs: Sequence[Graph], layers: Collection[str], images: Array) -> dict[str, Tensor]:
-    """Second moments of each Linear's inputs, sum of x x^T over all rows met at every keep ratio: [in, in]."""
+    """Second moments of each Linear's inputs, sum of x x^T over all rows met at every keep ratio: [in, in], float64.
+    UserError if one is not finite."""
     moments: dict[str, Tensor] = {}
 
     def add(layer: str, node: Node, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         if layer in layers:
             rows = arguments[0].flatten(0, -2)  # [rows, in]
-            moments[layer] = moments.get(layer, torch.zeros(())) + rows.T @ rows
+            moments[layer] = moments.get(layer, torch.zeros((), dtype=torch.double)) + rows.T @ rows
 
     for graph in graphs:
         visit_linears(graph.exported, images, add)
+    for layer, moment in moments.items():
+        if not moment.isfinite().all():
+            met = f"{layer} meets NaN or infinity on calibration images"
+            raise UserError(met, "finite numbers", "check the weights, or calibrate on other images")
     return moments
 
 

@@ -68,6 +68,7 @@ class Session:
             raise
         self._close.detach()
         self._close = weakref.finalize(self, _free, library, program, self._session)
+        self._close.atexit = False  # a daemon thread may be in a run then; the process gives all back itself
         size = self.entry["image_size"]
         self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
 

@@ -1,7 +1,11 @@
+import numpy as np
+import pytest
 import torch
 
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.convert import capture
 from bigvit_edge.export.quantization import quantize_rows_weight
-from bigvit_edge.export.rounding import BLOCK, round_weight
+from bigvit_edge.export.rounding import BLOCK, measure_moments, round_weight
 
 
 def make_inputs(count: int, inputs: int) -> torch.Tensor:
@@ -41,3 +45,11 @@ def test_weight_stays_as_it_was() -> None:
     before, inputs = weight.clone(), make_inputs(100, 32)
     round_weight(weight, inputs.T @ inputs)
     assert torch.equal(weight, before)
+
+
+def test_inputs_that_are_not_finite_are_refused() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    graph = capture(model, 2)
+    images = np.full((1, 3, 2, 2), np.inf, np.float32)
+    with pytest.raises(UserError, match="1 meets NaN or infinity on calibration images; expected finite numbers"):
+        measure_moments([graph], ["1"], images)

@@ -257,3 +257,21 @@ Session({str(file)!r})
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_process_may_end_while_a_daemon_thread_runs(file: Path) -> None:
+    code = """
+import sys, threading, time
+import numpy as np
+from bigvit_edge.runtime import Session
+
+session = Session(sys.argv[1])
+image = np.zeros(session.shape, np.float32)
+def run():
+    while True:
+        session.run(image)
+threading.Thread(target=run, daemon=True).start()
+time.sleep(0.2)
+"""
+    for _ in range(3):
+        assert subprocess.run([sys.executable, "-c", code, file], check=False).returncode == 0
