@@ -186,7 +186,9 @@ def to_bytes(program: Program) -> bytes:
     weights, data = [], bytearray()
     for w in program.weights:
         data += bytes(-len(data) % 64)
-        weights.append(WEIGHT.pack(*strings.add(w.name), w.type, w.rows, w.columns, 0, len(data), len(w.data)))
+        weights.append(
+            WEIGHT.pack(*strings.add(w.name), w.type, w.rows, w.columns, crc32(w.data), len(data), len(w.data))
+        )
         data += w.data
     entries: list[bytes] = []
     buffers: list[bytes] = []
@@ -208,24 +210,32 @@ def to_bytes(program: Program) -> bytes:
         body += section
     body += bytes(-(HEADER_BYTES + len(body)) % PAGE)
     start = HEADER_BYTES + len(body)
+    rest = tables + bytes(body)
+    fields = MAGIC, VERSION, start + len(data), start
     precision = PRECISIONS.index(program.precision)
-    header = HEADER.pack(MAGIC, VERSION, start + len(data), start, crc32(body), precision)
-    return header + tables + bytes(body) + bytes(data)
+    checksum = crc32(HEADER.pack(*fields, 0, precision) + rest)
+    return HEADER.pack(*fields, checksum, precision) + rest + bytes(data)
 
 
 def from_bytes(data: bytes) -> Program:
-    """The program in a file's bytes. ValueError if they are none, or of another version."""
+    """The program in a file's bytes. ValueError if they are none, damaged, or of another version."""
     if len(data) < HEADER_BYTES:
         raise ValueError(f"{len(data)} bytes; expected a header of {HEADER_BYTES}")
     magic, version, size, start, checksum, precision = HEADER.unpack_from(data)
     if (magic, version, size) != (MAGIC, VERSION, len(data)):
         raise ValueError(f"{magic!r} version {version} of {size} bytes in {len(data)}; expected {MAGIC!r} {VERSION}")
-    if crc32(data[HEADER_BYTES:start]) != checksum:
+    if crc32(HEADER.pack(magic, version, size, start, 0, precision) + data[HEADER.size : start]) != checksum:
         raise ValueError("the tables' checksum is wrong; expected a file as exported")
     strings, weights, entries, buffers, ops, metadata = TABLE.iter_unpack(data[HEADER.size : HEADER_BYTES])
 
     def text(offset: int, count: int) -> str:
         return data[strings[0] + offset : strings[0] + offset + count].decode()
+
+    def take(name: str, offset: int, count: int, checksum: int) -> bytes:
+        taken = data[start + offset : start + offset + count]
+        if crc32(taken) != checksum:
+            raise ValueError(f"the checksum of {name} at {start + offset} is wrong; expected a file as exported")
+        return taken
 
     all_buffers = [Buffer(BufferType(kind), *shape) for kind, *shape, _ in _unpack(BUFFER, data, buffers)]
     all_ops = [
@@ -235,8 +245,8 @@ def from_bytes(data: bytes) -> Program:
     return Program(
         PRECISIONS[precision],
         tuple(
-            Weight(text(*name), WeightType(kind), rows, columns, data[start + offset : start + offset + count])
-            for *name, kind, rows, columns, _, offset, count in _unpack(WEIGHT, data, weights)
+            Weight(text(*name), WeightType(kind), rows, columns, take(text(*name), offset, count, checksum))
+            for *name, kind, rows, columns, checksum, offset, count in _unpack(WEIGHT, data, weights)
         ),
         tuple(
             Entry(text(*name), _read_keep(keep), size, classes, macs, tuple(all_buffers[b : b + b_count]),

@@ -2,8 +2,9 @@
 // over a struct of its vectors, V, with
 //   F, I                  vectors of W floats and of W uint32, with the language's operators
 //   load, store, set      F from and to any address; all lanes alike
-//   low, high             lane by lane the lesser and the greater
-//   sum, lowest, highest  of F, and sum of I: over all lanes
+//   low, high             lane by lane the lesser and the greater; NaN where the second is
+//   umax, smax            of I, lane by lane the greater of two, as uint32 and as int32
+//   sum, highest          of F, and sum, umax and smax of I: over all lanes
 //   round                 F to I as int32, to nearest even
 //   bytes                 16 int32 lanes to 16 int8, saturating
 //   halves                16 floats to 16 halves at any address
@@ -112,17 +113,18 @@ BVE_INLINE typename V::F gelu(typename V::F x) {
                         -0.02401646599173546f,   0.03171602636575699f,   -0.04021865874528885f,
                         0.050782956182956696f,   -0.06900326162576675f,  0.1386052817106247f};
   _Pragma("GCC unroll 12") for (float c : rest) p = p * u + V::set(c);
-  return square < V::set(5.1f * 5.1f) ? x * (x * p + V::set(0.5f)) : V::high(x, V::set(0));
+  return square < V::set(5.1f * 5.1f) ? x * (x * p + V::set(0.5f)) : V::high(V::set(0), x);
 }
 
-// exp(x) for x <= 0, as 2^n * (1 + r + r^2 * P(r)) with |r| <= ln(2) / 2; below -87, exp(-87). P is
-// fitted as gelu's, for the relative error: 3e-9 before, 1.3e-7 in float arithmetic.
+// exp(x) for x <= 0, as 2^n * (1 + r + r^2 * P(r)) with |r| <= ln(2) / 2; below -87, exp(-87); of
+// NaN, NaN. P is fitted as gelu's, for the relative error: 3e-9 before, 1.3e-7 in float arithmetic.
 template <typename V>
 BVE_INLINE typename V::F exponential(typename V::F x) {
   typedef typename V::F F;
   typedef typename V::I I;
-  x = V::high(x, V::set(-87));
-  const F shift = V::set(12582912);  // 1.5 * 2^23: adding it leaves an integer in the low bits
+  x = V::high(V::set(-87), x);
+  // 1.5 * 2^23 + 127: adding it leaves an integer in the low bits, biased as 2^n's exponent is.
+  const F shift = V::set(12583039);
   const F shifted = x * V::set(1.44269504f) + shift, n = shifted - shift;
   const F r = x - n * V::set(0.693359375f) - n * V::set(-2.12194440e-4f);
   F p = V::set(0.001381334732286632f);
@@ -131,7 +133,7 @@ BVE_INLINE typename V::F exponential(typename V::F x) {
   p = p * r + V::set(0.16666515171527863f);
   p = p * r + V::set(0.4999999403953552f);
   p = p * (r * r) + r + V::set(1);
-  return (F)((I)p + ((I)shifted << 23));
+  return p * (F)((I)shifted << 23);
 }
 
 // The same two for what is rounded to 8 bits at once: fewer terms, errors far below a step.
@@ -149,18 +151,18 @@ BVE_INLINE typename V::F gelu_8bit(typename V::F x) {
   return x * (c * p + V::set(0.5f));
 }
 
-// 255 * 2^x for x <= 0, to 8e-5 of itself; below -126, next to nothing.
+// 255 * 2^x for x <= 0, to 8e-5 of itself; below -126, next to nothing; of NaN, NaN.
 template <typename V>
 BVE_INLINE typename V::F exponential_8bit(typename V::F x) {
   typedef typename V::F F;
   typedef typename V::I I;
-  x = V::high(x, V::set(-126));
-  const F shift = V::set(12582912), shifted = x + shift, f = x - (shifted - shift);
+  x = V::high(V::set(-126), x);
+  const F shift = V::set(12583039), shifted = x + shift, f = x - (shifted - shift);
   F p = V::set(255 * 0.05517123f);
   p = p * f + V::set(255 * 0.24261129f);
   p = p * f + V::set(255 * 0.6932611f);
   p = p * f + V::set(255 * 0.99992806f);
-  return (F)((I)p + ((I)shifted << 23));
+  return p * (F)((I)shifted << 23);
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ inline void store(const bve_gemm& g, size_t i, size_t j, __m256 low, __m256 high
 template <int kRows>
 inline void tile_int8(const bve_gemm& g, size_t i, size_t j, const char* panel) {
   const char* lhs = static_cast<const char*>(g.lhs) + i * g.lhs_stride_bytes;
-  const char* data = panel + 3 * 64;
+  const bve_qc8_head* head = reinterpret_cast<const bve_qc8_head*>(panel);
+  const char* data = reinterpret_cast<const char*>(head + 1);
   __m256i sum[kRows], sum2[kRows], sum3[kRows], sum4[kRows];  // pairs of k, four columns each
 #pragma GCC unroll 3
   for (int r = 0; r < kRows; r++) sum[r] = sum2[r] = sum3[r] = sum4[r] = _mm256_setzero_si256();
@@ -54,17 +55,16 @@ inline void tile_int8(const bve_gemm& g, size_t i, size_t j, const char* panel) 
       sum4[r] = _mm256_add_epi32(sum4[r], _mm256_madd_epi16(a, b4));
     }
   }
-  const float* head = reinterpret_cast<const float*>(panel);
 #pragma GCC unroll 3
   for (int r = 0; r < kRows; r++) {
     const bve_row row = g.rows[i + r];
     const auto finish = [&](__m256i a, __m256i b, int c) {
       const __m256i pairs = _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
-      const __m256i column = _mm256_load_si256(reinterpret_cast<const __m256i*>(head + 32 + c));
+      const __m256i column = _mm256_load_si256(reinterpret_cast<const __m256i*>(head->sum + c));
       const __m256i zero = _mm256_mullo_epi32(column, _mm256_set1_epi32(row.zero));
       const __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(pairs, zero));
-      return _mm256_fmadd_ps(_mm256_mul_ps(x, _mm256_set1_ps(row.scale)), _mm256_load_ps(head + c),
-                             _mm256_load_ps(head + 16 + c));
+      return _mm256_fmadd_ps(_mm256_mul_ps(x, _mm256_set1_ps(row.scale)),
+                             _mm256_load_ps(head->scale + c), _mm256_load_ps(head->bias + c));
     };
     store(g, i + r, j, finish(sum[r], sum2[r], 0), finish(sum3[r], sum4[r], 8));
   }

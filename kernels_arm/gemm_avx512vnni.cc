@@ -33,8 +33,9 @@ inline void prefetch(const char* from, size_t bytes) {
 template <int kRows>
 [[gnu::always_inline]] inline void finish_int8(const bve_gemm& g, size_t i, size_t j,
                                                const char* panel, __m512i* sum) {
-  const __m512 scale = _mm512_load_ps(panel), bias = _mm512_load_ps(panel + 64);
-  const __m512i column = _mm512_load_si512(panel + 128);
+  const bve_qc8_head* head = reinterpret_cast<const bve_qc8_head*>(panel);
+  const __m512 scale = _mm512_load_ps(head->scale), bias = _mm512_load_ps(head->bias);
+  const __m512i column = _mm512_load_si512(head->sum);
   const __mmask16 mask = mask_of(g.n - j);
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; r++) {
@@ -75,7 +76,7 @@ inline void tile_int8(const bve_gemm& g, size_t i, size_t j) {
   __m512i sum[kRows], sum2[kRows];
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; r++) sum[r] = sum2[r] = _mm512_setzero_si512();
-  const char* data = panel + 3 * 64;
+  const char* data = panel + sizeof(bve_qc8_head);
   for (size_t k = 0; k < g.k; k += 4, data += 64, lhs.advance()) {
     const __m512i b = _mm512_load_si512(data);
     const __m512i b2 = kPanels == 2 ? _mm512_load_si512(data + rhs_stride_bytes) : b;

@@ -16,11 +16,11 @@ struct F32 {
   static void run(const float* lhs, size_t lhs_stride_bytes, const Right* rhs, size_t steps,
                   float (*sums)[kColumns]) {
     float32x4_t sum[4 * kLeft][2] = {};
-    for (; steps; --steps) {
+    for (; steps; steps--) {
       const float32x4_t right[2] = {load_4(rhs), load_4(rhs + 4)};
-      for (int p = 0; p < kLeft; ++p) {
+      for (int p = 0; p < kLeft; p++) {
         const float32x4_t left = vld1q_f32((const float*)((const char*)lhs + p * lhs_stride_bytes));
-        for (int c = 0; c < 2; ++c) {
+        for (int c = 0; c < 2; c++) {
           sum[4 * p][c] = vfmaq_laneq_f32(sum[4 * p][c], right[c], left, 0);
           sum[4 * p + 1][c] = vfmaq_laneq_f32(sum[4 * p + 1][c], right[c], left, 1);
           sum[4 * p + 2][c] = vfmaq_laneq_f32(sum[4 * p + 2][c], right[c], left, 2);
@@ -30,8 +30,8 @@ struct F32 {
       lhs += BVE_LHS_ROWS;
       rhs += BVE_PANEL;
     }
-    for (int r = 0; r < 4 * kLeft; ++r) {
-      for (int c = 0; c < 2; ++c) vst1q_f32(sums[r] + 4 * c, sum[r][c]);
+    for (int r = 0; r < 4 * kLeft; r++) {
+      for (int c = 0; c < 2; c++) vst1q_f32(sums[r] + 4 * c, sum[r][c]);
     }
   }
 };

@@ -19,7 +19,7 @@ struct Int8 {
       rhs += 2 * BVE_PANEL * kDepth;
     }
     if (steps) add<1>(sum, lhs, rhs);
-    for (int r = 0; r < 4; ++r) {
+    for (int r = 0; r < 4; r++) {
       vst1q_s32(sums[r], vpaddq_s32(sum[r][0], sum[r][1]));
       vst1q_s32(sums[r] + 4, vpaddq_s32(sum[r][2], sum[r][3]));
     }
@@ -29,17 +29,17 @@ struct Int8 {
   template <int kSteps>
   static void add(int32x4_t (*sum)[4], const int8_t* lhs, const int8_t* rhs) {
     int8x8_t right[kSteps][4];
-    for (int s = 0; s < kSteps; ++s) {
-      for (int c = 0; c < 4; ++c) right[s][c] = vld1_s8(rhs + s * BVE_PANEL * kDepth + 8 * c);
+    for (int s = 0; s < kSteps; s++) {
+      for (int c = 0; c < 4; c++) right[s][c] = vld1_s8(rhs + s * BVE_PANEL * kDepth + 8 * c);
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
+    for (int r = 0; r < 4; r++) {
       int8x8_t left[kSteps];  // four values of row r, twice
-      for (int s = 0; s < kSteps; ++s) {
+      for (int s = 0; s < kSteps; s++) {
         const int32_t* values = (const int32_t*)(lhs + s * BVE_LHS_ROWS * kDepth);
         left[s] = vreinterpret_s8_s32(vld1_dup_s32(values + r));
       }
-      for (int c = 0; c < 4; ++c) {
+      for (int c = 0; c < 4; c++) {
         int16x8_t products = vmull_s8(right[0][c], left[0]);
         if (kSteps > 1) products = vmlal_s8(products, right[kSteps - 1][c], left[kSteps - 1]);
         sum[r][c] = vpadalq_s16(sum[r][c], products);

@@ -12,11 +12,11 @@ struct Dot {
   static void run(const int8_t* lhs, size_t lhs_stride_bytes, const int8_t* rhs, size_t steps,
                   int32_t (*sums)[kColumns]) {
     int32x4_t sum[4 * kLeft][2] = {};
-    for (; steps; --steps) {
+    for (; steps; steps--) {
       const int8x16_t right[2] = {vld1q_s8(rhs), vld1q_s8(rhs + 16)};
-      for (int p = 0; p < kLeft; ++p) {
+      for (int p = 0; p < kLeft; p++) {
         const int8x16_t left = vld1q_s8(lhs + p * lhs_stride_bytes);
-        for (int c = 0; c < 2; ++c) {
+        for (int c = 0; c < 2; c++) {
           sum[4 * p][c] = vdotq_laneq_s32(sum[4 * p][c], right[c], left, 0);
           sum[4 * p + 1][c] = vdotq_laneq_s32(sum[4 * p + 1][c], right[c], left, 1);
           sum[4 * p + 2][c] = vdotq_laneq_s32(sum[4 * p + 2][c], right[c], left, 2);
@@ -26,8 +26,8 @@ struct Dot {
       lhs += BVE_LHS_ROWS * kDepth;
       rhs += BVE_PANEL * kDepth;
     }
-    for (int r = 0; r < 4 * kLeft; ++r) {
-      for (int c = 0; c < 2; ++c) vst1q_s32(sums[r] + 4 * c, sum[r][c]);
+    for (int r = 0; r < 4 * kLeft; r++) {
+      for (int c = 0; c < 2; c++) vst1q_s32(sums[r] + 4 * c, sum[r][c]);
     }
   }
 };

@@ -12,21 +12,21 @@ struct Matmul {
   static void run(const int8_t* lhs, size_t lhs_stride_bytes, const int8_t* rhs, size_t steps,
                   int32_t (*sums)[kColumns]) {
     int32x4_t sum[2 * kLeft][4] = {};  // [pair of rows][pair of columns], each 2 x 2
-    for (; steps; --steps) {
+    for (; steps; steps--) {
       const int8x16_t right[4] = {vld1q_s8(rhs), vld1q_s8(rhs + 16), vld1q_s8(rhs + 32),
                                   vld1q_s8(rhs + 48)};
-      for (int r = 0; r < 2 * kLeft; ++r) {
+      for (int r = 0; r < 2 * kLeft; r++) {
         const int8x16_t left = vld1q_s8(lhs + r / 2 * lhs_stride_bytes + r % 2 * 16);
-        for (int c = 0; c < 4; ++c) sum[r][c] = vmmlaq_s32(sum[r][c], left, right[c]);
+        for (int c = 0; c < 4; c++) sum[r][c] = vmmlaq_s32(sum[r][c], left, right[c]);
       }
       lhs += BVE_LHS_ROWS * kDepth;
       rhs += BVE_PANEL * kDepth;
     }
-    for (int r = 0; r < 2 * kLeft; ++r) write_pair(sum[r], sums + 2 * r);
+    for (int r = 0; r < 2 * kLeft; r++) write_pair(sum[r], sums + 2 * r);
   }
 
   static void write_pair(const int32x4_t* sum, int32_t (*sums)[kColumns]) {
-    for (int c = 0; c < 2; ++c) {
+    for (int c = 0; c < 2; c++) {
       const int64x2_t first = vreinterpretq_s64_s32(sum[2 * c]);
       const int64x2_t second = vreinterpretq_s64_s32(sum[2 * c + 1]);
       vst1q_s32(sums[0] + 4 * c, vreinterpretq_s32_s64(vzip1q_s64(first, second)));
@@ -116,7 +116,7 @@ struct MatmulA510 : Matmul {
         : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
           "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23",
           "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
-    for (int r = 0; r < 4; ++r) write_pair(sum[r], sums + 2 * r);
+    for (int r = 0; r < 4; r++) write_pair(sum[r], sums + 2 * r);
   }
 };
 

@@ -10,11 +10,12 @@
 //    beyond n and rows beyond k are zero. K = k rounded up to a multiple of kr. A panel is
 //      f32p   float bias[16], float data[K][16]                                       kr = 1
 //      f16p   float bias[16], half data[K][16]                                        kr = 1
-//      qc8p   float scale[16], float bias[16], int32 sum[16], int8 data[K/kr][16][kr] kr = 4 or 8
-//    where sum is that of the column's data over k. int8 is in -127..127: kernels may add two
-//    products in 16 bits. Panels follow one another and start on multiples of 64 bytes.
-// 2. The left side is packed in panels of `mr` rows: data[K/kr][mr][kr], so that mr = 1 is plain
-//    rows. Rows beyond m in the last panel may hold anything; columns beyond k must be zero bytes.
+//      qc8p   bve_qc8_head, int8 data[K/kr][16][kr]                                   kr = 4 or 8
+//    int8 is in -127..127: kernels may add two products in 16 bits. Panels follow one another and
+//    start on multiples of 64 bytes.
+// 2. The left side is packed in panels of bve_lhs's mr rows: data[K/kr][mr][kr], so that mr = 1 is
+//    plain rows. Rows beyond m in the last panel may hold anything; columns beyond k must be zero
+//    bytes. A kernel reads the ceil(m / mr) panels and no more, whatever rows its tile has.
 //    qd8: each row has a scale and a zero point of its own, chosen at run time (bve_row); stored as
 //    int8, or as uint8 (value and zero point 128 higher) where the instruction set wants that.
 // 3. sum_k in qd8 x qc8 is row.scale * scale[j] * (sum_k q[i, k] * data[k, j] - row.zero * sum[j]).
@@ -42,6 +43,12 @@ enum bve_type : uint8_t { bve_f32, bve_f16, bve_qd8 };                    // of 
 enum bve_packing : uint8_t { bve_f32p, bve_f16p, bve_qc8p4, bve_qc8p8 };  // of the right: 4, 8 = kr
 
 enum { BVE_PANEL = 16 };  // columns in a panel of the right side
+
+// What a panel of qc8p starts with.
+struct bve_qc8_head {
+  float scale[BVE_PANEL], bias[BVE_PANEL];
+  int32_t sum[BVE_PANEL];  // of the column's data over k
+};
 
 // x = scale * (q - zero)
 struct bve_row {
@@ -72,7 +79,7 @@ static inline size_t bve_rhs_kr(bve_packing packing) {
 static inline size_t bve_rhs_stride_bytes(bve_packing packing, size_t k) {
   const size_t kr = bve_rhs_kr(packing), padded = (k + kr - 1) / kr * kr;
   const size_t width = packing == bve_f32p ? 4 : packing == bve_f16p ? 2 : 1;
-  const size_t head = width == 1 ? 3 * 64 : 64;
+  const size_t head = width == 1 ? sizeof(struct bve_qc8_head) : BVE_PANEL * sizeof(float);
   return (head + padded * BVE_PANEL * width + 63) / 64 * 64;
 }
 
@@ -80,7 +87,7 @@ static inline size_t bve_rhs_stride_bytes(bve_packing packing, size_t k) {
 
 struct bve_gemm {
   size_t m, n, k;   // k is 1 at least
-  const void* lhs;  // panels of the kernel's mr rows; 16-byte aligned
+  const void* lhs;  // panels of the mr rows that the kernel's bve_lhs says; 16-byte aligned
   size_t lhs_stride_bytes;
   const bve_row* rows;  // [m]; qd8 only
   const void* rhs;      // panels of 16 columns; 64-byte aligned
@@ -101,6 +108,7 @@ enum bve_before : uint8_t { bve_as_is, bve_layernorm, bve_gelu };
 // layernorm: (x - mean) / sqrt(variance + epsilon) * gain + offset.
 // gelu: x * Phi(x), as with erf, to 2e-6; to 1e-4 on the way to qd8, whose steps are far coarser.
 // qd8: scale = (max - min) / 255 over the row's values and zero; an all-zero row has scale 1 / 255.
+// A row with NaN or an infinity in it has scale NaN, so that all that comes of it is NaN.
 struct bve_pack {
   size_t m, k;
   const float* src;
@@ -118,6 +126,7 @@ typedef void bve_pack_fn(const bve_pack* args);
 
 // Softmax over each of m rows of n scores, packed as the left side [m, n] of the product with the
 // values. qd8: q = round(255 * exp(score - largest)), and 1 / (255 * sum) is the row's scale.
+// A row with NaN or +Inf among its scores is all NaN, in qd8 by its scale.
 struct bve_softmax {
   size_t m, n;
   float* scores;               // overwritten
@@ -129,7 +138,8 @@ struct bve_softmax {
 typedef void bve_softmax_fn(const bve_softmax* args);
 
 // Packs n rows of d floats as a right side: as keys (n columns of d) or as values (d columns of n),
-// quantised per column in qc8p. Biases are zero.
+// quantised per column in qc8p, where the scale of a column with NaN or an infinity in it is NaN.
+// Biases are zero.
 struct bve_pack_rhs {
   size_t n, d;
   const float* src;

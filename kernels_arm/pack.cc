@@ -6,11 +6,6 @@
 
 namespace {
 
-struct Head {
-  float scale[BVE_PANEL], bias[BVE_PANEL];
-  int32_t sum[BVE_PANEL];
-};
-
 size_t panels_of(size_t n) { return (n + BVE_PANEL - 1) / BVE_PANEL; }
 
 // Where bytes 4 * piece ... of a column are, in qc8p's data.
@@ -47,7 +42,7 @@ void bve_pack_weights_qc8(bve_packing packing, size_t n, size_t k, const int8_t*
   memset(dst, 0, panels_of(n) * stride);
   for (size_t j = 0; j < n; j++) {
     const size_t column = j % BVE_PANEL;
-    Head* head = reinterpret_cast<Head*>(static_cast<char*>(dst) + j / BVE_PANEL * stride);
+    auto* head = reinterpret_cast<bve_qc8_head*>(static_cast<char*>(dst) + j / BVE_PANEL * stride);
     int8_t* data = reinterpret_cast<int8_t*>(head + 1);
     head->scale[column] = scale[j];
     if (bias) head->bias[column] = bias[j];
@@ -67,11 +62,11 @@ void bve_repack_qc8(bve_packing from, bve_packing to, size_t n, size_t k, const 
     const char* old_panel = static_cast<const char*>(src) + p * src_stride;
     char* panel = static_cast<char*>(dst) + p * dst_stride;
     memset(panel, 0, dst_stride);
-    memcpy(panel, old_panel, sizeof(Head));
+    memcpy(panel, old_panel, sizeof(bve_qc8_head));
     for (size_t piece = 0; piece < (k + 3) / 4; piece++) {
       for (size_t column = 0; column < BVE_PANEL; column++)
-        memcpy(panel + sizeof(Head) + piece_offset(dst_kr, piece, column),
-               old_panel + sizeof(Head) + piece_offset(src_kr, piece, column), 4);
+        memcpy(panel + sizeof(bve_qc8_head) + piece_offset(dst_kr, piece, column),
+               old_panel + sizeof(bve_qc8_head) + piece_offset(src_kr, piece, column), 4);
     }
   }
 }

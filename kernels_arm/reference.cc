@@ -51,14 +51,15 @@ void gemm_qc8(const bve_gemm* a) {
     const int8_t* lhs = static_cast<const int8_t*>(at(a->lhs, i * a->lhs_stride_bytes));
     for (size_t j = 0; j < a->n; j++) {
       const size_t column = j % BVE_PANEL;
-      const float* scale =
-          static_cast<const float*>(at(a->rhs, j / BVE_PANEL * a->rhs_stride_bytes));
-      const float* bias = scale + BVE_PANEL;
-      const int32_t* sums = reinterpret_cast<const int32_t*>(bias + BVE_PANEL);
-      const int8_t* data = reinterpret_cast<const int8_t*>(sums + BVE_PANEL) + column * KR;
-      int32_t sum = -a->rows[i].zero * sums[column];
+      const auto* head =
+          static_cast<const bve_qc8_head*>(at(a->rhs, j / BVE_PANEL * a->rhs_stride_bytes));
+      const int8_t* data = reinterpret_cast<const int8_t*>(head + 1) + column * KR;
+      // A head may say anything, and a sum wraps as those of vectors do.
+      uint32_t sum = 0u - static_cast<uint32_t>(a->rows[i].zero) * head->sum[column];
       for (size_t k = 0; k < a->k; k++) sum += lhs[k] * data[k / KR * BVE_PANEL * KR + k % KR];
-      store(a, i, j, a->rows[i].scale * scale[column] * sum + bias[column]);
+      store(
+          a, i, j,
+          a->rows[i].scale * head->scale[column] * static_cast<int32_t>(sum) + head->bias[column]);
     }
   }
 }
@@ -120,18 +121,19 @@ void pack_qd8(const bve_pack* a) {
   const int shift = a->lhs.is_unsigned ? 0 : 128;
   for (size_t i = 0; i < a->m; i++) {
     const float* src = prepare(a, i);
-    float low = 0, high = 0;
+    float low = 0, high = 0, odd = 0;  // odd: NaN where a value is NaN or infinite
     for (size_t j = 0; j < a->k; j++) {
       low = fminf(low, src[j]);
       high = fmaxf(high, src[j]);
+      odd += 0 * src[j];
     }
-    const float range = high - low > FLT_MIN ? high - low : 1, inverse = 255 / range;
+    const float span = high - low + odd, range = span > FLT_MIN ? span : 1, inverse = 255 / range;
     const float zero = nearbyintf(fminf(fmaxf(-low * inverse, 0), 255));
     for (size_t j = 0; j < a->k; j++)
       *element<int8_t>(a->dst, a->lhs, a->k, i, j) =
           clamp(nearbyintf(src[j] * inverse + zero), 0, 255) - shift;
     put_zeros<int8_t>(a->dst, a->lhs, a->k, i);
-    a->rows[i] = {range / 255, static_cast<int>(zero) - shift};
+    a->rows[i] = {isfinite(span) ? range / 255 : NAN, static_cast<int>(zero) - shift};
   }
 }
 
@@ -174,26 +176,30 @@ void pack_rhs(const bve_pack_rhs* a, size_t n, size_t k, size_t column_bytes, si
   memset(a->dst, 0, round_up(n, BVE_PANEL) / BVE_PANEL * stride);
   for (size_t j = 0; j < n; j++) {
     const size_t column = j % BVE_PANEL;
-    float* head = static_cast<float*>(at(a->dst, j / BVE_PANEL * stride));
+    void* panel = at(a->dst, j / BVE_PANEL * stride);
+    float* bias = static_cast<float*>(panel);
+    bve_qc8_head* head = static_cast<bve_qc8_head*>(panel);
     const auto value = [&](size_t r) {
       return *static_cast<const float*>(at(a->src, j * column_bytes + r * depth_bytes));
     };
     if (a->packing == bve_f32p) {
-      for (size_t r = 0; r < k; r++) head[(r + 1) * BVE_PANEL + column] = value(r);
+      for (size_t r = 0; r < k; r++) bias[(r + 1) * BVE_PANEL + column] = value(r);
     } else if (a->packing == bve_f16p) {
-      uint16_t* data = reinterpret_cast<uint16_t*>(head + BVE_PANEL);
+      uint16_t* data = reinterpret_cast<uint16_t*>(bias + BVE_PANEL);
       for (size_t r = 0; r < k; r++) data[r * BVE_PANEL + column] = bve_to_half(value(r));
     } else {
-      float largest = 0;
-      for (size_t r = 0; r < k; r++) largest = fmaxf(largest, fabsf(value(r)));
+      float largest = 0, odd = 0;
+      for (size_t r = 0; r < k; r++) {
+        largest = fmaxf(largest, fabsf(value(r)));
+        odd += 0 * value(r);
+      }
       if (!(largest > FLT_MIN)) largest = 1;
-      int32_t* sums = reinterpret_cast<int32_t*>(head + 2 * BVE_PANEL);
-      int8_t* data = reinterpret_cast<int8_t*>(sums + BVE_PANEL);
-      head[column] = largest / 127;
+      int8_t* data = reinterpret_cast<int8_t*>(head + 1);
+      head->scale[column] = largest / 127 + odd;
       for (size_t r = 0; r < k; r++) {
         const int q = clamp(nearbyintf(value(r) * (127 / largest)), -127, 127);
         data[(r / kr * BVE_PANEL + column) * kr + r % kr] = q;
-        sums[column] += q;
+        head->sum[column] += q;
       }
     }
   }

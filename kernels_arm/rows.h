@@ -113,20 +113,32 @@ struct Limits {
   float low, high;
 };
 
-// map(at, block) over a row, to dst unless that is null.
+BVE_INLINE float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// map(at, block) over a row, to dst unless that is null. The limits are those of the row and zero,
+// and not finite where a value is not: as integers, the bits of floats of either sign rise with
+// their magnitude, and those of NaN are above all, which float minima and maxima may drop.
 template <typename V, typename Map>
 BVE_INLINE Limits map_row(const float* src, size_t n, float* dst, Map map) {
-  Pair<V> low(0), high(0);
+  typedef typename V::F F;
+  typedef typename V::I I;
+  const auto lower = [](F a, F b) { return (F)V::umax((I)a, (I)b); };
+  const auto higher = [](F a, F b) { return (F)V::smax((I)a, (I)b); };
+  Pair<V> low(-0.0f), high(0);
   each_block<V>(n, [&](auto at, int lane) {
     const Block<V> x = map(at, at.load(src));
     BVE_EACH(v) {
-      low.lane[lane].v[v] = V::low(low.lane[lane].v[v], x.v[v]);
-      high.lane[lane].v[v] = V::high(high.lane[lane].v[v], x.v[v]);
+      low.lane[lane].v[v] = lower(low.lane[lane].v[v], x.v[v]);
+      high.lane[lane].v[v] = higher(high.lane[lane].v[v], x.v[v]);
       if (dst) V::store(dst + at.j + v * V::W, x.v[v]);
     }
   });
-  return {V::lowest(low.join([](auto a, auto b) { return V::low(a, b); })),
-          V::highest(high.join([](auto a, auto b) { return V::high(a, b); }))};
+  return {float_of(V::umax((I)low.join(lower))),
+          float_of(static_cast<uint32_t>(V::smax((I)high.join(higher))))};
 }
 
 template <typename V>
@@ -191,7 +203,8 @@ BVE_INLINE void pack_qd8(const bve_pack* a) {
     const Pieces to = row_pieces(a->dst, a->lhs, a->k, i);
     with_piece(to.piece,
                [&](auto piece) { quantise<V>(piece, src, a->k, factor, zero, flip, to); });
-    a->rows[i] = {range / 255, static_cast<int32_t>(zero) + (a->lhs.is_unsigned ? 128 : 0)};
+    a->rows[i] = {isfinite(span) ? range / 255 : NAN,
+                  static_cast<int32_t>(zero) + (a->lhs.is_unsigned ? 128 : 0)};
   }
 }
 
@@ -215,7 +228,8 @@ BVE_INLINE float largest_of(const float* src, size_t n) {
   return V::highest(high.join([](auto a, auto b) { return V::high(a, b); }));
 }
 
-// take(at, exponentials) of each block of scores over their largest; returns the sum of all.
+// take(at, exponentials) of each block of scores over their largest; returns the sum of all, NaN
+// where a score is NaN or +Inf.
 template <typename V, typename Take>
 BVE_INLINE float exponentiate(const float* scores, size_t n, Take take) {
   const typename V::F largest = V::set(largest_of<V>(scores, n));

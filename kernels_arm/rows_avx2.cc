@@ -15,6 +15,8 @@ struct Avx2 {
   static F set(float x) { return _mm256_set1_ps(x); }
   static F low(F a, F b) { return _mm256_min_ps(a, b); }
   static F high(F a, F b) { return _mm256_max_ps(a, b); }
+  static I umax(I a, I b) { return (I)_mm256_max_epu32((__m256i)a, (__m256i)b); }
+  static I smax(I a, I b) { return (I)_mm256_max_epi32((__m256i)a, (__m256i)b); }
   template <typename Join>
   static float reduce(F x, Join join) {
     __m128 y = join(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -24,17 +26,23 @@ struct Avx2 {
   static float sum(F x) {
     return reduce(x, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
   }
-  static float lowest(F x) {
-    return reduce(x, [](__m128 a, __m128 b) { return _mm_min_ps(a, b); });
-  }
   static float highest(F x) {
     return reduce(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
   }
+  template <typename Join>
+  static int32_t reduce(I x, Join join) {
+    __m128i y = join(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    y = join(y, _mm_shuffle_epi32(y, 0x4e));
+    return _mm_cvtsi128_si32(join(y, _mm_shuffle_epi32(y, 0xb1)));
+  }
   static uint32_t sum(I x) {
-    __m128i y =
-        _mm_add_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
-    y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4e));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1))));
+    return reduce(x, [](__m128i a, __m128i b) { return _mm_add_epi32(a, b); });
+  }
+  static uint32_t umax(I x) {
+    return reduce(x, [](__m128i a, __m128i b) { return _mm_max_epu32(a, b); });
+  }
+  static int32_t smax(I x) {
+    return reduce(x, [](__m128i a, __m128i b) { return _mm_max_epi32(a, b); });
   }
   static I round(F x) { return (I)_mm256_cvtps_epi32(x); }
   static Bytes bytes(const I (&q)[2]) {

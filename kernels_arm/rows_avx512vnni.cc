@@ -15,10 +15,13 @@ struct Avx512 {
   static F set(float x) { return _mm512_set1_ps(x); }
   static F low(F a, F b) { return _mm512_min_ps(a, b); }
   static F high(F a, F b) { return _mm512_max_ps(a, b); }
+  static I umax(I a, I b) { return (I)_mm512_max_epu32((__m512i)a, (__m512i)b); }
+  static I smax(I a, I b) { return (I)_mm512_max_epi32((__m512i)a, (__m512i)b); }
   static float sum(F x) { return _mm512_reduce_add_ps(x); }
-  static float lowest(F x) { return _mm512_reduce_min_ps(x); }
   static float highest(F x) { return _mm512_reduce_max_ps(x); }
   static uint32_t sum(I x) { return static_cast<uint32_t>(_mm512_reduce_add_epi32((__m512i)x)); }
+  static uint32_t umax(I x) { return _mm512_reduce_max_epu32((__m512i)x); }
+  static int32_t smax(I x) { return _mm512_reduce_max_epi32((__m512i)x); }
   static I round(F x) { return (I)_mm512_cvtps_epi32(x); }
   static Bytes bytes(const I (&q)[1]) { return (Bytes)_mm512_cvtsepi32_epi8((__m512i)q[0]); }
   static void halves(const F (&x)[1], uint16_t* dst) {

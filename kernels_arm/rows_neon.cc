@@ -15,10 +15,15 @@ struct Neon {
   static F set(float x) { return vdupq_n_f32(x); }
   static F low(F a, F b) { return vminq_f32(a, b); }
   static F high(F a, F b) { return vmaxq_f32(a, b); }
+  static I umax(I a, I b) { return vmaxq_u32(a, b); }
+  static I smax(I a, I b) {
+    return vreinterpretq_u32_s32(vmaxq_s32(vreinterpretq_s32_u32(a), vreinterpretq_s32_u32(b)));
+  }
   static float sum(F x) { return vaddvq_f32(x); }
-  static float lowest(F x) { return vminvq_f32(x); }
   static float highest(F x) { return vmaxvq_f32(x); }
   static uint32_t sum(I x) { return vaddvq_u32(x); }
+  static uint32_t umax(I x) { return vmaxvq_u32(x); }
+  static int32_t smax(I x) { return vmaxvq_s32(vreinterpretq_s32_u32(x)); }
   static I round(F x) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(x)); }
   static int16x4_t narrow(I x) { return vqmovn_s32(vreinterpretq_s32_u32(x)); }
   static Bytes bytes(const I (&q)[4]) {

@@ -10,26 +10,29 @@ BVE_INLINE char* panel_at(const bve_pack_rhs* a, size_t k, size_t p) {
   return static_cast<char*>(a->dst) + p * bve_rhs_stride_bytes(a->packing, k);
 }
 
-struct Heads {
-  float scale[BVE_PANEL], bias[BVE_PANEL];
-  int32_t sum[BVE_PANEL];
-};
-
+// The magnitude that a column is quantised by, of which 127 is.
 BVE_INLINE float largest_or_one(float largest) { return largest > FLT_MIN ? largest : 1; }
+
+// The bits of magnitudes, as map_row's.
+template <typename V>
+BVE_INLINE typename V::I magnitude(typename V::F x) {
+  return (typename V::I)x & 0x7fffffff;
+}
 
 template <typename V>
 BVE_INLINE float largest_magnitude(const float* src, size_t n) {
   typedef typename V::F F;
   typedef typename V::I I;
+  const auto higher = [](auto a, auto b) { return (F)V::umax((I)a, (I)b); };
   Pair<V> high(0);
   each_block<V>(n, [&](auto at, int lane) {
     const Block<V> x = at.load(src);
     BVE_EACH(v) {
-      const F magnitude = (F)((I)x.v[v] & 0x7fffffff);
-      high.lane[lane].v[v] = V::high(high.lane[lane].v[v], magnitude);
+      F& all = high.lane[lane].v[v];
+      all = higher(all, magnitude<V>(x.v[v]));
     }
   });
-  return V::highest(high.join([](auto a, auto b) { return V::high(a, b); }));
+  return float_of(V::umax((I)high.join(higher)));
 }
 
 // ---- keys: 16 rows of src are a panel -----------------------------------------------------------
@@ -41,16 +44,16 @@ BVE_INLINE void keys_qc8(const bve_pack_rhs* a) {
     const size_t columns = a->n - j < kBlock ? a->n - j : kBlock;
     char* panel = panel_at(a, a->d, j / BVE_PANEL);
     if (columns < BVE_PANEL) memset(panel, 0, bve_rhs_stride_bytes(a->packing, a->d));
-    Heads* heads = reinterpret_cast<Heads*>(panel);
+    bve_qc8_head* head = reinterpret_cast<bve_qc8_head*>(panel);
     for (size_t c = 0; c < columns; c++) {
       const float* src = row_at(a->src, j + c, a->src_stride_bytes);
-      const float largest = largest_or_one(largest_magnitude<V>(src, a->d));
-      const Pieces to = {reinterpret_cast<int8_t*>(heads + 1) + c * kr,
+      const float largest = largest_magnitude<V>(src, a->d), usable = largest_or_one(largest);
+      const Pieces to = {reinterpret_cast<int8_t*>(head + 1) + c * kr,
                          static_cast<size_t>(BVE_PANEL * kr), kr};
-      heads->scale[c] = largest / 127;
-      heads->bias[c] = 0;
+      head->scale[c] = isfinite(largest) ? usable / 127 : NAN;
+      head->bias[c] = 0;
       with_piece(kr, [&](auto piece) {
-        heads->sum[c] = quantise<V>(piece, src, a->d, 127 / largest, 0, 0, to);
+        head->sum[c] = quantise<V>(piece, src, a->d, 127 / usable, 0, 0, to);
       });
     }
   }
@@ -117,28 +120,24 @@ BVE_INLINE void keys(const bve_pack_rhs* a) {
 template <typename V, int kPiece, typename At>
 BVE_INLINE void values_panel(Piece<kPiece>, const bve_pack_rhs* a, At at, char* panel) {
   typedef typename V::F F;
-  Block<V> low, high, factor;
-  Counts<V> sum;
-  BVE_EACH(v) low.v[v] = high.v[v] = V::set(0);
+  Block<V> factor;
+  Counts<V> high = {}, sum = {};
   for (size_t r = 0; r < a->n; r++) {
     const Block<V> x = at.load(row_at(a->src, r, a->src_stride_bytes));
-    BVE_EACH(v) {
-      low.v[v] = V::low(low.v[v], x.v[v]);
-      high.v[v] = V::high(high.v[v], x.v[v]);
-    }
+    BVE_EACH(v) high.v[v] = V::umax(high.v[v], magnitude<V>(x.v[v]));
   }
-  float* scale = reinterpret_cast<float*>(panel);
+  bve_qc8_head* head = reinterpret_cast<bve_qc8_head*>(panel);
   BVE_EACH(v) {
-    const F largest = V::high(-low.v[v], high.v[v]);
+    const F largest = (F)high.v[v];
     const F usable = largest > V::set(FLT_MIN) ? largest : V::set(1);
     factor.v[v] = V::set(127) / usable;
+    const F zero = largest * V::set(0);  // or NaN
     // A column beyond the last has the scale of a column of zeros, but none is to be had.
-    V::store(scale + v * V::W, usable * V::set(1.0f / 127));
-    V::store(scale + BVE_PANEL + v * V::W, V::set(0));
-    sum.v[v] = typename V::I{};
+    V::store(head->scale + v * V::W, usable * V::set(1.0f / 127) + zero);
+    V::store(head->bias + v * V::W, V::set(0));
   }
-  for (size_t c = at.left(); c < BVE_PANEL; c++) scale[c] = 0;
-  uint32_t* data = reinterpret_cast<uint32_t*>(panel + sizeof(Heads));
+  for (size_t c = at.left(); c < BVE_PANEL; c++) head->scale[c] = 0;
+  uint32_t* data = reinterpret_cast<uint32_t*>(head + 1);
   for (size_t r = 0; r < a->n; r += kPiece) {
     Counts<V> four[kPiece / 4];
     _Pragma("GCC unroll 8") for (size_t i = 0; i < kPiece; i++) {
@@ -162,7 +161,7 @@ BVE_INLINE void values_panel(Piece<kPiece>, const bve_pack_rhs* a, At at, char* 
       }
     }
   }
-  memcpy(reinterpret_cast<Heads*>(panel)->sum, sum.v, sizeof sum.v);
+  memcpy(head->sum, sum.v, sizeof sum.v);
 }
 
 template <typename V, typename T>

@@ -10,8 +10,8 @@
 
 namespace {
 
-#define BVE_GEMM(name, isa, core, packing, mr, nr, ...) \
-  {#name, name, isa, core, packing, mr, nr, {__VA_ARGS__}},
+#define BVE_GEMM(name, isa, core, packing, tile_rows, tile_columns, ...) \
+  {#name, name, isa, core, packing, tile_rows, tile_columns, {__VA_ARGS__}},
 const bve_gemm_row kGemms[] = {
 #include "kernels.inc"
 };

@@ -9,7 +9,7 @@ struct bve_gemm_row {
   uint32_t isa;
   bve_core core;
   bve_packing packing;
-  uint8_t mr, nr;  // the tile
+  uint8_t tile_rows, tile_columns;
   bve_lhs lhs;
 };
 

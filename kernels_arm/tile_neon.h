@@ -10,12 +10,6 @@
 
 enum { BVE_LHS_ROWS = 4 };  // in a panel of the left side
 
-// What the panels of qc8p start with.
-struct bve_qc8_head {
-  float scale[BVE_PANEL], bias[BVE_PANEL];
-  int32_t sum[BVE_PANEL];
-};
-
 // Writes x, the product's row i and columns [j, j + kColumns), as gate, accumulate, dst_rows and n
 // would have it.
 template <int kColumns>
@@ -23,17 +17,17 @@ static inline void bve_write_neon(const bve_gemm* args, size_t i, size_t j, floa
   const size_t row = args->dst_rows ? args->dst_rows[i] : i;
   float* dst = (float*)((char*)args->dst + row * args->dst_stride_bytes) + j;
   if (args->gate) {
-    for (int c = 0; c < kColumns / 4; ++c) x[c] = vmulq_n_f32(x[c], args->gate[i]);
+    for (int c = 0; c < kColumns / 4; c++) x[c] = vmulq_n_f32(x[c], args->gate[i]);
   }
   if (args->n - j >= kColumns) {
-    for (int c = 0; c < kColumns / 4; ++c) {
+    for (int c = 0; c < kColumns / 4; c++) {
       vst1q_f32(dst + 4 * c, args->accumulate ? vaddq_f32(vld1q_f32(dst + 4 * c), x[c]) : x[c]);
     }
     return;
   }
   float part[kColumns];
-  for (int c = 0; c < kColumns / 4; ++c) vst1q_f32(part + 4 * c, x[c]);
-  for (size_t c = 0; c < args->n - j; ++c) dst[c] = args->accumulate ? dst[c] + part[c] : part[c];
+  for (int c = 0; c < kColumns / 4; c++) vst1q_f32(part + 4 * c, x[c]);
+  for (size_t c = 0; c < args->n - j; c++) dst[c] = args->accumulate ? dst[c] + part[c] : part[c];
 }
 
 // Ends a tile of `rows` rows of sums at [i, j]. panel: of the right side, that of column j.
@@ -41,12 +35,12 @@ template <int kColumns>
 static inline void bve_end_tile_neon(const bve_gemm* args, size_t i, size_t rows, size_t j,
                                      const void* panel, const float (*sums)[kColumns]) {
   float32x4_t bias[kColumns / 4];
-  for (int c = 0; c < kColumns / 4; ++c) {
+  for (int c = 0; c < kColumns / 4; c++) {
     bias[c] = vld1q_f32((const float*)panel + j % BVE_PANEL + 4 * c);
   }
-  for (size_t r = 0; r < rows; ++r) {
+  for (size_t r = 0; r < rows; r++) {
     float32x4_t x[kColumns / 4];
-    for (int c = 0; c < kColumns / 4; ++c) x[c] = vaddq_f32(vld1q_f32(sums[r] + 4 * c), bias[c]);
+    for (int c = 0; c < kColumns / 4; c++) x[c] = vaddq_f32(vld1q_f32(sums[r] + 4 * c), bias[c]);
     bve_write_neon<kColumns>(args, i + r, j, x);
   }
 }
@@ -57,16 +51,16 @@ static inline void bve_end_tile_neon(const bve_gemm* args, size_t i, size_t rows
   const bve_qc8_head* head = (const bve_qc8_head*)panel;
   float32x4_t scale[kColumns / 4], bias[kColumns / 4];
   int32x4_t sum[kColumns / 4];
-  for (int c = 0; c < kColumns / 4; ++c) {
+  for (int c = 0; c < kColumns / 4; c++) {
     const size_t at = j % BVE_PANEL + 4 * c;
     scale[c] = vld1q_f32(head->scale + at);
     bias[c] = vld1q_f32(head->bias + at);
     sum[c] = vld1q_s32(head->sum + at);
   }
-  for (size_t r = 0; r < rows; ++r) {
+  for (size_t r = 0; r < rows; r++) {
     const bve_row row = args->rows[i + r];
     float32x4_t x[kColumns / 4];
-    for (int c = 0; c < kColumns / 4; ++c) {
+    for (int c = 0; c < kColumns / 4; c++) {
       const int32x4_t q = vmlsq_n_s32(vld1q_s32(sums[r] + 4 * c), sum[c], row.zero);
       x[c] = vfmaq_f32(bias[c], vcvtq_f32_s32(q), vmulq_n_f32(scale[c], row.scale));
     }

@@ -54,7 +54,7 @@ class Session:
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
         if not program:
             raise _explain(error)
-        self._close = weakref.finalize(self, _free, library, program, None)
+        self._program, self._close = program, weakref.finalize(self, _free, library, program, None)
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
             self.entry = _choose(self.program["entries"], path, keep, entry)
@@ -90,7 +90,19 @@ class Session:
         """CPU flags, kernels chosen, bytes of memory, what was repacked; of a traced session also the last run's time
         by op."""
         with self._lock:
-            return json.loads(self._library().bve_inspect(self._session))  # type: ignore[no-any-return]
+            text = self._library().bve_inspect(self._session)
+        if text is None:
+            raise MemoryError
+        return json.loads(text)  # type: ignore[no-any-return]
+
+    def verify(self) -> None:
+        """Read all weights, which opening the file does not, and compare them with their checksums. UserError naming
+        the first that was damaged."""
+        error = _Error()
+        with self._lock:
+            status = self._library().bve_verify(self._program, ctypes.byref(error))
+        if status:
+            raise _explain(error)
 
     def trace(self, on: bool = True) -> None:
         """Whether the runs from now on take each op's time."""
@@ -153,6 +165,7 @@ def load_library() -> ctypes.CDLL:
     types: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "bve_open": (pointer, (text, error)),
         "bve_close": (None, (pointer,)),
+        "bve_verify": (ctypes.c_int, (pointer, error)),
         "bve_describe": (text, (pointer,)),
         "bve_start": (pointer, (pointer, ctypes.c_float, ctypes.POINTER(_Options), error)),
         "bve_stop": (None, (pointer,)),

@@ -1,7 +1,7 @@
 // The C ABI: what C++ throws becomes a text.
 #include "bve.h"
 
-#include <cstdio>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
@@ -24,20 +24,30 @@ struct bve_session {
 
 namespace {
 
+// Cut where it is too long, between two letters.
+void tell(bve_error* error, const char* text) {
+  if (!error) return;
+  size_t bytes = std::strlen(text);
+  if (bytes >= sizeof error->text) {
+    bytes = sizeof error->text - 1;
+    while ((text[bytes] & 0xc0) == 0x80) --bytes;
+  }
+  std::memcpy(error->text, text, bytes);
+  error->text[bytes] = '\0';
+}
+
 // work's result, or failed with the reason in error, which may be null.
 template <typename Result, typename Work>
 Result guard(Result failed, bve_error* error, Work work) {
-  const char* what = "an unknown error";
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    what = "no memory left; close other programs";
+    tell(error, "no memory left; close other programs");
   } catch (const std::exception& e) {
-    if (error) std::snprintf(error->text, sizeof error->text, "%s", e.what());
-    return failed;
+    tell(error, e.what());
   } catch (...) {
+    tell(error, "an unknown error");
   }
-  if (error) std::snprintf(error->text, sizeof error->text, "%s", what);
   return failed;
 }
 
@@ -56,6 +66,13 @@ bve_program* bve_open_bytes(const void* data, size_t bytes, bve_error* error) {
 }
 
 void bve_close(bve_program* program) { delete program; }
+
+int bve_verify(const bve_program* program, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    program->program->verify();
+    return 0;
+  });
+}
 
 const char* bve_describe(const bve_program* program) { return program->description.c_str(); }
 
@@ -87,8 +104,10 @@ size_t bve_image_count(const bve_session* session) {
 size_t bve_logits_count(const bve_session* session) { return session->session.entry().classes; }
 
 const char* bve_inspect(bve_session* session) {
-  session->description = session->session.describe();
-  return session->description.c_str();
+  return guard<const char*>(nullptr, nullptr, [&] {
+    session->description = session->session.describe();
+    return session->description.c_str();
+  });
 }
 
 void bve_trace(bve_session* session, int on) { session->session.trace(on != 0); }

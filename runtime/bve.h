@@ -3,6 +3,12 @@
 // No C++ exception leaves it. What fails returns null or a status other than 0 and writes a text
 // into `error`: what was met, what was expected, what to do. A program may be shared by sessions of
 // several threads; a session belongs to one thread at a time.
+//
+// A pointer may be null only where that is said, and any `error` may be: then there is no text.
+//
+// After a fork, a program and sessions of one thread work in both processes. A session of several
+// threads works only where it was started, for its threads are there: bve_run fails elsewhere, and
+// bve_stop then frees all but the threads' few hundred bytes.
 #ifndef BVE_H_
 #define BVE_H_
 
@@ -32,18 +38,25 @@ typedef struct bve_options {
                             // lanes run one after the other on all threads
   uint32_t isa;             // bve_isa bits it may use, of those the CPU has; 0: all;
                             // BVE_ISA_SCALAR: none
-  uint32_t pin;             // 1: pin threads to cores, big ones first
+  uint32_t pin;             // 1: pin threads to cores, big ones first; 0: only where
+                            // little_threads asks for it. bve_run pins its caller while it runs
 } bve_options;
 
 // ABI version of the library; compare with BVE_ABI_VERSION.
 BVE_API uint32_t bve_version(void);
 
 // Map a file, or take bytes that stay valid and unchanged until the program is closed (64-byte
-// aligned, or they are copied). Everything is validated before this returns.
+// aligned, or they are copied). Everything but the weights' own bytes is validated before this
+// returns: header and tables by their checksum and field by field, so that no file can make a
+// session do anything but compute. The weights are not read: bve_verify does that.
 BVE_API bve_program* bve_open(const char* path, bve_error* error);
 BVE_API bve_program* bve_open_bytes(const void* data, size_t bytes, bve_error* error);
 // Frees a program whose sessions are all destroyed.
 BVE_API void bve_close(bve_program* program);
+
+// Reads all weights and compares them with their checksums: 0 if they are as exported. `error` else
+// names the first damaged one and where it lies in the file.
+BVE_API int bve_verify(const bve_program* program, bve_error* error);
 
 // JSON about the program: entries, shapes, metadata, precision, packing. Lives as long as it does.
 BVE_API const char* bve_describe(const bve_program* program);
@@ -65,7 +78,7 @@ BVE_API int bve_run(bve_session* session, const float* image, size_t image_count
 
 // JSON about the session: CPU flags, kernels chosen, bytes of the arena, what was repacked. With
 // bve_trace switched on, also the last run's nanoseconds of each op. Lives until the next call for
-// this session.
+// this session. Null when out of memory.
 BVE_API const char* bve_inspect(bve_session* session);
 BVE_API void bve_trace(bve_session* session, int on);
 

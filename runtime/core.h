@@ -2,8 +2,9 @@
 // start of the file unless said otherwise; every table and array starts on a multiple of 8.
 //
 //  1. header (struct Header, 128 bytes): magic "BVE1", version, size of the file, the checksum
-//     (CRC-32, as of zlib) of the bytes from the header's end to the start of the weights, and
-//     where each table lies and how many records it has. A reader refuses any version but its own.
+//     (CRC-32, as of zlib) of all bytes before the weights, the header's own with the checksum as
+//     0, and where each table lies and how many records it has. A reader refuses any version but
+//     its own.
 //  2. strings: UTF-8 bytes; a Text names a piece of them.
 //  3. weights table (struct Weight): what each tensor is, and where in 9.
 //  4. entries (struct Entry): one for each keep ratio, the same weights in all; largest first.
@@ -67,7 +68,7 @@ struct Weight {
   Text name;  // 'layers.0.p.mlp.fc1'
   WeightType type;
   uint32_t rows, columns;
-  uint32_t reserved;
+  uint32_t checksum;       // CRC-32 of its bytes; who opens a file need not read them all to check
   uint64_t offset, bytes;  // from weights_offset
 };
 static_assert(sizeof(Weight) == 40);
@@ -102,17 +103,15 @@ enum class OpKind : uint32_t {
   kList = 1,
   // w matrix, b dst: dst = matrix, of the same shape.
   kFill = 2,
-  // b src, b? src_rows, n rows, n before (bve_before), w? gain, w? offset, w linear, n
-  // first_column,
-  // n columns, b dst, n dst_first_row, n dst_first_column, b? dst_rows, b? gate, n accumulate:
-  // columns [first_column, + columns) of linear (first_column a multiple of 16) applied to `rows`
-  // rows of src: the listed ones, or the first. They go to rows of dst from dst_first_row on, or to
-  // the listed ones. gate: f32 [1, rows].
+  // b src, b? src_rows, n rows, n before (bve_before), w? gain, w? offset, w linear,
+  // n first_column, n columns, b dst, n dst_first_row, n dst_first_column, b? dst_rows, b? gate,
+  // n accumulate: columns [first_column, + columns) of linear (first_column a multiple of 16)
+  // applied to `rows` rows of src: the listed ones, or the first. They go to rows of dst from
+  // dst_first_row on, or to the listed ones. gate: f32 [1, rows].
   kLinear = 3,
-  // b qkv [tokens, 3 * dim] (q, k, v side by side), n queries, n heads, b dst [queries or more,
-  // dim]:
-  // the first `queries` rows' queries over all rows' keys and values. Queries are already scaled.
-  // n type: the bve_type it computes in.
+  // b qkv [tokens, 3 * dim] (q, k, v side by side), n queries, n heads,
+  // b dst [queries or more, dim], n type: the first `queries` rows' queries over all rows' keys and
+  // values, computed in that bve_type. Queries are already scaled.
   kAttention = 4,
   // b src [tokens, c], w gain, w offset, w weight (vector c), w bias (vector 1), n k, b selected
   // i32 [1, k], b? skipped i32 [1, tokens - k] (none when k = tokens), b gate f32 [1, k]: see

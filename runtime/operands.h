@@ -1,6 +1,7 @@
 // What an op works with: kernels for one kind of core, weights in the packing those want, memory.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -41,7 +42,7 @@ class Weights {
   explicit Weights(const Program& program)
       : program_(program), repacked_(program.weights().count) {}
 
-  // Makes them ready; Throws Error without memory. May be called by several threads.
+  // Makes them ready; throws Error without memory. May be called by several threads.
   void prepare(bve_packing int8);
 
   // Ready ones: panels of a Linear, or plain floats.
@@ -55,7 +56,7 @@ class Weights {
   const Program& program_;
   std::mutex mutex_;
   std::vector<Memory> repacked_;
-  size_t repacked_bytes_ = 0;
+  std::atomic<size_t> repacked_bytes_{0};
 };
 
 // The packing of a Linear's weight; int8 in the one that the CPU wants.

@@ -2,18 +2,20 @@
 #pragma once
 
 #include <sched.h>
+#include <sys/types.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace bve {
 
-// Where `count` threads wait for each other. They spin for some microseconds, the length of a small
-// op, before they give the core away.
+// Where `count` threads wait for each other. They spin for about the length of a small op, for to
+// be woken takes as long; then they sleep, so that a core whose lane is done early costs no energy.
 class Barrier {
  public:
   explicit Barrier(size_t count) : count_(count) {}
@@ -21,8 +23,8 @@ class Barrier {
 
  private:
   const size_t count_;
-  std::atomic<size_t> arrived_{0};
-  std::atomic<size_t> round_{0};
+  std::atomic<size_t> arrived_{0}, asleep_{0};
+  std::atomic<uint32_t> round_{0};  // what a sleeper waits to see changed
 };
 
 class Pool {
@@ -35,12 +37,18 @@ class Pool {
 
   size_t threads() const { return workers_.size() + 1; }
 
-  // work(thread, context) on every thread; returns when all have. Allocates nothing.
+  // False where a fork has copied it and not its threads: it can neither run nor be destroyed.
+  bool is_whole() const;
+
+  // work(thread, context) on every thread; returns when all have. Throws Error if it is not whole.
+  // Allocates nothing.
   void run(void (*work)(size_t thread, void* context), void* context);
 
  private:
   void serve(size_t thread);
+  void stop();
 
+  const pid_t process_;
   std::vector<std::thread> workers_;
   std::vector<int> cores_;
   cpu_set_t allowed_;  // to the caller, outside run
@@ -51,6 +59,14 @@ class Pool {
   size_t round_ = 0;
   bool stopped_ = false;
   Barrier done_;
+};
+
+// Destroys a pool; leaves one that is not whole where it is, for its locks wait for threads that
+// are not there.
+struct EndPool {
+  void operator()(Pool* pool) const {
+    if (pool->is_whole()) delete pool;
+  }
 };
 
 }  // namespace bve

@@ -10,6 +10,8 @@
 #include <charconv>
 #include <new>
 
+#include "json.h"
+
 namespace bve {
 namespace {
 
@@ -56,25 +58,24 @@ std::string print(float number) {
   return {text, std::to_chars(text, text + sizeof text, number).ptr};
 }
 
-// A JSON string. Valid UTF-8 passes as it is.
-std::string quote(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char letter : text) {
-    if (letter == '"' || letter == '\\') quoted += '\\';
-    quoted += letter;
-  }
-  return quoted + '"';
-}
-
 }  // namespace
 
-uint32_t compute_checksum(const std::byte* bytes, size_t count) {
+uint32_t compute_checksum(const std::byte* bytes, size_t count, uint32_t before) {
   static constexpr auto kTable = make_checksum_table();
-  uint32_t value = 0xffffffff;
+  uint32_t value = ~before;
   for (size_t i = 0; i < count; ++i) {
     value = value >> 8 ^ kTable[(value ^ std::to_integer<uint32_t>(bytes[i])) & 0xff];
   }
   return ~value;
+}
+
+uint32_t compute_tables_checksum(const std::byte* bytes, size_t weights_offset) {
+  Header header;
+  std::memcpy(&header, bytes, sizeof header);
+  header.checksum = 0;
+  const uint32_t before =
+      compute_checksum(reinterpret_cast<const std::byte*>(&header), sizeof header);
+  return compute_checksum(bytes + sizeof header, weights_offset - sizeof header, before);
 }
 
 std::unique_ptr<Program> Program::open(const char* path) {
@@ -112,6 +113,18 @@ Program::Program(std::shared_ptr<const std::byte> bytes, size_t count, std::stri
   validate(bytes_.get(), count, name_);
 }
 
+void Program::verify() const {
+  for (uint32_t i = 0; i < weights().count; ++i) {
+    const Weight& weight = weights()[i];
+    const uint32_t checksum = compute_checksum(weight_data(i), weight.bytes);
+    if (checksum == weight.checksum) continue;
+    throw Error((name_.empty() ? "" : name_ + ": ") + "weight " + std::string(text(weight.name)) +
+                " at offset " + std::to_string(header().weights_offset + weight.offset) +
+                " has the checksum " + std::to_string(checksum) + ", expected " +
+                std::to_string(weight.checksum) + "; the file is damaged: copy or export it again");
+  }
+}
+
 const Entry& Program::find(float keep) const {
   std::string known;
   for (const Entry& entry : entries()) {
@@ -136,25 +149,27 @@ std::string Program::describe() const {
     const uint32_t type = static_cast<uint32_t>(weight.type);
     if (type >= kFirstPacked) used[type - kFirstPacked] = true;
   }
-  std::string packings, described;
+  std::vector<std::string> packings, described;
   for (size_t i = 0; i < std::size(used); ++i) {
-    if (used[i]) packings += (packings.empty() ? "" : ", ") + quote(kPackings[i]);
+    if (used[i]) packings.push_back(json::quote(kPackings[i]));
   }
   for (const Entry& entry : entries()) {
-    described += (described.empty() ? "" : ", ");
-    described += "{\"name\": " + quote(text(entry.name)) + ", \"keep\": " + print(entry.keep) +
-                 ", \"image_size\": " + std::to_string(entry.image_size) +
-                 ", \"classes\": " + std::to_string(entry.classes) +
-                 ", \"macs\": " + std::to_string(entry.macs) +
-                 ", \"ops\": " + std::to_string(entry.ops) +
-                 ", \"buffers\": " + std::to_string(entry.buffers) + "}";
+    described.push_back(json::object({{"name", json::quote(text(entry.name))},
+                                      {"keep", print(entry.keep)},
+                                      {"image_size", json::print_whole(entry.image_size)},
+                                      {"classes", json::print_whole(entry.classes)},
+                                      {"macs", json::print_whole(entry.macs)},
+                                      {"ops", json::print_whole(entry.ops)},
+                                      {"buffers", json::print_whole(entry.buffers)}}));
   }
   const uint64_t file_bytes = header().file_bytes;
-  return "{\"name\": " + quote(is_text(name_) ? name_ : "") +
-         ", \"precision\": " + quote(kPrecisions[header().precision]) + ", \"packing\": [" +
-         packings + "], \"file_bytes\": " + std::to_string(file_bytes) +
-         ", \"weights_bytes\": " + std::to_string(file_bytes - header().weights_offset) +
-         ", \"entries\": [" + described + "], \"metadata\": " + std::string(metadata()) + "}";
+  return json::object({{"name", json::quote(is_text(name_) ? name_ : "")},
+                       {"precision", json::quote(kPrecisions[header().precision])},
+                       {"packing", json::list(packings, ", ")},
+                       {"file_bytes", json::print_whole(file_bytes)},
+                       {"weights_bytes", json::print_whole(file_bytes - header().weights_offset)},
+                       {"entries", json::list(described, ", ")},
+                       {"metadata", std::string(metadata())}});
 }
 
 }  // namespace bve

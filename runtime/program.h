@@ -1,6 +1,7 @@
 // A .bve file in memory, validated: what core.h says of one holds for what a Program returns, and
-// who executes it checks nothing again. Nothing of the weights themselves has been read: any bits
-// are a number to a kernel.
+// who executes it checks nothing again. The weights' own bytes are not read until they are used, so
+// that opening costs no more than the tables: damaged ones (infinities, int8 of -128, sums that are
+// not their panel's) give wrong numbers and never anything else. verify() reads and checks them.
 //
 // What an executor may rely on, for each op of an entry, beyond the shapes that core.h gives:
 // - Indices are in range, and of the type and shape asked for; optional ones may be kNone.
@@ -100,6 +101,9 @@ class Program {
     return bytes_.get() + header().weights_offset + weights()[weight].offset;
   }
 
+  // Reads all weights; throws Error on the first that its checksum does not fit.
+  void verify() const;
+
   // The entry of that keep ratio, or the first for 0. Throws Error, which lists those there are.
   const Entry& find(float keep) const;
 
@@ -127,7 +131,10 @@ bool is_text(std::string_view text);
 // stands before what the error says.
 void validate(const std::byte* bytes, size_t count, const std::string& name);
 
-// CRC-32 as of zlib.
-uint32_t compute_checksum(const std::byte* bytes, size_t count);
+// CRC-32 as of zlib; of what follows bytes whose checksum is `before`.
+uint32_t compute_checksum(const std::byte* bytes, size_t count, uint32_t before = 0);
+
+// The checksum that a header and what stands between it and the weights should have.
+uint32_t compute_tables_checksum(const std::byte* bytes, size_t weights_offset);
 
 }  // namespace bve

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <ctime>
 
+#include "json.h"
+
 namespace bve {
 namespace {
 
@@ -72,7 +74,12 @@ Session::Session(const Program& program, Weights& weights, float keep, const bve
     scratches_.push_back(allocate(scratch_bytes_));
   times_.resize(ops().count);
   everyone_ = std::make_unique<Barrier>(options.threads);
-  pool_ = std::make_unique<Pool>(options.threads, assign_cores(cores, options));
+  pool_.reset(new Pool(options.threads, assign_cores(cores, options)));
+}
+
+void Session::trace(bool on) {
+  traced_ = on;
+  std::fill(times_.begin(), times_.end(), 0);
 }
 
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
@@ -106,43 +113,41 @@ void Session::walk(size_t thread) {
 }
 
 std::string Session::describe() const {
-  std::string json;
-  const auto add = [&](const char* key, const std::string& value, bool quoted) {
-    json += json.empty() ? "{\"" : ", \"";
-    json += std::string(key) + (quoted ? "\": \"" + value + "\"" : "\": " + value);
-  };
   const auto name_kernels = [](const Kernels& kernels) {
-    const bve_type types[] = {bve_f32, bve_f16, bve_qd8};
-    std::string list;
-    for (const bve_gemm_row* gemm :
-         {kernels.gemms[bve_f32p], kernels.gemms[bve_f16p], kernels.gemms[kernels.int8]}) {
-      list += std::string(list.empty() ? "[\"" : "\", \"") + gemm->name;
-    }
-    for (bve_type type : types) list += std::string("\", \"") + kernels.packs[type]->name;
-    for (bve_type type : types) list += std::string("\", \"") + kernels.softmaxes[type]->name;
-    return list + "\", \"" + kernels.keys->name + "\", \"" + kernels.values->name + "\", \"" +
-           kernels.route->name + "\"]";
+    std::vector<std::string> names;
+    const auto add = [&](const auto*... rows) { (names.push_back(json::quote(rows->name)), ...); };
+    const auto add_types = [&](const auto& rows) {
+      add(rows[bve_f32], rows[bve_f16], rows[bve_qd8]);
+    };
+    add(kernels.gemms[bve_f32p], kernels.gemms[bve_f16p], kernels.gemms[kernels.int8]);
+    add_types(kernels.packs);
+    add_types(kernels.softmaxes);
+    add(kernels.keys, kernels.values, kernels.route);
+    return json::list(names, ", ");
   };
   char isa[128];
   bve_name_isa(isa_, isa, sizeof isa);
-  add("isa", isa, true);
-  add("entry", std::string(program_.text(entry_.name)), true);
-  add("threads", std::to_string(pool_->threads()), false);
-  add("little_threads", std::to_string(apart() ? lanes_[1].threads : 0), false);
-  add("kernels", name_kernels(lanes_[0].kernels), false);
-  if (apart()) add("little_kernels", name_kernels(lanes_[1].kernels), false);
-  add("arena_bytes", std::to_string(arena_bytes_), false);
-  add("scratch_bytes", std::to_string(scratch_bytes_ * scratches_.size()), false);
-  add("repacked_bytes", std::to_string(weights_.repacked_bytes()), false);
-  std::string list = "[";
+  std::vector<std::pair<const char*, std::string>> fields = {
+      {"isa", json::quote(isa)},
+      {"entry", json::quote(program_.text(entry_.name))},
+      {"threads", json::print_whole(pool_->threads())},
+      {"little_threads", json::print_whole(apart() ? lanes_[1].threads : 0)},
+      {"kernels", name_kernels(lanes_[0].kernels)}};
+  if (apart()) fields.push_back({"little_kernels", name_kernels(lanes_[1].kernels)});
+  fields.push_back({"arena_bytes", json::print_whole(arena_bytes_)});
+  fields.push_back({"scratch_bytes", json::print_whole(scratch_bytes_ * scratches_.size())});
+  fields.push_back({"repacked_bytes", json::print_whole(weights_.repacked_bytes())});
+  std::vector<std::string> described;
   for (uint32_t i = 0; i < ops().count; i++) {
-    list += std::string(i ? ", " : "") + "{\"name\": \"" + names_[i] + "\", \"kind\": \"" +
-            name_kind(ops()[i].kind) + "\", \"lane\": " + std::to_string(ops()[i].lane);
-    if (traced_) list += ", \"ns\": " + std::to_string(times_[i]);
-    list += "}";
+    std::vector<std::pair<const char*, std::string>> op = {
+        {"name", json::quote(names_[i])},
+        {"kind", json::quote(name_kind(ops()[i].kind))},
+        {"lane", json::print_whole(ops()[i].lane)}};
+    if (traced_) op.push_back({"ns", json::print_whole(times_[i])});
+    described.push_back(json::object(op));
   }
-  add("ops", list + "]", false);
-  return json + "}";
+  fields.push_back({"ops", json::list(described, ", ")});
+  return json::object(fields);
 }
 
 }  // namespace bve

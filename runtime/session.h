@@ -23,8 +23,9 @@ class Session {
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
 
   const Entry& entry() const { return entry_; }
-  void trace(bool on) { traced_ = on; }
+  void trace(bool on);
   Records<Op> ops() const { return program_.ops(entry_); }
+  // Of the last run; 0 unless it was traced.
   uint64_t nanoseconds(size_t op) const { return times_[op]; }
   const char* op_name(size_t op) const { return names_[op].c_str(); }
   // As bve_inspect says.
@@ -51,7 +52,7 @@ class Session {
   Memory arena_;
   std::vector<Memory> scratches_;  // by thread
   std::unique_ptr<Barrier> everyone_;
-  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<Pool, EndPool> pool_;
   bool traced_ = false;
   std::vector<uint64_t> times_;
   std::vector<std::string> names_;

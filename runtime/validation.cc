@@ -120,8 +120,7 @@ void validate_header(const Subject& subject) {
                        std::to_string(subject.count) + ", the file's size");
   }
   if (header.precision > 2) subject.refuse(header.precision, "precision", "0, 1 or 2");
-  const uint32_t checksum =
-      compute_checksum(subject.bytes + sizeof(Header), header.weights_offset - sizeof(Header));
+  const uint32_t checksum = compute_tables_checksum(subject.bytes, header.weights_offset);
   if (checksum != header.checksum) {
     subject.refuse(header.checksum, "checksum", std::to_string(checksum) + " for these bytes");
   }
@@ -165,7 +164,6 @@ void validate_weight(const Subject& subject, uint32_t index) {
   if (weight.type == WeightType::kVector && weight.rows != 1) {
     subject.refuse(weight.rows, path("rows"), "1 in a vector");
   }
-  if (weight.reserved != 0) subject.refuse(weight.reserved, path("reserved"), "0");
   const uint64_t there = subject.count - subject.header().weights_offset;
   if (weight.offset % 64 != 0 || weight.offset > there) {
     subject.refuse(weight.offset, path("offset"),

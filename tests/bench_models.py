@@ -94,7 +94,8 @@ def export(name: str, keeps: tuple[float | None, ...], settings: list[str], fold
             run = backend.load(path, threads=1, method=method.name)
             reference = references[method.keep]
             parity = compare(run_all(run, reference.images), reference.logits)
-            assert parity.cosine_min > 0.99, f"{path.name} is wrong (cosine {parity.cosine_min}): not timed"
+            right = parity.max_abs <= 1e-4 if artifact.precision == "fp32" else parity.cosine_min > 0.99
+            assert right, f"{path.name} is wrong ({parity}): not timed"
             runs[artifact.precision, artifact.format, method.keep] = run
     return runs
 

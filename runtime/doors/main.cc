@@ -10,6 +10,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <new>
 #include <random>
 #include <thread>
 
@@ -57,6 +58,12 @@ void run_once(const Session& session, const std::vector<float>& image, std::vect
   if (bve_run(session.get(), image.data(), image.size(), logits.data(), logits.size(), &error)) {
     throw UserError(error.text);
   }
+}
+
+std::string inspect(const Session& session) {
+  const char* const described = bve_inspect(session.get());
+  if (!described) throw std::bad_alloc();
+  return described;
 }
 
 std::vector<float> make_image(size_t count) {
@@ -223,7 +230,7 @@ int bench(const Arguments& arguments) {
     const double started = read_clock_ms();
     run_once(all.back().session, image, all.back().logits);
     all.back().first_run_ms = read_clock_ms() - started;
-    all.back().inspected = bve_inspect(all.back().session.get());
+    all.back().inspected = inspect(all.back().session);
     look();
   }
   for (uint32_t run = 0; run < arguments.warmup; ++run) {
@@ -273,6 +280,8 @@ int bench(const Arguments& arguments) {
 
 int inform(const Arguments& arguments) {
   const Program program = open_program(arguments);
+  bve_error error{};
+  if (bve_verify(program.get(), &error)) throw UserError(error.text);
   std::puts(
       object({{"machine", describe_machine()}, {"program", bve_describe(program.get())}}, kLines)
           .c_str());

@@ -128,7 +128,7 @@ struct Verb {
 };
 
 const Verb kVerbs[] = {
-    {"info", "FILE.bve", "what the file holds, and what this CPU has"},
+    {"info", "FILE.bve", "check all of the file; what it holds, and what this CPU has"},
     {"run", "FILE.bve", "one image to logits"},
     {"bench", "FILE.bve", "latency, memory and cold load"},
     {"kernels", "", "each kernel's speed, checked before it is timed"},

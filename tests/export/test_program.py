@@ -76,7 +76,7 @@ def test_where_things_lie_in_the_file() -> None:
     magic, version, size, start, checksum, precision = struct.unpack_from("<4sIQQII", data)
     assert (magic, version, size, precision) == (b"BVE1", 1, len(data), 2)
     assert start % 4096 == 0
-    assert checksum == crc32(data[128:start])
+    assert checksum == crc32(data[:24] + bytes(4) + data[28:start])
     tables = [struct.unpack_from("<QII", data, 32 + 16 * i) for i in range(6)]
     assert [count for _, count, _ in tables][1:5] == [3, 2, 3, 9]
     ends = [offset + count * size for (offset, count, _), size in zip(tables, (1, 40, 48, 16, 80, 1), strict=True)]
@@ -85,11 +85,11 @@ def test_where_things_lie_in_the_file() -> None:
         assert 0 <= offset - end < 8
         assert offset % 8 == 0
     assert data[ends[5] : start].count(0) == start - ends[5] < 4096
-    name, count, kind, rows, columns, _, offset, size = struct.unpack_from("<6I2Q", data, tables[1][0] + 2 * 40)
+    name, count, kind, rows, columns, checksum, offset, size = struct.unpack_from("<6I2Q", data, tables[1][0] + 2 * 40)
     assert data[128 + name : 128 + name + count] == b"head"
     assert (kind, rows, columns, offset) == (4, 32, 5, 128)
     assert data[start + offset :] == PROGRAM.weights[2].data
-    assert size == 512
+    assert (size, checksum) == (512, crc32(PROGRAM.weights[2].data))
     second = struct.unpack_from("<2If7IQ", data, tables[2][0] + 48)
     assert second[2] == pytest.approx(0.1)
     assert second[3:] == (2, 1, 8, 1, 16, 10, 0, 5)
@@ -136,7 +136,9 @@ def test_arguments_come_as_core_h_lists_them(kind: type) -> None:
         (4, "expected b'BVE1' 1"),
         (8, "expected b'BVE1' 1"),
         (24, "checksum"),
+        (28, "checksum"),
         (130, "checksum"),
+        (-1, r"checksum of head at \d+"),
     ],
 )
 def test_a_damaged_file_is_refused(at: int, message: str) -> None:

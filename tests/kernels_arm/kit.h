@@ -85,6 +85,14 @@ bool can_run(const Row& row) {
   return false;
 }
 
+// What a quantised row or column must not hide: NaN of either sign, with and without a payload, and
+// infinities.
+inline std::vector<float> not_finite() {
+  float payload;
+  std::memset(&payload, 0xff, sizeof payload);
+  return {NAN, -NAN, payload, INFINITY, -INFINITY};
+}
+
 // The worst error so far. What is not a number is worse than any.
 inline void raise(double& worst, double error) {
   if (!(error <= worst)) worst = std::isnan(error) ? INFINITY : error;

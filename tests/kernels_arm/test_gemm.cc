@@ -167,10 +167,10 @@ void check(const bve_gemm_row& row, size_t m, size_t n, size_t k, Options option
 TEST_CASE("gemm: sizes around the tile, parts, lists, gates, accumulation") {
   for (const auto& row : bve_list_gemms()) {
     if (!can_run(row)) continue;
-    const size_t mr = row.mr, nr = row.nr, kr = bve_rhs_kr(row.packing);
+    const size_t rows = row.tile_rows, columns = row.tile_columns, kr = bve_rhs_kr(row.packing);
     int options = 0;
-    for (size_t m : {size_t(1), mr > 1 ? mr - 1 : 2, mr, mr + 1, size_t(37)})
-      for (size_t n : {size_t(1), nr - 1, nr, nr + 1, size_t(61)})
+    for (size_t m : {size_t(1), rows > 1 ? rows - 1 : 2, rows, rows + 1, size_t(37)})
+      for (size_t n : {size_t(1), columns - 1, columns, columns + 1, size_t(61)})
         for (size_t k : {size_t(1), kr + 1, size_t(37), size_t(64)}) {
           check(row, m, n, k,
                 {(options & 1) != 0, (options & 2) != 0, (options & 4) != 0, (options & 8) != 0},
@@ -184,7 +184,7 @@ TEST_CASE("gemm: every option at one size") {
   for (const auto& row : bve_list_gemms()) {
     if (!can_run(row)) continue;
     for (int o = 0; o < 16; o++)
-      check(row, 2 * row.mr + 1, 2 * row.nr + 3, 19,
+      check(row, 2 * row.tile_rows + 1, 2 * row.tile_columns + 3, 19,
             {(o & 1) != 0, (o & 2) != 0, (o & 4) != 0, (o & 8) != 0}, false);
   }
 }
@@ -192,7 +192,31 @@ TEST_CASE("gemm: every option at one size") {
 TEST_CASE("gemm: the largest sums that int8 makes") {
   for (const auto& row : bve_list_gemms())
     if (can_run(row) && row.lhs.type == bve_qd8)
-      check(row, row.mr, row.nr, 1536, {false, false, false, false}, true);
+      check(row, row.tile_rows, row.tile_columns, 1536, {false, false, false, false}, true);
+}
+
+TEST_CASE("gemm: the sums of a hostile head wrap") {
+  const int32_t zero = -128, hostile = INT32_MAX - 5;
+  const auto wrapped = static_cast<int32_t>(128 * static_cast<uint32_t>(hostile));
+  for (const auto& row : bve_list_gemms()) {
+    if (!can_run(row) || row.lhs.type != bve_qd8) continue;
+    CAPTURE(std::string(row.name));
+    Buffer<char> lhs(bve_lhs_stride_bytes(row.lhs, 4)), rhs(bve_rhs_stride_bytes(row.packing, 4));
+    lhs.fill(0);
+    rhs.fill(0);
+    auto* head = reinterpret_cast<bve_qc8_head*>(rhs.data());
+    for (int j = 0; j < BVE_PANEL; j++) head->scale[j] = 1, head->sum[j] = hostile;
+    Buffer<bve_row> rows(1);
+    rows[0] = {1, zero};
+    Buffer<float> dst(BVE_PANEL);
+    bve_gemm a{};
+    a.m = 1, a.n = BVE_PANEL, a.k = 4;
+    a.lhs = lhs.data(), a.lhs_stride_bytes = lhs.size(), a.rows = rows.data();
+    a.rhs = rhs.data(), a.rhs_stride_bytes = rhs.size();
+    a.dst = dst.data(), a.dst_stride_bytes = sizeof(float) * BVE_PANEL;
+    row.run(&a);
+    for (int j = 0; j < BVE_PANEL; j++) CHECK(dst[j] == static_cast<float>(wrapped));
+  }
 }
 
 TEST_CASE("gemm: rows that share both packings agree") {

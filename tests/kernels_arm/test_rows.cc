@@ -163,6 +163,79 @@ TEST_CASE("pack: rows of one sign, of zeros and of tiny numbers") {
   }
 }
 
+TEST_CASE("pack: what is not finite is not hidden") {
+  const size_t m = 3;
+  for (const auto& row : bve_list_packs()) {
+    if (!can_run(row)) continue;
+    CAPTURE(std::string(row.name));
+    const uint8_t kr = row.type == bve_qd8 ? 4 : 1;
+    for (size_t k : kLengths) {
+      CAPTURE(k);
+      Random random(k);
+      Buffer<float> src(m * k), gain(k), offset(k), scratch(round_up(k, 16));
+      gain.fill(1.5f);
+      offset.fill(0.25f);
+      for (bve_before before : {bve_as_is, bve_layernorm, bve_gelu}) {
+        CAPTURE(before);
+        for (float hostile : not_finite()) {
+          CAPTURE(hostile);
+          for (size_t at : {size_t(0), k / 2, k - 1}) {
+            CAPTURE(at);
+            for (size_t i = 0; i < src.size(); i++) src[i] = random.uniform(-2, 3);
+            src[k + at] = hostile;
+            const bve_lhs lhs = {row.type, 4, kr, false};
+            Buffer<char> dst(bve_lhs_stride_bytes(lhs, k));
+            Buffer<bve_row> rows(m);
+            const bve_pack a = {m,
+                                k,
+                                src.data(),
+                                k * 4,
+                                nullptr,
+                                before,
+                                gain.data(),
+                                offset.data(),
+                                1e-6f,
+                                scratch.data(),
+                                dst.data(),
+                                lhs,
+                                row.type == bve_qd8 ? rows.data() : nullptr};
+            row.run(&a);
+            if (row.type == bve_qd8) {
+              CHECK(std::isnan(rows[1].scale));
+              CHECK(std::isfinite(rows[0].scale));
+              CHECK(std::isfinite(rows[2].scale));
+              continue;
+            }
+            const float y = row.type == bve_f32
+                                ? lhs_at<float>(dst.data(), lhs, k, 1, at)
+                                : bve_from_half(lhs_at<uint16_t>(dst.data(), lhs, k, 1, at));
+            if (before == bve_layernorm || std::isnan(hostile)) {
+              CHECK(std::isnan(y));
+            } else {
+              CHECK((!std::isfinite(y) || (before == bve_gelu && hostile < 0 && y == 0)));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("pack: a range beyond float is not finite") {
+  for (const auto& row : bve_list_packs()) {
+    if (!can_run(row) || row.type != bve_qd8) continue;
+    Buffer<float> src(2);
+    src[0] = 3e38f, src[1] = -3e38f;
+    Buffer<int8_t> dst(16);
+    Buffer<bve_row> rows(1);
+    bve_pack a{};
+    a.m = 1, a.k = 2, a.src = src.data(), a.dst = dst.data(), a.rows = rows.data();
+    a.lhs = {bve_qd8, 1, 4, false};
+    row.run(&a);
+    CHECK(std::isnan(rows[0].scale));
+  }
+}
+
 TEST_CASE("gelu is within 2e-6 of x * Phi(x)") {
   const size_t count = 40001;
   Buffer<float> src(count), dst(count + 3), scratch(round_up(count, 16));
@@ -250,6 +323,56 @@ TEST_CASE("softmax, packed") {
         // Half a step, and 0.05 for exponentials of fewer terms.
         CHECK(worst <= (lhs.type == bve_qd8 ? 0.55 : 1e-37));
         CHECK(pad == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("softmax: a score of NaN or infinity is not hidden; one of minus infinity is zero") {
+  const size_t m = 3;
+  for (const auto& row : bve_list_softmaxes()) {
+    if (!can_run(row)) continue;
+    CAPTURE(std::string(row.name));
+    const bve_lhs lhs = {row.type, 1, static_cast<uint8_t>(row.type == bve_qd8 ? 4 : 1), false};
+    for (size_t n : kLengths) {
+      CAPTURE(n);
+      Random random(n);
+      const size_t stride = round_up(n, 16);
+      Buffer<float> scores(m * stride);
+      for (float hostile : not_finite()) {
+        CAPTURE(hostile);
+        for (size_t at : {size_t(0), n / 2, n - 1}) {
+          CAPTURE(at);
+          if (hostile == -INFINITY && n == 1) continue;
+          for (size_t i = 0; i < scores.size(); i++) scores[i] = random.uniform(-4, 4);
+          scores[stride + at] = hostile;
+          Buffer<char> dst(m * bve_lhs_stride_bytes(lhs, n));
+          Buffer<bve_row> rows(m);
+          const bve_softmax a = {m,
+                                 n,
+                                 scores.data(),
+                                 stride * 4,
+                                 dst.data(),
+                                 lhs,
+                                 row.type == bve_qd8 ? rows.data() : nullptr};
+          row.run(&a);
+          for (size_t i = 0; i < m; i++) {
+            int nans = 0;
+            float least = 0;
+            for (size_t j = 0; j < n; j++) {
+              const float p = row.type == bve_f32 ? lhs_at<float>(dst.data(), lhs, n, i, j)
+                              : row.type == bve_f16
+                                  ? bve_from_half(lhs_at<uint16_t>(dst.data(), lhs, n, i, j))
+                                  : rows[i].scale * static_cast<float>(
+                                                        lhs_at<int8_t>(dst.data(), lhs, n, i, j) -
+                                                        rows[i].zero);
+              nans += std::isnan(p);
+              if (j == at) least = p;
+            }
+            CHECK(nans == (i == 1 && hostile != -INFINITY ? static_cast<int>(n) : 0));
+            if (i == 1 && hostile == -INFINITY) CHECK(least < 1e-30f);
+          }
+        }
       }
     }
   }

@@ -77,6 +77,63 @@ TEST_CASE("keys and values, in every packing") {
 
 namespace {
 
+// run's column 1 of src[at(j, r)] must show what is not finite, and its neighbours must not.
+template <typename At>
+void check_not_finite(const char* name, bve_pack_rhs_fn* run, size_t columns, size_t depth,
+                      bool as_keys, At at) {
+  CAPTURE(std::string(name));
+  CAPTURE(columns);
+  CAPTURE(depth);
+  const size_t n = as_keys ? columns : depth, d = as_keys ? depth : columns;
+  Random random(n);
+  Buffer<float> src(n * d);
+  for (bve_packing packing : kPackings) {
+    CAPTURE(packing);
+    const bool is_int8 = packing == bve_qc8p4 || packing == bve_qc8p8;
+    for (float hostile : not_finite()) {
+      CAPTURE(hostile);
+      for (size_t r : {size_t(0), depth / 2, depth - 1}) {
+        CAPTURE(r);
+        for (size_t i = 0; i < src.size(); i++) src[i] = random.uniform(-2, 3);
+        src[at(1, r)] = hostile;
+        Buffer<char> dst(round_up(columns, 16) / 16 * bve_rhs_stride_bytes(packing, depth));
+        const bve_pack_rhs a = {n, d, src.data(), d * 4, dst.data(), packing};
+        run(&a);
+        for (size_t j = 0; j < columns; j++) {
+          const float x = is_int8 ? head_at(dst.data(), packing, depth, 0, j)
+                                  : rhs_at(dst.data(), packing, depth, r, j);
+          if (j != 1) {
+            CHECK(std::isfinite(x));
+          } else if (is_int8 || std::isnan(hostile)) {
+            CHECK(std::isnan(x));
+          } else {
+            CHECK(x == hostile);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("keys and values: what is not finite is not hidden") {
+  const size_t sizes[][2] = {{2, 1}, {16, 16}, {17, 37}, {61, 64}, {20, 197}};
+  for (const auto& size : sizes) {
+    const size_t columns = size[0], depth = size[1];
+    for (const auto& row : bve_list_keys())
+      if (can_run(row))
+        check_not_finite(row.name, row.run, columns, depth, true,
+                         [&](size_t j, size_t r) { return j * depth + r; });
+    for (const auto& row : bve_list_values())
+      if (can_run(row))
+        check_not_finite(row.name, row.run, columns, depth, false,
+                         [&](size_t j, size_t r) { return r * columns + j; });
+  }
+}
+
+namespace {
+
 struct Routed {
   std::vector<float> scores, gate;
   std::vector<int32_t> selected, skipped;

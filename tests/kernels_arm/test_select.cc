@@ -81,7 +81,7 @@ TEST_CASE("names follow the grammar and say what the row says") {
                             (is_int8                   ? "_qc8p"
                              : row.packing == bve_f16p ? "_f16p"
                                                        : "_f32p"));
-    std::string tile = std::to_string(row.mr) + "x" + std::to_string(row.nr);
+    std::string tile = std::to_string(row.tile_rows) + "x" + std::to_string(row.tile_columns);
     if (is_int8) tile += "x" + std::to_string(bve_rhs_kr(row.packing));
     CHECK(name.tile == tile);
     CHECK(name.core == (row.core == bve_a55    ? "a55"
@@ -90,7 +90,7 @@ TEST_CASE("names follow the grammar and say what the row says") {
     CHECK(row.lhs.kr == bve_rhs_kr(row.packing));
     CHECK((row.lhs.type == bve_qd8) == is_int8);
     CHECK(row.lhs.mr >= 1);
-    CHECK(row.mr % row.lhs.mr == 0);  // a tile is of whole panels
+    CHECK(row.tile_rows % row.lhs.mr == 0);  // a tile is of whole panels
   }
   for (const auto& row : bve_list_packs())
     CHECK(parse(row.name).types == "_" + word(row.type) + "_f32");

@@ -31,7 +31,7 @@ class Bytes {
   // Makes the checksum that of the bytes, after one was changed.
   void seal() {
     Header& to = header();
-    to.checksum = compute_checksum(data() + sizeof to, to.weights_offset - sizeof to);
+    to.checksum = compute_tables_checksum(data(), to.weights_offset);
   }
 
  private:
@@ -50,6 +50,14 @@ constexpr OpKind kind_of(LinearArgs) { return OpKind::kLinear; }
 constexpr OpKind kind_of(AttentionArgs) { return OpKind::kAttention; }
 constexpr OpKind kind_of(RouteArgs) { return OpKind::kRoute; }
 constexpr OpKind kind_of(MlpArgs) { return OpKind::kMlp; }
+
+template <typename Args>
+Op make_op(const Args& args) {
+  Op op{};
+  op.kind = kind_of(args);
+  std::memcpy(op.args, &args, sizeof args);
+  return op;
+}
 
 class ProgramBuilder {
  public:
@@ -114,12 +122,10 @@ class ProgramBuilder {
   uint32_t add_list(uint32_t count) { return add_buffer(1, count, BufferType::kI32); }
   template <typename Args>
   void add_op(const std::string& name, uint16_t stage, uint8_t lane, const Args& args) {
-    Op op{};
-    op.kind = kind_of(args);
+    Op op = make_op(args);
     op.stage = stage;
     op.lane = lane;
     op.name = add_text(name);
-    std::memcpy(op.args, &args, sizeof args);
     ops_.push_back(op);
     ++entries_.back().ops;
   }
@@ -169,9 +175,10 @@ class ProgramBuilder {
   uint32_t add_weight(const std::string& name, WeightType type, size_t rows, size_t columns,
                       const void* data, size_t bytes) {
     data_.resize((data_.size() + 63) / 64 * 64);
-    weights_.push_back({add_text(name), type, static_cast<uint32_t>(rows),
-                        static_cast<uint32_t>(columns), 0, data_.size(), bytes});
     const auto* const first = static_cast<const std::byte*>(data);
+    weights_.push_back({add_text(name), type, static_cast<uint32_t>(rows),
+                        static_cast<uint32_t>(columns), compute_checksum(first, bytes),
+                        data_.size(), bytes});
     data_.insert(data_.end(), first, first + bytes);
     return static_cast<uint32_t>(weights_.size() - 1);
   }

@@ -27,6 +27,29 @@ std::vector<Use> list_uses(const Program& program, const Entry& entry) {
   return uses;
 }
 
+std::vector<uint32_t> list_numbers(const Op& op) {
+  const Operands operands = list_operands(op);
+  return {operands.buffers, operands.buffers + operands.count};
+}
+
+// Arguments that are 100 or more are no buffers: weights and numbers.
+TEST_CASE("an op's buffers are those that it reads or writes, and no other of its arguments") {
+  using List = std::vector<uint32_t>;
+  const auto list = [](const auto& args) { return list_numbers(make_op(args)); };
+  CHECK(list(PatchesArgs{0, 2, 100}) == List{0, 2});
+  CHECK(list(ListArgs{3, 100}) == List{3});
+  CHECK(list(FillArgs{100, 4}) == List{4});
+  CHECK(list(LinearArgs{2, 3, 100, 100, 100, 100, 100, 100, 100, 4, 100, 100, 5, 6, 100}) ==
+        List{2, 3, 4, 5, 6});
+  CHECK(list(LinearArgs{2, kNone, 100, 100, kNone, kNone, 100, 100, 100, 4, 100, 100, kNone, kNone,
+                        100}) == List{2, 4});
+  CHECK(list(AttentionArgs{2, 100, 100, 3, 100}) == List{2, 3});
+  CHECK(list(RouteArgs{2, 100, 100, 100, 100, 100, 3, 4, 5}) == List{2, 3, 4, 5});
+  CHECK(list(RouteArgs{2, 100, 100, 100, 100, 100, 3, kNone, 5}) == List{2, 3, 5});
+  CHECK(list(MlpArgs{2, 3, 100, 100, 100, 100, 100, 4}) == List{2, 3, 4});
+  CHECK(list(MlpArgs{2, kNone, 100, 100, 100, 100, 100, kNone}) == List{2});
+}
+
 TEST_CASE("buffers that are alive together do not overlap, others do") {
   Bytes bytes = make_tiny_program({bve_f32p});
   const std::unique_ptr<Program> program = Program::open(bytes.data(), bytes.count());

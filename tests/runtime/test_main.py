@@ -36,6 +36,13 @@ def test_info_says_what_the_file_holds() -> None:
     assert found["machine"]["cores"] == len(os.sched_getaffinity(0))
 
 
+def test_info_finds_a_damaged_weight(tmp_path: Path) -> None:
+    data = bytearray(FILE.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "damaged.bve").write_bytes(data)
+    assert "damaged.bve: weight head at offset " in refuse("info", tmp_path / "damaged.bve")
+
+
 def test_run_reads_an_image(tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(2, PIXELS)).astype("<f4")
     logits = []

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include "doctest.h"
 #include "pool.h"
 
@@ -25,6 +27,24 @@ TEST_CASE("nobody passes a barrier before all have come") {
   Steps steps;
   pool.run(Steps::take, &steps);
   CHECK(steps.before == 600);
+  CHECK_FALSE(steps.early);
+}
+
+TEST_CASE("who waits so long that it sleeps is woken") {
+  Pool pool(3, {});
+  Steps steps;
+  const auto work = [](size_t thread, void* context) {
+    Steps& late = *static_cast<Steps*>(context);
+    for (int round = 0; round < 60; round++) {
+      if (round % 3 == static_cast<int>(thread)) usleep(500);
+      if (thread == 0) late.before++;
+      late.barrier.wait();
+      if (late.before != round + 1) late.early = true;
+      late.barrier.wait();
+    }
+  };
+  pool.run(work, &steps);
+  CHECK(steps.before == 60);
   CHECK_FALSE(steps.early);
 }
 

@@ -275,3 +275,14 @@ time.sleep(0.2)
 """
     for _ in range(3):
         assert subprocess.run([sys.executable, "-c", code, file], check=False).returncode == 0
+
+
+def test_damaged_weights_are_found_when_asked_for(file: Path, tmp_path: Path) -> None:
+    with Session(file) as session:
+        session.verify()
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 16
+    damaged = tmp_path / "damaged.bve"
+    damaged.write_bytes(data)
+    with Session(damaged) as session, pytest.raises(UserError, match=r"weight layers.1.kv_from_e at offset \d+ has the checksum"):
+        session.verify()
