@@ -284,5 +284,5 @@ def test_damaged_weights_are_found_when_asked_for(file: Path, tmp_path: Path) ->
     data[-100] ^= 16
     damaged = tmp_path / "damaged.bve"
     damaged.write_bytes(data)
-    with Session(damaged) as session, pytest.raises(UserError, match=r"weight layers.1.kv_from_e at offset \d+ has the checksum"):
+    with Session(damaged) as session, pytest.raises(UserError, match=r"weight layers.1.kv_from_e at offset \d+ has"):
         session.verify()
