@@ -29,9 +29,8 @@ struct Bench {
 // Aligned memory, freed with its scope.
 class Memory {
  public:
-  explicit Memory(size_t bytes)
-      : bytes_((bytes + 64) / 64 * 64), memory_(aligned_alloc(64, bytes_)) {
-    if (memory_) memset(memory_, 0, bytes_);
+  explicit Memory(size_t bytes) : bytes_((bytes + 64) / 64 * 64) {
+    if (posix_memalign(&memory_, 64, bytes_) == 0) memset(memory_, 0, bytes_);
   }
   ~Memory() { free(memory_); }
   Memory(const Memory&) = delete;
@@ -45,7 +44,7 @@ class Memory {
 
  private:
   size_t bytes_;
-  void* memory_;
+  void* memory_ = nullptr;
 };
 
 template <typename Run>

@@ -9,9 +9,10 @@ void Free::operator()(void* memory) const { std::free(memory); }
 
 Memory allocate(size_t bytes) {
   bytes = (bytes + 63) / 64 * 64;
-  Memory memory(static_cast<std::byte*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes)));
-  if (!memory)
+  void* data;  // by POSIX, because Android has C11's aligned_alloc only from version 9 on
+  if (posix_memalign(&data, 64, bytes == 0 ? 64 : bytes) != 0)
     fail("no memory for %zu bytes; expected that much to be free; close other programs", bytes);
+  Memory memory(static_cast<std::byte*>(data));
   std::memset(memory.get(), 0, bytes);
   return memory;
 }
