@@ -100,6 +100,8 @@ def count_node_macs(node: Node) -> int:
         return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
     if name in ("conv2d", "convolution"):
         return prod(_shape(node)) * prod(_shape(node.args[1])[1:])
+    if name == "dispatch":  # bve::dispatch: the router's Linear, of one output
+        return prod(_shape(node.args[1]))
     return 0
 
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "dispatch.h"
 #include "session.h"
 
 struct bve_program {
@@ -76,6 +77,8 @@ int bve_verify(const bve_program* program, bve_error* error) {
 
 const char* bve_describe(const bve_program* program) { return program->description.c_str(); }
 
+size_t bve_repacked_bytes(const bve_program* program) { return program->weights.repacked_bytes(); }
+
 bve_session* bve_start(bve_program* program, float keep, const bve_options* options,
                        bve_error* error) {
   static constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0};
@@ -121,4 +124,11 @@ size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count
 
 const char* bve_op_name(const bve_session* session, size_t index) {
   return index < session->session.ops().count ? session->session.op_name(index) : nullptr;
+}
+
+int bve_dispatch(const bve_tokens* tokens, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    bve::dispatch_tokens(*tokens);
+    return 0;
+  });
 }

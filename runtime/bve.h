@@ -22,6 +22,7 @@ extern "C" {
 #define BVE_API __attribute__((visibility("default")))
 #define BVE_ABI_VERSION 1
 #define BVE_ERROR_BYTES 512
+#define BVE_LEAST_DIM 32            // of bve_dispatch, which works in x_out before it fills it
 #define BVE_ISA_SCALAR 0x80000000u  // a bit that no CPU has
 
 typedef struct bve_program bve_program;
@@ -42,6 +43,19 @@ typedef struct bve_options {
                             // little_threads asks for it. bve_run pins its caller while it runs
 } bve_options;
 
+// The tokens of one image before a big.LITTLE layer, and its router. The outputs may overlap
+// nothing else.
+typedef struct bve_tokens {
+  size_t count, selected;               // n and k, both 1 or more
+  size_t dim, little_dim;               // C, at least BVE_LEAST_DIM, and c, at least 1
+  const float *x, *z;                   // [n, C], [n, c]
+  const float *gain, *offset, *weight;  // of the router's layer norm and Linear, [c]
+  float bias, epsilon;
+  float *x_out, *z_out;  // [n, C], [n, c]
+  float* gate;           // [k]
+  int32_t* order;        // [n]
+} bve_tokens;
+
 // ABI version of the library; compare with BVE_ABI_VERSION.
 BVE_API uint32_t bve_version(void);
 
@@ -60,6 +74,10 @@ BVE_API int bve_verify(const bve_program* program, bve_error* error);
 
 // JSON about the program: entries, shapes, metadata, precision, packing. Lives as long as it does.
 BVE_API const char* bve_describe(const bve_program* program);
+
+// Bytes of weights that the program's sessions have packed anew so far, in memory of their own,
+// because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.
+BVE_API size_t bve_repacked_bytes(const bve_program* program);
 
 // A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated
 // here. options: null for one thread.
@@ -87,6 +105,13 @@ BVE_API void bve_trace(bve_session* session, int on);
 // last, which lives as long as the session.
 BVE_API size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count);
 BVE_API const char* bve_op_name(const bve_session* session, size_t index);
+
+// Token dispatch by itself, for models whose other ops run elsewhere: the k tokens of the highest
+// scores (softmax over tokens of dot(layernorm(z), weight) + bias), token 0 always among them, come
+// first and the others behind, both in rising order; `order` says which token came to each place.
+// Of equal scores the earlier token wins. gate = 2 s / (1 + s), with s = n * score, of the k. By
+// the best kernel that the CPU has, on the calling thread. 0 if all went well. Allocates nothing.
+BVE_API int bve_dispatch(const bve_tokens* tokens, bve_error* error);
 
 #ifdef __cplusplus
 }

@@ -7,14 +7,19 @@ those k only; the E-block treats all N. Tokens are permuted so that the selected
 back: attention does not care, positions were added at the embedding. So the graph has no scatter, no sort and no shape
 that depends on data, and k is a constant of it.
 
-The permutation comes in two forms of one function (set_dispatch). "permute": indices from a top-k, and a gather.
+The permutation comes in three forms of one function (set_dispatch). "permute": indices from a top-k, and a gather.
 "onehot": a permutation matrix from comparisons, and a matrix product, for accelerators that have neither top-k nor
-gather; it costs zoo.count_dispatch_macs more.
+gather; it costs zoo.count_dispatch_macs more. "kernel": one op, router and gate included (dispatch.py), for a runtime
+that our library gives the kernel of it.
 """
+
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from bigvit_edge.models.dispatch import DISPATCH
 from bigvit_edge.models.vit import LAYER_NORM_EPS, Block, Embedding, attend, initialize
 from bigvit_edge.models.zoo import count_selected
 
@@ -29,6 +34,7 @@ def permute(t: Tensor, order: Tensor) -> Tensor:
         return torch.bmm(order, t) if t.dim() == 3 else torch.bmm(order, t.unsqueeze(-1)).squeeze(-1)
     if t.shape[0] == 1:
         return t.index_select(1, order[0])
+    order = order.long()  # a kernel's is int32
     return t.gather(1, order if t.dim() == 2 else order.unsqueeze(-1).expand(-1, -1, t.shape[-1]))
 
 
@@ -95,7 +101,8 @@ class Layer(nn.Module):
     def __init__(self, dim: int, head_dim: int, little_dim: int, little_head_dim: int) -> None:
         super().__init__()
         self.router = Router(little_dim)
-        self.arrange = order_tokens  # ablations put another choice here (random, oracle)
+        # Score to order. Ablations put another choice here (random, oracle); None: one op routes and permutes.
+        self.arrange: Callable[[Tensor], Tensor] | None = order_tokens
         self.p = Block(dim, head_dim)
         self.e = Block(little_dim, little_head_dim)
         self.k_from_e = nn.Linear(little_dim, dim)  # keys and values of the tokens that the P-block skips
@@ -108,12 +115,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, N, C], z [B, N, c] -> both in this layer's order, and that order, [B, N] or [B, N, N] (see permute)."""
         n = x.shape[1]
-        score = self.router(z)  # [B, N]
-        order = self.arrange(score)  # [B, N] or [B, N, N]
-        x, z = permute(x, order), permute(z, order)
-        ranked = permute(score, order)[:, :k] if order.dim() == 2 else permute(score, order[:, :k])  # [B, k]
-        gate = gate_from(ranked, n)  # [B, k, 1]
-
+        x, z, gate, order = self.dispatch_tokens(x, z, k)
         xs, skipped, zn = x[:, :k], x[:, k:], self.e.norm1(z)  # [B, k, C], [B, N-k, C], [B, N, c]
         xs = xs + self.cross_attend(self.p.norm1(xs), zn[:, k:])  # [B, k, C]  } these two need only the layer's inputs:
         z = z + self.e.attn(zn)  #                                 [B, N, c]  } they can run on different cores
@@ -126,6 +128,18 @@ class Layer(nn.Module):
         z = z + self.e.mlp(self.e.norm2(z))  # [B, N, c]
         x = torch.cat([xs, skipped], dim=1) if k < n else xs  # [B, N, C]
         return x, z, order
+
+    def dispatch_tokens(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x [B, N, C], z [B, N, c] -> both with the selected tokens first, the gate on these [B, k, 1], and the order,
+        [B, N] or [B, N, N].
+        """
+        if self.arrange is None:
+            norm, linear = self.router.norm, self.router.score
+            return DISPATCH(x, z, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps, k)  # type: ignore[no-any-return]
+        score = self.router(z)  # [B, N]
+        order = self.arrange(score)  # [B, N] or [B, N, N]
+        ranked = permute(score, order)[:, :k] if order.dim() == 2 else permute(score, order[:, :k])  # [B, k]
+        return permute(x, order), permute(z, order), gate_from(ranked, x.shape[1]), order
 
     def cross_attend(self, xs: Tensor, skipped: Tensor) -> Tensor:
         """Semi-cross attention: k queries over N keys, the skipped tokens' [B, N-k, c] projected from the LITTLE stream
@@ -184,16 +198,18 @@ class BLViT(nn.Module):
 
 
 def set_dispatch(model: nn.Module, dispatch: str) -> None:
-    """How the layers arrange their tokens from now on: 'permute' or 'onehot'. Without routers nothing is done."""
+    """How the layers arrange their tokens from now on: 'permute', 'onehot' or 'kernel'. Without routers nothing is
+    done.
+    """
     if isinstance(model, BLViT):
         tokens = model.embedding.position.shape[1]
-        for layer in model.layers:
-            layer.arrange = Ranking(tokens) if dispatch == "onehot" else order_tokens  # type: ignore[assignment]
+        for layer in cast(Iterable[Layer], model.layers):
+            layer.arrange = None if dispatch == "kernel" else Ranking(tokens) if dispatch == "onehot" else order_tokens
 
 
 def selected_tokens(orders: list[Tensor], k: int) -> Tensor:
     """Which image tokens each layer's P-block treated: orders as from encode -> bool [layers, B, N] in image order."""
-    indices = [order if order.dim() == 2 else order.argmax(2) for order in orders]  # [B, N] each
+    indices = [order.long() if order.dim() == 2 else order.argmax(2) for order in orders]  # [B, N] each
     place = torch.arange(indices[0].shape[1]).expand_as(indices[0])  # place[b, i]: image position of the token now at i
     masks = []
     for order in indices:

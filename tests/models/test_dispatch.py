@@ -1,10 +1,12 @@
-"""The permutation as a matrix product against the permutation by indices, and what of it is left in the graph."""
+"""The permutation as a matrix product, and as one op, against the permutation by indices; and what is left in the
+graph.
+"""
 
 import pytest
 import torch
 from torch import Tensor
 
-from bigvit_edge.export.convert import capture
+from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.blvit import BLViT, Ranking, order_tokens, permute, restore, selected_tokens, set_dispatch
 from bigvit_edge.models.load import build
 from bigvit_edge.models.zoo import CARDS
@@ -29,28 +31,30 @@ def order_stably(score: Tensor) -> Tensor:
     return torch.sort(score + lead, dim=1, descending=True, stable=True).indices
 
 
+@pytest.mark.parametrize("dispatch", ["onehot", "kernel"])
 @pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_onehot_equals_permute(keep: float, batch: int) -> None:
+def test_each_way_equals_permute(keep: float, batch: int, dispatch: str) -> None:
     model, images = tiny(keep), torch.randn(batch, 3, 24, 24)
     with torch.no_grad():
         expected = model(images)
-        set_dispatch(model, "onehot")
+        set_dispatch(model, dispatch)
         torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
         set_dispatch(model, "permute")
         assert torch.equal(model(images), expected)
 
 
+@pytest.mark.parametrize("dispatch", ["onehot", "kernel"])
 @pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_ties_are_broken_by_place(keep: float, batch: int) -> None:
+def test_ties_are_broken_by_place(keep: float, batch: int, dispatch: str) -> None:
     model, images = tiny(keep), torch.randn(batch, 3, 24, 24)
     model.layers[0].router.score.weight.data.zero_()  # every token scores the same
     with torch.no_grad():
         for layer in model.layers:
             layer.arrange = order_stably
         expected = model(images)
-        set_dispatch(model, "onehot")
+        set_dispatch(model, dispatch)
         torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -89,6 +93,44 @@ def test_restoring_and_naming_selected_tokens_take_matrices() -> None:
     assert not torch.equal(moved, start)
     assert torch.equal(restore(moved, matrices), start)
     assert torch.equal(selected_tokens(matrices, 3), selected_tokens(indices, 3))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_kernel_takes_the_same_tokens_in_rising_order(batch: int) -> None:
+    """Streams and orders, layer by layer: the same sets, and the same tokens once put back in image order."""
+    model, images = tiny(0.5), torch.randn(batch, 3, 24, 24)
+    with torch.no_grad():
+        x, z, orders = model.encode(images)
+        set_dispatch(model, "kernel")
+        kernel_x, kernel_z, kernel_orders = model.encode(images)
+    assert torch.equal(selected_tokens(kernel_orders, 5), selected_tokens(orders, 5))
+    for stream, kernel_stream in ((x, kernel_x), (z, kernel_z)):
+        expected = restore(stream, orders)
+        torch.testing.assert_close(restore(kernel_stream, kernel_orders), expected, atol=1e-5, rtol=1e-5)
+    for order in kernel_orders:
+        assert order.shape == (batch, 10)
+        for part in (order[:, :5], order[:, 5:]):
+            assert torch.equal(part, part.sort(1).values)
+    assert any(not torch.equal(order, kernel) for order, kernel in zip(orders, kernel_orders, strict=True))
+
+
+def test_another_choice_of_tokens_goes_before_the_kernel() -> None:
+    model, images = tiny(0.5), torch.randn(2, 3, 24, 24)
+    set_dispatch(model, "kernel")
+    model.layers[0].arrange = lambda score: torch.arange(10).flip(0).roll(1).expand(len(score), 10)  # CLS, 9, 8, ...
+    with torch.no_grad():
+        _, _, orders = model.encode(images)
+    assert selected_tokens(orders, 5)[0].tolist() == [[True] + [False] * 5 + [True] * 4] * 2
+
+
+def test_the_graph_has_the_op_alone_of_all_dispatch() -> None:
+    model = tiny(0.5)
+    set_dispatch(model, "kernel")
+    graph = capture(model, 24)
+    nodes = [str(node.target) for node in rewrite(graph).exported.graph.nodes if node.op == "call_function"]
+    assert nodes.count("bve.dispatch.default") == 3
+    left = ("topk", "index_select", "gather", "sort", "to", "_assert")
+    assert not [target for target in nodes if target.startswith(tuple(f"aten.{op}" for op in left))]
 
 
 def test_the_graph_has_neither_topk_nor_gather_nor_index_arithmetic() -> None:

@@ -18,11 +18,13 @@ def test_parameters_are_those_of_the_module(name: str) -> None:
     assert count_params(CARDS[name]) == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("dispatch", ["permute", "kernel"])
 @pytest.mark.parametrize("name", ["blvit_demo", "vit_demo"])
 @pytest.mark.parametrize("keep", [0.25, 1.0])
-def test_macs_are_those_of_the_captured_graph(name: str, keep: float) -> None:
+def test_macs_are_those_of_the_captured_graph(name: str, keep: float, dispatch: str) -> None:
     model = build(CARDS[name])
     model.keep = keep
+    set_dispatch(model, dispatch)
     graph = capture(model, CARDS[name].image_size)
     assert sum(macs for _, macs in matrix_products(graph.exported)) == count_macs(CARDS[name], keep)
 

@@ -138,7 +138,9 @@ TEST_CASE("int8 in the other packing is repacked, and answers the same") {
   size_t repacked = 0;
   for (Opened* opened : {&four, &eight}) {
     bve_session* session = bve_start(opened->program, 0, nullptr, nullptr);
-    repacked += contains(bve_inspect(session), "\"repacked_bytes\": 0,") ? 0 : 1;
+    const bool as_is = contains(bve_inspect(session), "\"repacked_bytes\": 0,");
+    CHECK((bve_repacked_bytes(opened->program) == 0) == as_is);
+    repacked += as_is ? 0 : 1;
     bve_stop(session);
   }
   CHECK(repacked == 1);
@@ -155,6 +157,20 @@ TEST_CASE("a run allocates nothing") {
   }
   CHECK(allocations == before);
   bve_stop(session);
+}
+
+TEST_CASE("a dispatch allocates nothing") {
+  constexpr size_t kTokens = 9, kSelected = 4, kDim = BVE_LEAST_DIM, kLittle = 3;
+  const std::vector<float> x(kTokens * kDim, 1), z(kTokens * kLittle, 1), router(kLittle, 1);
+  std::vector<float> x_out(x.size()), z_out(z.size()), gate(kSelected);
+  std::vector<int32_t> order(kTokens);
+  bve_tokens tokens{kTokens,  kSelected,     kDim,          kLittle,       x.data(),
+                    z.data(), router.data(), router.data(), router.data(), 0,
+                    1e-6f,    x_out.data(),  z_out.data(),  gate.data(),   order.data()};
+  const size_t before = allocations;
+  CHECK(bve_dispatch(&tokens, nullptr) == 0);
+  CHECK(bve_dispatch(&tokens, nullptr) == 0);
+  CHECK(allocations == before);
 }
 
 TEST_CASE("sessions of one program run side by side") {
