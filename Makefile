@@ -1,41 +1,69 @@
 # PYTHON=python3.12 make ... picks another interpreter for the virtual environment.
 PYTHON ?= python3
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+EXECUTORCH := $(shell sed -n 's/^executorch = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-# BVE_CI=1: a warning of the compiler is an error, and so is a C++ test that cannot be run.
+# BVE_CI=1: a warning of the compiler is an error, and so are a door that cannot be built and a C++ test that cannot be
+# run.
 CLANG ?= $(firstword $(foreach name,clang++-19 clang++,$(shell command -v $(name))))
 ZIG = $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/ziglang/zig)
 CMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" cmake
 CONFIGURE = $(CMAKE) -S . -G Ninja -DBVE_WERROR=$(or $(BVE_CI),OFF)
+WITH_DOORS = -DBVE_TESTS=ON -DBVE_ALL_DOORS=$(or $(BVE_CI),OFF)
+FOR_PYTHON = -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
+ARM_GNU = aarch64-linux-gnu-g++
+# tests/make_arm64_root.sh asks for Debian 12's packages, by the names they have there
+CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(shell grep -s '^VERSION_CODENAME=bookworm$$' /etc/os-release))
 ARM = CXX="$(ZIG) c++ -target aarch64-linux-musl" $(CONFIGURE) -B build/aarch64 \
 	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBVE_STATIC=ON
+TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
 FUZZ_SECONDS ?= 60
 COMMA = ,
 
 define sanitize
-	CXX="$(CLANG)" $(CONFIGURE) -B build/$(1) -DBVE_TESTS=ON -DBVE_SANITIZE=$(2)
+	CXX="$(CLANG)" $(CONFIGURE) -B build/$(1) $(WITH_DOORS) $(FOR_PYTHON) -DBVE_SANITIZE=$(2)
 	$(CMAKE) --build build/$(1)
-	for program in build/$(1)/tests/$(3)/test_*; do echo $$program; $$program --minimal || exit 1; done
+	programs=$$(find build/$(1)/tests/$(3) -name 'test_*' -type f); \
+	for program in $${programs:?no test was built in build/$(1)}; do \
+		echo $$program; BVE_TINY_PTE=build/tiny.pte BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
 endef
 
-.PHONY: demo test venv lint bench native native-arm bve-run-arm sanitize fuzz
+.PHONY: demo test venv lint bench native native-arm doors-arm tflite-runtime bve-run-arm sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
 
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-test: native $(if $(shell command -v qemu-aarch64),native-arm)
+test: native tflite-runtime $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
 native: .venv/.ready
-	CXX="$(CXX)" $(CONFIGURE) -B build/host -DBVE_TESTS=ON
+	CXX="$(CXX)" $(CONFIGURE) -B build/host $(WITH_DOORS) $(FOR_PYTHON)
 	$(CMAKE) --build build/host
 
 native-arm: .venv/.ready
 	$(ARM) -DBVE_TESTS=ON
 	$(CMAKE) --build build/aarch64
+
+# The doors and their tests for ARM. Not by zig: what crosses ExecuTorch's interface is laid out as in libstdc++.
+doors-arm: .venv/.ready build/arm64-root/.ready
+	CXX=$(ARM_GNU) $(CONFIGURE) -B build/aarch64-linux -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		$(WITH_DOORS) -DBVE_EXECUTORCH="$(CURDIR)/build/arm64-root/executorch/executorch"
+	$(CMAKE) --build build/aarch64-linux --target doors
+
+# What qemu runs them on: a minute.
+build/arm64-root/.ready: tests/make_arm64_root.sh | .venv/.ready
+	tests/make_arm64_root.sh build/arm64-root .venv/bin/python $(TFLITE_RUNTIME)
+
+# The older of LiteRT's runtimes, which wants an older numpy: a folder for PYTHONPATH. There is none for Python 3.12.
+tflite-runtime: build/tflite_runtime/.ready
+build/tflite_runtime/.ready: Makefile | .venv/.ready
+	mkdir -p $(@D)
+	if .venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+		.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(TFLITE_RUNTIME); fi
+	touch $@
 
 # build/aarch64/bve-run: one file for any 64-bit ARM Linux or Android. zig builds its own C and C++ library first: minutes.
 bve-run-arm: .venv/.ready
@@ -44,7 +72,10 @@ bve-run-arm: .venv/.ready
 
 # The thread sanitizer is for what has threads.
 sanitize: .venv/.ready
-	$(call sanitize,address,address$(COMMA)undefined,*)
+	mkdir -p build
+	.venv/bin/python -m tests.runtime.doors.write_pte build/tiny.pte
+	.venv/bin/python -m tests.runtime.doors.write_tflite build/tiny.tflite
+	$(call sanitize,address,address$(COMMA)undefined,)
 	$(call sanitize,thread,thread,runtime)
 
 fuzz: .venv/.ready
@@ -66,7 +97,8 @@ lint: .venv/.ready
 bench: .venv/.ready
 	.venv/bin/python tests/bench_models.py
 
-# torch goes first and pinned: a looser request may choose another build and gigabytes of libraries with it.
+# torch goes first and pinned: a looser request may choose another build and gigabytes of libraries with it. ExecuTorch
+# goes before the package, which builds its door only with the headers there.
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo 'met: $(PYTHON) is missing, or is not Python 3.11 or 3.12; do: make $(MAKECMDGOALS) PYTHON=python3.11'; exit 1; }
@@ -77,5 +109,6 @@ bench: .venv/.ready
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet $(TORCH)
+	.venv/bin/python -m pip install --quiet $(EXECUTORCH)
 	.venv/bin/python -m pip install --quiet -e '.[all,dev]'
 	touch $@

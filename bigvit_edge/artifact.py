@@ -191,6 +191,11 @@ class Manifest:
         return self.weights != RANDOM
 
 
+def name_method(keep: float | None) -> str:
+    """What the entry point of a keep ratio is called in a file that has several: 'keep_0_25'."""
+    return f"keep_{keep:g}".replace(".", "_")
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """As manifest.json, two-space indented, in the order of the fields."""
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")

@@ -14,8 +14,8 @@ FORMATS = ("executorch", "litert", "coreml", "onnx", "bve")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
 LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
 OBSERVERS = ("minmax", "percentile", "mse")
-DISPATCHES = ("permute", "onehot")
-BACKENDS = ("xnnpack", "coreml")
+DISPATCHES = ("permute", "onehot", "kernel")
+BACKENDS = ("xnnpack", "coreml", "native")
 PACKINGS = ("dot", "i8mm")
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
@@ -24,10 +24,12 @@ HIGHEST = {"images": MOST_IMAGES, "fp32_max_abs": math.inf, "max_fragments": mat
 MOST_THREADS = 64
 
 
-# What a format can hold, where that is not all of PRECISIONS; and since which system Core ML has a precision, where
-# that is not the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in
-# the place of one that cannot.
-HELD = {"bve": ("fp32", "fp16", "int8")}
+# Formats with a choice of BACKENDS; where the one chosen is not theirs, they stay with xnnpack.
+CHOICES = {"executorch": BACKENDS, "litert": ("xnnpack", "native")}
+# What our core holds, where others hold all of PRECISIONS; and since which system Core ML has a precision, if not since
+# the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in the place of
+# one that cannot.
+NATIVE = ("fp32", "fp16", "int8")
 SINCE = {
     ("coreml", "int8-static"): "iOS17",
     ("executorch/coreml", "int8-static"): "iOS17",
@@ -114,10 +116,11 @@ class Limits:
 class Target:
     """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
     timing; dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a
-    matrix product, for accelerators without those two); backend: what an ExecuTorch file delegates to; packing: how a
-    .bve file lays out int8 weights, for dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a
-    CPU that wants the other way repacks them when it loads the file; deployment: the oldest system that a Core ML model
-    must load on.
+    matrix product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings);
+    backend: what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does all of it, by
+    libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
+    dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
+    them when it loads the file; deployment: the oldest system that a Core ML model must load on.
     """
 
     name: str
@@ -142,6 +145,15 @@ class Target:
         if not 1 <= self.threads <= MOST_THREADS:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
 
+    def find_backend(self, name: str) -> str:
+        """What files of that format delegate to; '' where there is no choice."""
+        choices = CHOICES.get(name, ("",))
+        return self.backend if self.backend in choices else choices[0]
+
+    def is_native(self, name: str) -> bool:
+        """Whether our core runs files of that format, which it does for models of this package alone."""
+        return name == "bve" or self.find_backend(name) == "native"
+
     def list_cells(self) -> list[tuple[str, str]]:
         """Every (format, precision) to make, by precision. UserError on one that the format or the system lacks."""
         cells = [(name, precision) for precision in self.precisions for name in self.formats]
@@ -152,20 +164,26 @@ class Target:
             raise UserError(met, "precisions=mixed, which it is for", "leave it out")
         inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
         for name, precision in cells + inside:
-            if precision not in (held := HELD.get(name, PRECISIONS)):
-                do = f"leave {precision} out of --set precisions=, or {name} out of --set formats="
-                raise UserError(f"{name} in {precision}", f"one of {', '.join(held)}", do)
-            key = f"{name}/{self.backend}" if name == "executorch" and self.backend != "xnnpack" else name
+            if self.is_native(name) and precision not in NATIVE:
+                other = "add --set backend=xnnpack" if name in CHOICES else f"{name} out of --set formats="
+                met = f"{name} in {precision}" + (", backend=native" if name in CHOICES else "")
+                do = f"leave {precision} out of --set precisions=, or {other}"
+                raise UserError(met, f"one of {', '.join(NATIVE)}", do)
+            if self.dispatch == "kernel" and (name, self.find_backend(name)) != ("executorch", "xnnpack"):
+                met = f"dispatch=kernel for {name}" + (f", backend={self.backend}" if name in CHOICES else "")
+                raise UserError(met, "executorch files with backend=xnnpack", "add --set dispatch=permute")
+            key = f"{name}/coreml" if self.find_backend(name) == "coreml" else name
             since = SINCE.get((key, precision), DEPLOYMENTS[0])
             if DEPLOYMENTS.index(self.deployment) < DEPLOYMENTS.index(since):
                 met = f"{name} in {precision} for {self.deployment}"
                 raise UserError(met, f"{since} or later, which has it", f"add --set deployment={since}")
         return cells
 
-    def list_packages(self) -> list[str]:
-        """The extras of this package that the target's formats need."""
+    def list_modules(self) -> list[str]:
+        """The modules of export/backends that the target's formats need."""
         core_ml = ["coreml"] if "executorch" in self.formats and self.backend == "coreml" else []
-        return list(dict.fromkeys([*self.formats, *core_ml]))
+        native = [f"{name}.native" for name in self.formats if name in CHOICES and self.is_native(name)]
+        return list(dict.fromkeys([*self.formats, *core_ml, *native]))
 
 
 def list_targets() -> list[str]:

@@ -67,7 +67,7 @@ def export_bundle(
     if source.calibration is not None and not {"int8-static", "mixed"} & set(target.precisions):
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
         raise UserError(met, "int8-static or mixed, which calibrate", "leave it out")
-    for name in target.list_packages():
+    for name in target.list_modules():
         load_backend(name)  # a missing package shows now, not after minutes
     with listener.step("reference"):
         model = load(source.model, weights=source.weights, image_size=source.image_size, num_classes=source.num_classes)
@@ -96,7 +96,7 @@ def export_bundle(
 def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
     UserError if they were asked for."""
-    refusals = list_refusals(target.formats, model.module)
+    refusals = list_refusals(target, model.module)
     rest = tuple(name for name in target.formats if name not in refusals)
     if not refusals:
         return model, target
@@ -104,7 +104,8 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
     expected = "a ViT or big.LITTLE ViT of this package"
     if not rest or target.formats != load_target(target.name).formats:
-        raise UserError(met, expected, "take another format, such as litert")
+        other = "add --set backend=xnnpack" if target.backend == "native" else "take another format, such as litert"
+        raise UserError(met, expected, other)
     note = f"left out {met}, which takes {expected}"
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
 

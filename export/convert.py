@@ -55,7 +55,6 @@ class Subject:
 
 class Backend(Protocol):
     """What a module in backends/ offers. SEVERAL: one file can hold several keep ratios; if not, lower gets one graph.
-    OWN: it holds this package's models alone, ViT and BLViT.
     lower: graphs of one model and precision. load opens a file in its real runtime, on `threads` threads, at the entry
     point of that name (the first when None); UserError if the runtime refuses it.
     """
@@ -63,7 +62,6 @@ class Backend(Protocol):
     FORMAT: str
     SUFFIX: str
     SEVERAL: bool
-    OWN: bool
 
     def lower(self, graphs: Sequence[Graph], target: Target, metadata: Mapping[str, str]) -> Artifact: ...
     def load(self, path: object, threads: int = 1, method: str | None = None) -> Run: ...
@@ -136,9 +134,9 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         ) from e
 
 
-def list_refusals(formats: Sequence[str], module: nn.Module) -> list[str]:
-    """Those of the formats that cannot hold the model, whatever its ops."""
-    return [name for name in formats if load_backend(name).OWN and not isinstance(module, ViT | BLViT)]
+def list_refusals(target: Target, module: nn.Module) -> list[str]:
+    """Those of the target's formats that cannot hold the model, whatever its ops: our core takes our models alone."""
+    return [] if isinstance(module, ViT | BLViT) else [name for name in target.formats if target.is_native(name)]
 
 
 def load_backend(name: str) -> Backend:

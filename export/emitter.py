@@ -12,9 +12,10 @@ from typing import cast
 import torch
 from torch import nn
 
+from bigvit_edge.artifact import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assembler import BIG, LITTLE, Assembler, Place, Rows, Table
-from bigvit_edge.export.graph import PATCHES, Graph, name_method
+from bigvit_edge.export.graph import PATCHES, Graph
 from bigvit_edge.export.panels import PANEL
 from bigvit_edge.export.program import BufferType, Entry, Fill, Patches, Program, Route
 from bigvit_edge.models.blvit import BLViT, Layer, Ranking, order_tokens
@@ -38,8 +39,8 @@ def emit_program(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) 
 def _emit_entry(graph: Graph, table: Table) -> Entry:
     model = graph.module
     if not isinstance(model, ViT | BLViT):
-        met = f"a {type(model).__module__}.{type(model).__qualname__} for format bve"
-        raise UserError(met, "a ViT or big.LITTLE ViT of this package", "use litert or executorch")
+        met = f"a {type(model).__module__}.{type(model).__qualname__} for our core"
+        raise UserError(met, "a ViT or big.LITTLE ViT of this package", "use litert or executorch with backend=xnnpack")
     ((image,), _) = graph.exported.example_inputs
     size, classes = image.shape[-1], model.head.out_features
     assembler = Assembler(table, size, classes)

@@ -61,11 +61,6 @@ class Graph:
     calibration: Array | None = None
 
 
-def name_method(keep: float | None) -> str:
-    """What the entry point of a keep ratio is called in a file that has several: 'keep_0_25'."""
-    return f"keep_{keep:g}".replace(".", "_")
-
-
 def layer_group(layer: str) -> str:
     """The layer of the model that a module belongs to: 'layers.3.p.mlp.fc1' -> 'layers.3'; 'head' and whatever has no
     number in its name -> the name's first part."""

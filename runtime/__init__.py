@@ -1,4 +1,7 @@
-"""Our runtime from Python: a .bve program, image in and logits out. The C side is bve.h, the library libbve.so."""
+"""Our runtime from Python: a .bve program, image in and logits out. The C side is bve.h, the library libbve.so.
+
+`bigvit_edge.runtime.executorch` and `.litert` are the same inside those two runtimes.
+"""
 
 import ctypes
 import json
@@ -18,7 +21,12 @@ from bigvit_edge.errors import UserError, suggest
 Array = NDArray[np.float32]
 
 LIBRARY = "libbve.so"
-OVERRIDE = "BVE_LIBRARY"  # the environment's word for a library elsewhere
+OVERRIDE = "BVE_LIBRARY"  # the environment's word for libbve.so elsewhere, and for the others beside it
+# What a door is built with; where that is missing, pip builds the others.
+NEEDED = {
+    "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
+    "libbve_litert.so": "install npm, then ",
+}
 ABI_VERSION = 1
 ERROR_BYTES = 512
 MOST_THREADS = 2**16  # what a C integer is asked to hold; the library knows how many cores there are
@@ -53,7 +61,7 @@ class Session:
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
         if not program:
-            raise _explain(error)
+            raise explain(error.text.decode(errors="replace"))
         self._program, self._close = program, weakref.finalize(self, _free, library, program, None)
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
@@ -62,7 +70,7 @@ class Session:
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
-                raise _explain(error)
+                raise explain(error.text.decode(errors="replace"))
         except BaseException:
             self._close()
             raise
@@ -74,16 +82,13 @@ class Session:
 
     def run(self, image: Array) -> Array:
         """One image, float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes]."""
-        if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape != self.shape:
-            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"an image of {found}", f"a numpy array, float32 {list(self.shape)}")
-        image, logits, error = np.ascontiguousarray(image), np.empty((1, self.classes), np.float32), _Error()
+        image, logits, error = check_image(image, self.shape), np.empty((1, self.classes), np.float32), _Error()
         with self._lock:
             status = self._library().bve_run(
                 self._session, image.ctypes.data, image.size, logits.ctypes.data, logits.size, ctypes.byref(error)
             )
         if status:
-            raise _explain(error)
+            raise explain(error.text.decode(errors="replace"))
         return logits
 
     def inspect(self) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class Session:
         with self._lock:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
         if status:
-            raise _explain(error)
+            raise explain(error.text.decode(errors="replace"))
 
     def trace(self, on: bool = True) -> None:
         """Whether the runs from now on take each op's time."""
@@ -143,9 +148,17 @@ def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None,
     raise UserError(f"keep {keep:g} for {path}", f"one of {has}" if has else "none: the model has no keep ratio")
 
 
-def _explain(error: _Error) -> UserError:
-    """The library's text, 'what was met, expected this; do that', in our three parts."""
-    found, _, do = error.text.decode(errors="replace").partition("; ")
+def check_image(image: object, shape: tuple[int, ...]) -> Array:
+    """The image, as contiguous memory. UserError unless it is a float32 array of that shape."""
+    if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.shape == shape:
+        return np.ascontiguousarray(image)
+    found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise UserError(f"an image of {found}", f"a numpy array, float32 {list(shape)}")
+
+
+def explain(text: str) -> UserError:
+    """What the core says, 'what was met, expected this; do that', in our three parts."""
+    found, _, do = text.partition("; ")
     met, _, expected = found.partition(", expected ")
     return UserError(met, expected or "what the library can take", do)
 
@@ -179,15 +192,20 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
-def find_library() -> Path:
-    """$BVE_LIBRARY if it is set; else beside this file, or where an editable install puts it."""
+def find_library(name: str = LIBRARY) -> Path:
+    """$BVE_LIBRARY if it is set, and whatever else lies beside that; then beside this file, or where an editable
+    install puts it. UserError if it is nowhere."""
+    installed = (Path(sysconfig.get_path(kind)) / "bigvit_edge/runtime" for kind in ("platlib", "purelib"))
+    folders = [Path(__file__).parent, *installed]
     if chosen := os.environ.get(OVERRIDE):
         if not Path(chosen).is_file():
             raise UserError(f"{OVERRIDE}={chosen}, which is no file", f"the path of {LIBRARY}", f"or unset {OVERRIDE}")
-        return Path(chosen)
-    installed = (Path(sysconfig.get_path(kind)) / "bigvit_edge/runtime" for kind in ("platlib", "purelib"))
-    for folder in (Path(__file__).parent, *installed):
-        if (folder / LIBRARY).is_file():
-            return folder / LIBRARY
-    met = f"no {LIBRARY} beside {Path(__file__).parent}"
-    raise UserError(met, "one built for this machine", f"pip install . on Linux, or set {OVERRIDE} to its path")
+        if name == LIBRARY:
+            return Path(chosen)
+        folders.insert(0, Path(chosen).parent)
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    met = f"no {name} beside {folders[0]}"
+    do = f"{NEEDED.get(name, '')}pip install . on Linux, or set {OVERRIDE} to the path of the {LIBRARY} beside it"
+    raise UserError(met, "one built for this machine", do)

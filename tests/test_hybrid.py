@@ -12,8 +12,7 @@ from bigvit_edge.cli import app
 from bigvit_edge.target import FORMATS
 
 MODEL = "tests.models.hybrid:build"
-OWN = ("bve",)  # formats that hold this package's models alone
-OPEN = tuple(name for name in FORMATS if name not in OWN)
+OPEN = tuple(name for name in FORMATS if name != "bve")  # formats that hold models of others
 
 
 def call(*words: object) -> Result:
@@ -50,12 +49,19 @@ def test_check_runs_a_users_code_only_when_it_is_named(exported: Path) -> None:
     assert call("check", exported, "--model", MODEL).exit_code == 0
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_a_format_of_its_own_refuses_it_when_asked_for(name: str, tmp_path: Path) -> None:
-    for formats in (name, f"litert,{name}"):
-        result = call("export", MODEL, "--format", formats, "-o", tmp_path / "out")
-        assert result.exit_code == 2
-        assert f"MaxxVit) in {name}; expected a ViT or big.LITTLE ViT of this package" in result.stderr
+@pytest.mark.parametrize(
+    ("words", "name", "do"),
+    [
+        (["--format", "bve"], "bve", "take another format, such as litert"),
+        (["--format", "litert,bve"], "bve", "take another format, such as litert"),
+        (["--format", "litert,onnx", "--set", "backend=native"], "litert", "add --set backend=xnnpack"),
+        (["--target", "android-native"], "executorch, litert", "add --set backend=xnnpack"),
+    ],
+)
+def test_our_core_refuses_it_when_asked_for(words: list[str], name: str, do: str, tmp_path: Path) -> None:
+    result = call("export", MODEL, *words, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"MaxxVit) in {name}; expected a ViT or big.LITTLE ViT of this package; {do}" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

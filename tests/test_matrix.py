@@ -14,17 +14,19 @@ from bigvit_edge.artifact import read_manifest
 from bigvit_edge.cli import app
 from bigvit_edge.models.load import build
 from bigvit_edge.models.zoo import CARDS, DIGITS, Card
-from bigvit_edge.target import DEPLOYMENTS, FORMATS, HELD, PRECISIONS, SINCE
+from bigvit_edge.target import CHOICES, DEPLOYMENTS, FORMATS, NATIVE, PRECISIONS, SINCE
 
 SMALL = Card(
     "small", 64, 32, depth=2, head_dim=32, little_head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
 # Of weights drawn at random, large enough that layers differ: the smallest cosine over 8 images.
 LEAST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.998, "int8-static": 0.98, "int4": 0.85, "mixed": 0.85}
-ROUNDED_PATCHES = 0.99  # bve in int8: of one image a router takes another token, when patches are rounded too
+ROUNDED_PATCHES = 0.99  # our core in int8: of one image a router takes another token, when patches are rounded too
 KINDS: dict[str, set[str]] = {"fp32": set(), "fp16": set(), "mixed": {"int4", "int8"}}
-CELLS = [(name, precision) for name in FORMATS for precision in HELD.get(name, PRECISIONS)]
-MISSING = [(name, precision) for name, held in HELD.items() for precision in PRECISIONS if precision not in held]
+OURS = [("bve", "xnnpack"), *((name, "native") for name in CHOICES)]  # what our core runs, which lacks the rest
+CELLS = [(name, "xnnpack", precision) for name in FORMATS if name != "bve" for precision in PRECISIONS]
+CELLS += [(name, backend, precision) for name, backend in OURS for precision in NATIVE]
+MISSING = [(name, backend, precision) for name, backend in OURS for precision in PRECISIONS if precision not in NATIVE]
 
 
 def call(*words: object) -> Result:
@@ -55,19 +57,20 @@ def export(name: str, precision: str, weights: Path, folder: Path, *words: str) 
     return call("export", "small", "--target", "host", *options, *(w for s in settings for w in ("--set", s)))
 
 
-@pytest.mark.parametrize(("name", "precision"), CELLS)
-def test_cell(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "backend", "precision"), CELLS)
+def test_cell(name: str, backend: str, precision: str, weights: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    result = export(name, precision, weights, folder)
+    result = export(name, precision, weights, folder, f"backend={backend}")
     assert result.exit_code == 0, result.output
     (entry,) = read_manifest(folder).artifacts
     (method,) = entry.methods
     assert (entry.format, entry.precision, method.keep) == (name, precision, 0.5)
-    least = ROUNDED_PATCHES if (name, precision) == ("bve", "int8") else LEAST[precision]
+    least = ROUNDED_PATCHES if (name, backend) in OURS and precision == "int8" else LEAST[precision]
     assert method.parity.cosine_min >= least, method.parity
     # what is rounded cannot be exact: proof that the precision was not quietly left out
     assert precision == "fp32" or method.parity.max_abs > 1e-5
     assert set(entry.layers.values()) == KINDS.get(precision, {precision})
+    assert (name, backend) not in OURS or (method.delegates, method.leftovers) == (1, ())
     checked = call("check", folder, "--weights", weights)
     assert checked.exit_code == 0, checked.output
 
@@ -81,12 +84,15 @@ def test_executorch_for_core_ml(precision: str, weights: Path, tmp_path: Path) -
     assert entry.methods[0].parity.cosine_min >= LEAST[precision]
 
 
-@pytest.mark.parametrize(("name", "precision"), MISSING)
-def test_what_a_format_does_not_have_is_refused(name: str, precision: str, weights: Path, tmp_path: Path) -> None:
-    result = export(name, precision, weights, tmp_path / "out")
+@pytest.mark.parametrize(("name", "backend", "precision"), MISSING)
+def test_what_our_core_does_not_have_is_refused(
+    name: str, backend: str, precision: str, weights: Path, tmp_path: Path
+) -> None:
+    result = export(name, precision, weights, tmp_path / "out", f"backend={backend}")
     assert result.exit_code == 2
-    assert f"{name} in {precision}; expected one of {', '.join(HELD[name])}" in result.stderr
-    assert f"leave {precision} out of --set precisions=, or {name} out of" in result.stderr
+    met, do = ("", f"{name} out of") if name == "bve" else (", backend=native", "add --set backend=xnnpack")
+    assert f"{name} in {precision}{met}; expected one of {', '.join(NATIVE)}" in result.stderr
+    assert f"leave {precision} out of --set precisions=, or {do}" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

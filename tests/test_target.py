@@ -80,3 +80,28 @@ def test_every_leaf_can_be_set() -> None:
 def test_a_malformed_preset_is_named(data: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         target._build(target.Target, data, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "backends"),
+    [
+        (["backend=native"], {"executorch": "native", "litert": "native", "onnx": "", "bve": ""}),
+        (["backend=coreml"], {"executorch": "coreml", "litert": "xnnpack", "onnx": "", "bve": ""}),
+        ([], {"executorch": "xnnpack", "litert": "xnnpack", "onnx": "", "bve": ""}),
+    ],
+)
+def test_what_a_format_delegates_to(settings: list[str], backends: dict[str, str]) -> None:
+    chosen = override(load_target("host"), [f"formats={','.join(backends)}", *settings])
+    assert {name: chosen.find_backend(name) for name in backends} == backends
+    native = {name for name in backends if chosen.is_native(name)}
+    assert native == {"bve", *(name for name, backend in backends.items() if backend == "native")}
+    needed = {f"{name}.native" for name in native - {"bve"}} | ({"coreml"} if "backend=coreml" in settings else set())
+    assert set(chosen.list_modules()) == set(backends) | needed
+
+
+@pytest.mark.parametrize("settings", [["formats=litert"], ["formats=executorch", "backend=native"], ["formats=onnx"]])
+def test_the_dispatch_kernel_is_executorchs_alone(settings: list[str]) -> None:
+    chosen = override(load_target("host"), [*settings, "dispatch=kernel"])
+    with pytest.raises(UserError, match="expected executorch files with backend=xnnpack"):
+        chosen.list_cells()
+    override(load_target("host"), ["formats=executorch", "dispatch=kernel"]).list_cells()

@@ -204,7 +204,7 @@ def refuse(model: torch.nn.Module, message: str, layers: dict[str, str] | None =
 
 
 def test_what_a_program_cannot_say_is_refused() -> None:
-    refuse(torch.nn.Conv2d(3, 4, 2), r"torch.*Conv2d for format bve; expected a ViT or big.LITTLE ViT of this package")
+    refuse(torch.nn.Conv2d(3, 4, 2), r"torch.*Conv2d for our core; expected a ViT or big.LITTLE ViT of this package")
     model = build()
     refuse(model, r"p.attn.q in int8, .*attn.k in fp32.*expected all in the same", {"layers.0.p.attn.q": "int8"})
     refuse(model, r"layers.0.router in int8; expected routers in float", {"layers.0.router.score": "int8"})

@@ -18,7 +18,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import Artifact, Run, list_versions
+from bigvit_edge.artifact import Artifact, Run, list_versions, name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.neural_engine import describe_method
@@ -31,7 +31,7 @@ from bigvit_edge.export.backends.coreml.package import (
 )
 from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, layer_of, name_method, weight_name
+from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.quantization import insert_quantization
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ with silenced():
 FORMAT = "coreml"
 SUFFIX = ".mlpackage"
 SEVERAL = True
-OWN = False
 PACKAGES = ("coremltools", "torch")
 
 Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is

@@ -3,7 +3,7 @@
 XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
-target.backend = "coreml" the whole graph goes to Core ML instead.
+target.backend = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Run, list_versions
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Run, list_versions, name_method
+from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
 from bigvit_edge.export.backends.executorch.simplify import simplify
 from bigvit_edge.export.console import silenced
@@ -26,9 +26,9 @@ from bigvit_edge.export.graph import (
     layer_group,
     layer_of,
     matrix_products,
-    name_method,
 )
 from bigvit_edge.export.half import write_as_half
+from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.quantization import insert_quantization
 
 if TYPE_CHECKING:
@@ -38,18 +38,31 @@ with silenced():
     from executorch.backends.transforms.remove_clone_ops import RemoveCloneOpsTransform
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge
     from executorch.exir.delegate import executorch_call_delegate
-    from executorch.extension.pybindings import _portable_lib
-    from executorch.runtime import Program, Runtime, Verification
+
+    from bigvit_edge.runtime.executorch import (
+        BACKEND,
+        FAILURES,
+        FORWARD,
+        LIBRARY,
+        METADATA,
+        ORDER,
+        explain_failure,
+        find_method,
+        load_library,
+        open_program,
+    )
 
 FORMAT = "executorch"
 SUFFIX = ".pte"
 SEVERAL = True
-OWN = False
-PACKAGES = ("executorch", "torchao", "torch")
-FORWARD = "forward"
+PACKAGES = {
+    "xnnpack": ("executorch", "torchao", "torch"),
+    "coreml": ("executorch", "torchao", "torch", "coremltools"),
+    "native": ("executorch", "torch"),
+}
 NO_CONVERSION = "coremltools has no conversion for it"
-METADATA = "metadata_"  # before the name of a method that only says what is known of the file
-ORDER = f"{METADATA}methods"  # such a method: the others in the order given, which the file does not keep
+# What ExecuTorch says of our delegate, and of our kernel, where libbve_executorch is not loaded.
+UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
 
 aten = torch.ops.aten
 
@@ -57,24 +70,29 @@ aten = torch.ops.aten
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
     """The graphs as one .pte for target.backend. Several become methods that share their weights.
 
-    metadata: each word under its key as a method that returns it, 'metadata_labels'. UserError if Core ML cannot have
-    what is asked at target.deployment.
+    metadata: each word under its key as a method that returns it, 'metadata_labels'. UserError if the backend cannot
+    have what is asked.
     """
     names = [FORWARD] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     of = dict(zip(names, graphs, strict=True))
     words = {ORDER: ",".join(names), **{METADATA + key: value for key, value in metadata.items()}}
+    layers: Mapping[str, str] = {}
     with silenced():
         if target.backend == "coreml":
             from bigvit_edge.export.backends.executorch import coreml
 
             edge = coreml.lower_programs(of, target, words)
+        elif target.backend == "native":
+            from bigvit_edge.export.backends.executorch import native
+
+            lowered = lower_native(graphs, target, metadata)
+            edge, layers = native.lower_programs(of, lowered.data, words), lowered.layers
         else:
             edge = lower_programs(of, words)
         methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
         data = bytes(edge.to_executorch().buffer)
-    packages = (*PACKAGES, "coremltools") if target.backend == "coreml" else PACKAGES
-    evaluated = target.backend == "coreml"
-    return Artifact(FORMAT, graphs[0].precision, data, methods, list_versions(packages), evaluated)
+    evaluated, versions = target.backend == "coreml", list_versions(PACKAGES[target.backend])
+    return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers)
 
 
 def lower_programs(graphs: Mapping[str, Graph], words: Mapping[str, str]) -> EdgeProgramManager:
@@ -119,45 +137,40 @@ def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
-    """The program in ExecuTorch's own runtime, or where its delegate is Core ML, which that lacks here, in export/mil.
-    UserError if it is not one, or has no such method.
+    """The program in ExecuTorch's own runtime, with our core's library where its delegate is that, or where it is Core
+    ML, which is not to be had here, in export/mil. UserError if it is no program, or has no such method.
 
     The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
     """
     with silenced() as said:
         try:
-            if _portable_lib._threadpool_get_thread_count() != threads:
-                _portable_lib._unsafe_reset_threadpool(threads)
-            program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+            program = open_program(path, threads)
             name = find_method(path, program, method)
-            loaded = program.load_method(name)
-        except (RuntimeError, ValueError) as e:
+            try:
+                loaded = program.load_method(name)
+            except FAILURES:
+                if not any(words in said() for words in UNREGISTERED):
+                    raise
+                load_core(path)
+                loaded = program.load_method(name)
+        except FAILURES as e:
             written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
             if any("Backend CoreMLBackend is not registered" in line for line in written):
                 from bigvit_edge.export.backends.executorch import coreml
 
                 return coreml.load(path, threads, name)
-            reason = written[-1].rpartition("] ")[2] if written else str(e)
-            raise UserError(
-                f"{path}: ExecuTorch cannot load it ({reason})", "a .pte file as exported", "export the model again"
-            ) from e
+            raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
     def run(images: Array) -> Array:
-        (logits,) = loaded.execute((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+        (logits,) = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
         return np.asarray(logits.numpy(), np.float32)
 
     return run
 
 
-def find_method(path: Path, program: Program, method: str | None) -> str:
-    """The method asked for, or the first; UserError with those there are."""
-    inner = program._program  # method_names is a set
-    names: list[str] = [inner.get_method_name(i) for i in range(inner.num_methods())]
-    known = [name for name in names if not name.startswith(METADATA)]
-    if method is None and ORDER in names:
-        return str(program.load_method(ORDER).execute(())[0]).split(",")[0]
-    if method is None and known:
-        return known[0]
-    if method not in known:
-        raise UserError(f"{path} has no method {method!r}", f"one of {', '.join(known)}", suggest(str(method), known))
-    return method
+def load_core(path: Path) -> None:
+    """Our core as a backend of this process's ExecuTorch. UserError, if that cannot be, of the file that wants it."""
+    try:
+        load_library()
+    except UserError as e:
+        raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e

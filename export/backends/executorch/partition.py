@@ -44,6 +44,7 @@ REASONS = {
     "index_select.default": "XNNPACK has no gather with computed indices",
     "gather.default": "XNNPACK has no gather with computed indices",
     "embedding.default": "XNNPACK has no gather with computed indices",
+    "dispatch.default": "run by libbve_executorch's kernel",
 }
 # XNNPACK's checks say why not to these, and to nobody else.
 WHYS = (gemm_configs.why, generic_node_configs.why, xnnpack_config.why)

@@ -13,6 +13,7 @@ from torch.nn.functional import gelu, linear
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.graph import add_constant, insert
 from bigvit_edge.export.rewrite import fold_constants
+from bigvit_edge.models.dispatch import DISPATCH
 
 aten = torch.ops.aten
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)  # arguments: value, how, dimension
@@ -37,6 +38,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
     )
     for rewrite in (
         write_casts,
+        dispatch_in_float,
         write_select_as_slice,
         write_splits_as_slices,
         flatten_topk,
@@ -130,6 +132,18 @@ def write_casts(program: ExportedProgram) -> None:
         dtype = copy.meta["val"].dtype
         if {dtype, value.meta["val"].dtype} == {torch.float16, torch.float32}:
             replace(program, copy, insert(copy, CAST, value, dtype))
+
+
+def dispatch_in_float(program: ExportedProgram) -> None:
+    """bve::dispatch of float16 between casts: its kernel is for float32."""
+    for dispatch in program.graph.find_nodes(op="call_function", target=DISPATCH):
+        if dispatch.meta["val"][0].dtype != torch.float16:
+            continue
+        inputs = [insert(dispatch, CAST, a, torch.float32) if isinstance(a, Node) else a for a in dispatch.args]
+        results = insert(dispatch, DISPATCH, *inputs)
+        for item in list(dispatch.users):
+            result = insert(item, getitem, results, item.args[1])
+            replace(program, item, insert(item, CAST, result, torch.float16))
 
 
 def write_select_as_slice(program: ExportedProgram) -> None:

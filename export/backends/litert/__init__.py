@@ -1,4 +1,4 @@
-"""LiteRT (.tflite), run by its interpreter with the XNNPACK delegate.
+"""LiteRT (.tflite), run by its interpreter with the XNNPACK delegate, or with ours (native.py).
 
 One signature per keep ratio; all share one copy of the weights. The input stays [1, 3, S, S] as in PyTorch: the one
 transpose that cuts the image into patches is needed for a channels-last image too. What each precision means is in
@@ -14,9 +14,10 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten
 
-from bigvit_edge.artifact import Array, Artifact, Run, list_versions
+from bigvit_edge.artifact import Array, Artifact, Run, list_versions, name_method
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.backends.litert.contents import (
+    holds_program,
     list_methods,
     read_model,
     select_method,
@@ -27,7 +28,9 @@ from bigvit_edge.export.backends.litert.delegation import describe_method
 from bigvit_edge.export.backends.litert.quantization import quantize_file
 from bigvit_edge.export.backends.litert.simplification import simplify
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, name_method
+from bigvit_edge.export.graph import Graph
+from bigvit_edge.runtime.litert import LIBRARY, load_library
+from bigvit_edge.runtime.litert import load as load_native
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -43,7 +46,6 @@ litert_torch.config.show_progress = False
 FORMAT = "litert"
 SUFFIX = ".tflite"
 SEVERAL = True
-OWN = False
 SINGLE = "serving_default"  # the signature of a file that has one
 PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
@@ -51,6 +53,10 @@ PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
     """The .tflite of a model at its keep ratios. RuntimeError if the quantiser took other layers, or took them
     otherwise, than graph.layers says; UserError at weights that float16 cannot hold."""
+    if target.is_native(FORMAT):
+        from bigvit_edge.export.backends.litert import native  # here, because it needs our library
+
+        return native.lower(graphs, target, metadata)
     names = [SINGLE] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     with silenced():
         data = quantize_file(_lower_float(graphs, names), graphs)
@@ -102,6 +108,9 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
             content = path.read_bytes()
             methods = list(list_methods(content))
             name = _choose_method(path, methods, method)
+            if holds_program(content):
+                _load_core(path)
+                return load_native(path, threads=threads, method=name).run
             if len(methods) > 1:
                 content = select_method(content, name)
                 interpreter = Interpreter(model_content=content, num_threads=threads)
@@ -119,6 +128,14 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
         return interpreter.get_tensor(logits)  # type: ignore[no-any-return]
 
     return run
+
+
+def _load_core(path: Path) -> None:
+    """UserError, if our core as a delegate cannot be had, of the file that wants it."""
+    try:
+        load_library()
+    except UserError as e:
+        raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e
 
 
 def _choose_method(path: Path, methods: list[str], method: str | None) -> str:

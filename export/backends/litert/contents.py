@@ -21,6 +21,7 @@ with silenced():
 Model = Any  # schema.ModelT: the file as objects, which the generated code leaves untyped
 IDENTIFIER = b"TFL3"
 KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
+CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
 
 
 def _name_values(enumeration: Any) -> dict[int, str]:
@@ -57,18 +58,19 @@ def read_model(data: bytes) -> Model:
 
 
 class _Builder(Builder):  # type: ignore[misc]
-    """Writes equal vectors once; sets them on multiples of 16 bytes, as the schema demands of buffers and the generated
-    code forgets."""
+    """Writes equal vectors once; sets those of 16 bytes and more on multiples of `alignment` bytes: the schema demands
+    16 of buffers, and the generated code forgets it."""
 
-    def __init__(self) -> None:
+    def __init__(self, alignment: int) -> None:
         super().__init__(1024)
+        self.alignment = alignment
         self.written: dict[Any, int] = {}
 
     def CreateNumpyVector(self, x: Any) -> int:
         key = x.dtype.str, sha256(x.data).digest()
         if key not in self.written:
             if x.nbytes >= 16:
-                self.Prep(16, x.nbytes)
+                self.Prep(self.alignment, x.nbytes)
             self.written[key] = super().CreateNumpyVector(x)
         return self.written[key]
 
@@ -90,7 +92,7 @@ class _Shared:
 def _freeze(item: Any) -> Any:
     """What an object of the generated code says, as a key."""
     if isinstance(item, np.ndarray):
-        return item.dtype.str, item.tobytes()
+        return item.dtype.str, sha256(item.data).digest()
     if isinstance(item, list):
         return tuple(_freeze(part) for part in item)
     if isinstance(item, _Shared):
@@ -98,8 +100,9 @@ def _freeze(item: Any) -> Any:
     return (type(item), *map(_freeze, vars(item).values())) if hasattr(item, "__dict__") else item
 
 
-def write_model(model: Model) -> bytes:
-    """The file's bytes: what is equal is there once, buffers that nothing refers to are not. The model is spent."""
+def write_model(model: Model, alignment: int = 16) -> bytes:
+    """The file's bytes: what is equal is there once, buffers that nothing refers to are not; alignment: of buffers and
+    custom options in the file, in bytes. The model is spent."""
     kept, places = [schema.BufferT()], {0: 0, b"": 0}  # number 0 is the empty one; old number, or content -> new number
     for holder in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or [])]:
         if holder.buffer not in places:
@@ -124,7 +127,7 @@ def write_model(model: Model) -> bytes:
             op.builtinOptions = None if op.builtinOptions is None else _Shared(op.builtinOptions)
         graph.tensors = [_Shared(tensor) for tensor in graph.tensors]
         graph.operators = [_Shared(op) for op in graph.operators]
-    builder = _Builder()
+    builder = _Builder(alignment)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
@@ -209,6 +212,12 @@ def list_methods(data: bytes) -> dict[str, int]:
     model = schema.Model.GetRootAs(data, 0)
     signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
     return {s.SignatureKey().decode(): s.SubgraphIndex() for s in signatures}
+
+
+def holds_program(data: bytes) -> bool:
+    """Whether the file has an op of ours. The bytes must be a .tflite."""
+    model = schema.Model.GetRootAs(data, 0)
+    return CUSTOM_OP in [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
 
 
 def select_method(data: bytes, method: str) -> bytes:

@@ -42,7 +42,6 @@ with silenced():
 FORMAT = "onnx"
 SUFFIX = ".onnx"
 SEVERAL = False
-OWN = False
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
 METHOD = "main"  # what the graph is called in manifests; in the file it has the model's name
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("executorch")
 
+from executorch.runtime import Runtime
+
 from bigvit_edge.artifact import Artifact, Method, write_data
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch
@@ -19,6 +21,7 @@ from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
+from bigvit_edge.runtime.executorch import framework
 from bigvit_edge.target import Target
 
 TARGET = Target("test", "", ("executorch",))
@@ -201,7 +204,7 @@ def test_methods_share_their_weights(several: Artifact, graphs: list[Graph]) -> 
 
 def test_what_is_known_of_the_file_is_in_it(several: Artifact, tmp_path: Path) -> None:
     write_data(several.data, tmp_path / "model.pte")
-    program = executorch.Runtime.get().load_program(tmp_path / "model.pte")
+    program = Runtime.get().load_program(tmp_path / "model.pte")
     for key, value in METADATA.items():
         assert program.load_method(f"metadata_{key}").execute(()) == [value]
 
@@ -236,7 +239,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_threads(threads: int, fp32: Artifact, tmp_path: Path) -> None:
     write_data(fp32.data, tmp_path / "model.pte")
     executorch.load(tmp_path / "model.pte", threads)
-    assert executorch._portable_lib._threadpool_get_thread_count() == threads
+    assert framework._threadpool_get_thread_count() == threads
 
 
 DAMAGES = [lambda data: b"", lambda data: b"x" * 500, lambda data: data[: len(data) // 2]]
@@ -248,7 +251,7 @@ def test_a_damaged_file_is_refused(
 ) -> None:
     assert isinstance(fp32.data, bytes)
     (tmp_path / "model.pte").write_bytes(damage(fp32.data))
-    words = r"model\.pte: ExecuTorch cannot load it \([^\n]+\); expected a \.pte file"
+    words = r"model\.pte: ExecuTorch cannot run it \([^\n]+\); expected a \.pte file"
     with pytest.raises(UserError, match=words) as e:
         executorch.load(tmp_path / "model.pte")
     assert e.value.do == "export the model again"
@@ -256,7 +259,7 @@ def test_a_damaged_file_is_refused(
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.pte: ExecuTorch cannot load it"):
+    with pytest.raises(UserError, match=r"model\.pte: ExecuTorch cannot run it"):
         executorch.load(tmp_path / "model.pte")
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Target
 
-TARGET = cast(Target, SimpleNamespace())  # not read by this backend
+TARGET = Target("test", "", ("litert",))
 SHAPE = dict(image_size=32, patch=8, dim=32, depth=2, head_dim=16, num_classes=10)
 # The builtins a tiny blvit may consist of; all are known to tflite-runtime 2.14 in these versions.
 KNOWN = {

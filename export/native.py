@@ -1,0 +1,64 @@
+"""A model as our own core runs it: the .bve bytes, which a .bve file is and a .pte or .tflite may carry.
+
+fp32, fp16 and int8. int8: as Graph says, and besides the patch embedding, the queries, keys and values of attention,
+and what its softmax gives. Norms, softmax, gelu and the routers compute in float.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from torch.export import ExportedProgram
+
+from bigvit_edge.artifact import Method
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.graph import PATCHES, Graph, layer_group
+from bigvit_edge.export.program import Entry, to_bytes
+
+if TYPE_CHECKING:
+    from bigvit_edge.target import Target
+
+DEPTHS = {"dot": 4, "i8mm": 8}  # inputs that lie side by side in the packed weights
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """data: the .bve bytes; entries: of the program in them, the largest keep ratio first; layers: as of Artifact."""
+
+    data: bytes
+    entries: tuple[Entry, ...]
+    layers: Mapping[str, str]
+
+
+# The last program of each model, because every format starts from it: its integers are chosen by what Linears see.
+_latest: WeakKeyDictionary[ExportedProgram, tuple[Any, Lowered]] = WeakKeyDictionary()
+
+
+def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Lowered:
+    """The graphs as one program, an entry each, its weights packed as target.packing says.
+
+    UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
+    """
+    precision, kept = graphs[0].precision, set(PATCHES.split(".")) & set(target.quant.keep_float)
+    layers = {PATCHES: precision} if precision == "int8" and not kept else {}
+    graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
+    key = target.packing, sorted(metadata.items()), [_identify(graph) for graph in graphs]
+    known, lowered = _latest.get(graphs[0].exported, (None, None))
+    if lowered is None or known != key:
+        program = emit_program(graphs, DEPTHS[target.packing], metadata)
+        lowered = Lowered(to_bytes(program), program.entries, layers)
+        _latest[graphs[0].exported] = key, lowered
+    return lowered
+
+
+def _identify(graph: Graph) -> tuple[Any, ...]:
+    seen = None if graph.calibration is None else sha256(graph.calibration.tobytes()).digest()
+    return ref(graph.exported), graph.precision, dict(graph.layers), seen
+
+
+def describe_entry(entry: Entry, name: str) -> Method:
+    """An entry as a file's entry point of that name: one piece, and nothing left outside."""
+    layers = dict.fromkeys(layer_group(op.name) for op in entry.ops)
+    return Method(name, entry.keep, 1, (), dict.fromkeys(layers, 1))

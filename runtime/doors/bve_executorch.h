@@ -1,0 +1,36 @@
+// Our core as an ExecuTorch backend, "libbve_executorch", and the kernel of its op bve::dispatch.
+// Both register themselves when the library is loaded. Nothing here needs to be called.
+//
+// Link it into the program or library that has ExecuTorch in it: the symbols of ExecuTorch must be
+// seen by the library, so to load it by itself (dlopen, System.loadLibrary) is not enough where
+// they are those of another library. It stays loaded until the process ends.
+//
+// A method is one delegate [image] -> [logits]. Its payload is the key of named data that are a
+// .bve's bytes, which all methods of a program share, in the file and in memory; its compile spec
+// "keep" (float32) is the entry's ratio, 0 the first entry.
+//
+// Options: "threads" (int, 1 or more), of a program by its runtime specs or of all that are loaded
+// from then on by set_option. Without: as many as ExecuTorch's own pool has, where the app has one
+// that can be seen, and the process may use; else 1. "version" can be read: as below.
+#ifndef BVE_EXECUTORCH_H_
+#define BVE_EXECUTORCH_H_
+
+#define BVE_EXECUTORCH_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// This library's version and that of the ExecuTorch whose headers it was built with, such as
+// "0.1.0 for ExecuTorch 1.4.1".
+BVE_EXECUTORCH_API const char* bve_executorch_version(void);
+
+// Why this copy is not registered, if so; else what failed last on this thread, and from then on
+// null until something fails again. ExecuTorch logs the same text. Lives until the thread fails
+// again or ends.
+BVE_EXECUTORCH_API const char* bve_executorch_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // BVE_EXECUTORCH_H_

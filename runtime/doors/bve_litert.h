@@ -1,0 +1,42 @@
+// bigvit-edge as an external delegate of LiteRT (TensorFlow Lite): libbve_litert.so.
+//
+// A .tflite of bigvit-edge (--set backend=native) has one custom op, "libbve_litert", in each of
+// its subgraphs: inputs [image, keep], output logits, custom options the bytes of a .bve program.
+// image is float32 [1, 3, size, size], keep a constant float32 (0: the program's first entry),
+// logits float32 [1, classes]. The delegate takes each such op; whatever else the file has stays
+// with the runtime. Ops and interpreters that look at the same bytes share one program; each
+// subgraph gets a session of its own, started when its tensors are first allocated.
+//
+// What fails is told by the interpreter's error reporter (in Python a RuntimeError): a program that
+// cannot be opened when the delegate is applied, threads that cannot be had when tensors are
+// allocated. An interpreter that refused a delegate can only be deleted.
+#ifndef BVE_LITERT_H_
+#define BVE_LITERT_H_
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct TfLiteDelegate;
+
+// Options, each a key and a value in decimal digits:
+//   threads         1 or more, at most the CPU's cores; without it what the interpreter was given
+//                   (SetNumThreads) when tensors are first allocated, and if that is nothing, 1
+//   little_threads  of these, how many run the LITTLE lane on the LITTLE cluster; 0 if left out
+//   pin             1: threads stay on their cores; 0 if left out
+// Null if an option is not one of these or not such a number: report_error, which may be null, has
+// been given a text. The names are those that LiteRT's loader of external delegates looks for.
+__attribute__((visibility("default"))) struct TfLiteDelegate* tflite_plugin_create_delegate(
+    const char* const* options_keys, const char* const* options_values, size_t num_options,
+    void (*report_error)(const char*));
+
+// After the last interpreter that uses it is deleted.
+__attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(
+    struct TfLiteDelegate* delegate);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // BVE_LITERT_H_

@@ -1,0 +1,207 @@
+// The door to LiteRT: runs the custom op "libbve_litert" of a .tflite, whose options are a .bve.
+
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "bve.h"
+#include "bve_litert.h"
+#include "litert_growth.h"
+#include "shared_programs.h"
+#include "tensorflow/lite/c/common.h"
+
+namespace bve {
+namespace {
+
+constexpr char kName[] = "libbve_litert";
+
+using Program = std::shared_ptr<bve_program>;
+using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
+
+struct Delegate {
+  GrownDelegate base{};
+  bve_options options{BVE_ABI_VERSION, 0, 0, 0, 0};  // threads 0: as many as the interpreter's
+};
+
+// A custom op and what runs it. Tensors by their number, for they move.
+struct Kernel {
+  bve_options options;
+  Program program;
+  float keep;
+  int image, logits;
+  Session session{nullptr, bve_stop};
+};
+
+// Allocates nothing: it also tells that memory ran out.
+TfLiteStatus refuse(TfLiteContext* context, const char* text) {
+  context->ReportError(context, "%s: %s\n", kName, text);
+  return kTfLiteDelegateError;
+}
+
+Program open_program(const TfLiteNode& node, bve_error* error) {
+  static auto& programs = *new SharedPrograms;  // threads may be in a run when the process exits
+  const void* const data = node.custom_initial_data;
+  const auto bytes = static_cast<size_t>(node.custom_initial_data_size);
+  return programs.find_or_open({data, std::to_string(bytes)}, [&]() -> Program {
+    bve_program* const program = bve_open_bytes(data, bytes, error);
+    return program ? Program(program, bve_close) : nullptr;
+  });
+}
+
+TfLiteStatus check_tensor(TfLiteContext* context, const char* name, int number,
+                          const std::vector<size_t>& shape) {
+  const TfLiteTensor& tensor = context->tensors[number];
+  const std::vector<size_t> found(tensor.dims->data, tensor.dims->data + tensor.dims->size);
+  if (tensor.type == kTfLiteFloat32 && found == shape) return kTfLiteOk;
+  const auto print = [](const std::vector<size_t>& sizes) {
+    std::string text;
+    for (const size_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+    return text + "]";
+  };
+  const char* const type = tensor.type == kTfLiteFloat32 ? " is float32 " : " is of another type, ";
+  const std::string met = name + (type + print(found));
+  return refuse(context, (met + ", expected float32 " + print(shape)).c_str());
+}
+
+// ---- the kernel ---------------------------------------------------------------------------------
+
+// `parameters`: TfLiteDelegateParams. Null, which prepare reports, where it failed.
+void* init(TfLiteContext* context, const char* parameters, size_t) try {
+  const auto* const given = reinterpret_cast<const TfLiteDelegateParams*>(parameters);
+  TfLiteNode* node = nullptr;
+  TfLiteRegistration* registration = nullptr;
+  const int index = given->nodes_to_replace->data[0];
+  if (context->GetNodeAndRegistration(context, index, &node, &registration)) return nullptr;
+  const auto& delegate = *static_cast<const Delegate*>(given->delegate->data_);
+  const float keep = *context->tensors[node->inputs->data[1]].data.f;
+  return new Kernel{delegate.options, open_program(*node, nullptr), keep, node->inputs->data[0],
+                    node->outputs->data[0]};
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+
+void release(TfLiteContext*, void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
+  auto* const kernel = static_cast<Kernel*>(node->user_data);
+  if (!kernel || !kernel->program) {
+    return refuse(context, "no kernel: out of memory, or the runtime did not hand over the op");
+  }
+  if (!kernel->session) {
+    bve_options options = kernel->options;
+    const int recommended = context->recommended_num_threads;
+    if (!options.threads) options.threads = recommended > 0 ? recommended : 1;
+    bve_error error{};
+    kernel->session.reset(bve_start(kernel->program.get(), kernel->keep, &options, &error));
+    if (!kernel->session) return refuse(context, error.text);
+  }
+  const size_t pixels = bve_image_count(kernel->session.get());
+  const auto size = static_cast<size_t>(std::lround(std::sqrt(pixels / 3)));
+  const auto status = check_tensor(context, "image", kernel->image, {1, 3, size, size});
+  if (status != kTfLiteOk) return status;
+  const size_t classes = bve_logits_count(kernel->session.get());
+  return check_tensor(context, "logits", kernel->logits, {1, classes});
+} catch (const std::bad_alloc&) {
+  return refuse(context, "out of memory");
+}
+
+TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
+  const auto& kernel = *static_cast<const Kernel*>(node->user_data);
+  const TfLiteTensor& image = context->tensors[kernel.image];
+  const TfLiteTensor& logits = context->tensors[kernel.logits];
+  bve_error error{};
+  if (bve_run(kernel.session.get(), image.data.f, image.bytes / sizeof(float), logits.data.f,
+              logits.bytes / sizeof(float), &error)) {
+    return refuse(context, error.text);
+  }
+  return kTfLiteOk;
+}
+
+constexpr TfLiteRegistration kRegistration{init, release, prepare, invoke, nullptr, 0, kName, 1};
+
+// ---- the delegate -------------------------------------------------------------------------------
+
+bool has_signature(const TfLiteContext& context, const TfLiteNode& node) {
+  const TfLiteIntArray& inputs = *node.inputs;
+  if (inputs.size != 2 || inputs.data[0] < 0 || inputs.data[1] < 0) return false;  // -1: left out
+  const TfLiteTensor& keep = context.tensors[inputs.data[1]];
+  return keep.allocation_type == kTfLiteMmapRo && keep.type == kTfLiteFloat32 &&
+         keep.bytes == sizeof(float) && node.outputs->size == 1;
+}
+
+// Every op of ours becomes a kernel of its own. Their programs are opened here, where a failure can
+// still be told, and found again by init.
+TfLiteStatus take_ops(TfLiteContext* context, TfLiteDelegate* delegate) try {
+  TfLiteIntArray* plan = nullptr;
+  if (const auto status = context->GetExecutionPlan(context, &plan)) return status;
+  const std::vector<int> indices(plan->data, plan->data + plan->size);
+  for (const int index : indices) {
+    TfLiteNode* node = nullptr;
+    TfLiteRegistration* found = nullptr;
+    if (const auto status = context->GetNodeAndRegistration(context, index, &node, &found))
+      return status;
+    if (!found->custom_name || std::strcmp(found->custom_name, kName) != 0) continue;
+    if (!has_signature(*context, *node))
+      return refuse(context, "an op without inputs [image, constant float32 keep], output logits");
+    if (!node->custom_initial_data || node->custom_initial_data_size <= 0)
+      return refuse(context, "an op without options, expected a program; export the model again");
+    bve_error error{};
+    const Program program = open_program(*node, &error);
+    if (!program) return refuse(context, error.text);
+    if (const auto status = replace_node(context, kRegistration, index, delegate)) return status;
+  }
+  return kTfLiteOk;
+} catch (const std::bad_alloc&) {
+  return refuse(context, "out of memory");
+}
+
+// What is wrong with an option; '' if nothing is.
+std::string set_option(bve_options& options, const std::string& key, const std::string& value) {
+  constexpr std::pair<const char*, uint32_t bve_options::*> kOptions[] = {
+      {"threads", &bve_options::threads},
+      {"little_threads", &bve_options::little_threads},
+      {"pin", &bve_options::pin}};
+  for (const auto& [name, field] : kOptions) {
+    if (key != name) continue;
+    const char* const end = value.data() + value.size();
+    const auto [rest, fault] = std::from_chars(value.data(), end, options.*field);
+    const bool sound = fault == std::errc() && rest == end && (key != "threads" || options.threads);
+    return sound ? "" : key + "=" + value + ", expected a whole number, of threads at least 1";
+  }
+  return "unknown option " + key + ", expected threads, little_threads or pin";
+}
+
+}  // namespace
+}  // namespace bve
+
+TfLiteDelegate* tflite_plugin_create_delegate(const char* const* options_keys,
+                                              const char* const* options_values, size_t num_options,
+                                              void (*report_error)(const char*)) try {
+  auto delegate = std::make_unique<bve::Delegate>();
+  for (size_t i = 0; i < num_options; i++) {
+    const auto fault = bve::set_option(delegate->options, options_keys[i], options_values[i]);
+    if (fault.empty()) continue;
+    if (report_error) report_error((std::string(bve::kName) + ": " + fault).c_str());
+    return nullptr;
+  }
+  TfLiteDelegate& base = delegate->base.delegate;
+  base.data_ = delegate.get();
+  base.Prepare = bve::take_ops;
+  // Runtimes that give a delegate their graph only once all its ops are known, unless it allows
+  // tensors whose sizes are not: our op is known to nobody else.
+  base.flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return &delegate.release()->base.delegate;
+} catch (const std::bad_alloc&) {
+  if (report_error) report_error("libbve_litert: out of memory");
+  return nullptr;
+}
+
+void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {
+  if (delegate) delete static_cast<bve::Delegate*>(delegate->data_);
+}

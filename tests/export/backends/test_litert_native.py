@@ -1,0 +1,168 @@
+"""LiteRT files that our core runs: the demo models as Session runs them, and what the files hold."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from bigvit_edge import runtime
+from bigvit_edge.artifact import Artifact
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.backends import bve, litert
+from bigvit_edge.export.backends.litert import contents, native
+from bigvit_edge.export.convert import Subject, quantize
+from bigvit_edge.export.parity import draw_calibration
+from bigvit_edge.export.program import WeightType, from_bytes
+from bigvit_edge.runtime import Session
+from bigvit_edge.runtime.litert import LIBRARY, load_delegate
+from tests.export.backends.test_bve import HOST, KEEPS, load_demo
+from tests.native import ROOT
+
+TARGET = replace(HOST, backend="native")
+METADATA = {"model": "demo", "labels": '["nul", "één"]'}
+
+
+def lower_as(name: str, precision: str, packing: str, backend: str) -> tuple[Artifact, bytes]:
+    """The .tflite, and the .bve of the same graphs."""
+    model, graphs = load_demo(name)
+    target = replace(TARGET, packing=packing, backend=backend)
+    subject = Subject(model.module, model.image_size, KEEPS[name], draw_calibration(model)[:32], True, {})
+    quantized = quantize(graphs, precision, target, subject, lambda *_: None)
+    program = bve.lower(quantized, target, METADATA).data
+    assert isinstance(program, bytes)
+    return litert.lower(quantized, target, METADATA), program
+
+
+@cache
+def lower(name: str, precision: str = "int8", packing: str = "dot") -> tuple[Artifact, bytes]:
+    return lower_as(name, precision, packing, "native")
+
+
+def bytes_of(artifact: Artifact) -> bytes:
+    assert isinstance(artifact.data, bytes)
+    return artifact.data
+
+
+def write(name: str, folder: Path, *settings: str) -> tuple[Path, Path]:
+    artifact, program = lower(name, *settings)
+    (folder / "model.tflite").write_bytes(bytes_of(artifact))
+    (folder / "model.bve").write_bytes(program)
+    return folder / "model.tflite", folder / "model.bve"
+
+
+def draw(name: str) -> np.ndarray:
+    size = load_demo(name)[0].image_size
+    return np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
+
+
+SETTINGS = [("fp32", "dot"), ("fp16", "dot"), ("int8", "dot"), ("int8", "i8mm")]
+
+
+@pytest.mark.parametrize("name", KEEPS)
+@pytest.mark.parametrize("settings", SETTINGS, ids="-".join)
+def test_each_signature_says_what_session_says(name: str, settings: tuple[str, str], tmp_path: Path) -> None:
+    tflite, program = write(name, tmp_path, *settings)
+    artifact, _ = lower(name, *settings)
+    assert artifact.precision == settings[0]
+    keeps = sorted(KEEPS[name], key=lambda keep: -(keep or 0))
+    names = [f"keep_{keep:g}".replace(".", "_") for keep in keeps] if len(keeps) > 1 else [litert.SINGLE]
+    assert [(method.name, method.keep) for method in artifact.methods] == list(zip(names, keeps, strict=True))
+    for method in artifact.methods:
+        logits = litert.load(tflite, method=method.name)(draw(name))
+        assert np.array_equal(logits, Session(program, keep=method.keep).run(draw(name)))
+    assert np.array_equal(litert.load(tflite)(draw(name)), litert.load(tflite, method=names[0])(draw(name)))
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_the_whole_model_is_one_op_of_ours(name: str) -> None:
+    """The share of the multiply-accumulates that it takes is 100 %: the file has nothing else."""
+    artifact, program = lower(name)
+    model, lowered = contents.read_model(bytes_of(artifact)), from_bytes(program)
+    assert len(model.subgraphs) == len(lowered.entries) == len(KEEPS[name])
+    for graph, entry, method in zip(model.subgraphs, lowered.entries, artifact.methods, strict=True):
+        (op,) = graph.operators
+        assert model.operatorCodes[op.opcodeIndex].customCode == b"libbve_litert"
+        assert op.customOptions.tobytes() == program
+        assert [op.inputs[0], *op.outputs] == [*graph.inputs, *graph.outputs]
+        assert contents.read_floats(model, graph.tensors[op.inputs[1]]) == np.float32(entry.keep or 0)
+        assert entry.macs > 1e7
+        assert (method.delegates, method.leftovers, set(method.fragments.values())) == (1, (), {1})
+    parameters = load_demo(name)[0].module.named_parameters()
+    matrices = [p for path, p in parameters if p.ndim > 1 and path.endswith("weight") and ".router." not in path]
+    packed = [weight for weight in lowered.weights if weight.type >= WeightType.F32]
+    assert sum(weight.rows * weight.columns for weight in packed) == sum(p.numel() for p in matrices)
+
+
+def test_the_runtime_takes_no_other_op(tmp_path: Path) -> None:
+    tflite, _ = write("blvit_demo", tmp_path)
+    interpreter = Interpreter(str(tflite), experimental_delegates=[load_delegate()])
+    interpreter.allocate_tensors()
+    assert [op["op_name"] for op in interpreter._get_ops_details()] == ["libbve_litert", "DELEGATE"]
+    signature = {"inputs": ["image"], "outputs": ["logits"]}
+    assert interpreter.get_signature_list() == dict.fromkeys(("keep_1", "keep_0_5", "keep_0_25"), signature)
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_the_program_is_there_once_and_can_be_mapped(name: str) -> None:
+    artifact, program = lower(name)
+    data = bytes_of(artifact)
+    assert data.count(program[:4096]) == 1
+    assert data.index(program) % 64 == 0
+    assert len(data) < len(program) + 2000
+    model = contents.read_model(data)
+    strings = {entry.name.decode(): bytes(model.buffers[entry.buffer].data).decode() for entry in model.metadata}
+    assert strings == {f"bigvit_edge.{key}": text for key, text in METADATA.items()}
+
+
+def test_two_exports_are_equal() -> None:
+    assert lower_as("blvit_demo", "int8", "dot", "native") == lower("blvit_demo")
+
+
+def test_packing_and_backend_are_the_targets() -> None:
+    kinds = {packing: from_bytes(lower("vit_demo", "int8", packing)[1]).weights for packing in ("dot", "i8mm")}
+    assert WeightType.QC8X8 in {weight.type for weight in kinds["i8mm"]}
+    assert WeightType.QC8X8 not in {weight.type for weight in kinds["dot"]}
+    assert lower("vit_demo")[0].layers == {"embedding.patches": "int8"}
+    assert not contents.holds_program(bytes_of(lower_as("vit_demo", "fp32", "dot", "xnnpack")[0]))
+
+
+def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tflite, _ = write("blvit_demo", tmp_path)
+    with pytest.raises(UserError, match="no signature 'keep_0_3'; expected one of keep_1, keep_0_5, keep_0_25"):
+        litert.load(tflite, method="keep_0_3")
+    with pytest.raises(UserError, match=r"model\.tflite: 4000 threads; expected 1 to"):
+        litert.load(tflite, 4000)
+    with pytest.raises(UserError, match=r"an image of float32 \[1, 3, 8, 8\]"):
+        litert.load(tflite)(np.zeros((1, 3, 8, 8), np.float32))
+    other = bytearray(tflite.read_bytes())
+    other[other.index(b"BVE1") + 4] += 8
+    tflite.write_bytes(other)
+    with pytest.raises(UserError, match=r"model\.tflite: version at offset 4 is 9, this library reads 1: update"):
+        litert.load(tflite)
+    tflite.write_bytes(other[: len(other) // 2])
+    with pytest.raises(UserError, match=r"model\.tflite: LiteRT cannot load it"):
+        litert.load(tflite)
+    monkeypatch.setattr(native, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"a program of \d+ bytes for litert; expected at most 1000"):
+        native.write_file(lower("vit_demo")[1], (), {})
+
+
+def test_without_the_library_the_backend_says_so_at_once(tmp_path: Path) -> None:
+    (tmp_path / runtime.LIBRARY).write_bytes(runtime.find_library().read_bytes())
+    (tmp_path / LIBRARY).write_bytes(b"no library")
+    run = subprocess.run(
+        [sys.executable, "-c", "import bigvit_edge.export.backends.litert.native"],
+        env=os.environ | {runtime.OVERRIDE: str(tmp_path / runtime.LIBRARY), "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = run.stderr.splitlines()[-1]
+    assert f"expected a {LIBRARY} for this machine; build it: pip install ., or add --set backend=xnnpack" in last

@@ -1,0 +1,58 @@
+"""The small program that the fuzzer starts from, as a .pte for test_executorch.cc:
+
+python -m tests.runtime.doors.write_pte FILE
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bigvit_edge.export.backends.executorch import native
+from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.program import from_bytes
+from bigvit_edge.runtime.executorch import FORWARD
+from tests.native import ROOT
+
+PROGRAM = ROOT / "tests/runtime/corpus/valid_tiny.bve"
+
+
+class Outline(nn.Module):
+    """What a file has of a model: an image, logits, and something between them."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1)[:, : self.classes] * 2
+
+
+def make_file(program: bytes, words: Mapping[str, str], others: Mapping[str, Tensor]) -> bytes:
+    """A .pte with a method for each entry, named as the exporter does; and with others, of the first entry for images
+    like these."""
+    first, *rest = from_bytes(program).entries
+    keeps = {entry.name if rest else FORWARD: entry.keep for entry in (first, *rest)}
+    images = dict.fromkeys(keeps, torch.zeros(1, 3, first.image_size, first.image_size)) | dict(others)
+    graphs = {
+        name: Graph(torch.export.export(Outline(first.classes), (image,)), keep=keeps.get(name))
+        for name, image in images.items()
+    }
+    return bytes(native.lower_programs(graphs, program, words).to_executorch().buffer)
+
+
+def write(path: Path) -> Path:
+    image = torch.zeros(1, 3, 4, 4)
+    others = {
+        "double": image.double(),
+        "channels_last": image.to(memory_format=torch.channels_last),
+        "wide": torch.zeros(1, 3, 4, 5),
+    }
+    path.write_bytes(make_file(PROGRAM.read_bytes(), {}, others))
+    return path
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
