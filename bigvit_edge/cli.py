@@ -159,6 +159,21 @@ def run(
 
 @app.command()
 @explained
+def runtime_libs(
+    abi: Annotated[str, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/runtime-libs"),
+) -> None:
+    """Build the native core and its doors into ExecuTorch and LiteRT for C++ programs: libraries, headers,
+    find_package(bigvit_edge), examples."""
+    from bigvit_edge import report
+    from bigvit_edge.runtime.libraries import build_libraries
+
+    for library in build_libraries(abi, output, report.print_step):
+        print(f"{library}  {library.stat().st_size:,} bytes")
+
+
+@app.command()
+@explained
 def targets(as_json: AsJson = False) -> None:
     """List the target presets."""
     from bigvit_edge.target import list_targets, load_target

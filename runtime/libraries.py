@@ -1,0 +1,144 @@
+"""Our libraries for C++ programs: built from the sources for a system, with headers, CMake files and examples."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from bigvit_edge.errors import UserError, suggest
+
+ABIS = ("arm64-v8a", "aarch64-linux", "x86_64-linux")
+ANDROID_API = 23  # Android 6
+NDK_VARIABLES = ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
+TOLD = 20  # lines of what a tool says when it fails
+EXTRA = "pip install 'bigvit-edge[native]'"
+
+Step = Callable[[str], AbstractContextManager[object]]
+
+
+def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Path]:
+    """Build libbve.so and the doors for `abi`, one of ABIS, into `folder`, which is written whole or not at all:
+
+        lib/                        the libraries, stripped
+        lib/cmake/bigvit_edge/      find_package(bigvit_edge)
+        include/                    bve.h and the doors' headers
+        share/bigvit_edge/          examples, and the source of the ExecuTorch door
+
+    arm64-v8a is Android, by the NDK that $ANDROID_NDK_HOME or $ANDROID_NDK_ROOT names; the others are Linux, by g++.
+    step: what surrounds each step, given its name. Returns the libraries. UserError on what is missing, and where a
+    tool fails.
+    """
+    folder = folder.resolve()
+    _check_output(folder)
+    cmake = _find_tool("cmake", EXTRA)
+    _find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
+    options = (
+        *_choose_compiler(abi),
+        f"-DCMAKE_MAKE_PROGRAM={_find_tool('ninja', EXTRA)}",
+        f"-DBVE_EXECUTORCH={_find_executorch()}",
+        "-DBVE_PACKAGE=ON",
+    )
+    with _writing(folder) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
+        with step("headers and compiler"):
+            _run(cmake, "-G", "Ninja", "-S", _find_sources(), "-B", build, *options)
+        with step(f"build for {abi}"):
+            _run(cmake, "--build", build, "--target", "doors")
+        with step("install"):
+            _run(cmake, "--install", build, "--prefix", part, "--strip")
+    return sorted((folder / "lib").glob("*.so"))
+
+
+def _choose_compiler(abi: str) -> tuple[str, ...]:
+    if abi not in ABIS:
+        raise UserError(f"unknown ABI {abi!r}", f"one of {', '.join(ABIS)}", suggest(abi, ABIS))
+    if abi == "arm64-v8a":
+        toolchain = _find_ndk() / "build/cmake/android.toolchain.cmake"
+        if not toolchain.is_file():
+            raise UserError(f"no {toolchain}", "an Android NDK", f"set {NDK_VARIABLES[0]} to its folder")
+        system = (f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DANDROID_ABI={abi}")
+        return (*system, f"-DANDROID_PLATFORM=android-{ANDROID_API}")
+    # Not zig, nor clang with its own library: what crosses ExecuTorch's interface is laid out as in libstdc++.
+    processor = abi.removesuffix("-linux")
+    if sys.platform == "linux" and platform.machine() == processor:
+        return (f"-DCMAKE_CXX_COMPILER={_find_tool('g++', 'apt-get install g++')}",)
+    package = f"g++-{processor.replace('_', '-')}-linux-gnu"
+    compiler = _find_tool(f"{processor}-linux-gnu-g++", f"apt-get install {package}")
+    system = ("-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}")
+    return (*system, f"-DCMAKE_CXX_COMPILER={compiler}")
+
+
+def _find_ndk() -> Path:
+    for name in NDK_VARIABLES:
+        if value := os.environ.get(name):
+            return Path(value)
+    met = f"neither {NDK_VARIABLES[0]} nor {NDK_VARIABLES[1]} is set"
+    raise UserError(met, "the folder of an Android NDK, r25 or newer", "install one, and set it")
+
+
+def _find_tool(name: str, do: str) -> str:
+    """Its path: beside this Python, where pip puts programs, or in $PATH."""
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    if path := shutil.which(name, path=places):
+        return path
+    raise UserError(f"no {name}", f"{name}, which builds the libraries", do)
+
+
+def _find_executorch() -> Path:
+    found = importlib.util.find_spec("executorch")  # which imports nothing
+    for folder in map(Path, (found and found.submodule_search_locations) or ()):
+        if (folder / "include/executorch").is_dir():
+            return folder
+    raise UserError("no executorch", "it, for its headers", "pip install 'bigvit-edge[executorch]'")
+
+
+def _find_sources() -> Path:
+    """The checkout that this file is in, or what its wheel brought along."""
+    above = Path(__file__).resolve().parent.parent
+    for folder in (above, above / "sources"):
+        if (folder / "CMakeLists.txt").is_file():
+            return folder
+    raise UserError(f"no sources beside {above}", "bigvit-edge as pip installs it on Linux", "install it again")
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        told = "\n".join((done.stdout + done.stderr).splitlines()[-TOLD:])
+        met = f"{' '.join(map(str, command[:2]))} … failed:\n{told}\n"
+        raise UserError(met, "the libraries built", "see what it says")
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is there already", "a new or an empty folder", "choose another -o")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is no folder", "one to make folders in", "choose another -o")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place if the block ends well; else all that was made vanishes."""
+    parents = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        made = part / "made"  # not mkdtemp's own, which is closed to others
+        made.mkdir()
+        yield made
+        _check_output(folder)  # a build takes a minute; somebody may have come first
+        made.rename(folder)
+    except BaseException as e:
+        shutil.rmtree(part, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):
+                parent.rmdir()
+        e.add_note("nothing was written")
+        raise
+    part.rmdir()
