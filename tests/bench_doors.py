@@ -1,0 +1,144 @@
+"""Our core behind the doors of ExecuTorch and LiteRT, at full size: `python tests/bench_doors.py`. On a quiet machine.
+
+Latency: the same model through our own Session, through each door, and as each runtime runs it without us, all timed in
+turn on one core, one thread, each checked against PyTorch first. Start and memory: each file in a process of its own,
+five times, the framework imported before the clock starts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from bigvit_edge import report
+from bigvit_edge.artifact import Run, write_data
+from bigvit_edge.devices import local
+from bigvit_edge.export.convert import Subject, convert_model, load_backend
+from bigvit_edge.export.parity import compare, make_references, run_all
+from bigvit_edge.models.blvit import set_dispatch
+from bigvit_edge.models.load import load
+from bigvit_edge.target import load_target, override
+from bigvit_edge.words import parse_keeps
+
+OURS = "bve"
+# name of a row -> settings of its target
+WAYS = {
+    OURS: ["formats=bve"],
+    "ExecuTorch, our core": ["formats=executorch", "backend=native"],
+    "ExecuTorch, XNNPACK": ["formats=executorch"],
+    "ExecuTorch, XNNPACK, bve::dispatch": ["formats=executorch", "dispatch=kernel"],
+    "LiteRT, our core": ["formats=litert", "backend=native"],
+    "LiteRT, XNNPACK": ["formats=litert"],
+}
+NATIVE = [name for name in WAYS if name == OURS or name.endswith("our core")]
+PROCESSES = 5
+# What a process of its own does: import the framework, load our library, open the file at each keep ratio, run it.
+CHILD = """
+import json, sys, time
+import numpy as np
+way, path, *keeps = sys.argv[1:]
+if "ExecuTorch" in way:
+    from bigvit_edge.runtime import executorch as door
+    from executorch.runtime import Runtime
+    Runtime.get()
+elif "LiteRT" in way:
+    from bigvit_edge.runtime import litert as door
+else:
+    import bigvit_edge.runtime as door
+def read(field):
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1e3
+start = time.perf_counter()
+door.load_library()
+library = time.perf_counter()
+before = read("Rss"), read("Pss")
+opening = time.perf_counter()
+make = door.Session if way == "bve" else door.load
+programs = [make(path, keep=float(keep) if keep else None) for keep in keeps]
+opened = time.perf_counter()
+for program in programs:
+    program.run(np.zeros(program.shape, np.float32))
+ran = time.perf_counter()
+print(json.dumps({
+    "library": (library - start) * 1e3, "open": (opened - opening) * 1e3, "first": (ran - opened) * 1e3,
+    "rss": read("Rss") - before[0], "pss": read("Pss") - before[1],
+}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="blvit_s")
+    parser.add_argument("--keep", default="0.5", help="of the latencies")
+    parser.add_argument("--keeps", default="0.25,0.5,0.75,1", help="of the files whose memory is measured")
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--ways", help="comma-separated numbers of the rows, from 0; all if not given")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    ways = list(WAYS) if options.ways is None else [list(WAYS)[int(n)] for n in options.ways.split(",")]
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = {way: export(way, options, options.keep, Path(folder)) for way in ways}
+        runs = {way: run for way, (_, run) in files.items()}
+        size = load(options.model).image_size
+        latency = report.measure_latency(runs, report.draw_image((1, 3, size, size)), options.rounds)
+        print_latency({way: found.p50_ms for way, found in latency.items()})
+        for keeps in (options.keep, options.keeps):
+            if keeps != options.keep:
+                files = {way: export(way, options, keeps, Path(folder)) for way in ways if way in NATIVE}
+            rows = [measure_start(way, path, keeps) for way, (path, _) in files.items() if way in NATIVE]
+            head = ("file", "MB", "library, ms", "open, ms", "first image(s), ms", "RSS, MB", "PSS, MB")
+            print(f"keep {keeps}, each opened and run once; median of {PROCESSES} processes")
+            report.print_rows(head, rows)
+    print(f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs")
+    print(f"{date.today()}; {local.describe(local.probe())}")
+
+
+def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> tuple[Path, Run]:
+    target = override(load_target("host"), [*WAYS[way], f"precisions={options.precision}"])
+    model, ratios = load(options.model), parse_keeps(keeps)
+    references = make_references(model, ratios, 4)
+    set_dispatch(model.module, target.dispatch)
+    images = references[ratios[0]].images
+    subject = Subject(model.module, model.image_size, ratios, images, trained=False, metadata={})
+    ((artifact, _),) = convert_model(subject, target, report.LISTENER)
+    backend = load_backend(artifact.format)
+    path = folder / f"{len(list(folder.iterdir()))}{backend.SUFFIX}"
+    write_data(artifact.data, path)
+    for method in artifact.methods:
+        run = backend.load(path, threads=1, method=method.name)
+        reference = references[method.keep]
+        parity = compare(run_all(run, reference.images), reference.logits)
+        right = parity.max_abs <= 1e-4 if options.precision == "fp32" else parity.cosine_min > 0.99
+        assert right, f"{way} is wrong ({parity}): not timed"
+    return path, run
+
+
+def print_latency(times: dict[str, float]) -> None:
+    """Each way's median, to our own runtime's, and what our core saves in the runtime of that row."""
+    rows = []
+    for way, ms in times.items():
+        ours = times.get(f"{way.split(',')[0]}, our core", ms)
+        rows.append((way, f"{ms:.2f} ms", f"{ms / times[OURS]:.3f}" if OURS in times else "–", f"{ms / ours:.2f}"))
+    report.print_rows(("way", "latency", "to bve", "to our core behind the same door"), rows)
+
+
+def measure_start(way: str, path: Path, keeps: str) -> tuple[str, ...]:
+    """Medians over processes of their own: loading the library, opening the file at each ratio, its first images."""
+    command = [sys.executable, "-c", CHILD, way, str(path), *keeps.split(",")]
+    found = [
+        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        for _ in range(PROCESSES)
+    ]
+    medians = [statistics.median(one[key] for one in found) for key in ("library", "open", "first", "rss", "pss")]
+    return way, f"{path.stat().st_size / 1e6:.2f}", *(f"{value:.1f}" for value in medians)
+
+
+if __name__ == "__main__":
+    main()
