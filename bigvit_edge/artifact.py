@@ -2,7 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -228,6 +232,32 @@ def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
         file = path / name if name else path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, made with its parents, which the block fills and then puts in its place. If the
+    block fails (Ctrl-C included) all that was made vanishes, and a note on the error says so.
+    """
+    parents = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        part.chmod(0o777 & ~_umask())  # mkdtemp's own is closed to others
+        yield part
+    except BaseException as e:
+        shutil.rmtree(part, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):
+                parent.rmdir()
+        e.add_note("nothing was written")
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def list_data(path: Path) -> list[Path]:

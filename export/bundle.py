@@ -1,12 +1,10 @@
 """The bundle: a folder with the model files and their manifest, written whole or not at all."""
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from bigvit_edge.artifact import (
     hash_file,
     measure_size,
     read_manifest,
+    staging,
     write_data,
     write_manifest,
 )
@@ -223,21 +222,10 @@ def writing(folder: Path, force: bool) -> Iterator[Path]:
     all that was made vanishes, and a note on the error says so.
     """
     check_output(folder, force)
-    parents = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
+    with staging(folder) as part:
         yield part
-        part.chmod(0o777 & ~_umask())
         check_output(folder, force)  # an export takes minutes; somebody may have come first
         _replace(folder, part)
-    except BaseException as e:
-        shutil.rmtree(part, ignore_errors=True)
-        for parent in parents:
-            with suppress(OSError):
-                parent.rmdir()
-        e.add_note("nothing was written")
-        raise
 
 
 def _replace(folder: Path, part: Path) -> None:
@@ -253,9 +241,3 @@ def _replace(folder: Path, part: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

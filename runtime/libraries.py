@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from bigvit_edge.artifact import staging
 from bigvit_edge.errors import UserError, suggest
 
 ABIS = ("arm64-v8a", "aarch64-linux", "x86_64-linux")
@@ -44,13 +45,15 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
         f"-DBVE_EXECUTORCH={_find_executorch()}",
         "-DBVE_PACKAGE=ON",
     )
-    with _writing(folder) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
+    with staging(folder) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
         with step("headers and compiler"):
             _run(cmake, "-G", "Ninja", "-S", _find_sources(), "-B", build, *options)
         with step(f"build for {abi}"):
             _run(cmake, "--build", build, "--target", "doors")
         with step("install"):
             _run(cmake, "--install", build, "--prefix", part, "--strip")
+        _check_output(folder)  # a build takes a minute; somebody may have come first
+        part.rename(folder)
     return sorted((folder / "lib").glob("*.so"))
 
 
@@ -120,25 +123,3 @@ def _check_output(folder: Path) -> None:
     above = next(parent for parent in folder.parents if parent.exists())
     if not above.is_dir():
         raise UserError(f"{above} is no folder", "one to make folders in", "choose another -o")
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place if the block ends well; else all that was made vanishes."""
-    parents = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        made = part / "made"  # not mkdtemp's own, which is closed to others
-        made.mkdir()
-        yield made
-        _check_output(folder)  # a build takes a minute; somebody may have come first
-        made.rename(folder)
-    except BaseException as e:
-        shutil.rmtree(part, ignore_errors=True)
-        for parent in parents:
-            with suppress(OSError):
-                parent.rmdir()
-        e.add_note("nothing was written")
-        raise
-    part.rmdir()

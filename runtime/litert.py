@@ -20,15 +20,18 @@ FRAMEWORKS = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
 
 
 class Session:
-    """A signature of a .tflite, ready to run; calls from several threads wait for one another.
+    """A signature of a .tflite, ready to run; calls from several threads wait for one another, and for those of other
+    signatures of the same interpreter.
 
     shape: of the image, [1, 3, size, size]; classes: of the logits.
     """
 
-    def __init__(self, interpreter: Any, method: str) -> None:
-        self._lock, self._runner = threading.Lock(), interpreter.get_signature_runner(method)
-        # This signature alone: nothing is started for the others.
-        interpreter._interpreter.AllocateTensors(self._runner._subgraph_index)
+    def __init__(self, path: str | Path, interpreter: Any, method: str, lock: threading.Lock) -> None:
+        self._path, self._interpreter, self._lock = path, interpreter, lock
+        with lock:
+            self._runner = interpreter.get_signature_runner(method)
+            # This signature alone: nothing is started for the others.
+            interpreter._interpreter.AllocateTensors(self._runner._subgraph_index)
         self.shape = tuple(map(int, self._runner.get_input_details()["image"]["shape"]))
         self.classes = int(self._runner.get_output_details()["logits"]["shape"][-1])
 
@@ -37,6 +40,10 @@ class Session:
         image = check_image(image, self.shape)
         with self._lock:
             return self._runner(image=image)["logits"]  # type: ignore[no-any-return]
+
+    def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
+        """Another signature of the file, as of load(), on the same copy of the weights."""
+        return _open(self._path, self._interpreter, keep, method, self._lock)
 
 
 def load(
@@ -55,11 +62,18 @@ def load(
         interpreter = _import_framework().Interpreter(
             model_path=str(path), num_threads=threads, experimental_delegates=[delegate]
         )
+    except (RuntimeError, ValueError) as e:
+        raise explain_failure(path, str(e)) from e
+    return _open(path, interpreter, keep, method, threading.Lock())
+
+
+def _open(path: str | Path, interpreter: Any, keep: float | None, method: str | None, lock: threading.Lock) -> Session:
+    try:
         name = _find_method(path, interpreter, method, keep)
         if _find_keep(interpreter, name) is None:
             met = f"{path} without an op {PREFIX.rstrip(': ')} in signature {name}"
             raise UserError(met, "a .tflite that our core runs", "take a file exported with --set backend=native")
-        return Session(interpreter, name)
+        return Session(path, interpreter, name, lock)
     except (RuntimeError, ValueError) as e:
         raise explain_failure(path, str(e)) from e
 

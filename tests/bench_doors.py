@@ -44,9 +44,8 @@ import numpy as np
 way, path, *keeps = sys.argv[1:]
 if "ExecuTorch" in way:
     from bigvit_edge.runtime import executorch as door
-    from executorch.runtime import Runtime
-    Runtime.get()
 elif "LiteRT" in way:
+    import ai_edge_litert.interpreter
     from bigvit_edge.runtime import litert as door
 else:
     import bigvit_edge.runtime as door
@@ -56,17 +55,19 @@ def read(field):
 start = time.perf_counter()
 door.load_library()
 library = time.perf_counter()
-before = read("Rss"), read("Pss")
+before = read("Rss"), read("Anonymous")
 opening = time.perf_counter()
-make = door.Session if way == "bve" else door.load
-programs = [make(path, keep=float(keep) if keep else None) for keep in keeps]
+ratios = [float(keep) for keep in keeps]
+programs = [(door.Session if way == "bve" else door.load)(path, keep=ratios[0])]
+load = getattr(programs[0], "load", lambda keep: door.Session(path, keep=keep))  # on the same weights where it can
+programs += [load(keep) for keep in ratios[1:]]
 opened = time.perf_counter()
 for program in programs:
     program.run(np.zeros(program.shape, np.float32))
 ran = time.perf_counter()
 print(json.dumps({
     "library": (library - start) * 1e3, "open": (opened - opening) * 1e3, "first": (ran - opened) * 1e3,
-    "rss": read("Rss") - before[0], "pss": read("Pss") - before[1],
+    "rss": read("Rss") - before[0], "own": read("Anonymous") - before[1],
 }))
 """
 
@@ -93,7 +94,7 @@ def main() -> None:
             if keeps != options.keep:
                 files = {way: export(way, options, keeps, Path(folder)) for way in ways if way in NATIVE}
             rows = [measure_start(way, path, keeps) for way, (path, _) in files.items() if way in NATIVE]
-            head = ("file", "MB", "library, ms", "open, ms", "first image(s), ms", "RSS, MB", "PSS, MB")
+            head = ("file", "MB", "library, ms", "open, ms", "first image(s), ms", "RSS, MB", "of it not the file, MB")
             print(f"keep {keeps}, each opened and run once; median of {PROCESSES} processes")
             report.print_rows(head, rows)
     print(f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs")
@@ -136,7 +137,7 @@ def measure_start(way: str, path: Path, keeps: str) -> tuple[str, ...]:
         json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         for _ in range(PROCESSES)
     ]
-    medians = [statistics.median(one[key] for one in found) for key in ("library", "open", "first", "rss", "pss")]
+    medians = [statistics.median(one[key] for one in found) for key in ("library", "open", "first", "rss", "own")]
     return way, f"{path.stat().st_size / 1e6:.2f}", *(f"{value:.1f}" for value in medians)
 
 

@@ -55,7 +55,7 @@ def test_listings_are_json_on_request() -> None:
 @pytest.mark.parametrize(
     ("words", "texts"),
     [
-        (["--target", "andriod"], ["unknown target 'andriod'", "did you mean android?"]),
+        (["--target", "andriod"], ["unknown target 'andriod'", "did you mean android"]),
         (["blvit_smal"], ["unknown model 'blvit_smal'", "did you mean blvit_s"]),
         (["--set", "limits.int8_cosin=1"], ["unknown setting", "did you mean limits.int8_cosine"]),
         (["--set", "threads=many"], ["threads=many", "type int"]),

@@ -147,6 +147,23 @@ def test_a_session_of_each_kind_of_choice(tflite: Path, bve: Path) -> None:
             session.run(wrong)  # type: ignore[arg-type]
 
 
+def test_signatures_share_one_copy_of_the_program(tflite: Path, bve: Path) -> None:
+    def count_mappings() -> int:
+        return sum(str(tflite) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    before = count_mappings()
+    sessions = [litert.load(tflite, keep=KEEPS[0])]
+    alone = count_mappings()
+    assert alone > before
+    sessions += [sessions[0].load(keep) for keep in KEEPS[1:]]
+    assert count_mappings() == alone
+    image = draw()
+    for session, keep in zip(sessions, KEEPS, strict=True):
+        assert np.array_equal(session.run(image), Session(bve, keep=keep).run(image))
+    with pytest.raises(UserError, match=r"keep 0\.7 for .*one of its signatures"):
+        sessions[0].load(0.7)
+
+
 @pytest.mark.skipif(len(CORES) < 2, reason="one core; this needs two, which CI has")
 @pytest.mark.parametrize("options", [{}, {"little_threads": 1}, {"pin": True}], ids=str)
 def test_threads_change_nothing(options: dict[str, Any], tflite: Path) -> None:
