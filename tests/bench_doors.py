@@ -15,14 +15,12 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+import bench_models
+
 from bigvit_edge import report
-from bigvit_edge.artifact import Run, write_data
+from bigvit_edge.artifact import Run
 from bigvit_edge.devices import local
-from bigvit_edge.export.convert import Subject, convert_model, load_backend
-from bigvit_edge.export.parity import compare, make_references, run_all
-from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import load
-from bigvit_edge.target import load_target, override
 from bigvit_edge.words import parse_keeps
 
 OURS = "bve"
@@ -102,23 +100,12 @@ def main() -> None:
 
 
 def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> tuple[Path, Run]:
-    target = override(load_target("host"), [*WAYS[way], f"precisions={options.precision}"])
-    model, ratios = load(options.model), parse_keeps(keeps)
-    references = make_references(model, ratios, 4)
-    set_dispatch(model.module, target.dispatch)
-    images = references[ratios[0]].images
-    subject = Subject(model.module, model.image_size, ratios, images, trained=False, metadata={})
-    ((artifact, _),) = convert_model(subject, target, report.LISTENER)
-    backend = load_backend(artifact.format)
-    path = folder / f"{len(list(folder.iterdir()))}{backend.SUFFIX}"
-    write_data(artifact.data, path)
-    for method in artifact.methods:
-        run = backend.load(path, threads=1, method=method.name)
-        reference = references[method.keep]
-        parity = compare(run_all(run, reference.images), reference.logits)
-        right = parity.max_abs <= 1e-4 if options.precision == "fp32" else parity.cosine_min > 0.99
-        assert right, f"{way} is wrong ({parity}): not timed"
-    return path, run
+    """One file, and its entry point of the last keep ratio."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    settings = [*WAYS[way], f"precisions={options.precision}"]
+    runs = bench_models.export(options.model, parse_keeps(keeps), settings, place)
+    (path,) = place.iterdir()
+    return path, list(runs.values())[-1]
 
 
 def print_latency(times: dict[str, float]) -> None:

@@ -16,6 +16,7 @@ from bigvit_edge.artifact import Run, write_data
 from bigvit_edge.devices import local
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare, make_references, run_all
+from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import load
 from bigvit_edge.models.zoo import count_macs, find_card
 from bigvit_edge.target import load_target, override
@@ -83,6 +84,7 @@ def export(name: str, keeps: tuple[float | None, ...], settings: list[str], fold
     """A model's files, opened at each keep ratio."""
     model, target = load(name), override(load_target("host"), settings)
     references = make_references(model, keeps, 4)
+    set_dispatch(model.module, target.dispatch)
     images = references[keeps[0]].images
     subject = Subject(model.module, model.image_size, keeps, images, trained=False, metadata={})
     runs: dict[Key, Run] = {}

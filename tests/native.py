@@ -23,6 +23,12 @@ def skip(met: str, do: str) -> None:
     pytest.skip(f"{met}; {do}")
 
 
+def need_cores(count: int) -> None:
+    """Skip a test of several threads where the process may not use so many cores."""
+    if (there := len(os.sched_getaffinity(0))) < count:
+        skip(f"{there} core", f"use a machine with {count}")
+
+
 @cache
 def list_cpus() -> str:
     if not shutil.which("qemu-aarch64"):

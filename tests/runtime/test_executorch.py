@@ -19,7 +19,7 @@ from bigvit_edge import runtime
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch as backend
 from bigvit_edge.runtime import Session, executorch
-from tests.native import HOST, ROOT, SECONDS, emulate, skip
+from tests.native import HOST, ROOT, SECONDS, emulate, need_cores, skip
 from tests.runtime.doors import write_pte
 from tests.runtime.test_session import KEEPS, build, draw, write
 
@@ -84,8 +84,7 @@ def test_a_file_with_one_method_tells_its_ratio(tmp_path: Path) -> None:
 
 
 def test_two_threads_say_the_same(pte: Path) -> None:
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core; this needs two, which CI has")
+    need_cores(2)
     program = executorch.load(pte, keep=0.5, threads=2)
     assert executorch.framework._threadpool_get_thread_count() == 2
     assert np.array_equal(program.run(draw()), executorch.load(pte, keep=0.5).run(draw()))

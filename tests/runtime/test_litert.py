@@ -21,9 +21,9 @@ from bigvit_edge.export.backends.litert import contents
 from bigvit_edge.export.backends.litert.native import write_file
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.runtime import Session, litert
-from tests.native import ARM_ROOT, HOST, ROOT, SECONDS, emulate, skip
+from tests.native import ARM_ROOT, HOST, ROOT, SECONDS, emulate, need_cores, skip
 from tests.runtime.doors import write_tflite
-from tests.runtime.test_session import CORES, KEEPS, SHAPE, build, draw, write
+from tests.runtime.test_session import KEEPS, SHAPE, build, draw, write
 
 ARM = "cortex-a76"
 DOORS = ROOT / "build/aarch64-linux"
@@ -164,9 +164,9 @@ def test_signatures_share_one_copy_of_the_program(tflite: Path, bve: Path) -> No
         sessions[0].load(0.7)
 
 
-@pytest.mark.skipif(len(CORES) < 2, reason="one core; this needs two, which CI has")
 @pytest.mark.parametrize("options", [{}, {"little_threads": 1}, {"pin": True}], ids=str)
 def test_threads_change_nothing(options: dict[str, Any], tflite: Path) -> None:
+    need_cores(2)
     assert np.array_equal(litert.load(tflite, threads=2, **options).run(draw()), litert.load(tflite).run(draw()))
 
 

@@ -22,6 +22,7 @@ from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import set_keep
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.runtime import Session, find_library, load_library
+from tests.native import need_cores
 
 SHAPE = dict(image_size=32, patch=8, dim=64, depth=2, head_dim=32, num_classes=5)
 KEEPS = (1.0, 0.5, 0.3)
@@ -69,8 +70,7 @@ def test_each_keep_ratio_says_what_pytorch_says(
     keep: float, options: dict[str, int], little: BLViT, file: Path
 ) -> None:
     set_keep(little, keep)
-    if options.get("threads", 1) > len(CORES):
-        pytest.skip("one core; this needs two, which CI has")
+    need_cores(options.get("threads", 1))
     with Session(file, keep=keep, **options) as session:  # type: ignore[arg-type]
         logits = session.run(draw())
     assert (logits.dtype, logits.shape) == (np.float32, (1, 5))
@@ -151,8 +151,7 @@ def test_sessions_give_their_memory_back(file: Path) -> None:
 
 
 def test_a_threads_cores_are_its_own_again(file: Path) -> None:
-    if len(CORES) < 2:
-        pytest.skip("one core; this needs two, which CI has")
+    need_cores(2)
     with Session(file, threads=2, little_threads=1) as session:
         session.run(draw())
     assert os.sched_getaffinity(0) == CORES
