@@ -102,6 +102,8 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     kind = type(model.module)
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
     expected = "a ViT or big.LITTLE ViT of this package"
+    if refusals != ["bve"]:
+        expected += ", or a model around one of them"
     if not rest or target.formats != load_target(target.name).formats:
         other = "add --set backend=xnnpack" if target.backend == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)

@@ -14,12 +14,12 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.graph import Graph, Inlay
+from bigvit_edge.export.inlay import list_inlays, record_images, taken_out
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import set_keep
-from bigvit_edge.models.vit import ViT
-from bigvit_edge.target import Target
+from bigvit_edge.models.load import read_keep, set_keep
+from bigvit_edge.target import CHOICES, Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
 
@@ -78,6 +78,10 @@ def convert_model(
         captured = [capture(subject.module, subject.image_size, keep) for keep in subject.keeps]
     with listener.step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
+    inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
+    if len(inlays) == 1 and inlays != [""]:
+        with listener.step(f"part {inlays[0]} for our core"):
+            rewritten = [part(graph, inlays[0]) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
         with listener.step(f"quantize {precision}"):
@@ -114,6 +118,28 @@ def rewrite(graph: Graph) -> Graph:
         return replace(graph, exported=rewrite_all(graph.exported))
 
 
+def part(graph: Graph, name: str) -> Graph:
+    """The graph of a model around one of ours, of that name in it, with the two captured apart. UserError if the model
+    does anything with it but call it once, with an image."""
+    module, ((image,), _) = graph.module, graph.exported.example_inputs
+    assert module is not None
+    if graph.keep is not None:
+        set_keep(module, graph.keep)
+    (given,) = record_images(module, name, image.numpy())  # [3, s, s]; and what the model sets in ours is set
+    with taken_out(module, name) as inside:
+        own = read_keep(inside)
+        if isinstance(inside, BLViT) and graph.keep not in (None, own):
+            met = f"keep {graph.keep:g} of {type(module).__name__}, whose {name} stays at {own:g}"
+            raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
+        exported = rewrite(capture(inside, given.shape[-1])).exported
+        try:
+            around = rewrite(capture(module, image.shape[-1])).exported
+        except UserError as e:
+            met = f"{type(module).__name__} with {name} taken out for our core: {e.met}"
+            raise UserError(met, f"a model that calls {name} and nothing of it", "add --set backend=xnnpack") from e
+    return replace(graph, inlay=Inlay(name, inside, exported, around))
+
+
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
     """Decide what becomes of each Linear; the backends apply it in their own terms."""
     seen = subject.calibration if subject.trained else None
@@ -135,8 +161,12 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 
 
 def list_refusals(target: Target, module: nn.Module) -> list[str]:
-    """Those of the target's formats that cannot hold the model, whatever its ops: our core takes our models alone."""
-    return [] if isinstance(module, ViT | BLViT) else [name for name in target.formats if target.is_native(name)]
+    """Those of the target's formats that cannot hold the model, whatever its ops: our core takes our models alone, and
+    where a framework is around it, one inside another model."""
+    inlays = list_inlays(module)
+    if inlays[:1] == [""]:
+        return []
+    return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
 
 
 def load_backend(name: str) -> Backend:

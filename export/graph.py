@@ -39,12 +39,26 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class Inlay:
+    """The ViT or big.LITTLE ViT of this package inside a model of others, for our core to run. name: of its module, as
+    in named_modules(); exported: its own graph, as of Graph; around: the model's, with one op, bve::program, in its
+    place.
+    """
+
+    name: str
+    module: nn.Module
+    exported: ExportedProgram
+    around: ExportedProgram
+
+
+@dataclass(frozen=True)
 class Graph:
     """exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
+    inlay: what of the module our core can run, where that is not all of it, and was asked for.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -59,6 +73,7 @@ class Graph:
     keep: float | None = None
     module: nn.Module | None = None
     calibration: Array | None = None
+    inlay: Inlay | None = None
 
 
 def layer_group(layer: str) -> str:

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from bigvit_edge.artifact import Method
 from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.graph import PATCHES, Graph, layer_group
+from bigvit_edge.export.inlay import part_of
 from bigvit_edge.export.program import Entry, to_bytes
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ _latest: WeakKeyDictionary[ExportedProgram, tuple[Any, Lowered]] = WeakKeyDictio
 
 
 def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Lowered:
-    """The graphs as one program, an entry each, its weights packed as target.packing says.
+    """The graphs, or their inlays, as one program, an entry each, its weights packed as target.packing says.
 
     UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
     """
+    inlay, graphs = graphs[0].inlay, [part_of(graph) for graph in graphs]
     precision, kept = graphs[0].precision, set(PATCHES.split(".")) & set(target.quant.keep_float)
     layers = {PATCHES: precision} if precision == "int8" and not kept else {}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
@@ -48,7 +50,9 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     known, lowered = _latest.get(graphs[0].exported, (None, None))
     if lowered is None or known != key:
         program = emit_program(graphs, DEPTHS[target.packing], metadata)
-        lowered = Lowered(to_bytes(program), program.entries, layers)
+        start = f"{inlay.name}." if inlay else ""
+        named = {start + layer: how for layer, how in layers.items()}
+        lowered = Lowered(to_bytes(program), program.entries, named)
         _latest[graphs[0].exported] = key, lowered
     return lowered
 

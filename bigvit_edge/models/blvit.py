@@ -198,12 +198,14 @@ class BLViT(nn.Module):
 
 
 def set_dispatch(model: nn.Module, dispatch: str) -> None:
-    """How the layers arrange their tokens from now on: 'permute', 'onehot' or 'kernel'. Without routers nothing is
-    done.
+    """How the layers arrange their tokens from now on: 'permute', 'onehot' or 'kernel', in every big.LITTLE ViT that
+    the model is or has in it. Without routers nothing is done.
     """
-    if isinstance(model, BLViT):
-        tokens = model.embedding.position.shape[1]
-        for layer in cast(Iterable[Layer], model.layers):
+    for inside in model.modules():
+        if not isinstance(inside, BLViT):
+            continue
+        tokens = inside.embedding.position.shape[1]
+        for layer in cast(Iterable[Layer], inside.layers):
             layer.arrange = None if dispatch == "kernel" else Ranking(tokens) if dispatch == "onehot" else order_tokens
 
 

@@ -44,6 +44,12 @@ def test_each_way_equals_permute(keep: float, batch: int, dispatch: str) -> None
         assert torch.equal(model(images), expected)
 
 
+def test_a_model_around_ours_is_told_as_well() -> None:
+    inside = tiny(0.5)
+    set_dispatch(torch.nn.Sequential(torch.nn.Identity(), inside), "kernel")
+    assert [layer.arrange for layer in inside.layers] == [None] * 3
+
+
 @pytest.mark.parametrize("dispatch", ["onehot", "kernel"])
 @pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("batch", [1, 3])

@@ -3,7 +3,8 @@
 XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
-target.backend = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core.
+target.backend = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core; of a model of
+others, what it has of ours does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from bigvit_edge.export.graph import (
     matrix_products,
 )
 from bigvit_edge.export.half import write_as_half
+from bigvit_edge.export.inlay import rest_of
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.quantization import insert_quantization
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 with silenced():
     from executorch.backends.transforms.remove_clone_ops import RemoveCloneOpsTransform
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge
+    from executorch.exir.backend.partitioner import Partitioner
     from executorch.exir.delegate import executorch_call_delegate
 
     from bigvit_edge.runtime.executorch import (
@@ -47,6 +50,7 @@ with silenced():
         METADATA,
         ORDER,
         explain_failure,
+        explained,
         find_method,
         load_library,
         open_program,
@@ -86,7 +90,12 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
             from bigvit_edge.export.backends.executorch import native
 
             lowered = lower_native(graphs, target, metadata)
-            edge, layers = native.lower_programs(of, lowered.data, words), lowered.layers
+            layers = lowered.layers
+            if graphs[0].inlay is None:
+                edge = native.lower_programs(of, lowered.data, words)
+            else:
+                rest = {name: rest_of(graph) for name, graph in of.items()}
+                edge = lower_programs(rest, words, native.take_inlays(of, lowered.data))
         else:
             edge = lower_programs(of, words)
         methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
@@ -95,14 +104,18 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers)
 
 
-def lower_programs(graphs: Mapping[str, Graph], words: Mapping[str, str]) -> EdgeProgramManager:
+def lower_programs(
+    graphs: Mapping[str, Graph], words: Mapping[str, str], first: Mapping[str, Partitioner] | None = None
+) -> EdgeProgramManager:
     """The graphs by method name, delegated to XNNPACK, which chooses its kernels on the device. words: methods that
-    return a string."""
+    return a string. first: by method name, who takes ops before XNNPACK does."""
     # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
     # Here that is Linear alone, and preserve_ops keeps it. Dim-order ops would only be taken out again.
     config = EdgeCompileConfig(preserve_ops=[aten.linear.default], _check_ir_validity=False, _skip_dim_order=True)
     programs = {name: write_program(graph) for name, graph in graphs.items()}
     edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
+    if first:
+        edge = edge.to_backend(dict(first))
     return edge.to_backend(dict.fromkeys(graphs, DepthPartitioner()))
 
 
@@ -162,7 +175,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
             raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
     def run(images: Array) -> Array:
-        (logits,) = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+        with explained(path):
+            (logits,) = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
         return np.asarray(logits.numpy(), np.float32)
 
     return run

@@ -18,6 +18,7 @@ with silenced():
     from executorch.exir.backend.compile_spec_schema import CompileSpec
     from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
     from executorch.exir.backend.utils import tag_constant_data
+    from executorch.exir.dialects._ops import ops as exir_ops
     from executorch.exir.passes.remove_unused_parameters_pass import remove_unused_parameters_pass
 
     from bigvit_edge.runtime.executorch import BACKEND, load_library
@@ -42,7 +43,7 @@ def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[s
         dict(words),
         EdgeCompileConfig(_check_ir_validity=False),
     )
-    edge = manager.to_backend({name: WholePartitioner(program, graph.keep) for name, graph in graphs.items()})
+    edge = manager.to_backend({name: Taker(program, graph.keep) for name, graph in graphs.items()})
     for name in graphs:
         remove_unused_parameters_pass(edge.exported_program(name))  # what one keep ratio needs and another does not
     return edge
@@ -55,15 +56,21 @@ def _guard(exported: ExportedProgram) -> ExportedProgram:
     return guarded
 
 
-class WholePartitioner(Partitioner):  # type: ignore[misc]
-    """The whole graph as one delegate."""
+def take_inlays(graphs: Mapping[str, Graph], program: bytes) -> dict[str, Partitioner]:
+    """By method name, who takes bve::program for our core: the entry of the graph's keep ratio in the program."""
+    return {name: Taker(program, graph.keep, exir_ops.edge.bve.program.default) for name, graph in graphs.items()}
 
-    def __init__(self, program: bytes, keep: float | None) -> None:
-        self.program, self.keep = program, CompileSpec("keep", struct.pack("<f", keep or 0))
+
+class Taker(Partitioner):  # type: ignore[misc]
+    """Takes the graph whole, or one op of it, as a delegate: the entry of a keep ratio in the program."""
+
+    def __init__(self, program: bytes, keep: float | None, op: object = None) -> None:
+        self.program, self.op = program, op
+        self.keep = CompileSpec("keep", struct.pack("<f", keep or 0))
 
     def partition(self, exported: ExportedProgram) -> PartitionResult:
         for node in exported.graph.nodes:
-            if node.op == "call_function":
+            if node.op == "call_function" and self.op in (None, node.target):
                 node.meta |= {TAG: BACKEND, PROGRAM: self.program}
         tag_constant_data(exported)
         return PartitionResult(exported, {BACKEND: DelegationSpec(BACKEND, [self.keep])})

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, linear
 
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.graph import add_constant, insert
+from bigvit_edge.export.inlay import PROGRAM
 from bigvit_edge.export.rewrite import fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
@@ -39,6 +40,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
     for rewrite in (
         write_casts,
         dispatch_in_float,
+        call_in_float,
         write_select_as_slice,
         write_splits_as_slices,
         flatten_topk,
@@ -144,6 +146,19 @@ def dispatch_in_float(program: ExportedProgram) -> None:
         for item in list(dispatch.users):
             result = insert(item, getitem, results, item.args[1])
             replace(program, item, insert(item, CAST, result, torch.float16))
+
+
+def call_in_float(program: ExportedProgram) -> None:
+    """bve::program of float16 between casts, which are of the layers around it: our core takes and gives float32."""
+    for call in program.graph.find_nodes(op="call_function", target=PROGRAM):
+        if call.meta["val"].dtype != torch.float16:
+            continue
+        (image,), (user, *_) = call.all_input_nodes, call.users
+        before = insert(call, CAST, image, torch.float32)
+        after = insert(call, CAST, insert(call, PROGRAM, before, call.args[1]), torch.float16)
+        for cast, neighbour in ((before, image), (after, user)):
+            cast.meta["nn_module_stack"] = neighbour.meta.get("nn_module_stack", {})
+        replace(program, call, after)
 
 
 def write_select_as_slice(program: ExportedProgram) -> None:

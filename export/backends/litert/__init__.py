@@ -59,7 +59,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         return native.lower(graphs, target, metadata)
     names = [SINGLE] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     with silenced():
-        data = quantize_file(_lower_float(graphs, names), graphs)
+        data = quantize_file(lower_float(graphs, names), graphs)
         model = read_model(data)
         store_strings(model, metadata)
         data = write_model(model)
@@ -73,7 +73,8 @@ _float_files: WeakKeyDictionary[ExportedProgram, tuple[list[ReferenceType[Export
 )
 
 
-def _lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
+def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
+    """The float file of the graphs, a signature each under those names."""
     programs = [graph.exported for graph in graphs]
     known, data = _float_files.get(programs[0], ([], b""))
     if [reference() for reference in known] != programs:

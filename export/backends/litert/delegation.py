@@ -1,4 +1,7 @@
-"""What XNNPACK's delegate takes of a file, what it leaves to the interpreter, and why."""
+"""What delegates take of a file, XNNPACK's and ours, what they leave to the interpreter, and why."""
+
+from collections.abc import Sequence
+from typing import Any
 
 from bigvit_edge.artifact import Leftover, Method
 from bigvit_edge.export.backends.litert.contents import Op, list_ops, read_model, select_method
@@ -20,14 +23,17 @@ VISITED = {
 }
 
 
-def describe_method(data: bytes, name: str, keep: float | None) -> Method:
-    """A signature's delegates, the ops outside them in order, and in how many delegates each layer is.
+def describe_method(
+    data: bytes, name: str, keep: float | None, delegates: Sequence[Any] = (), macs_inside: int = 0
+) -> Method:
+    """A signature's delegates, the ops outside them in order, and in how many delegates each layer is. delegates: that
+    the interpreter gets besides XNNPACK's; macs_inside: multiply-accumulates of the ops that only they know.
 
     The interpreter lists its nodes of before and after delegation together; what a DELEGATE node swallowed lies between
     its outputs and its inputs.
     """
     content = select_method(data, name)
-    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_delegates=list(delegates))
     interpreter.allocate_tensors()
     ops = list_ops(read_model(content))
     nodes = [node for node in interpreter._get_ops_details() if node["op_name"] == "DELEGATE"]
@@ -36,7 +42,11 @@ def describe_method(data: bytes, name: str, keep: float | None) -> Method:
         taken = set[int]().union(*pieces)
         pieces.append(_find_swallowed(ops, set(node["inputs"]), list(node["outputs"]), taken))
     return Method(
-        name, keep, len(nodes), _list_leftovers(ops, set[int]().union(*pieces)), _count_fragments(ops, pieces)
+        name,
+        keep,
+        len(nodes),
+        _list_leftovers(ops, set[int]().union(*pieces), macs_inside),
+        _count_fragments(ops, pieces),
     )
 
 
@@ -52,8 +62,8 @@ def _find_swallowed(ops: list[Op], inputs: set[int], wanted: list[int], taken: s
     return found
 
 
-def _list_leftovers(ops: list[Op], taken: set[int]) -> tuple[Leftover, ...]:
-    total = max(1, sum(op.macs for op in ops))
+def _list_leftovers(ops: list[Op], taken: set[int], macs_inside: int) -> tuple[Leftover, ...]:
+    total = max(1, macs_inside + sum(op.macs for op in ops))
     left = [op for number, op in enumerate(ops) if number not in taken]
     return tuple(Leftover(op.name, op.layer, op.macs / total, _explain(op)) for op in left)
 

@@ -1,4 +1,5 @@
-"""LiteRT files that our own core runs: each signature is one op of ours, which libbve_litert.so takes whole.
+"""LiteRT files that our own core runs: each signature is one op of ours, which libbve_litert.so takes whole; of a model
+of others, what it has of ours is that op, and the rest as without us.
 
 What each precision means is in export/native.py.
 """
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from litert_converter.mlir import ir
+from litert_converter.mlir.dialects import stablehlo
+from litert_torch.backend.lowerings import registry
+from litert_torch.backend.lowerings.context import LoweringContext
 
 from bigvit_edge.artifact import Artifact, list_versions, name_method
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends.litert import FORMAT, SINGLE
+from bigvit_edge.export.backends.litert import FORMAT, PACKAGES, SINGLE, lower_float
 from bigvit_edge.export.backends.litert.contents import (
     CUSTOM_OP,
     Model,
@@ -21,10 +26,14 @@ from bigvit_edge.export.backends.litert.contents import (
     store_strings,
     write_model,
 )
+from bigvit_edge.export.backends.litert.delegation import describe_method
+from bigvit_edge.export.backends.litert.quantization import quantize_file
+from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.inlay import PROGRAM, rest_of
 from bigvit_edge.export.native import describe_entry, lower_native
 from bigvit_edge.export.program import Entry
-from bigvit_edge.runtime.litert import load_library
+from bigvit_edge.runtime.litert import load_delegate, load_library
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -34,35 +43,76 @@ try:
 except UserError as e:
     raise UserError(e.met, e.expected, f"{e.do}, or add --set backend=xnnpack") from e
 
-PACKAGES = ("ai-edge-litert", "torch")
+ALONE = ("ai-edge-litert", "torch")  # packages that a file without a graph around the program needs
 ALIGNMENT = 64  # of the program in the file, which is then used where it lies
 MOST_BYTES = 2**31 - 2**20  # offsets in a .tflite are of 31 bits; the rest of the file needs less than that difference
+PLACE = f"custom_call.{CUSTOM_OP.decode()}"  # the converter makes a custom op of what is called so
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
     """The .tflite of a model at its keep ratios, the largest first."""
     lowered = lower_native(graphs, target, metadata)
-    data = write_file(lowered.data, lowered.entries, metadata)
-    methods = tuple(
-        describe_entry(entry, name) for entry, name in zip(lowered.entries, _name(lowered.entries), strict=True)
-    )
-    versions = list_versions(PACKAGES)
-    return Artifact(FORMAT, graphs[0].precision, data, methods, versions, layers=lowered.layers)
+    names = _name(lowered.entries)
+    if graphs[0].inlay is None:
+        data = write_file(lowered.data, lowered.entries, metadata)
+        methods = [describe_entry(entry, name) for entry, name in zip(lowered.entries, names, strict=True)]
+    else:
+        rest = [rest_of(graph) for graph in sorted(graphs, key=lambda graph: -(graph.keep or 0))]
+        with silenced():
+            data = write_around(rest, lowered.data, lowered.entries, metadata)
+            methods = [
+                describe_method(data, name, entry.keep, [load_delegate(1)], entry.macs)
+                for entry, name in zip(lowered.entries, names, strict=True)
+            ]
+    versions = list_versions(ALONE if graphs[0].inlay is None else PACKAGES)
+    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), versions, layers=lowered.layers)
+
+
+def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+    """The .tflite of graphs around a .bve that has those entries, one each. RuntimeError if a signature of the file has
+    anything but one op of ours with the whole program."""
+    _check_size(program)
+    names = _name(entries)
+    model = read_model(quantize_file(lower_float(rest, names), rest))
+    (code,) = (code for code in model.operatorCodes if code.customCode == PLACE.encode())
+    code.customCode, options = CUSTOM_OP, np.frombuffer(program, np.uint8)
+    for signature, entry in zip(model.signatureDefs, entries, strict=True):  # there may be subgraphs for ops' insides
+        graph = model.subgraphs[signature.subgraphIndex]
+        keep = add_buffer(model, np.float32(entry.keep or 0).tobytes())
+        graph.tensors.append(_build_tensor(b"keep", [], keep))
+        for op in graph.operators:
+            if model.operatorCodes[op.opcodeIndex] is code:
+                op.inputs = np.array([*op.inputs, len(graph.tensors) - 1], np.int32)
+                op.customOptions = options
+    store_strings(model, metadata)
+    data = write_model(model, ALIGNMENT)
+    _check(data, program, names)
+    return data
+
+
+@registry.lower(PROGRAM)  # type: ignore[untyped-decorator]
+def _lower_program(context: LoweringContext, image: ir.Value, classes: int) -> ir.Value:
+    kind = ir.RankedTensorType.get([1, classes], ir.F32Type.get())
+    return stablehlo.custom_call([kind], [image], ir.StringAttr.get(PLACE))
 
 
 def write_file(program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
     """The .tflite of a .bve that has those entries. RuntimeError if a signature of the file is anything but one op of
     ours with the whole program."""
-    if len(program) > MOST_BYTES:
-        raise UserError(
-            f"a program of {len(program)} bytes for litert", f"at most {MOST_BYTES}", "use executorch or bve"
-        )
+    _check_size(program)
     names = _name(entries)
     model = _build_model(program, entries, names)
     store_strings(model, metadata)
     data = write_model(model, ALIGNMENT)
     _check(data, program, names)
     return data
+
+
+def _check_size(program: bytes) -> None:
+    if len(program) > MOST_BYTES:
+        raise UserError(
+            f"a program of {len(program)} bytes for litert", f"at most {MOST_BYTES}", "use executorch or bve"
+        )
 
 
 def _name(entries: Sequence[Entry]) -> list[str]:
@@ -101,10 +151,11 @@ def _build_tensor(name: bytes, shape: Sequence[int], buffer: int = 0) -> Model:
 
 
 def _check(data: bytes, program: bytes, names: Sequence[str]) -> None:
-    model = read_model(data)
-    if list(list_methods(data)) != list(names):
-        raise RuntimeError(f"signatures {', '.join(list_methods(data))}; expected {', '.join(names)}")
-    for graph in model.subgraphs:
-        ops = [(model.operatorCodes[op.opcodeIndex].customCode, op.customOptions) for op in graph.operators]
-        if len(ops) != 1 or ops[0][0] != CUSTOM_OP or bytes(ops[0][1]) != program:
-            raise RuntimeError(f"subgraph {graph.name} of {len(ops)} ops; expected one of ours with the whole program")
+    model, methods = read_model(data), list_methods(data)
+    if list(methods) != list(names):
+        raise RuntimeError(f"signatures {', '.join(methods)}; expected {', '.join(names)}")
+    for name, number in methods.items():
+        graph = model.subgraphs[number]
+        ours = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].customCode == CUSTOM_OP]
+        if [bytes(op.customOptions) for op in ours] != [program]:
+            raise RuntimeError(f"signature {name} has {len(ours)} ops of ours; expected one with the whole program")

@@ -60,7 +60,7 @@ def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
     """A float file, whose signatures are those graphs, in their precision. RuntimeError if the file then is not what
     the graphs say; UserError at a group that LiteRT does not have, and at weights too large for float16."""
     if graphs[0].precision == "fp16":
-        return _halve(data)
+        return _halve(data, any(weight.dim() > 1 for weight in graphs[0].exported.state_dict.values()))
     if not any(graph.layers for graph in graphs):
         return data
     model = read_model(data)
@@ -273,7 +273,7 @@ def _has_range(tensor: Any, ranges: dict[str, Range]) -> bool:
 # ---- fp16 ------------------------------------------------------------------------------------------------------------
 
 
-def _halve(data: bytes) -> bytes:
+def _halve(data: bytes, has_weights: bool) -> bytes:
     """Every float constant of two or more dimensions stored in float16 behind a DEQUANTIZE, which XNNPACK works out
     once, when the file is opened."""
     model = read_model(data)
@@ -285,7 +285,7 @@ def _halve(data: bytes) -> bytes:
     for graph in model.subgraphs:
         steps = [_halve_tensor(model, graph, number, halves) for number in _list_weights(model, graph)]
         graph.operators = steps + graph.operators
-    if not halves:
+    if not halves and has_weights:
         raise RuntimeError(f"no weights found to store in float16; {REPORT}")
     return write_model(model)
 

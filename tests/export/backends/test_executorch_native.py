@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 pytest.importorskip("executorch")
 
@@ -16,13 +18,17 @@ from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import bve, executorch
 from bigvit_edge.export.backends.executorch import native
-from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
+from bigvit_edge.export.convert import Subject, capture, part, quantize, rewrite
 from bigvit_edge.export.graph import Graph, count_node_macs, matrix_products
+from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.parity import draw_calibration
 from bigvit_edge.models.load import Loaded, load
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime import executorch as door
+from bigvit_edge.runtime.executorch import BACKEND
 from bigvit_edge.target import load_target, override
+from tests.models import around
+from tests.models.around import Around
 
 TARGET = load_target("android-native")
 KEEPS: Mapping[str, tuple[float | None, ...]] = {"blvit_demo": (0.5, 0.25, 1.0), "vit_demo": (None,)}
@@ -164,3 +170,53 @@ def test_what_the_core_lacks_is_refused_before_any_work(precision: str) -> None:
         UserError, match=rf"executorch in {precision}, backend=native; expected one of fp32, fp16, int8"
     ):
         target.list_cells()
+
+
+# ---- a model around one of ours --------------------------------------------------------------------------------------
+
+
+def part_around(precision: str) -> tuple[Around, list[Graph]]:
+    model = around.build()
+    graphs = [part(rewrite(capture(model, around.SIZE, keep)), "net") for keep in (1.0, 0.5)]
+    images = np.concatenate([draw((1, 3, around.SIZE, around.SIZE), seed) for seed in range(8)])
+    subject = Subject(model, around.SIZE, (1.0, 0.5), images, True, {})
+    return model, quantize(graphs, precision, TARGET, subject, lambda *_: None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precision: str, tmp_path: Path) -> None:
+    model, graphs = part_around(precision)
+    artifact = executorch.lower(graphs, TARGET, {})
+    data = bytes_of(artifact)
+    plans = [plan for plan in deserialize_pte_binary(data).program.execution_plan if plan.name.startswith("keep_")]
+    for plan, method in zip(plans, artifact.methods, strict=True):
+        assert [delegate.id for delegate in plan.delegates] == ["XnnpackBackend", BACKEND, "XnnpackBackend"]
+        assert plan.operators == []
+        assert (method.delegates, method.leftovers) == (3, ())
+        assert method.fragments == {"smooth": 1, "net": 1, "hidden": 1, "out": 1, **method.fragments}
+    assert data.count(lower_native(graphs, TARGET, {}).data) == 1
+    if precision == "int8":
+        assert artifact.layers == {"net.embedding.patches": "int8"}
+
+    path = write(artifact, tmp_path / "m.pte")
+    for method in artifact.methods:
+        assert method.keep
+        model.keep = method.keep
+        image = draw((1, 3, around.SIZE, around.SIZE))
+        with torch.no_grad():
+            expected = model(torch.from_numpy(image)).numpy()
+        found = executorch.load(path, method=method.name)(image)
+        np.testing.assert_allclose(found, expected, atol=1e-5 if precision == "fp32" else 0.02)
+        assert np.array_equal(door.load(path, keep=method.keep).run(image), found)
+
+
+def test_the_core_gets_what_the_model_hands_ours(tmp_path: Path) -> None:
+    """Bit by bit: with nothing behind it, the file says what Session says of the image that was made for it."""
+    front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
+    (graph,) = [replace(part(rewrite(capture(front, around.SIZE)), "1"), precision="fp32")]
+    path = write(executorch.lower([graph], TARGET, {}), tmp_path / "m.pte")
+    (tmp_path / "m.bve").write_bytes(lower_native([graph], TARGET, {}).data)
+    image = draw((1, 3, around.SIZE, around.SIZE))
+    image = np.round(image * 4) / 4  # so that the order of the sums of four does not matter
+    pooled = image.reshape(1, 3, 16, 2, 16, 2).mean((3, 5), dtype=np.float32)
+    assert np.array_equal(executorch.load(path)(image), Session(tmp_path / "m.bve").run(pooled))

@@ -9,19 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter
+from torch import nn
 
 from bigvit_edge import runtime
 from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import bve, litert
-from bigvit_edge.export.backends.litert import contents, native
-from bigvit_edge.export.convert import Subject, quantize
+from bigvit_edge.export.backends.litert import contents, delegation, native
+from bigvit_edge.export.backends.litert.contents import CUSTOM_OP
+from bigvit_edge.export.convert import Subject, capture, part, quantize, rewrite
+from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.parity import draw_calibration
 from bigvit_edge.export.program import WeightType, from_bytes
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime.litert import LIBRARY, load_delegate
+from bigvit_edge.runtime.litert import load as load_ours
 from tests.export.backends.test_bve import HOST, KEEPS, load_demo
+from tests.export.backends.test_executorch_native import part_around
+from tests.models import around
 from tests.native import ROOT
 
 TARGET = replace(HOST, backend="native")
@@ -166,3 +173,64 @@ def test_without_the_library_the_backend_says_so_at_once(tmp_path: Path) -> None
     )
     last = run.stderr.splitlines()[-1]
     assert f"expected a {LIBRARY} for this machine; build it: pip install ., or add --set backend=xnnpack" in last
+
+
+# ---- a model around one of ours --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precision: str, tmp_path: Path) -> None:
+    model, graphs = part_around(precision)
+    artifact = litert.lower(graphs[::-1], TARGET, METADATA)
+    data, lowered = bytes_of(artifact), lower_native(graphs[::-1], TARGET, METADATA)
+    assert [(method.name, method.keep) for method in artifact.methods] == [("keep_1", 1.0), ("keep_0_5", 0.5)]
+    for method in artifact.methods:
+        assert (method.delegates, method.leftovers) == (3, ())
+        assert method.fragments == {"net": 1, "hidden": 1, "out": 1}
+    assert data.count(lowered.data) == 1
+    assert data.index(lowered.data) % 64 == 0
+    model_in_file = contents.read_model(data)
+    for graph, entry in zip(model_in_file.subgraphs, lowered.entries, strict=True):
+        (op,) = (o for o in graph.operators if model_in_file.operatorCodes[o.opcodeIndex].customCode == CUSTOM_OP)
+        assert contents.read_floats(model_in_file, graph.tensors[op.inputs[1]]) == np.float32(entry.keep)
+        assert len(graph.operators) > 5
+
+    path = tmp_path / "m.tflite"
+    path.write_bytes(data)
+    for method in artifact.methods:
+        assert method.keep
+        model.keep = method.keep
+        image = np.random.default_rng(0).standard_normal((1, 3, around.SIZE, around.SIZE), dtype=np.float32)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(image)).numpy()
+        found = litert.load(path, method=method.name)(image)
+        np.testing.assert_allclose(found, expected, atol=1e-5 if precision == "fp32" else 0.02)
+        assert np.array_equal(load_ours(path, keep=method.keep).run(image), found)
+
+
+def test_half_of_a_model_that_has_no_weights_but_ours() -> None:
+    front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
+    graph = replace(part(rewrite(capture(front, around.SIZE)), "1"), precision="fp16")
+    artifact = litert.lower([graph], TARGET, {})
+    assert (artifact.methods[0].delegates, artifact.methods[0].leftovers) == (2, ())
+
+
+def test_what_xnnpack_leaves_around_ours_is_told() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.out = around.build().net, nn.Linear(5, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.out(self.net(images).flip(1))  # type: ignore[no-any-return]
+
+    graph = replace(part(rewrite(capture(Turned(), 16)), "net"), precision="fp32")
+    (method,) = litert.lower([graph], TARGET, {}).methods
+    assert [leftover.op for leftover in method.leftovers] == ["REVERSE_V2"]
+    assert "XNNPACK's delegate has no REVERSE_V2" in method.leftovers[0].reason
+
+
+def test_shares_of_what_is_left_are_of_all_multiply_accumulates() -> None:
+    op = contents.Op("CONV_3D", (0,), (1,), "_front;", frozenset({"FLOAT32"}), 10, None)
+    (leftover,) = delegation._list_leftovers([op, replace(op, macs=20)], {1}, 70)
+    assert leftover.mac_share == 0.1
