@@ -1,5 +1,6 @@
 // The door to LiteRT: runs the custom op "libbve_litert" of a .tflite, whose options are a .bve.
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -101,6 +102,11 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
     kernel->session.reset(bve_start(kernel->program.get(), kernel->keep, &options, &error));
     if (!kernel->session) return refuse(context, error.text);
   }
+  const int* const outputs = node->outputs->data;
+  if (std::count(outputs, outputs + node->outputs->size, kernel->logits) != 1) {
+    // the runtime gives them no memory then
+    return refuse(context, "logits that nothing reads, expected an output of the graph");
+  }
   const size_t pixels = bve_image_count(kernel->session.get());
   const auto size = static_cast<size_t>(std::lround(std::sqrt(pixels / 3)));
   const auto status = check_tensor(context, "image", kernel->image, {1, 3, size, size});
@@ -132,7 +138,7 @@ bool has_signature(const TfLiteContext& context, const TfLiteNode& node) {
   if (inputs.size != 2 || inputs.data[0] < 0 || inputs.data[1] < 0) return false;  // -1: left out
   const TfLiteTensor& keep = context.tensors[inputs.data[1]];
   return keep.allocation_type == kTfLiteMmapRo && keep.type == kTfLiteFloat32 &&
-         keep.bytes == sizeof(float) && node.outputs->size == 1;
+         keep.bytes == sizeof(float) && node.outputs->size == 1 && node.outputs->data[0] >= 0;
 }
 
 // Every op of ours becomes a kernel of its own. Their programs are opened here, where a failure can
@@ -185,7 +191,9 @@ TfLiteDelegate* tflite_plugin_create_delegate(const char* const* options_keys,
                                               void (*report_error)(const char*)) try {
   auto delegate = std::make_unique<bve::Delegate>();
   for (size_t i = 0; i < num_options; i++) {
-    const auto fault = bve::set_option(delegate->options, options_keys[i], options_values[i]);
+    const char *const key = options_keys[i], *const value = options_values[i];
+    const auto fault = key && value ? bve::set_option(delegate->options, key, value)
+                                    : std::string("an option that is null, expected text");
     if (fault.empty()) continue;
     if (report_error) report_error((std::string(bve::kName) + ": " + fault).c_str());
     return nullptr;

@@ -120,6 +120,10 @@ TEST_CASE("options are checked when the delegate is made") {
     CHECK(!make_delegate({{"threads", value}}));
     CHECK(has(refusal, "expected a whole number, of threads at least 1"));
   }
+  for (const Options& options : {Options{{nullptr, "1"}}, Options{{"threads", nullptr}}}) {
+    CHECK(!make_delegate(options));
+    CHECK(refusal == "libbve_litert: an option that is null, expected text");
+  }
   const char *key = "no", *value = "";
   CHECK(!tflite_plugin_create_delegate(&key, &value, 1, nullptr));
 }

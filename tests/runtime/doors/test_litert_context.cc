@@ -163,9 +163,35 @@ TEST_CASE("ops of others are left alone, and ours with other tensors refused") {
   CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteDelegateError);
   CHECK(context.text ==
         "libbve_litert: an op without inputs [image, constant float32 keep], output logits\n");
+  context.tensors[1].allocation_type = kTfLiteMmapRo;
+  context.lists[1][1] = -1;  // an output that is left out
+  CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteDelegateError);
+  context.lists[1][1] = 2;
   context.lists[0][0] = 1;
   CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteDelegateError);
   CHECK(context.taken.empty());
+  context.lists[0][0] = 2;
+  CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteOk);
+}
+
+TEST_CASE("logits that nothing reads are refused when the op is prepared") {
+  FakeContext context;
+  fill(context);
+  const Delegate delegate(make_delegate(), tflite_plugin_destroy_delegate);
+  REQUIRE(delegate->Prepare(&context.base, delegate.get()) == kTfLiteOk);
+  const TfLiteRegistration& kernel = context.taken.at(0).registration;
+  TfLiteDelegateParams given{};
+  given.delegate = delegate.get();
+  given.nodes_to_replace = reinterpret_cast<TfLiteIntArray*>(context.lists[2]);
+  int none[] = {0};
+  TfLiteNode node{};
+  node.user_data = kernel.init(&context.base, reinterpret_cast<const char*>(&given), sizeof given);
+  REQUIRE(node.user_data);
+  node.outputs = reinterpret_cast<TfLiteIntArray*>(none);
+  CHECK(kernel.prepare(&context.base, &node) == kTfLiteDelegateError);
+  CHECK(context.text ==
+        "libbve_litert: logits that nothing reads, expected an output of the graph\n");
+  kernel.free(&context.base, node.user_data);
 }
 
 }  // namespace
