@@ -17,6 +17,7 @@ CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(shell grep -s '^VERSION_COD
 ARM = CXX="$(ZIG) c++ -target aarch64-linux-musl" $(CONFIGURE) -B build/aarch64 \
 	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBVE_STATIC=ON
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
+OTHER_EXECUTORCH = executorch==1.3.1
 FUZZ_SECONDS ?= 60
 COMMA = ,
 
@@ -25,17 +26,19 @@ define sanitize
 	$(CMAKE) --build build/$(1)
 	programs=$$(find build/$(1)/tests/$(3) -name 'test_*' -type f); \
 	for program in $${programs:?no test was built in build/$(1)}; do \
-		echo $$program; BVE_TINY_PTE=build/tiny.pte BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
+		echo $$program; BVE_TINY_PTE=build/tiny.pte BVE_DISPATCH_PTE=build/dispatch.pte \
+		BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
 endef
 
-.PHONY: demo test venv lint bench native native-arm doors-arm tflite-runtime bve-run-arm sanitize fuzz
+.PHONY: demo test venv lint bench native native-arm doors-arm tflite-runtime other-executorch \
+	bve-run-arm sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
 
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-test: native tflite-runtime $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
+test: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
@@ -65,6 +68,13 @@ build/tflite_runtime/.ready: Makefile | .venv/.ready
 		.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(TFLITE_RUNTIME); fi
 	touch $@
 
+# An older ExecuTorch, for the door whose source an app compiles against its own: 100 MB.
+other-executorch: build/other_executorch/.ready
+build/other_executorch/.ready: Makefile | .venv/.ready
+	mkdir -p $(@D)
+	.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(OTHER_EXECUTORCH)
+	touch $@
+
 # build/aarch64/bve-run: one file for any 64-bit ARM Linux or Android. zig builds its own C and C++ library first: minutes.
 bve-run-arm: .venv/.ready
 	$(ARM)
@@ -73,7 +83,7 @@ bve-run-arm: .venv/.ready
 # The thread sanitizer is for what has threads.
 sanitize: .venv/.ready
 	mkdir -p build
-	.venv/bin/python -m tests.runtime.doors.write_pte build/tiny.pte
+	.venv/bin/python -m tests.runtime.doors.write_pte build/tiny.pte build/dispatch.pte
 	.venv/bin/python -m tests.runtime.doors.write_tflite build/tiny.tflite
 	$(call sanitize,address,address$(COMMA)undefined,)
 	$(call sanitize,thread,thread,runtime)

@@ -33,9 +33,11 @@ class Session:
     shape: of the image; classes: of the logits; method: its name in the file.
     """
 
-    def __init__(self, path: str | Path, file: framework.ExecuTorchProgram, method: str) -> None:
+    def __init__(self, path: str | Path, file: framework.ExecuTorchProgram, method: str, threads: int) -> None:
         self._lock, self._path, self._file, self.method = threading.Lock(), path, file, method
+        self._threads = threads
         with explained(path):
+            set_threads(threads)
             self._loaded = file.load_method(method)
         metadata = self._loaded.method_meta()
         self.shape = tuple(map(int, metadata.input_tensor_meta(0).sizes()))
@@ -49,10 +51,10 @@ class Session:
         return logits.numpy()  # type: ignore[no-any-return]
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
-        """Another method of the file, as of load(), on the same copy of the weights."""
+        """Another method of the file, as of load(), on the same copy of the weights and as many threads."""
         with explained(self._path):
             name = find_method(self._path, self._file, method, keep)
-        return Session(self._path, self._file, name)
+        return Session(self._path, self._file, name, self._threads)
 
 
 def load(path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None) -> Session:
@@ -69,7 +71,7 @@ def load(path: str | Path, keep: float | None = None, threads: int = 1, *, metho
     with explained(path):
         file = open_program(path, threads)
         name = find_method(path, file, method, keep)
-    return Session(path, file, name)
+    return Session(path, file, name, threads)
 
 
 @contextmanager
@@ -87,9 +89,14 @@ def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
     before as well: only methods that our core runs keep the count that they were loaded with, of at most the CPU's
     cores. One of FAILURES if it is no program."""
     read_failure()  # what failed before is not of this
+    set_threads(threads)
+    return framework._load_program(str(path), program_verification=framework.Verification.InternalConsistency)
+
+
+def set_threads(threads: int) -> None:
+    """Of ExecuTorch's one pool in this process, from which a method of our core takes its count when it is loaded."""
     if framework._threadpool_get_thread_count() != threads:
         framework._unsafe_reset_threadpool(threads)
-    return framework._load_program(str(path), program_verification=framework.Verification.InternalConsistency)
 
 
 def find_method(
@@ -147,6 +154,7 @@ def load_library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
         library.bve_executorch_version.restype = library.bve_executorch_error.restype = ctypes.c_char_p
+        add_dispatch = library.bve_executorch_add_dispatch
     except (OSError, AttributeError) as e:
         raise UserError(f"{path}: {e}", f"a {LIBRARY} for this machine and Python", do) from e
     version = library.bve_executorch_version().decode()
@@ -156,4 +164,5 @@ def load_library() -> ctypes.CDLL:
     if refusal := library.bve_executorch_error():
         fault = explain(refusal.decode())
         raise UserError(f"{path}: {fault.met}", fault.expected, fault.do)
+    add_dispatch()  # ExecuTorch's Python module has room for thousands of kernels
     return library

@@ -1,5 +1,6 @@
-// Our core as an ExecuTorch backend, "libbve_executorch", and the kernel of its op bve::dispatch.
-// Both register themselves when the library is loaded. Nothing here needs to be called.
+// Our core as an ExecuTorch backend, "libbve_executorch". It registers itself when the library is
+// loaded; nothing here needs to be called but for files with the op bve::dispatch, which have no
+// such backend.
 //
 // Link it into the program or library that has ExecuTorch in it: the symbols of ExecuTorch must be
 // seen by the library, so to load it by itself (dlopen, System.loadLibrary) is not enough where
@@ -7,7 +8,8 @@
 //
 // A method is one delegate [image] -> [logits]. Its payload is the key of named data that are a
 // .bve's bytes, which all methods of a program share, in the file and in memory; its compile spec
-// "keep" (float32) is the entry's ratio, 0 the first entry.
+// "keep" (float32) is the entry's ratio, 0 the first entry. (Methods that the app loads with a
+// NamedDataMap of its own share no memory: ExecuTorch makes a map of each.)
 //
 // Options: "threads" (int, 1 or more), of a program by its runtime specs or of all that are loaded
 // from then on by set_option. Without: as many as ExecuTorch's own pool has, where the app has one
@@ -29,6 +31,13 @@ BVE_EXECUTORCH_API const char* bve_executorch_version(void);
 // null until something fails again. ExecuTorch logs the same text. Lives until the thread fails
 // again or ends.
 BVE_EXECUTORCH_API const char* bve_executorch_error(void);
+
+// Registers the kernel of bve::dispatch, for files of --set dispatch=kernel: call it once before
+// they are loaded, and while no other thread registers or loads. 0 if it is there afterwards, else
+// ExecuTorch's error code. ExecuTorch ends the process where its table of kernels is full: an app
+// whose build selects its ops (EXECUTORCH_SELECT_OPS_*) has to make it one larger, by
+// MAX_KERNEL_NUM.
+BVE_EXECUTORCH_API int bve_executorch_add_dispatch(void);
 
 #ifdef __cplusplus
 }

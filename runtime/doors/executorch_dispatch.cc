@@ -1,10 +1,12 @@
 // ExecuTorch's door to token dispatch: the kernel of bve::dispatch, the op that
 // bigvit_edge/models/dispatch.py defines, for programs whose other ops ExecuTorch runs by itself.
+// Not registered when the library is loaded: a build that selects its ops has room for these alone.
 #include <executorch/runtime/kernel/kernel_includes.h>
 #include <executorch/runtime/kernel/operator_registry.h>
 
 #include <cstring>
 
+#include "bve_executorch.h"
 #include "executorch_errors.h"
 
 namespace bve {
@@ -95,16 +97,12 @@ void run(KernelRuntimeContext& context, Span<EValue*> values) {
   if (error != Error::Ok) context.fail(error);
 }
 
-// ExecuTorch ends the process where an op gets its kernel twice, and logs an error where one is
-// asked for that is not there yet. That a second copy of the library is refused, executorch.cc
-// says.
-bool add_kernel() {
-  for (const Kernel& kernel : get_registered_kernels())
-    if (!std::strcmp(kernel.name_, kName)) return false;
-  return register_kernel(Kernel(kName, run)) == Error::Ok;
-}
-
-[[maybe_unused]] const bool is_added = add_kernel();
-
 }  // namespace
 }  // namespace bve
+
+int bve_executorch_add_dispatch(void) {
+  using namespace executorch::runtime;
+  for (const Kernel& kernel : get_registered_kernels())  // ExecuTorch stops the process at a second
+    if (!std::strcmp(kernel.name_, bve::kName)) return 0;
+  return static_cast<int>(register_kernel(Kernel(bve::kName, bve::run)));
+}

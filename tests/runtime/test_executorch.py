@@ -83,11 +83,20 @@ def test_a_file_with_one_method_tells_its_ratio(tmp_path: Path) -> None:
         executorch.load(pte, keep=1)
 
 
+def count_threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
 def test_two_threads_say_the_same(pte: Path) -> None:
     need_cores(2)
     program = executorch.load(pte, keep=0.5, threads=2)
     assert executorch.framework._threadpool_get_thread_count() == 2
     assert np.array_equal(program.run(draw()), executorch.load(pte, keep=0.5).run(draw()))
+    assert executorch.framework._threadpool_get_thread_count() == 1
+    alone = count_threads()
+    other = program.load(1.0)  # with the two of its file, whatever was loaded since
+    assert count_threads() > alone
+    assert np.array_equal(other.run(draw()), executorch.load(pte, keep=1).run(draw()))
 
 
 def test_methods_share_one_copy_of_the_program(pte: Path, bve: Path) -> None:
@@ -276,12 +285,16 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("machine", [HOST, ARM])
-def test_program(machine: str, tmp_path: Path) -> None:
-    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors/test_executorch"
+@pytest.mark.parametrize("name", ["test_executorch", "test_executorch_dispatch"])
+def test_program(name: str, machine: str, tmp_path: Path) -> None:
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors" / name
     emulator = emulate(machine)
     if not program.is_file():
         skip(f"no {program.relative_to(ROOT)}", "make native doors-arm")
-    environment = os.environ | {"BVE_TINY_PTE": str(write_pte.write(tmp_path / "tiny.pte"))}
+    environment = os.environ | {
+        "BVE_TINY_PTE": str(write_pte.write(tmp_path / "tiny.pte")),
+        "BVE_DISPATCH_PTE": str(write_pte.write_dispatch(tmp_path / "dispatch.pte")),
+    }
     run = subprocess.run(
         [*emulator, program], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )

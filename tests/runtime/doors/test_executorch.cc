@@ -1,16 +1,11 @@
 // The door to ExecuTorch in ExecuTorch's own runtime. $BVE_TINY_PTE: what write_pte.py made of
 // valid_tiny.bve.
-#include <executorch/runtime/backend/backend_options_map.h>
 #include <executorch/runtime/backend/interface.h>
-#include <executorch/runtime/executor/program.h>
 
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
-#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,6 +13,7 @@
 #include "bve.h"
 #include "bve_executorch.h"
 #include "doctest.h"
+#include "doors/executorch_file.h"
 #include "program_builder.h"
 
 namespace bve::test {
@@ -32,13 +28,7 @@ using executorch::runtime::Program;
 constexpr char kBackend[] = "libbve_executorch";
 constexpr size_t kPixels = 3 * 4 * 4, kClasses = 3;
 
-Bytes read_file() {
-  const char* const path = std::getenv("BVE_TINY_PTE");
-  REQUIRE_MESSAGE(path, "set BVE_TINY_PTE to what write_pte.py wrote");
-  std::ifstream file(path, std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  return {bytes.data(), bytes.size()};
-}
+Bytes read_file() { return read_file_of("BVE_TINY_PTE"); }
 
 // Where the .bve lies in the file.
 size_t find_program(Bytes& bytes) {
@@ -63,52 +53,9 @@ std::vector<float> ask_core(const std::vector<float>& image, float keep) {
   return logits;
 }
 
-std::string take_error() {
-  const char* const text = bve_executorch_error();
-  return text ? text : "";
-}
-
-// A file in memory. Its segments are copied to so many bytes behind a multiple of 64.
-class Loader final : public DataLoader {
- public:
-  Loader(Bytes bytes, size_t behind) : bytes_(std::move(bytes)), behind_(behind) {}
-
-  Result<FreeableBuffer> load(size_t offset, size_t size, const SegmentInfo&) const override {
-    if (offset + size > bytes_.count()) return Error::InvalidProgram;
-    char* const block = new (std::align_val_t(64)) char[behind_ + size];
-    std::memcpy(block + behind_, bytes_.data() + offset, size);
-    held_++;
-    const auto release = [](void* loader, void* data, size_t) {
-      const auto* const self = static_cast<const Loader*>(loader);
-      operator delete[](static_cast<char*>(data) - self->behind_, std::align_val_t(64));
-      self->held_--;
-    };
-    return FreeableBuffer(block + behind_, size, release, const_cast<Loader*>(this));
-  }
-  Result<size_t> size() const override { return bytes_.count(); }
-  int held() const { return held_; }  // segments that nobody gave back yet
-
- private:
-  mutable Bytes bytes_;
-  size_t behind_;
-  mutable std::atomic<int> held_{0};
-};
-
-// A method and its memory; the program and what it is loaded from outlive it.
-struct Loaded {
-  std::vector<uint8_t> heap, plan;
-  MemoryAllocator allocator;
-  Span<uint8_t> span;
-  HierarchicalAllocator planned{{&span, 1}};
-  MemoryManager memory{&allocator, &planned};
-  Result<Method> method;
-
-  Loaded(const Program& program, const char* name, const LoadBackendOptionsMap* options = nullptr)
-      : heap(1 << 16),
-        plan(program.method_meta(name)->memory_planned_buffer_size(0).get()),
-        allocator(heap.size(), heap.data()),
-        span(plan.data(), plan.size()),
-        method(program.load_method(name, &memory, nullptr, nullptr, options)) {}
+// A method [image] -> [logits].
+struct Classifier : Loaded {
+  using Loaded::Loaded;
 
   Error execute(void* image, ScalarType type = ScalarType::Float, int columns = 4) {
     TensorImpl::SizesType sizes[]{1, 3, 4, columns};
@@ -118,19 +65,7 @@ struct Loaded {
     return error == Error::Ok ? method->execute() : error;
   }
   std::vector<float> run(std::vector<float> image) {
-    if (execute(image.data()) != Error::Ok) return {};
-    const auto& logits = method->get_output(0).toTensor();
-    return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
-  }
-};
-
-struct Opened {
-  Loader loader;
-  Result<Program> program;
-  explicit Opened(Bytes bytes, size_t behind = 0)
-      : loader(std::move(bytes), behind), program(Program::load(&loader)) {}
-  Error load(const char* name, const LoadBackendOptionsMap* options = nullptr) {
-    return Loaded(*program, name, options).method.error();
+    return execute(image.data()) == Error::Ok ? read_output(0) : std::vector<float>{};
   }
 };
 
@@ -140,15 +75,13 @@ BackendOption make_option(const char* key, OptionValue value) {
   return option;
 }
 
-bool has(const std::string& text, const char* part) { return text.find(part) != text.npos; }
-
 TEST_CASE("the runtime says what the core says, of one copy of the program") {
   for (size_t behind : {0, 16, 48}) {
     Opened opened(read_file(), behind);
     REQUIRE(opened.program.ok());
     const int before = opened.loader.held();
     {
-      Loaded first(*opened.program, "keep_1"), second(*opened.program, "keep_0_5");
+      Classifier first(*opened.program, "keep_1"), second(*opened.program, "keep_0_5");
       REQUIRE((first.method.ok() && second.method.ok()));
       CHECK(opened.loader.held() - before == (behind == 0));  // used where it lies, or copied
       for (uint32_t seed : {7, 8}) {
@@ -177,6 +110,20 @@ TEST_CASE("another version, damage, a missing part: the core's text, once, and a
   bytes.data()[text.find("bve.") + 10] ^= std::byte{1};
   CHECK(Opened(bytes).load("keep_1") == Error::NotFound);
   CHECK(has(take_error(), "no data named bve."));
+}
+
+TEST_CASE("a delegate that says other things than ours is refused") {
+  Bytes bytes = read_file();
+  const std::string text(reinterpret_cast<char*>(bytes.data()), find_program(bytes));
+  const std::string key("\4\0\0\0keep\0", 9);  // the compile spec's, as a flatbuffer has it
+  size_t found = 0;
+  for (size_t at = text.find(key); at != text.npos; at = text.find(key, at + 1), found++)
+    bytes.data()[at + 4] = std::byte{'d'};
+  REQUIRE(found > 0);
+  CHECK(Opened(bytes).load("keep_1") == Error::DelegateInvalidCompatibility);
+  const std::string told = take_error();
+  CHECK_MESSAGE(has(told, "a delegate of another layout, expected version "), told);
+  CHECK(has(told, "export the model again"));
 }
 
 TEST_CASE("threads are the program's, else the process's option, and others are refused") {
@@ -215,7 +162,7 @@ TEST_CASE("tensors that are not the program's are refused") {
   Opened opened(read_file());
   double image[3 * 4 * 5]{};
   const auto ask = [&](const char* name, ScalarType type, int columns) {
-    Loaded loaded(*opened.program, name);
+    Classifier loaded(*opened.program, name);
     REQUIRE(loaded.method.ok());
     CHECK(loaded.execute(image, type, columns) == Error::InvalidArgument);
     return take_error();
@@ -233,10 +180,10 @@ TEST_CASE("eight methods in each of eight threads run while others come and go")
   std::vector<std::thread> threads;
   for (int i = 0; i < 8; i++) {
     threads.emplace_back([&] {
-      std::vector<std::unique_ptr<Loaded>> methods(8);
+      std::vector<std::unique_ptr<Classifier>> methods(8);
       for (int round = 0; round < 40; round++) {
         auto& replaced = methods[round % methods.size()];
-        replaced = std::make_unique<Loaded>(*opened.program, "keep_0_5");
+        replaced = std::make_unique<Classifier>(*opened.program, "keep_0_5");
         for (const auto& loaded : methods) wrong += loaded && loaded->run(image) != expected;
       }
     });

@@ -1,6 +1,7 @@
-"""The small program that the fuzzer starts from, as a .pte for test_executorch.cc:
+"""The small program that the fuzzer starts from, as a .pte for test_executorch.cc, and bve::dispatch alone, as one for
+test_executorch_dispatch.cc:
 
-python -m tests.runtime.doors.write_pte FILE
+python -m tests.runtime.doors.write_pte FILE FILE
 """
 
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.export.backends.executorch import native
+from bigvit_edge.export.backends.executorch import lower_programs, native
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import from_bytes
+from bigvit_edge.models.dispatch import DISPATCH
 from bigvit_edge.runtime.executorch import FORWARD
 from tests.native import ROOT
 
@@ -54,5 +56,27 @@ def write(path: Path) -> Path:
     return path
 
 
+class Dispatch(nn.Module):
+    """bve::dispatch of k tokens, its tensors given: x, z, gain, offset, weight, bias."""
+
+    def __init__(self, k: int = 3) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return DISPATCH(*tensors, 1e-6, self.k)  # type: ignore[no-any-return]
+
+
+def write_dispatch(path: Path) -> Path:
+    def export(k: int = 3, batch: int = 1, dtype: torch.dtype = torch.float32) -> Graph:
+        shapes = ((batch, 5, 32), (batch, 5, 4), (4,), (4,), (1, 4), (1,))
+        return Graph(torch.export.export(Dispatch(k), tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)))
+
+    graphs = {"forward": export(), "double": export(dtype=torch.float64), "batch": export(batch=2), "many": export(6)}
+    path.write_bytes(bytes(lower_programs(graphs, {}).to_executorch().buffer))
+    return path
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    write_dispatch(Path(sys.argv[2]))
