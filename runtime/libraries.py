@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from bigvit_edge.errors import UserError, suggest
 
 ABIS = ("arm64-v8a", "aarch64-linux", "x86_64-linux")
 ANDROID_API = 23  # Android 6
+OLDEST_NDK = 26  # the first whose C++ library writes floats (std::to_chars)
 NDK_VARIABLES = ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
 TOLD = 20  # lines of what a tool says when it fails
 EXTRA = "pip install 'bigvit-edge[native]'"
@@ -65,7 +67,8 @@ def _choose_compiler(abi: str) -> tuple[str, ...]:
         if not toolchain.is_file():
             raise UserError(f"no {toolchain}", "an Android NDK", f"set {NDK_VARIABLES[0]} to its folder")
         system = (f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DANDROID_ABI={abi}")
-        return (*system, f"-DANDROID_PLATFORM=android-{ANDROID_API}")
+        # The NDK refuses what is defined elsewhere; ExecuTorch's symbols are the app's.
+        return (*system, f"-DANDROID_PLATFORM=android-{ANDROID_API}", "-DANDROID_ALLOW_UNDEFINED_SYMBOLS=ON")
     # Not zig, nor clang with its own library: what crosses ExecuTorch's interface is laid out as in libstdc++.
     processor = abi.removesuffix("-linux")
     if sys.platform == "linux" and platform.machine() == processor:
@@ -77,11 +80,17 @@ def _choose_compiler(abi: str) -> tuple[str, ...]:
 
 
 def _find_ndk() -> Path:
+    """UserError if there is none, or it tells that it is too old."""
+    expected = f"the folder of an Android NDK, r{OLDEST_NDK} or newer"
     for name in NDK_VARIABLES:
         if value := os.environ.get(name):
+            told = Path(value) / "source.properties"
+            release = re.search(r"Pkg\.Revision\s*=\s*(\d+)", told.read_text()) if told.is_file() else None
+            if release and int(release[1]) < OLDEST_NDK:
+                raise UserError(f"{name}={value}, which is r{release[1]}", expected, "install one, and set it")
             return Path(value)
     met = f"neither {NDK_VARIABLES[0]} nor {NDK_VARIABLES[1]} is set"
-    raise UserError(met, "the folder of an Android NDK, r25 or newer", "install one, and set it")
+    raise UserError(met, expected, "install one, and set it")
 
 
 def _find_tool(name: str, do: str) -> str:

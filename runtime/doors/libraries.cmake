@@ -8,7 +8,8 @@ function(add_core_library name exports) # then its sources
   add_library(${name} SHARED ${ARGN})
   target_link_libraries(${name} PRIVATE bve_core bve_kernels)
   target_include_directories(${name} INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/runtime/doors>)
-  target_link_options(${name} PRIVATE ${SELF_CONTAINED} "-Wl,--version-script=${CMAKE_BINARY_DIR}/${name}.map")
+  target_link_options(${name} PRIVATE ${SELF_CONTAINED} "-Wl,--version-script=${CMAKE_BINARY_DIR}/${name}.map"
+    -Wl,-z,nodelete) # ExecuTorch forgets no backend, and threads that met the C++ library in here end in it
 endfunction()
 
 function(leave_out door why)
@@ -41,7 +42,6 @@ else()
   target_link_libraries(bve_executorch PRIVATE executorch_headers)
   target_compile_definitions(bve_executorch PRIVATE BVE_VERSION="${VERSION}"
     BVE_EXECUTORCH_VERSION="${EXECUTORCH_VERSION}")
-  target_link_options(bve_executorch PRIVATE -Wl,-z,nodelete) # ExecuTorch forgets no backend: it outlives dlclose
   file(GLOB PORTABLE_LIB "${BVE_EXECUTORCH}/extension/pybindings/_portable_lib.*.so")
   if(PORTABLE_LIB AND NOT BVE_PACKAGE)
     # Python loads it for itself alone: its symbols are found only by a library that names it.

@@ -33,7 +33,8 @@ HEADERS = dict(zip(LIBRARIES, ("bve.h", "bve_executorch.h", "bve_litert.h"), str
 COMPILERS = {"x86_64-linux": "g++", "aarch64-linux": "aarch64-linux-gnu-g++"}
 MACHINES = {"x86_64-linux": HOST, "aarch64-linux": "cortex-a76"}
 TFLITE = ROOT / "build/host/tflite/package/cc_deps"
-# A real NDK cannot be had in tests: as its toolchain file goes, but for the compiler.
+OTHER_EXECUTORCH = ROOT / "build/other_executorch"  # of another version than the exporter's
+# A real NDK cannot be had in tests: as its toolchain file goes, linker's flags included, but for the compiler.
 TOOLCHAIN = """
 if(NOT ANDROID_ABI STREQUAL "arm64-v8a" OR NOT ANDROID_PLATFORM STREQUAL "android-23")
   message(FATAL_ERROR "ABI '${ANDROID_ABI}', platform '${ANDROID_PLATFORM}'")
@@ -43,7 +44,11 @@ set(CMAKE_SYSTEM_VERSION 1)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(ANDROID TRUE)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
-list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ANDROID_ABI ANDROID_PLATFORM)
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "-Wl,--fatal-warnings -Wl,--gc-sections")
+if(NOT ANDROID_ALLOW_UNDEFINED_SYMBOLS)
+  string(APPEND CMAKE_SHARED_LINKER_FLAGS_INIT " -Wl,--no-undefined")
+endif()
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ANDROID_ABI ANDROID_PLATFORM ANDROID_ALLOW_UNDEFINED_SYMBOLS)
 """
 
 
@@ -112,19 +117,9 @@ def files(model: BLViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def examples(built: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """The examples as an app's developer builds them, with the runtimes that the tests have."""
-    abi, prefix = built
+def build_examples(abi: str, prefix: Path, package: Path, folder: Path, target: str = "all") -> None:
+    """As an app's developer does, with that Python package's ExecuTorch."""
     cross = abi != "x86_64-linux"
-    found = importlib.util.find_spec("executorch")
-    assert found is not None
-    assert found.submodule_search_locations
-    package = ARM_ROOT / "executorch/executorch" if cross else Path(found.submodule_search_locations[0])
-    for path, do in ((package, "make doors-arm"), (TFLITE, "make native, with npm")):
-        if not path.is_dir():
-            skip(f"no {path}", do)
-    folder = tmp_path_factory.mktemp("examples")
     system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"] if cross else []
     library = TFLITE / ("linux_arm64" if cross else "linux_amd64") / "libtensorflowlite_c.so"
     ask(
@@ -133,8 +128,31 @@ def examples(built: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         f"-Dexecutorch_DIR={ROOT / 'tests/runtime/doors'}", f"-DBVE_EXECUTORCH={package}",
         f"-DTFLITE_INCLUDE={TFLITE / 'include'}", f"-DTFLITE_LIBRARY={library}",
     )  # fmt: skip
-    ask("cmake", "--build", folder)
+    ask("cmake", "--build", folder, "--target", target)
+
+
+@pytest.fixture(scope="module")
+def examples(built: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The examples with the runtimes that the tests have."""
+    abi, prefix = built
+    found = importlib.util.find_spec("executorch")
+    assert found is not None
+    assert found.submodule_search_locations
+    here = Path(found.submodule_search_locations[0])
+    package = here if abi == "x86_64-linux" else ARM_ROOT / "executorch/executorch"
+    for path, do in ((package, "make doors-arm"), (TFLITE, "make native, with npm")):
+        if not path.is_dir():
+            skip(f"no {path}", do)
+    folder = tmp_path_factory.mktemp("examples")
+    build_examples(abi, prefix, package, folder)
     return abi, folder
+
+
+def answer(model: BLViT, files: Path, keep: float) -> np.ndarray:
+    image = torch.from_numpy(np.fromfile(files / "image", np.float32)).reshape(1, 3, SIZE, SIZE)
+    model.keep = keep
+    with torch.no_grad():
+        return model(image)[0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -152,11 +170,20 @@ def test_examples_run(
 ) -> None:
     abi, folder = examples
     printed = ask(*emulate(MACHINES[abi]), folder / program, files / file, files / "image", *method)
-    image = torch.from_numpy(np.fromfile(files / "image", np.float32)).reshape(1, 3, SIZE, SIZE)
-    model.keep = keep
-    with torch.no_grad():
-        wanted = model(image)[0].numpy()
-    np.testing.assert_allclose(np.array(printed.split(), np.float32), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.array(printed.split(), np.float32), answer(model, files, keep), atol=1e-5)
+
+
+@pytest.mark.parametrize("built", ["x86_64-linux"], indirect=True)
+def test_the_source_of_the_door_fits_another_executorch(
+    built: tuple[str, Path], files: Path, model: BLViT, tmp_path: Path
+) -> None:
+    abi, prefix = built
+    package = OTHER_EXECUTORCH / "executorch"
+    if not package.is_dir():
+        skip(f"no {package}", "make other-executorch")
+    build_examples(abi, prefix, package, tmp_path, "executorch_source_example")
+    printed = ask(tmp_path / "executorch_source_example", files / "tiny.pte", files / "image", "keep_0_5")
+    np.testing.assert_allclose(np.array(printed.split(), np.float32), answer(model, files, 0.5), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -275,21 +302,33 @@ def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hollow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources with nothing in them: what CMake does with them takes seconds."""
+    """The sources with nothing in them but what calls ExecuTorch: what CMake does with them takes seconds."""
     folder = tmp_path / "sources"
     for name in ("kernels_arm", "runtime"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("CMakeLists.txt", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for path in folder.rglob("*.cc"):
-        path.write_text("")
+        if path.name not in ("executorch_dispatch.cc", "executorch_errors.cc"):
+            path.write_text("")
     monkeypatch.setattr(libraries, "_find_sources", lambda: folder)
+
+
+def test_an_old_ndk_is_refused(tmp_path: Path, ndk: Path) -> None:
+    require("npm")
+    (tmp_path / "ndk/source.properties").write_text("Pkg.Desc = Android NDK\nPkg.Revision = 25.2.9519653\n")
+    said = call("--abi", "arm64-v8a", "-o", tmp_path / "new")
+    assert f"ANDROID_NDK_HOME={tmp_path}/ndk, which is r25; expected the folder of an Android NDK, r26 or newer" in said
 
 
 def test_android_is_built_by_the_ndk_for_pages_of_16_kb(tmp_path: Path, ndk: Path, hollow: None) -> None:
     require("npm", "aarch64-linux-gnu-g++", "readelf")
+    (tmp_path / "ndk/source.properties").write_text("Pkg.Revision = 27.0.12077973\n")
     built = build_libraries("arm64-v8a", tmp_path / "new")
     assert [path.name for path in built] == list(LIBRARIES)
+    undefined = ask("nm", "-D", "--undefined-only", tmp_path / "new/lib/libbve_executorch.so")
+    assert "_ZN10executorch7runtime8internal5vlogf" in undefined  # the app's
+    assert "_ZN10executorch7runtime22get_registered_kernelsEv" in undefined
     for library in built:
         segments = re.findall(r"LOAD .*\n.*0x(\w+)$", ask("readelf", "-l", library), re.MULTILINE)
         assert segments
