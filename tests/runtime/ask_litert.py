@@ -1,8 +1,9 @@
 """What one of LiteRT's runtimes says through our delegate, for test_litert.py; also on an ARM CPU that qemu plays:
 
-python tests/runtime/ask_litert.py FRAMEWORK FILE.tflite FILE.bve KEEPS IMAGE.npy ANSWERS.npz
+python tests/runtime/ask_litert.py FRAMEWORK FILE.tflite FILE.bve KEEPS IMAGE.npy AROUND.tflite ANSWERS.npz
 
-ANSWERS gets each keep ratio's logits, from the door and from Session; stdout, as JSON, what wrong input was told.
+ANSWERS gets each keep ratio's logits, from the door and from Session, and those of AROUND, of which our core runs a
+part; stdout, as JSON, what wrong input was told.
 """
 
 import json
@@ -17,7 +18,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.runtime import Session, litert
 
 
-def main(framework: str, tflite: str, bve: str, keeps: str, image: str, answers: str) -> None:
+def main(framework: str, tflite: str, bve: str, keeps: str, image: str, around: str, answers: str) -> None:
     litert.FRAMEWORKS = (framework,)
     kit, pixels = import_module(f"{framework}.interpreter"), np.load(image)
     library, content = str(litert.load_library()), Path(tflite).read_bytes()
@@ -25,6 +26,8 @@ def main(framework: str, tflite: str, bve: str, keeps: str, image: str, answers:
     for keep in map(float, keeps.split(",")):
         found[f"door {keep:g}"] = litert.load(tflite, keep).run(pixels)
         found[f"session {keep:g}"] = Session(bve, keep=keep).run(pixels)
+
+    found["around"] = litert.load(around, 0.5).run(pixels)
 
     def open_file(**options: object) -> object:
         """The interpreter with our delegate, by itself."""

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 
@@ -19,8 +21,11 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import litert as backend
 from bigvit_edge.export.backends.litert import contents
 from bigvit_edge.export.backends.litert.native import write_file
+from bigvit_edge.export.convert import capture, part, rewrite
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.runtime import Session, litert
+from bigvit_edge.target import load_target
+from tests.models import around
 from tests.native import ARM_ROOT, HOST, ROOT, SECONDS, emulate, need_cores, skip
 from tests.runtime.doors import write_tflite
 from tests.runtime.test_session import KEEPS, SHAPE, build, draw, write
@@ -39,6 +44,16 @@ def tflite(bve: Path) -> Path:
     program = bve.read_bytes()
     path = bve.with_suffix(".tflite")
     path.write_bytes(write_file(program, from_bytes(program).entries, {"model": "tiny"}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def around_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, path = around.build(), tmp_path_factory.mktemp("around") / "around.tflite"
+    graphs = [replace(part(rewrite(capture(model, around.SIZE, keep)), "net"), precision="fp32") for keep in (1.0, 0.5)]
+    artifact = backend.lower(graphs, load_target("android-native"), {})
+    assert isinstance(artifact.data, bytes)
+    path.write_bytes(artifact.data)
     return path
 
 
@@ -72,13 +87,15 @@ PLACES = {
 
 
 @pytest.fixture(scope="module", params=PLACES.values(), ids=PLACES)
-def asked(request: pytest.FixtureRequest, tflite: Path, bve: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def asked(
+    request: pytest.FixtureRequest, tflite: Path, bve: Path, around_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """What ask_litert.py was told there, and the logits it got."""
     machine, packages, framework = request.param
     folder = tmp_path_factory.mktemp("asked")
     np.save(folder / "image.npy", draw())
     keeps = ",".join(map(str, KEEPS))
-    files = tflite, bve, keeps, folder / "image.npy", folder / "answers.npz"
+    files = tflite, bve, keeps, folder / "image.npy", around_file, folder / "answers.npz"
     run = run_python(machine, packages, "tests/runtime/ask_litert.py", framework, *files)
     assert run.returncode == 0, run.stderr
     with np.load(folder / "answers.npz") as answers:
@@ -91,6 +108,14 @@ def test_each_runtime_says_what_session_says(asked: Any) -> None:
         assert np.array_equal(answers[f"door {keep:g}"], answers[f"session {keep:g}"])
     assert np.array_equal(answers["content"], answers["door 1"])
     assert np.abs(answers["door 1"] - answers["door 0.5"]).max() > 1e-3 < np.abs(answers["door 0.5"]).max()
+
+
+def test_each_runtime_runs_what_is_around_ours(asked: Any) -> None:
+    model = around.build()
+    model.keep = 0.5
+    with torch.no_grad():
+        expected = model(torch.from_numpy(draw())).numpy()
+    np.testing.assert_allclose(asked[1]["around"], expected, atol=1e-5)
 
 
 def test_each_runtime_hands_over_the_whole_graph(asked: Any) -> None:
