@@ -182,8 +182,9 @@ def targets(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(preset) for preset in presets], indent=2))
     else:
+        width = max(len(preset.name) for preset in presets)
         for preset in presets:
-            print(f"{preset.name:10} {preset.summary}")
+            print(f"{preset.name:{width}}  {preset.summary}")
 
 
 @app.command()
