@@ -117,7 +117,7 @@ class Target:
     """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
     timing; dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a
     matrix product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings);
-    backend: what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does all of it, by
+    backend: what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
     libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
     dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
     them when it loads the file; deployment: the oldest system that a Core ML model must load on.
@@ -151,7 +151,8 @@ class Target:
         return self.backend if self.backend in choices else choices[0]
 
     def is_native(self, name: str) -> bool:
-        """Whether our core runs files of that format, which it does for models of this package alone."""
+        """Whether our core runs files of that format, which hold models of this package; where a framework is around
+        it, also as a part of others."""
         return name == "bve" or self.find_backend(name) == "native"
 
     def list_cells(self) -> list[tuple[str, str]]:

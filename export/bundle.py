@@ -27,6 +27,7 @@ from bigvit_edge.errors import LimitError, UserError
 from bigvit_edge.export.calibration import read_images
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.parity import Reference, describe_input, draw_calibration, judge, make_references, measure
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
@@ -101,6 +102,8 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
         return model, target
     kind = type(model.module)
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
+    if len(ours := list_inlays(model.module)) > 1:
+        met += f", with {len(ours)} of ours in it ({', '.join(ours)})"
     expected = "a ViT or big.LITTLE ViT of this package"
     if refusals != ["bve"]:
         expected += ", or a model around one of them"

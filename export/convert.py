@@ -15,7 +15,7 @@ from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, Inlay
-from bigvit_edge.export.inlay import list_inlays, record_images, taken_out
+from bigvit_edge.export.inlay import count_calls, drop_unread, find_inside, list_inlays, record_images, taken_out
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
@@ -81,7 +81,7 @@ def convert_model(
     inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
     if len(inlays) == 1 and inlays != [""]:
         with listener.step(f"part {inlays[0]} for our core"):
-            rewritten = [part(graph, inlays[0]) for graph in rewritten]
+            rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
         with listener.step(f"quantize {precision}"):
@@ -118,26 +118,28 @@ def rewrite(graph: Graph) -> Graph:
         return replace(graph, exported=rewrite_all(graph.exported))
 
 
-def part(graph: Graph, name: str) -> Graph:
-    """The graph of a model around one of ours, of that name in it, with the two captured apart. UserError if the model
-    does anything with it but call it once, with an image."""
+def part(graph: Graph, name: str, images: Array) -> Graph:
+    """The graph of a model around one of ours, of that name in it, with the two captured apart. images [n, 3, S, S]: to
+    calibrate on. UserError if the model does anything with it but call it once, with an image."""
     module, ((image,), _) = graph.module, graph.exported.example_inputs
     assert module is not None
+    inside, kind = find_inside(module, name), type(module).__name__
     if graph.keep is not None:
         set_keep(module, graph.keep)
-    (given,) = record_images(module, name, image.numpy())  # [3, s, s]; and what the model sets in ours is set
-    with taken_out(module, name) as inside:
-        own = read_keep(inside)
-        if isinstance(inside, BLViT) and graph.keep not in (None, own):
-            met = f"keep {graph.keep:g} of {type(module).__name__}, whose {name} stays at {own:g}"
-            raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
-        exported = rewrite(capture(inside, given.shape[-1])).exported
-        try:
-            around = rewrite(capture(module, image.shape[-1])).exported
-        except UserError as e:
-            met = f"{type(module).__name__} with {name} taken out for our core: {e.met}"
-            raise UserError(met, f"a model that calls {name} and nothing of it", "add --set backend=xnnpack") from e
-    return replace(graph, inlay=Inlay(name, inside, exported, around))
+    given = record_images(module, name, images)  # and what the model sets in ours is set
+    own = read_keep(inside)
+    if isinstance(inside, BLViT) and graph.keep not in (None, own):
+        met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {own:g}"
+        raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
+    exported = rewrite(capture(inside, given.shape[-1])).exported
+    with taken_out(inside):
+        around = capture(module, image.shape[-1])
+    if (calls := count_calls(around.exported)) != 1:
+        met = f"the graph of {kind} reads {calls} answers of {name}"
+        raise UserError(met, "one, for our core", "add --set backend=xnnpack")
+    around = rewrite(around)
+    drop_unread(around.exported)
+    return replace(graph, inlay=Inlay(name, exported, around.exported, given))
 
 
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:

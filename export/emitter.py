@@ -42,7 +42,7 @@ def _emit_entry(graph: Graph, table: Table) -> Entry:
         met = f"a {type(model).__module__}.{type(model).__qualname__} for our core"
         raise UserError(met, "a ViT or big.LITTLE ViT of this package", "use litert or executorch with backend=xnnpack")
     ((image,), _) = graph.exported.example_inputs
-    size, classes = image.shape[-1], model.head.out_features
+    size, classes = image.shape[-1], find_head(model).out_features
     assembler = Assembler(table, size, classes)
     if isinstance(model, ViT):
         _emit_vit(assembler, model)
@@ -98,8 +98,23 @@ def _emit_embedding(to: Assembler, embedding: Embedding) -> tuple[int, Rows]:
     return x, Rows(n)
 
 
+def find_head(model: ViT | BLViT) -> nn.Linear:
+    """Its head; where that was taken off for the features (nn.Identity), a Linear that changes nothing. UserError if it
+    is something else."""
+    head: nn.Module = model.head
+    if isinstance(head, nn.Linear):
+        return head
+    if type(head) is not nn.Identity:
+        met = f"a {type(head).__name__} as the head of a {type(model).__name__} for our core"
+        raise UserError(met, "a Linear or an Identity", "put it behind the model, or add --set backend=xnnpack")
+    (dim,) = model.norm.normalized_shape
+    same = nn.Linear(dim, dim, device="meta")
+    same.weight, same.bias = nn.Parameter(torch.eye(dim)), nn.Parameter(torch.zeros(dim))
+    return same
+
+
 def _emit_head(to: Assembler, model: ViT | BLViT, x: int) -> None:
-    weight = to.table.add_linear("head", {"head": model.head})
+    weight = to.table.add_linear("head", {"head": find_head(model)})
     to.add_linear("head", weight, Place(x, CLS), Place(LOGITS, CLS), norm=to.add_norm("norm", model.norm))
 
 

@@ -42,13 +42,13 @@ class Ranges:
 class Inlay:
     """The ViT or big.LITTLE ViT of this package inside a model of others, for our core to run. name: of its module, as
     in named_modules(); exported: its own graph, as of Graph; around: the model's, with one op, bve::program, in its
-    place.
+    place; images: what it is given [n, 3, s, s] where the model is given its calibration.
     """
 
     name: str
-    module: nn.Module
     exported: ExportedProgram
     around: ExportedProgram
+    images: Array
 
 
 @dataclass(frozen=True)

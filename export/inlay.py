@@ -4,19 +4,19 @@ In the graph of the model around it one op, bve::program, stands in its place; a
 call of our core.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, library, nn
+from torch.export import ExportedProgram
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.emitter import find_head
+from bigvit_edge.export.graph import Graph, read_constants, remove_parameter
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import read_keep
 from bigvit_edge.models.vit import ViT
 
 OPS = library.Library("bve", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -32,75 +32,92 @@ def _program(image: Tensor, classes: int) -> Tensor:
 PROGRAM = torch.ops.bve.program.default
 
 
-class StandIn(nn.Module):
-    """What the model around it calls in our model's place."""
-
-    def __init__(self, inside: ViT | BLViT) -> None:
-        super().__init__()
-        self.classes, self.keep = inside.head.out_features, read_keep(inside)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return PROGRAM(images, self.classes)  # type: ignore[no-any-return]
-
-
 def list_inlays(module: nn.Module) -> list[str]:
-    """Names of the models of this package inside the module; '' of itself."""
-    return [name for name, inside in module.named_modules() if isinstance(inside, ViT | BLViT)]
+    """Names of the models of this package inside the module; '' of itself. Not of classes derived from them, which may
+    compute otherwise."""
+    return [name for name, inside in module.named_modules() if type(inside) in (ViT, BLViT)]
+
+
+def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
+    """The model of that name inside the module."""
+    inside = module.get_submodule(name)
+    assert isinstance(inside, ViT | BLViT)
+    return inside
 
 
 @contextmanager
-def taken_out(module: nn.Module, name: str) -> Iterator[ViT | BLViT]:
-    """The model of that name inside the module, which calls a StandIn until the block ends."""
-    inside = module.get_submodule(name)
-    assert isinstance(inside, ViT | BLViT)
-    module.set_submodule(name, StandIn(inside))
+def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[None]:
+    """Until the block ends, the model answers so to whoever calls it, under whatever name."""
+    inside.forward = answer  # type: ignore[method-assign]
     try:
-        yield inside
+        yield
     finally:
-        module.set_submodule(name, inside)
+        del inside.forward
+
+
+@contextmanager
+def taken_out(inside: ViT | BLViT) -> Iterator[None]:
+    """Until the block ends, who calls the model calls bve::program."""
+    classes = find_head(inside).out_features
+    with answering(inside, lambda images: PROGRAM(images, classes)):
+        yield
 
 
 def record_images(module: nn.Module, name: str, images: Array) -> Array:
     """What the model of that name inside the module is given when the module is given images [n, 3, S, S], one by one:
     [n, 3, s, s]. UserError if it is not called once for each, with an image of its own size and nothing else."""
-    inside, given = module.get_submodule(name), list[object]()
-    hook = inside.register_forward_pre_hook(
-        lambda _, args, words: given.append(args[0] if len(args) == 1 and not words else None), with_kwargs=True
-    )
-    try:
-        with torch.no_grad():
-            for image in images:
-                module(torch.from_numpy(image[None]))
-    finally:
-        hook.remove()
-    size = _find_size(inside)
-    seen = [g.numpy() for g in given if isinstance(g, Tensor) and g.dtype == torch.float32 and g.shape == (1, 3, *size)]
+    inside, given = find_inside(module, name), list[object]()
+    classes = find_head(inside).out_features
+
+    def record(*args: object, **words: object) -> Tensor:
+        (image, *rest) = (*args, *words.values())
+        given.append(image.clone() if isinstance(image, Tensor) and not (rest or words) else None)
+        return torch.zeros(len(image) if isinstance(image, Tensor) else 1, classes)
+
+    with answering(inside, record), torch.no_grad():
+        for image in images:
+            module(torch.tensor(image[None]))
+    shape = (1, 3, *_find_size(inside))
+    seen = [g for g in given if isinstance(g, Tensor) and g.dtype == torch.float32 and g.shape == shape]
     if len(seen) != len(given) or len(given) != len(images):
-        shapes = [list(g.shape) if isinstance(g, Tensor) else "something else" for g in given[:2]]
-        called = f"called {len(given) / len(images):g} times for an image" + (f", with {shapes[0]}" if shapes else "")
-        met = f"{name} of {type(module).__name__} is {called}"
-        raise UserError(met, f"once, with float32 {[1, 3, *size]}, for our core", "add --set backend=xnnpack")
-    return np.concatenate(seen)
+        wrong = next((g for g in given if not isinstance(g, Tensor) or g.shape != shape), None)
+        with_what = f", with {list(wrong.shape)}" if isinstance(wrong, Tensor) else ""
+        met = f"{name} of {type(module).__name__} is called {len(given) / len(images):g} times for an image{with_what}"
+        raise UserError(met, f"once, with one float32 {list(shape)}, for our core", "add --set backend=xnnpack")
+    return torch.cat(seen).numpy()
 
 
-def _find_size(inside: nn.Module) -> tuple[int, int]:
-    assert isinstance(inside, ViT | BLViT)
+def _find_size(inside: ViT | BLViT) -> tuple[int, int]:
     embedding = inside.embedding
     side = round((embedding.position.shape[1] - 1) ** 0.5) * embedding.patches.kernel_size[0]
     return side, side
 
 
+def count_calls(program: ExportedProgram) -> int:
+    """How often the graph calls bve::program and reads what it gives."""
+    return sum(bool(node.users) for node in program.graph.find_nodes(op="call_function", target=PROGRAM))
+
+
+def drop_unread(program: ExportedProgram) -> None:
+    """Drop the parameters that nothing reads any more: those of the model that was taken out."""
+    keys = program.graph_signature.inputs_to_parameters
+    for node in read_constants(program):
+        if not node.users and node.name in keys:
+            remove_parameter(program, node)
+    program.graph_module.recompile()
+
+
 def part_of(graph: Graph) -> Graph:
     """The graph that our core runs: of the inlay, its layers under their names there; the graph itself if there is no
     inlay."""
-    inlay, images = graph.inlay, graph.calibration
+    inlay = graph.inlay
     if inlay is None:
         return graph
     assert graph.module is not None
-    prefix = f"{inlay.name}."
-    layers = {name.removeprefix(prefix): how for name, how in graph.layers.items() if name.startswith(prefix)}
-    seen = None if images is None else record_images(graph.module, inlay.name, images)
-    return Graph(inlay.exported, graph.precision, layers, keep=graph.keep, module=inlay.module, calibration=seen)
+    start, inside = f"{inlay.name}.", find_inside(graph.module, inlay.name)
+    layers = {name.removeprefix(start): how for name, how in graph.layers.items() if name.startswith(start)}
+    seen = None if graph.calibration is None else inlay.images
+    return Graph(inlay.exported, graph.precision, layers, keep=graph.keep, module=inside, calibration=seen)
 
 
 def rest_of(graph: Graph) -> Graph:

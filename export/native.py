@@ -42,15 +42,15 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
 
     UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
     """
-    inlay, graphs = graphs[0].inlay, [part_of(graph) for graph in graphs]
-    precision, kept = graphs[0].precision, set(PATCHES.split(".")) & set(target.quant.keep_float)
+    start = f"{graphs[0].inlay.name}." if graphs[0].inlay else ""
+    graphs = [part_of(graph) for graph in graphs]
+    precision, kept = graphs[0].precision, set(f"{start}{PATCHES}".split(".")) & set(target.quant.keep_float)
     layers = {PATCHES: precision} if precision == "int8" and not kept else {}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
     key = target.packing, sorted(metadata.items()), [_identify(graph) for graph in graphs]
     known, lowered = _latest.get(graphs[0].exported, (None, None))
     if lowered is None or known != key:
         program = emit_program(graphs, DEPTHS[target.packing], metadata)
-        start = f"{inlay.name}." if inlay else ""
         named = {start + layer: how for layer, how in layers.items()}
         lowered = Lowered(to_bytes(program), program.entries, named)
         _latest[graphs[0].exported] = key, lowered

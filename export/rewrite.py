@@ -9,6 +9,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants
+from bigvit_edge.export.inlay import PROGRAM
 
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
@@ -56,7 +57,7 @@ def fold_constants(program: ExportedProgram) -> None:
     folded: dict[Node, Tensor] = {}
     for node in program.graph.nodes:
         value = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(value, Tensor):
+        if node.op != "call_function" or not isinstance(value, Tensor) or node.target is PROGRAM:
             continue
         if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
             folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])

@@ -37,7 +37,6 @@ class Session:
         self._lock, self._path, self._file, self.method = threading.Lock(), path, file, method
         self._threads = threads
         with explained(path):
-            set_threads(threads)
             self._loaded = file.load_method(method)
         metadata = self._loaded.method_meta()
         self.shape = tuple(map(int, metadata.input_tensor_meta(0).sizes()))
@@ -54,6 +53,7 @@ class Session:
         """Another method of the file, as of load(), on the same copy of the weights and as many threads."""
         with explained(self._path):
             name = find_method(self._path, self._file, method, keep)
+            set_threads(self._threads)
         return Session(self._path, self._file, name, self._threads)
 
 
@@ -86,8 +86,8 @@ def explained(path: str | Path) -> Iterator[None]:
 
 def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
     """The file in ExecuTorch, whose one pool of threads in a process becomes `threads` large, for what was loaded
-    before as well: only methods that our core runs keep the count that they were loaded with, of at most the CPU's
-    cores. One of FAILURES if it is no program."""
+    before as well: only what our core runs keeps the count that it was loaded with, of at most the CPU's cores. One
+    of FAILURES if it is no program."""
     read_failure()  # what failed before is not of this
     set_threads(threads)
     return framework._load_program(str(path), program_verification=framework.Verification.InternalConsistency)
@@ -164,5 +164,6 @@ def load_library() -> ctypes.CDLL:
     if refusal := library.bve_executorch_error():
         fault = explain(refusal.decode())
         raise UserError(f"{path}: {fault.met}", fault.expected, fault.do)
-    add_dispatch()  # ExecuTorch's Python module has room for thousands of kernels
+    if fault_code := add_dispatch():
+        raise UserError(f"{path}: ExecuTorch refuses its kernel, error {fault_code}", "room for one kernel more")
     return library

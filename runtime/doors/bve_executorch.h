@@ -6,10 +6,11 @@
 // seen by the library, so to load it by itself (dlopen, System.loadLibrary) is not enough where
 // they are those of another library. It stays loaded until the process ends.
 //
-// A method is one delegate [image] -> [logits]. Its payload is the key of named data that are a
-// .bve's bytes, which all methods of a program share, in the file and in memory; its compile spec
-// "keep" (float32) is the entry's ratio, 0 the first entry. (Methods that the app loads with a
-// NamedDataMap of its own share no memory: ExecuTorch makes a map of each.)
+// A delegate is [image] -> [logits], of the whole method or of the part that is ours. Its payload
+// is the key of named data that are a .bve's bytes, which all methods of a program share, in the
+// file and in memory; its compile spec "keep" (float32) is the entry's ratio, 0 the first entry.
+// (Methods that the app loads with a NamedDataMap of its own share no memory: ExecuTorch makes a
+// map of each.)
 //
 // Options: "threads" (int, 1 or more), of a program by its runtime specs or of all that are loaded
 // from then on by set_option. Without: as many as ExecuTorch's own pool has, where the app has one

@@ -12,7 +12,18 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_linears
 from bigvit_edge.export.convert import capture, list_refusals, part, rewrite
 from bigvit_edge.export.graph import Graph, matrix_products
-from bigvit_edge.export.inlay import PROGRAM, StandIn, list_inlays, part_of, record_images, rest_of, taken_out
+from bigvit_edge.export.inlay import (
+    PROGRAM,
+    answering,
+    count_calls,
+    list_inlays,
+    part_of,
+    record_images,
+    rest_of,
+    taken_out,
+)
+from bigvit_edge.export.native import lower_native
+from bigvit_edge.export.program import from_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import load_target, override
@@ -38,7 +49,7 @@ class Using(nn.Module):
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return part(rewrite(capture(build(), SIZE, 0.5)), "net")
+    return part(rewrite(capture(build(), SIZE, 0.5)), "net", IMAGES)
 
 
 # ---- found, taken out ------------------------------------------------------------------------------------------------
@@ -59,16 +70,23 @@ def test_formats_with_a_framework_around_us_take_a_model_around_one_of_ours() ->
         assert list_refusals(target, module) == ["executorch", "litert", "bve"]
 
 
+def test_a_class_derived_from_ours_is_not_ours() -> None:
+    class Doubled(ViT):
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 * super().forward(images)
+
+    module = Doubled(image_size=SIZE, patch=8, dim=32, depth=1, head_dim=16, num_classes=5)
+    assert list_inlays(nn.Sequential(module)) == []
+
+
 def test_what_was_taken_out_is_put_back_whatever_happens() -> None:
-    model = nn.Sequential(nn.Identity(), make_vit())
-    inside = model[1]
-    with taken_out(model, "1") as out:
-        assert out is inside
-        assert isinstance(model[1], StandIn)
-    assert model[1] is inside
-    with pytest.raises(ZeroDivisionError), taken_out(model, "1"):
+    inside, images = make_vit(), torch.zeros(1, 3, SIZE, SIZE, device="meta")
+    with taken_out(inside):
+        assert inside(images).shape == (1, 5)  # the others' tensors are not on that device
+    assert "forward" not in vars(inside)
+    with pytest.raises(ZeroDivisionError), taken_out(inside):
         _ = 1 / 0
-    assert model[1] is inside
+    assert "forward" not in vars(inside)
 
 
 def test_nobody_can_run_what_stands_in_its_place() -> None:
@@ -82,23 +100,35 @@ def test_images_are_recorded_as_ours_gets_them() -> None:
     given = record_images(model, "net", IMAGES)
     pixels = model.smooth(nn.functional.avg_pool2d((torch.from_numpy(IMAGES) + 1) * 127.5, 2))
     np.testing.assert_allclose(given, ((pixels - 127.5) / 127.5).detach().numpy(), atol=1e-5)
-    assert not model.net._forward_pre_hooks
+    assert "forward" not in vars(model.net)
+
+
+def test_recorded_images_stay_as_they_were_given() -> None:
+    def use(net: ViT, images: Tensor) -> Tensor:
+        half = images.mul_(0.5)
+        logits = net(half)
+        half.mul_(100)
+        return logits
+
+    images = IMAGES.copy()
+    assert np.array_equal(record_images(Using(use), "net", images), IMAGES / 2)
+    assert np.array_equal(images, IMAGES)
 
 
 @pytest.mark.parametrize(
     ("use", "how"),
     [
-        (lambda net, x: net(x) + net(-x), r"called 2 times for an image, with \[1, 3, 32, 32\]"),
+        (lambda net, x: net(x) + net(-x), "called 2 times for an image;"),
         (lambda net, x: net.head(net.encode(x)[:, 0]), "called 0 times for an image;"),
-        (lambda net, x: net(images=x), "called 1 times for an image, with something else"),
+        (lambda net, x: net(images=x), "called 1 times for an image;"),
         (lambda net, x: net(torch.cat([x, x])), r"called 1 times for an image, with \[2, 3, 32, 32\]"),
     ],
 )
 def test_another_use_of_ours_is_refused(use: Callable[[ViT, Tensor], Tensor], how: str) -> None:
     model = Using(use)
-    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with float32 .*backend=xnnpack"):
+    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with one float32 .*backend=xnnpack"):
         record_images(model, "net", IMAGES)
-    assert not model.net._forward_pre_hooks
+    assert "forward" not in vars(model.net)
 
 
 # ---- the two graphs --------------------------------------------------------------------------------------------------
@@ -121,8 +151,7 @@ def test_ours_computes_alone_what_it_computes_inside(graph: Graph) -> None:
     assert graph.inlay is not None
     model = graph.module
     assert isinstance(model, Around)
-    given = record_images(model, "net", IMAGES)
-    logits = visit_linears(graph.inlay.exported, given, lambda *_: None)
+    logits = visit_linears(graph.inlay.exported, graph.inlay.images, lambda *_: None)
     behind = model.out(nn.functional.gelu(model.hidden(torch.from_numpy(logits)))).softmax(-1).detach().numpy()
     np.testing.assert_allclose(behind, visit_linears(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
 
@@ -133,8 +162,9 @@ def test_layers_and_calibration_go_to_the_graph_that_they_are_of(graph: Graph) -
     ours, rest = part_of(graph), rest_of(graph)
     assert ours.layers == {"layers.0.p.attn.q": "int8"}
     assert (ours.keep, ours.precision) == (0.5, "int8")
-    assert ours.calibration is not None
     assert graph.module is not None
+    assert ours.module is graph.module.net
+    assert ours.calibration is not None
     assert np.array_equal(ours.calibration, record_images(graph.module, "net", IMAGES))
     assert rest.layers == {"out": "int8"}
     assert part_of(replace(graph, calibration=None)).calibration is None
@@ -145,7 +175,7 @@ def test_layers_and_calibration_go_to_the_graph_that_they_are_of(graph: Graph) -
 def test_keep_ratios_are_parted_each_as_it_was_captured() -> None:
     model = build()
     graphs = [rewrite(capture(model, SIZE, keep)) for keep in (1.0, 0.25)]
-    parted = [part(graph, "net") for graph in graphs]
+    parted = [part(graph, "net", IMAGES) for graph in graphs]
     for graph, keep in zip(parted, (1.0, 0.25), strict=True):
         model.keep = keep
         assert graph.inlay is not None
@@ -162,12 +192,85 @@ def test_a_keep_ratio_that_is_not_handed_on_is_refused() -> None:
     model.keep = 0.5  # type: ignore[assignment]
     graph = rewrite(capture(model, 16, 0.25))
     with pytest.raises(UserError, match=r"keep 0\.25 of Sequential, whose 0 stays at 0\.5.*sets 0\.keep"):
-        part(graph, "0")
+        part(graph, "0", IMAGES[:, :, :16, :16])
 
 
-def test_a_model_that_uses_more_than_the_call_is_refused() -> None:
-    model = Using(lambda net, x: net(x) * net.head.weight.mean())
+class Aliased(nn.Module):
+    """Its ViT under two names, of which the second is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = make_vit()
+        self.stages = nn.Sequential(self.net, nn.Linear(5, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)  # type: ignore[no-any-return]
+
+
+class Listed(Using):
+    """Its ViT in a list that PyTorch does not see."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, x: x)
+        self.hidden = [self.net]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.hidden[0](images)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Aliased(),
+        Listed(),
+        Using(lambda net, x: net(x) * net.head.weight.mean()),  # reads a weight beside the call
+        Using(lambda net, x: net(x).repeat(1, 2) + net.embedding.cls.mean()),
+        Using(lambda net, x: torch.cat([net(y := x / 2), y.mean((2, 3))], 1)),  # what it is given is used elsewhere
+    ],
+)
+def test_ours_is_found_by_whatever_name_it_is_called(model: nn.Module) -> None:
+    graph = part(rewrite(capture(model, SIZE)), "net", IMAGES)
+    assert graph.inlay is not None
+    assert count_calls(graph.inlay.around) == 1
+    logits = visit_linears(graph.inlay.exported, graph.inlay.images, lambda *_: None)
+    monkeyed = iter(torch.from_numpy(logits))
+    with torch.no_grad(), answering(model.net, lambda images: next(monkeyed)[None]):  # type: ignore[arg-type]
+        found = np.concatenate([model(torch.from_numpy(image[None])).numpy() for image in IMAGES])
+    np.testing.assert_allclose(found, visit_linears(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
+    read = {str(name) for name in graph.inlay.around.state_dict}
+    assert read <= {"stages.1.weight", "stages.1.bias", "net.head.weight", "net.embedding.cls"}
+
+
+def test_a_model_that_does_not_read_the_answer_is_refused() -> None:
+    def use(net: ViT, images: Tensor) -> Tensor:
+        net(images)
+        return images.mean((2, 3))
+
+    graph = rewrite(capture(Using(use), SIZE))
+    with pytest.raises(UserError, match=r"graph of Using reads 0 answers of net; expected one.*backend=xnnpack"):
+        part(graph, "net", IMAGES)
+
+
+def test_an_image_that_is_none_of_the_models_input_can_be_parted() -> None:
+    graph = rewrite(capture(Using(lambda net, x: net(torch.ones(1, 3, SIZE, SIZE)) * x.mean()), SIZE))
+    inlay = part(graph, "net", IMAGES).inlay
+    assert inlay is not None
+    assert count_calls(inlay.around) == 1
+
+
+def test_a_head_that_was_taken_off_gives_features() -> None:
+    model = Using(lambda net, x: net(x))
+    model.net.head = nn.Identity()  # type: ignore[assignment]
+    graph = replace(part(rewrite(capture(model, SIZE)), "net", IMAGES), precision="fp32")
+    (entry,) = from_bytes(lower_native([graph], load_target("android-native"), {}).data).entries
+    assert entry.classes == 32
+
+
+def test_a_head_of_another_kind_is_refused() -> None:
+    model = Using(lambda net, x: net(x))
+    model.net.head = nn.Sequential(nn.Dropout(), nn.Linear(32, 5))  # type: ignore[assignment]
     graph = rewrite(capture(model, SIZE))
-    with pytest.raises(UserError, match=r"Using with net taken out .*no attribute 'head'.*calls net and nothing of it"):
-        part(graph, "net")
-    assert isinstance(model.net, ViT)
+    with pytest.raises(
+        UserError, match=r"a Sequential as the head of a ViT for our core; expected a Linear or an Iden"
+    ):
+        part(graph, "net", IMAGES)

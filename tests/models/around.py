@@ -1,8 +1,11 @@
 """Models of others around one of ours, as a user's factory would give them: MODEL `tests.models.around:build`."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bigvit_edge.export.convert import capture, part, rewrite
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import load_model
 
@@ -44,6 +47,12 @@ def build() -> Around:
         for parameter in net.parameters():  # the start has gammas of 1e-4: make every path count
             parameter.data.normal_(0, 0.3)
         return Around(net, 5, SIZE)
+
+
+def part_model(model: nn.Module, name: str = "net", size: int = SIZE, keep: float | None = None) -> Graph:
+    """The model's graph in fp32, with the one of ours of that name parted."""
+    images = np.random.default_rng(0).standard_normal((2, 3, size, size), dtype=np.float32)
+    return part(rewrite(capture(model, size, keep)), name, images)
 
 
 def build_s() -> Around:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import litert as backend
 from bigvit_edge.export.backends.litert import contents
 from bigvit_edge.export.backends.litert.native import write_file
-from bigvit_edge.export.convert import capture, part, rewrite
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.runtime import Session, litert
 from bigvit_edge.target import load_target
@@ -50,7 +48,7 @@ def tflite(bve: Path) -> Path:
 @pytest.fixture(scope="module")
 def around_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, path = around.build(), tmp_path_factory.mktemp("around") / "around.tflite"
-    graphs = [replace(part(rewrite(capture(model, around.SIZE, keep)), "net"), precision="fp32") for keep in (1.0, 0.5)]
+    graphs = [around.part_model(model, keep=keep) for keep in (1.0, 0.5)]
     artifact = backend.lower(graphs, load_target("android-native"), {})
     assert isinstance(artifact.data, bytes)
     path.write_bytes(artifact.data)

@@ -176,7 +176,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
 
     def run(images: Array) -> Array:
         with explained(path):
-            (logits,) = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+            outputs = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+        (logits,) = outputs
         return np.asarray(logits.numpy(), np.float32)
 
     return run

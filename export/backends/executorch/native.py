@@ -28,7 +28,7 @@ with silenced():
     except UserError as e:
         raise UserError(e.met, e.expected, f"{e.do}, or add --set backend=xnnpack") from e
 
-PROGRAM = "bigvit_edge_program"  # in the metadata of a graph's ops: the .bve, until the delegate takes it
+BYTES = "bigvit_edge_program"  # in the metadata of a graph's ops: the .bve, until the delegate takes it
 TAG = "delegation_tag"  # ExecuTorch's word in the same place
 ALIGNMENT = 64  # bytes; what our core asks of a program that it is to use where it lies
 
@@ -71,7 +71,7 @@ class Taker(Partitioner):  # type: ignore[misc]
     def partition(self, exported: ExportedProgram) -> PartitionResult:
         for node in exported.graph.nodes:
             if node.op == "call_function" and self.op in (None, node.target):
-                node.meta |= {TAG: BACKEND, PROGRAM: self.program}
+                node.meta |= {TAG: BACKEND, BYTES: self.program}
         tag_constant_data(exported)
         return PartitionResult(exported, {BACKEND: DelegationSpec(BACKEND, [self.keep])})
 
@@ -81,7 +81,7 @@ class libbve_executorch(BackendDetails):  # type: ignore[misc]
 
     @staticmethod
     def preprocess(exported: ExportedProgram, _: list[CompileSpec]) -> PreprocessResult:
-        program: bytes = next(node.meta[PROGRAM] for node in exported.graph.nodes if PROGRAM in node.meta)
+        program: bytes = next(node.meta[BYTES] for node in exported.graph.nodes if BYTES in node.meta)
         key, store = f"bve.{sha256(program).hexdigest()}", NamedDataStore()
         store.add_named_data(key, program, ALIGNMENT)
         return PreprocessResult(key.encode(), data_store_output=store.get_named_data_store_output())

@@ -69,9 +69,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 
 def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """The .tflite of graphs around a .bve that has those entries, one each. RuntimeError if a signature of the file has
-    anything but one op of ours with the whole program."""
-    _check_size(program)
+    """The .tflite of graphs around a .bve that has those entries, one each. Errors as of write_file."""
     names = _name(entries)
     model = read_model(quantize_file(lower_float(rest, names), rest))
     (code,) = (code for code in model.operatorCodes if code.customCode == PLACE.encode())
@@ -84,10 +82,7 @@ def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry]
             if model.operatorCodes[op.opcodeIndex] is code:
                 op.inputs = np.array([*op.inputs, len(graph.tensors) - 1], np.int32)
                 op.customOptions = options
-    store_strings(model, metadata)
-    data = write_model(model, ALIGNMENT)
-    _check(data, program, names)
-    return data
+    return _write(model, program, names, metadata)
 
 
 @registry.lower(PROGRAM)  # type: ignore[untyped-decorator]
@@ -97,22 +92,21 @@ def _lower_program(context: LoweringContext, image: ir.Value, classes: int) -> i
 
 
 def write_file(program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """The .tflite of a .bve that has those entries. RuntimeError if a signature of the file is anything but one op of
-    ours with the whole program."""
-    _check_size(program)
+    """The .tflite of a .bve that has those entries. RuntimeError if a signature of the file has anything but one op of
+    ours with the whole program; UserError if that is too large for the format."""
     names = _name(entries)
-    model = _build_model(program, entries, names)
-    store_strings(model, metadata)
-    data = write_model(model, ALIGNMENT)
-    _check(data, program, names)
-    return data
+    return _write(_build_model(program, entries, names), program, names, metadata)
 
 
-def _check_size(program: bytes) -> None:
+def _write(model: Model, program: bytes, names: Sequence[str], metadata: Mapping[str, str]) -> bytes:
     if len(program) > MOST_BYTES:
         raise UserError(
             f"a program of {len(program)} bytes for litert", f"at most {MOST_BYTES}", "use executorch or bve"
         )
+    store_strings(model, metadata)
+    data = write_model(model, ALIGNMENT)
+    _check(data, program, names)
+    return data
 
 
 def _name(entries: Sequence[Entry]) -> list[str]:

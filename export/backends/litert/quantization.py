@@ -40,7 +40,7 @@ from bigvit_edge.export.backends.litert.contents import (
     write_model,
 )
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, Range, matrix_products, weight_name
+from bigvit_edge.export.graph import Graph, Range, matrix_products, read_constants, weight_name
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -60,7 +60,8 @@ def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
     """A float file, whose signatures are those graphs, in their precision. RuntimeError if the file then is not what
     the graphs say; UserError at a group that LiteRT does not have, and at weights too large for float16."""
     if graphs[0].precision == "fp16":
-        return _halve(data, any(weight.dim() > 1 for weight in graphs[0].exported.state_dict.values()))
+        constants = read_constants(graphs[0].exported).items()
+        return _halve(data, any(data.dim() > 1 and node.users for node, data in constants))
     if not any(graph.layers for graph in graphs):
         return data
     model = read_model(data)

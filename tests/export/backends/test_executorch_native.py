@@ -18,7 +18,7 @@ from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import bve, executorch
 from bigvit_edge.export.backends.executorch import native
-from bigvit_edge.export.convert import Subject, capture, part, quantize, rewrite
+from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
 from bigvit_edge.export.graph import Graph, count_node_macs, matrix_products
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.parity import draw_calibration
@@ -160,7 +160,7 @@ def test_equal_graphs_give_equal_bytes_and_stay_as_they_were() -> None:
     assert first.data == second.data
     assert [list(graph.exported.constants) for graph in graphs] == constants != [[]]
     assert [str(graph.exported.graph) for graph in graphs] == nodes
-    assert not any(native.PROGRAM in node.meta for graph in graphs for node in graph.exported.graph.nodes)
+    assert not any(native.BYTES in node.meta for graph in graphs for node in graph.exported.graph.nodes)
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8-static", "mixed"])
@@ -177,7 +177,7 @@ def test_what_the_core_lacks_is_refused_before_any_work(precision: str) -> None:
 
 def part_around(precision: str) -> tuple[Around, list[Graph]]:
     model = around.build()
-    graphs = [part(rewrite(capture(model, around.SIZE, keep)), "net") for keep in (1.0, 0.5)]
+    graphs = [around.part_model(model, keep=keep) for keep in (1.0, 0.5)]
     images = np.concatenate([draw((1, 3, around.SIZE, around.SIZE), seed) for seed in range(8)])
     subject = Subject(model, around.SIZE, (1.0, 0.5), images, True, {})
     return model, quantize(graphs, precision, TARGET, subject, lambda *_: None)
@@ -213,7 +213,7 @@ def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precisio
 def test_the_core_gets_what_the_model_hands_ours(tmp_path: Path) -> None:
     """Bit by bit: with nothing behind it, the file says what Session says of the image that was made for it."""
     front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
-    (graph,) = [replace(part(rewrite(capture(front, around.SIZE)), "1"), precision="fp32")]
+    graph = around.part_model(front, "1")
     path = write(executorch.lower([graph], TARGET, {}), tmp_path / "m.pte")
     (tmp_path / "m.bve").write_bytes(lower_native([graph], TARGET, {}).data)
     image = draw((1, 3, around.SIZE, around.SIZE))

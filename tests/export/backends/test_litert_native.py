@@ -19,7 +19,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import bve, litert
 from bigvit_edge.export.backends.litert import contents, delegation, native
 from bigvit_edge.export.backends.litert.contents import CUSTOM_OP
-from bigvit_edge.export.convert import Subject, capture, part, quantize, rewrite
+from bigvit_edge.export.convert import Subject, quantize
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.parity import draw_calibration
 from bigvit_edge.export.program import WeightType, from_bytes
@@ -156,8 +156,9 @@ def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"model\.tflite: LiteRT cannot load it"):
         litert.load(tflite)
     monkeypatch.setattr(native, "MOST_BYTES", 1000)
+    program = lower("vit_demo")[1]
     with pytest.raises(UserError, match=r"a program of \d+ bytes for litert; expected at most 1000"):
-        native.write_file(lower("vit_demo")[1], (), {})
+        native.write_file(program, from_bytes(program).entries, {})
 
 
 def test_without_the_library_the_backend_says_so_at_once(tmp_path: Path) -> None:
@@ -210,7 +211,8 @@ def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precisio
 
 def test_half_of_a_model_that_has_no_weights_but_ours() -> None:
     front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
-    graph = replace(part(rewrite(capture(front, around.SIZE)), "1"), precision="fp16")
+    front[0].unread = nn.Linear(4, 4)  # nobody calls it
+    graph = replace(around.part_model(front, "1"), precision="fp16")
     artifact = litert.lower([graph], TARGET, {})
     assert (artifact.methods[0].delegates, artifact.methods[0].leftovers) == (2, ())
 
@@ -224,8 +226,7 @@ def test_what_xnnpack_leaves_around_ours_is_told() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.out(self.net(images).flip(1))  # type: ignore[no-any-return]
 
-    graph = replace(part(rewrite(capture(Turned(), 16)), "net"), precision="fp32")
-    (method,) = litert.lower([graph], TARGET, {}).methods
+    (method,) = litert.lower([around.part_model(Turned(), size=16)], TARGET, {}).methods
     assert [leftover.op for leftover in method.leftovers] == ["REVERSE_V2"]
     assert "XNNPACK's delegate has no REVERSE_V2" in method.leftovers[0].reason
 

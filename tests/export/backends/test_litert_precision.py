@@ -270,7 +270,7 @@ def test_a_file_that_is_not_as_planned_is_an_error(damage: str, graph: Graph) ->
 
 def check_against(made: Graph, expected: Graph) -> None:
     """The file that one graph makes, held to another."""
-    data = litert._lower_float([made], [litert.SINGLE])
+    data = litert.lower_float([made], [litert.SINGLE])
     model = contents.read_model(data)
     linears = quantization.find_linears(model, 0, made.exported)
     ranges = [quantization.find_ranges(model, 0, graph, linears) for graph in (made, expected)]
