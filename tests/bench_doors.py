@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 import bench_models
+from amx import refuse_amx
 
 from bigvit_edge import report
 from bigvit_edge.artifact import Run
@@ -78,7 +79,10 @@ def main() -> None:
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--ways", help="comma-separated numbers of the rows, from 0; all if not given")
+    parser.add_argument("--no-amx", action="store_true", help="as on a CPU without Intel's AMX, which no phone has")
     options = parser.parse_args()
+    if options.no_amx:
+        refuse_amx()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     ways = list(WAYS) if options.ways is None else [list(WAYS)[int(n)] for n in options.ways.split(",")]
 
@@ -95,7 +99,10 @@ def main() -> None:
             head = ("file", "MB", "library, ms", "open, ms", "first image(s), ms", "RSS, MB", "of it not the file, MB")
             print(f"keep {keeps}, each opened and run once; median of {PROCESSES} processes")
             report.print_rows(head, rows)
-    print(f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs")
+    amx = ", AMX refused" if options.no_amx else ""
+    print(
+        f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs{amx}"
+    )
     print(f"{date.today()}; {local.describe(local.probe())}")
 
 
