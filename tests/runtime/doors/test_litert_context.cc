@@ -93,6 +93,15 @@ void fill(FakeContext& context) {
           reinterpret_cast<void (*)()>(take));
 }
 
+// What a runtime does with a registration that it was handed for the op.
+void* init_kernel(FakeContext& context, const TfLiteRegistration& kernel,
+                  TfLiteDelegate* delegate) {
+  TfLiteDelegateParams given{};
+  given.delegate = delegate;
+  given.nodes_to_replace = reinterpret_cast<TfLiteIntArray*>(context.lists[2]);
+  return kernel.init(&context.base, reinterpret_cast<const char*>(&given), sizeof given);
+}
+
 TEST_CASE("a registration ends in zeros where newer runtimes look") {
   FakeContext context;
   fill(context);
@@ -124,11 +133,8 @@ TEST_CASE("an op that the runtime does not hand over is told when it is prepared
   const TfLiteRegistration& kernel = context.taken.at(0).registration;
   context.base.GetNodeAndRegistration = [](TfLiteContext*, int, TfLiteNode**,
                                            TfLiteRegistration**) { return kTfLiteError; };
-  TfLiteDelegateParams given{};
-  given.delegate = delegate.get();
-  given.nodes_to_replace = reinterpret_cast<TfLiteIntArray*>(context.lists[2]);
   TfLiteNode node{};
-  node.user_data = kernel.init(&context.base, reinterpret_cast<const char*>(&given), sizeof given);
+  node.user_data = init_kernel(context, kernel, delegate.get());
   CHECK(!node.user_data);
   CHECK(kernel.prepare(&context.base, &node) == kTfLiteDelegateError);
   CHECK(context.text ==
@@ -180,12 +186,9 @@ TEST_CASE("logits that nothing reads are refused when the op is prepared") {
   const Delegate delegate(make_delegate(), tflite_plugin_destroy_delegate);
   REQUIRE(delegate->Prepare(&context.base, delegate.get()) == kTfLiteOk);
   const TfLiteRegistration& kernel = context.taken.at(0).registration;
-  TfLiteDelegateParams given{};
-  given.delegate = delegate.get();
-  given.nodes_to_replace = reinterpret_cast<TfLiteIntArray*>(context.lists[2]);
   int none[] = {0};
   TfLiteNode node{};
-  node.user_data = kernel.init(&context.base, reinterpret_cast<const char*>(&given), sizeof given);
+  node.user_data = init_kernel(context, kernel, delegate.get());
   REQUIRE(node.user_data);
   node.outputs = reinterpret_cast<TfLiteIntArray*>(none);
   CHECK(kernel.prepare(&context.base, &node) == kTfLiteDelegateError);
