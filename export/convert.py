@@ -15,7 +15,15 @@ from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, Inlay
-from bigvit_edge.export.inlay import count_calls, drop_unread, find_inside, list_inlays, record_images, taken_out
+from bigvit_edge.export.inlay import (
+    count_calls,
+    drop_unread,
+    find_inside,
+    list_inlays,
+    list_names,
+    record_images,
+    taken_out,
+)
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
@@ -139,7 +147,7 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         raise UserError(met, "one, for our core", "add --set backend=xnnpack")
     around = rewrite(around)
     drop_unread(around.exported)
-    return replace(graph, inlay=Inlay(name, exported, around.exported, given))
+    return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
 
 
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:

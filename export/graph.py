@@ -40,12 +40,12 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Inlay:
-    """The ViT or big.LITTLE ViT of this package inside a model of others, for our core to run. name: of its module, as
-    in named_modules(); exported: its own graph, as of Graph; around: the model's, with one op, bve::program, in its
-    place; images: what it is given [n, 3, s, s] where the model is given its calibration.
+    """The ViT or big.LITTLE ViT of this package inside a model of others, for our core to run. names: of its module, as
+    in named_modules(), which can be several; exported: its own graph, as of Graph; around: the model's, with one op,
+    bve::program, in its place; images: what it is given [n, 3, s, s] where the model is given its calibration.
     """
 
-    name: str
+    names: tuple[str, ...]
     exported: ExportedProgram
     around: ExportedProgram
     images: Array

@@ -15,9 +15,9 @@ from torch.export import ExportedProgram
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.emitter import find_head
-from bigvit_edge.export.graph import Graph, read_constants, remove_parameter
+from bigvit_edge.export.graph import Graph, Inlay, read_constants, remove_parameter
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.vit import ViT
+from bigvit_edge.models.vit import Embedding, ViT
 
 OPS = library.Library("bve", "FRAGMENT")  # type: ignore[no-untyped-call]
 OPS.define("program(Tensor image, int classes) -> Tensor")  # type: ignore[no-untyped-call]
@@ -33,9 +33,22 @@ PROGRAM = torch.ops.bve.program.default
 
 
 def list_inlays(module: nn.Module) -> list[str]:
-    """Names of the models of this package inside the module; '' of itself. Not of classes derived from them, which may
-    compute otherwise."""
-    return [name for name, inside in module.named_modules() if type(inside) in (ViT, BLViT)]
+    """Names of the models of this package inside the module; '' of itself. Not of those that may compute otherwise: of
+    classes derived from ours, with a forward of their own, with another embedding or norm."""
+    return [name for name, inside in module.named_modules() if _is_ours(inside)]
+
+
+def _is_ours(module: nn.Module) -> bool:
+    if type(module) not in (ViT, BLViT) or "forward" in vars(module):
+        return False
+    return type(module.embedding) is Embedding and type(module.norm) is nn.LayerNorm
+
+
+def list_names(module: nn.Module, name: str) -> tuple[str, ...]:
+    """That name of a module inside, and the others that it has: PyTorch calls its weights by any of them."""
+    inside = module.get_submodule(name)
+    others = [other for other, found in module.named_modules(remove_duplicate=False) if found is inside]
+    return tuple(dict.fromkeys((name, *others)))
 
 
 def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
@@ -114,9 +127,9 @@ def part_of(graph: Graph) -> Graph:
     if inlay is None:
         return graph
     assert graph.module is not None
-    start, inside = f"{inlay.name}.", find_inside(graph.module, inlay.name)
-    layers = {name.removeprefix(start): how for name, how in graph.layers.items() if name.startswith(start)}
+    layers = {own: how for layer, how in graph.layers.items() if (own := _find_own_name(inlay, layer))}
     seen = None if graph.calibration is None else inlay.images
+    inside = find_inside(graph.module, inlay.names[0])
     return Graph(inlay.exported, graph.precision, layers, keep=graph.keep, module=inside, calibration=seen)
 
 
@@ -125,5 +138,11 @@ def rest_of(graph: Graph) -> Graph:
     inlay = graph.inlay
     if inlay is None:
         return graph
-    layers = {name: how for name, how in graph.layers.items() if not name.startswith(f"{inlay.name}.")}
+    layers = {layer: how for layer, how in graph.layers.items() if not _find_own_name(inlay, layer)}
     return replace(graph, exported=inlay.around, layers=layers, inlay=None)
+
+
+def _find_own_name(inlay: Inlay, layer: str) -> str:
+    """What a layer of the model around it is called in the inlay; '' if it is none of the inlay's."""
+    starts = (f"{name}." for name in inlay.names)
+    return next((layer.removeprefix(start) for start in starts if layer.startswith(start)), "")

@@ -42,7 +42,7 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
 
     UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
     """
-    start = f"{graphs[0].inlay.name}." if graphs[0].inlay else ""
+    start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
     graphs = [part_of(graph) for graph in graphs]
     precision, kept = graphs[0].precision, set(f"{start}{PATCHES}".split(".")) & set(target.quant.keep_float)
     layers = {PATCHES: precision} if precision == "int8" and not kept else {}

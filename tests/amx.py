@@ -12,8 +12,8 @@ NUMBER, FIRST_ARGUMENT = 0, 16  # bytes into what a filter sees of a call
 
 
 def refuse_amx() -> None:
-    """From now on the kernel refuses AMX to this process and its children, as where the CPU has none. For x86-64 Linux,
-    before any runtime is imported. OSError if it cannot be."""
+    """From now on the kernel refuses AMX to this thread and what it starts, as where the CPU has none. For x86-64
+    Linux, before a runtime is imported. OSError if it cannot be."""
     steps = [  # code, how many to skip if equal, and if not, value
         (LOAD, 0, 0, NUMBER),
         (EQUAL, 0, 3, ARCH_PRCTL),

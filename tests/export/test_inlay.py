@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.assignment import list_linears
 from bigvit_edge.export.calibration import visit_linears
 from bigvit_edge.export.convert import capture, list_refusals, part, rewrite
 from bigvit_edge.export.graph import Graph, matrix_products
@@ -24,6 +25,7 @@ from bigvit_edge.export.inlay import (
 )
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.program import from_bytes
+from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import load_target, override
@@ -70,13 +72,17 @@ def test_formats_with_a_framework_around_us_take_a_model_around_one_of_ours() ->
         assert list_refusals(target, module) == ["executorch", "litert", "bve"]
 
 
-def test_a_class_derived_from_ours_is_not_ours() -> None:
+def test_what_may_compute_otherwise_is_not_ours() -> None:
     class Doubled(ViT):
         def forward(self, images: Tensor) -> Tensor:
             return 2 * super().forward(images)
 
     module = Doubled(image_size=SIZE, patch=8, dim=32, depth=1, head_dim=16, num_classes=5)
-    assert list_inlays(nn.Sequential(module)) == []
+    changed = [make_vit() for _ in range(3)]
+    changed[0].forward = lambda images: images  # type: ignore[method-assign]
+    changed[1].norm = nn.Identity()  # type: ignore[assignment]
+    changed[2].embedding = nn.Sequential(changed[2].embedding)  # type: ignore[assignment]
+    assert list_inlays(nn.Sequential(module, *changed)) == []
 
 
 def test_what_was_taken_out_is_put_back_whatever_happens() -> None:
@@ -237,6 +243,12 @@ def test_ours_is_found_by_whatever_name_it_is_called(model: nn.Module) -> None:
     with torch.no_grad(), answering(model.net, lambda images: next(monkeyed)[None]):  # type: ignore[arg-type]
         found = np.concatenate([model(torch.from_numpy(image[None])).numpy() for image in IMAGES])
     np.testing.assert_allclose(found, visit_linears(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
+    linears = list_linears(graph)
+    quantized = replace(graph, precision="int8", layers=dict.fromkeys(linears, "int8"))
+    ours, rest = part_of(quantized), rest_of(quantized)
+    assert set(ours.layers) == set(list_linears(replace(graph, exported=graph.inlay.exported)))
+    assert set(rest.layers) == set(linears) - {layer for layer in linears if layer.endswith(tuple(ours.layers))}
+    insert_quantization(rest)  # finds each
     read = {str(name) for name in graph.inlay.around.state_dict}
     assert read <= {"stages.1.weight", "stages.1.bias", "net.head.weight", "net.embedding.cls"}
 

@@ -3,8 +3,8 @@
 XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
-target.backend = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core; of a model of
-others, what it has of ours does.
+target.backend = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core; of a model around
+one of ours, that one goes to our core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
             edge = lower_programs(of, words)
         methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
         data = bytes(edge.to_executorch().buffer)
-    evaluated, versions = target.backend == "coreml", list_versions(PACKAGES[target.backend])
+    evaluated = target.backend == "coreml"
+    versions = list_versions(PACKAGES["xnnpack" if graphs[0].inlay else target.backend])
     return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers)
 
 

@@ -1,4 +1,4 @@
-"""Our core as the delegate: a .pte whose methods are each one call of it, on one .bve in the file's named data."""
+"""Our core as the delegate: a .pte each of whose methods calls it once, on one .bve in the file's named data."""
 
 import struct
 from collections.abc import Mapping
