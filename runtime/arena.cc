@@ -1,7 +1,11 @@
 #include "arena.h"
 
 #include <algorithm>
-#include <numeric>
+#include <iterator>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
 
 namespace bve {
 namespace {
@@ -10,7 +14,65 @@ constexpr size_t kAlign = 64;
 
 struct Life {
   uint32_t first = UINT32_MAX, last = 0;
-  bool meets(const Life& other) const { return first <= other.last && other.first <= last; }
+};
+
+// The arena while it is planned: which of it is free now. Every call takes O(log holes).
+class Room {
+ public:
+  size_t bytes() const { return bytes_; }
+
+  // The smallest hole that is large enough; else the end, and the hole that may lie there.
+  size_t take(size_t size) {
+    const auto hole = by_size_.lower_bound({size, 0});
+    if (hole != by_size_.end()) {
+      const auto [found, offset] = *hole;
+      fill(offset, found);
+      if (found > size) open(offset + size, found - size);
+      return offset;
+    }
+    size_t offset = bytes_;
+    if (const auto last = by_offset_.rbegin();
+        last != by_offset_.rend() && last->first + last->second == bytes_) {
+      offset = last->first;
+      fill(offset, bytes_ - offset);
+    }
+    bytes_ = offset + size;
+    return offset;
+  }
+
+  // Holes that touch become one.
+  void give(size_t offset, size_t size) {
+    const auto after = by_offset_.find(offset + size);
+    if (after != by_offset_.end()) {
+      const size_t more = after->second;
+      fill(offset + size, more);
+      size += more;
+    }
+    const auto next = by_offset_.lower_bound(offset);
+    if (next != by_offset_.begin()) {
+      const auto [start, length] = *std::prev(next);
+      if (start + length == offset) {
+        fill(start, length);
+        offset = start;
+        size += length;
+      }
+    }
+    open(offset, size);
+  }
+
+ private:
+  void open(size_t offset, size_t size) {
+    by_offset_.emplace(offset, size);
+    by_size_.emplace(size, offset);
+  }
+  void fill(size_t offset, size_t size) {
+    by_offset_.erase(offset);
+    by_size_.erase({size, offset});
+  }
+
+  std::map<size_t, size_t> by_offset_;
+  std::set<std::pair<size_t, size_t>> by_size_;
+  size_t bytes_ = 0;
 };
 
 }  // namespace
@@ -68,28 +130,29 @@ Arena plan_arena(const Program& program, const Entry& entry) {
   const auto size_of = [&](uint32_t b) {
     return (size_t{buffers[b].rows} * buffers[b].columns * 4 + kAlign - 1) / kAlign * kAlign;
   };
-  std::vector<uint32_t> order(buffers.count > 2 ? buffers.count - 2 : 0);
-  std::iota(order.begin(), order.end(), 2);  // 0 and 1 are the caller's
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    return size_of(a) != size_of(b) ? size_of(a) > size_of(b) : a < b;
+  std::vector<uint32_t> by_first;
+  for (uint32_t b = 2; b < buffers.count; b++) {                 // 0 and 1 are the caller's
+    if (lives[b].first <= lives[b].last) by_first.push_back(b);  // else nothing names it
+  }
+  std::vector<uint32_t> by_last = by_first;
+  std::sort(by_last.begin(), by_last.end(), [&](uint32_t a, uint32_t b) {
+    return std::tuple(lives[a].last, a) < std::tuple(lives[b].last, b);
+  });
+  std::sort(by_first.begin(), by_first.end(), [&](uint32_t a, uint32_t b) {
+    return std::tuple(lives[a].first, lives[b].last, size_of(b), a) <
+           std::tuple(lives[b].first, lives[a].last, size_of(a), b);
   });
 
   Arena arena{std::vector<size_t>(buffers.count), 0};
-  std::vector<uint32_t> placed;  // by offset
-  for (uint32_t buffer : order) {
-    if (lives[buffer].first > lives[buffer].last) continue;  // nothing names it
-    size_t offset = 0;
-    for (uint32_t other : placed) {
-      if (!lives[buffer].meets(lives[other])) continue;
-      if (offset + size_of(buffer) <= arena.offsets[other]) break;
-      offset = std::max(offset, arena.offsets[other] + size_of(other));
+  Room room;
+  auto dead = by_last.begin();
+  for (uint32_t buffer : by_first) {
+    for (; lives[*dead].last < lives[buffer].first; ++dead) {
+      room.give(arena.offsets[*dead], size_of(*dead));
     }
-    arena.offsets[buffer] = offset;
-    arena.bytes = std::max(arena.bytes, offset + size_of(buffer));
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), offset,
-                                   [&](size_t o, uint32_t p) { return o < arena.offsets[p]; }),
-                  buffer);
+    arena.offsets[buffer] = room.take(size_of(buffer));
   }
+  arena.bytes = room.bytes();
   return arena;
 }
 

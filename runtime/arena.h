@@ -15,7 +15,7 @@ struct Arena {
 };
 
 // A buffer is alive from the first stage that names it to the last: inside a stage the lanes run
-// side by side, so there nothing is reused. First fit, largest buffers first.
+// side by side, so there nothing is reused. Stage by stage, best fit, longest lives first: n log n.
 Arena plan_arena(const Program& program, const Entry& entry);
 
 // The buffers that an op reads or writes, up to six.

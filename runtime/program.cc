@@ -79,7 +79,8 @@ uint32_t compute_tables_checksum(const std::byte* bytes, size_t weights_offset) 
 }
 
 std::unique_ptr<Program> Program::open(const char* path) {
-  const Descriptor file{::open(path, O_RDONLY | O_CLOEXEC)};
+  // without O_NONBLOCK a named pipe would wait for its writer, for ever
+  const Descriptor file{::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat status;
   if (file.number < 0 || fstat(file.number, &status) != 0) {
     fail("%s: cannot be opened: %s; give the path of a readable .bve file", path,

@@ -128,6 +128,11 @@ def test_wrong_input_is_refused(arguments: tuple[str | Path, ...], says: str) ->
     assert says in refuse(*arguments)
 
 
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.bve")
+    assert "pipe.bve: is not a file; give the path of a .bve file" in refuse("info", tmp_path / "pipe.bve")
+
+
 def test_help_names_every_verb() -> None:
     run = run_program("bve-run", "--help")
     assert run.returncode == 0
