@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
 Array = NDArray[np.float32]
@@ -98,22 +99,6 @@ class Verified(Method):
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """From a picture to the input [1, 3, size, size]: turned upright by its EXIF orientation, RGB, the largest centre
-    square, resized to `size` (bilinear, antialiased, as Pillow does), times scale, minus mean, over std.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    color: str = "RGB"
-    crop: str = "largest centre square"
-    resize: str = "bilinear, antialiased"
-    layout: str = "NCHW"
-    scale: float = 1 / 255
-
-
-@dataclass(frozen=True)
 class Tensor:
     """Specification of an input or output: shape in elements; NCHW images, logits before the softmax."""
 
@@ -150,7 +135,7 @@ class Entry:
         shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
         if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
             raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits are expected")
-        if self.inputs[0].shape[2:] != (self.preprocessing.size,) * 2 or 0 in self.preprocessing.std:
+        if self.inputs[0].shape[2:] != (self.preprocessing.size,) * 2:
             raise ValueError(f"{self.preprocessing} does not make an input of shape {self.inputs[0].shape}")
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError(f"file {self.file!r} has two methods of one name")

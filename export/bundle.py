@@ -28,7 +28,7 @@ from bigvit_edge.export.calibration import read_images
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
-from bigvit_edge.export.parity import Reference, describe_input, draw_calibration, judge, make_references, measure
+from bigvit_edge.export.parity import Reference, draw_calibration, judge, make_references, measure
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.target import Target, load_target
@@ -118,13 +118,12 @@ def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | N
     for keep in keeps:
         set_keep(model.module, keep)
     ratios: tuple[float | None, ...] = keeps or (read_keep(model.module),)
-    how = describe_input(model)
     metadata = {
         "model": name_source(model.source),
         "labels": json.dumps(model.labels),
-        "preprocessing": json.dumps(asdict(how)),
+        "preprocessing": json.dumps(asdict(model.preprocessing)),
     }
-    images = draw_calibration(model) if calibration is None else read_images(calibration, how)
+    images = draw_calibration(model) if calibration is None else read_images(calibration, model.preprocessing)
     return Subject(model.module, model.image_size, ratios, images, model.weights != RANDOM, metadata)
 
 
@@ -163,7 +162,7 @@ def _describe(
         bytes=measure_size(path),
         inputs=(Tensor("image", (1, 3, model.image_size, model.image_size)),),
         outputs=(Tensor("logits", (1, model.num_classes)),),
-        preprocessing=describe_input(model),
+        preprocessing=model.preprocessing,
         labels=model.labels,
         methods=tuple(methods),
         layers=dict(layers),

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
-from bigvit_edge.artifact import Array, Preprocessing
+from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Range, Ranges, read_constants, weight_name
 from bigvit_edge.export.image import read_image
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from bigvit_edge.artifact import Accuracy, Array, Parity, Preprocessing, Run
+from bigvit_edge.artifact import Accuracy, Array, Parity, Run
 from bigvit_edge.demo.digits import held_out, make_batch
+from bigvit_edge.export.image import normalize
 from bigvit_edge.models.load import Loaded, set_keep
 from bigvit_edge.models.zoo import DIGITS
 from bigvit_edge.target import Limits
@@ -39,11 +40,6 @@ class Reference:
     labels: Array | None
 
 
-def describe_input(model: Loaded) -> Preprocessing:
-    """How a picture becomes the model's input."""
-    return Preprocessing(model.image_size, model.mean, model.std)
-
-
 def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) -> dict[float | None, Reference]:
     """PyTorch's answers at each keep ratio, on held-out demo images; a model that does not know digits gets them
     enlarged, 32 at the most, unlabelled.
@@ -58,21 +54,20 @@ def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) 
         if keep is not None:
             set_keep(model.module, keep)
         with torch.no_grad():
-            logits = torch.cat([model.module(image.unsqueeze(0)) for image in images])
-        references[keep] = Reference(images.numpy(), logits.numpy(), labels)
+            logits = torch.cat([model.module(torch.from_numpy(image[None])) for image in images])
+        references[keep] = Reference(images, logits.numpy(), labels)
     return references
 
 
 def draw_calibration(model: Loaded) -> Array:
     """The demo's training images, for a calibration without images of one's own: [n, 3, S, S]."""
-    images: Array = _prepare(make_batch("train", CALIBRATION, CALIBRATION_SEED).images, model).numpy()
-    return images
+    return _prepare(make_batch("train", CALIBRATION, CALIBRATION_SEED).images, model)
 
 
-def _prepare(images: torch.Tensor, model: Loaded) -> torch.Tensor:
+def _prepare(images: torch.Tensor, model: Loaded) -> Array:
     if images.shape[-1] != model.image_size:
         images = interpolate(images, size=model.image_size, mode="bilinear", antialias=True)
-    return (images - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(3, 1, 1)
+    return normalize(255 * images.numpy(), model.preprocessing)
 
 
 def measure(run: Run, reference: Reference) -> tuple[Parity, Accuracy | None]:

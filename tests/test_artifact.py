@@ -14,7 +14,6 @@ from bigvit_edge.artifact import (
     Leftover,
     Manifest,
     Parity,
-    Preprocessing,
     Tensor,
     Verified,
     hash_file,
@@ -25,6 +24,7 @@ from bigvit_edge.artifact import (
     write_manifest,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Limits, Quant
 
 ENTRY = Entry(

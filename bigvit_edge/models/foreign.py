@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,24 +73,6 @@ def build_timm(name: str, image_size: int | None, num_classes: int | None, pretr
             do = "without a network, take --weights FILE"
             raise UserError(met, "a model whose weights can be downloaded", do) from e
         raise UserError(met, "sizes that the model takes", "leave out --image-size and --num-classes") from e
-
-
-@dataclass(frozen=True)
-class Told:
-    """What timm says of a model: the image size it is made for, and how images are normalised."""
-
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def read_told(model: nn.Module, source: str) -> Told:
-    """From a timm model's pretrained_cfg. UserError unless its input is a square RGB image."""
-    config: Any = model.pretrained_cfg
-    channels, height, width = config["input_size"]
-    if channels != 3 or height != width:
-        raise UserError(f"{source} takes images {list(config['input_size'])}", "square ones with three channels")
-    return Told(height, tuple(config["mean"]), tuple(config["std"]))
 
 
 def list_labels(model: nn.Module, classes: int) -> tuple[str, ...] | None:

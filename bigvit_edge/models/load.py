@@ -1,5 +1,6 @@
 """From what a user calls MODEL to a module: the one place where models are built."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,11 +24,12 @@ from bigvit_edge.models.foreign import (
     import_factory,
     import_timm,
     list_labels,
-    read_told,
 )
+from bigvit_edge.models.transforms import INTERPOLATIONS, TIMM_CROPS, make_preprocessing, read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
 from bigvit_edge.models.zoo import CARDS, HALF, Card
+from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
 DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
@@ -35,13 +37,11 @@ MOST = {"--image-size": 4096, "--num-classes": 1_000_000}
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 
-Triple = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for export, in eval mode: float images [B, 3, image_size, image_size], normalised by mean and std,
-    -> logits [B, num_classes].
+    """A model ready for export, in eval mode: float images [B, 3, image_size, image_size], prepared as preprocessing
+    says, -> logits [B, num_classes].
 
     source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
     checkpoint file, or of the tensors where there is none (PRETRAINED, FACTORY), None if RANDOM. notes: what the user
@@ -51,14 +51,17 @@ class Loaded:
 
     module: nn.Module
     source: str
-    image_size: int
     num_classes: int
     labels: tuple[str, ...] | None
-    mean: Triple
-    std: Triple
+    preprocessing: Preprocessing
     weights: str
     weights_sha256: str | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the input."""
+        return self.preprocessing.size
 
 
 def load(
@@ -206,8 +209,8 @@ def _fill_card(source: str, card: Card, checkpoint: Checkpoint, num_classes: int
 def _describe(
     source: str, model: nn.Module, card: Card, weights: str, digest: str | None, notes: tuple[str, ...] = ()
 ) -> Loaded:
-    size, classes = card.image_size, card.num_classes
-    return Loaded(model, source, size, classes, card.labels, card.mean, card.std, weights, digest, notes)
+    how = Preprocessing(card.image_size, card.mean, card.std)
+    return Loaded(model, source, card.num_classes, card.labels, how, weights, digest, notes)
 
 
 def _load_timm(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
@@ -215,17 +218,16 @@ def _load_timm(source: str, weights: Path | str | None, image_size: int | None, 
     import_timm()
     with _seeded():  # not the import, which draws numbers the first time alone
         model = build_timm(source.removeprefix(TIMM), image_size, num_classes, pretrained)
-    told = read_told(model, source)
+    how = read_timm(model, source, image_size)
     kind, digest = RANDOM, None
     if pretrained:
         kind, digest = PRETRAINED, hash_state(model)
     elif weights is not None:
         load_weights(model, Path(weights))
         kind, digest = FILE, hash_weights(Path(weights))
-    size = image_size or told.image_size
-    classes = count_classes(model, size, source)
+    classes = count_classes(model, how.size, source)
     labels = list_labels(model, classes) if pretrained else None
-    return Loaded(model, source, size, classes, labels, told.mean, told.std, kind, digest)
+    return Loaded(model, source, classes, labels, how, kind, digest)
 
 
 def _load_factory(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
@@ -244,15 +246,21 @@ def _load_factory(source: str, weights: Path | str | None, image_size: int | Non
     said = {
         "mean": _read_attribute(model, source, "mean", _is_triple, "three numbers"),
         "std": _read_attribute(model, source, "std", lambda v: _is_triple(v) and all(v), "three numbers but 0"),
+        "crop_pct": _read_attribute(model, source, "crop_pct", lambda v: _is_number(v) and v > 0, "a share above 0"),
+        "crop_mode": _read_attribute(model, source, "crop_mode", lambda v: v in TIMM_CROPS, " or ".join(TIMM_CROPS)),
+        "interpolation": _read_attribute(
+            model, source, "interpolation", lambda v: v in INTERPOLATIONS, ", ".join(INTERPOLATIONS)
+        ),
         "labels": _read_attribute(model, source, "labels", lambda v: _is_names(v, classes), f"{classes} strings"),
     }
     assumed: dict[str, float] = {"image_size": DEFAULT_SIZE} if size not in (image_size, own_size) else {}
     assumed |= {name: HALF[0] for name in ("mean", "std") if not said[name]}
     notes = [f"the module has no attribute {name}; {name} {value} is assumed" for name, value in assumed.items()]
-    return Loaded(
-        model, source, size, classes, said["labels"], said["mean"] or HALF, said["std"] or HALF, kind, digest,
-        tuple(notes),
-    )  # fmt: skip
+    labels = said.pop("labels")
+    how, said_of_scale = make_preprocessing(
+        source, size, **{**said, "mean": said["mean"] or HALF, "std": said["std"] or HALF}
+    )
+    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said_of_scale))
 
 
 def _read_attribute(model: nn.Module, source: str, name: str, is_right: Callable[[Any], bool], expected: str) -> Any:
@@ -267,7 +275,11 @@ def _read_attribute(model: nn.Module, source: str, name: str, is_right: Callable
 
 
 def _is_triple(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, float | int) for v in value)
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_names(value: Any, count: int) -> bool:

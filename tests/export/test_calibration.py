@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bigvit_edge.artifact import Preprocessing
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, read_images, visit_linears
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.load import load_model
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Quant
 
 HOW = Preprocessing(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bigvit_edge.artifact import Preprocessing
 from bigvit_edge.demo.accuracy import normalize
 from bigvit_edge.demo.digits import make_batch
 from bigvit_edge.export.image import read_image
+from bigvit_edge.preprocessing import Preprocessing
 
 HOW = Preprocessing(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -16,6 +16,7 @@ from bigvit_edge.models import foreign
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import FACTORY, FILE, RANDOM, SHIPPED, has_keep, is_factory, load, set_keep
 from bigvit_edge.models.weights import hash_state, hash_weights
+from bigvit_edge.preprocessing import Preprocessing
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="needs the extra [timm]")
 TIMM_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, which timm's fastvit_t8 is trained with
@@ -152,7 +153,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_factory_says_what_it_wants(folder: Path) -> None:
     loaded = load("mine:build")
-    assert (loaded.image_size, loaded.num_classes, loaded.mean, loaded.std) == (24, 4, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (loaded.image_size, loaded.num_classes) == (24, 4)
+    assert loaded.preprocessing == Preprocessing(24, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (loaded.weights, loaded.weights_sha256, loaded.notes) == (FACTORY, hash_state(loaded.module), ())
     assert not loaded.module.training
     assert load("mine:Net").weights_sha256 == loaded.weights_sha256  # the same random start each time
@@ -161,7 +163,7 @@ def test_a_factory_says_what_it_wants(folder: Path) -> None:
 
 def test_what_a_factory_does_not_say_is_assumed_aloud(folder: Path) -> None:
     loaded = load("mine:build_plain")
-    assert (loaded.image_size, loaded.num_classes, loaded.mean) == (224, 6, (0.5, 0.5, 0.5))
+    assert (loaded.image_size, loaded.num_classes, loaded.preprocessing.mean) == (224, 6, (0.5, 0.5, 0.5))
     assert [note.split(";")[0] for note in loaded.notes] == [
         f"the module has no attribute {name}" for name in ("image_size", "mean", "std")
     ]
@@ -209,7 +211,8 @@ def test_a_factorys_model_that_refuses_the_size(folder: Path) -> None:
 @needs_timm
 def test_timm_models_bring_their_own_preprocessing(tmp_path: Path) -> None:
     a, b = (load("timm:fastvit_t8", image_size=64, num_classes=3) for _ in range(2))
-    assert (a.image_size, a.num_classes, a.mean, a.weights, a.weights_sha256) == (64, 3, TIMM_MEAN, RANDOM, None)
+    assert (a.image_size, a.num_classes, a.weights, a.weights_sha256) == (64, 3, RANDOM, None)
+    assert (a.preprocessing.mean, a.preprocessing.resize_to) == (TIMM_MEAN, 71)  # of 64 / 0.9
     assert hash_state(a.module) == hash_state(b.module)
     save_file(a.module.state_dict(), tmp_path / "w.safetensors")
     filled = load("timm:fastvit_t8", image_size=64, num_classes=3, weights=tmp_path / "w.safetensors")
@@ -222,7 +225,7 @@ def test_timm_models_bring_their_own_preprocessing(tmp_path: Path) -> None:
 def test_timm_transformers_take_another_image_size() -> None:
     loaded = load("timm:vit_tiny_patch16_224.augreg_in21k", image_size=64, num_classes=5)
     assert loaded.module(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
-    assert loaded.mean == (0.5, 0.5, 0.5)
+    assert loaded.preprocessing.mean == (0.5, 0.5, 0.5)
 
 
 @needs_timm
