@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bigvit_edge.artifact import Array, Run
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.mil.ops import OPS
+from bigvit_edge.export.mil.definitions import list_defaults
+from bigvit_edge.export.mil.ops import ABSENT, OPS, SEVERAL
 from bigvit_edge.export.mil.package import Function, Op, read_folder, read_function
 
 Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -97,14 +98,14 @@ def open_function(function: Function, where: object, half: bool | None = None) -
     """The function, its constants computed once: inputs by name -> outputs by name. UserError on an unknown op now, on
     one that does not fit its inputs or its declared type when it runs; constants run now."""
     for op in function.ops:
-        if op.type not in OPS and op.type != "const":
-            raise UserError(f"{where}: op {op.type} ({_name(op)})", "an op that the evaluator knows", "")
+        if reason := explain_absence(op):
+            raise UserError(f"{where}: op {op.type} ({_name(op)}): {reason}", "ops that can be evaluated here")
     constants: dict[str, Any] = {}
     rest = []
     for op in function.ops:
         known = op.type == "const" or all(not isinstance(v, str) or v in constants for v in _arguments(op))
         if known:
-            constants |= _compute(op, constants, half, where)
+            constants |= _compute(op, function.opset, constants, half, where)
         else:
             rest.append(op)
 
@@ -112,10 +113,17 @@ def open_function(function: Function, where: object, half: bool | None = None) -
         values = {**constants, **given}
         with torch.inference_mode():
             for op in rest:
-                values |= _compute(op, values, half, where)
+                values |= _compute(op, function.opset, values, half, where)
         return {name: _find(values, name, where) for name in function.outputs}
 
     return evaluate
+
+
+def explain_absence(op: Op) -> str:
+    """Why the op cannot be evaluated here, '' if it can."""
+    if op.type in OPS or op.type == "const":
+        return ""
+    return ABSENT.get(op.type, "an op that this version does not know")
 
 
 def _arguments(op: Op) -> Iterable[object]:
@@ -132,7 +140,7 @@ def _find(values: Mapping[str, Any], name: str, where: object) -> Any:
     return values[name]
 
 
-def _compute(op: Op, values: Mapping[str, Any], half: bool | None, where: object) -> dict[str, Any]:
+def _compute(op: Op, opset: str, values: Mapping[str, Any], half: bool | None, where: object) -> dict[str, Any]:
     """The op's outputs by name."""
     if op.type == "const":
         return {_name(op): op.constant}
@@ -141,8 +149,8 @@ def _compute(op: Op, values: Mapping[str, Any], half: bool | None, where: object
             key: tuple(_find(values, v, where) if isinstance(v, str) else v for v in several)
             for key, several in op.inputs.items()
         }
-        arguments = {key: several if key == "values" else several[0] for key, several in given.items()}
-        result = OPS[op.type](**arguments)
+        arguments = {key: several if key in SEVERAL else several[0] for key, several in given.items()}
+        result = OPS[op.type](**arguments, **list_defaults(op.type, opset, arguments))
         results = result if isinstance(result, tuple) else (result,)
         return {
             name: _settle(value, name, type_.dtype, type_.shape, half)

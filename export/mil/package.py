@@ -76,9 +76,11 @@ class Op:
 
 @dataclass(frozen=True)
 class Function:
-    """One entry point. inputs: name -> type; outputs: names of values."""
+    """One entry point. opset: which version its ops are of, as 'CoreML7'; inputs: name -> type; outputs: names of
+    values."""
 
     name: str
+    opset: str
     inputs: dict[str, Type]
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
@@ -118,7 +120,9 @@ def _read_function(name: str, function: Any, files: Mapping[str, bytes], folder:
     ops = tuple(_read_op(op, files, folder) for op in block.operations)
     if not block.outputs:
         raise ValueError(f"function {name} has no output")
-    return Function(name, {i.name: _read_type(i.type) for i in function.inputs}, tuple(block.outputs), ops)
+    return Function(
+        name, function.opset, {i.name: _read_type(i.type) for i in function.inputs}, tuple(block.outputs), ops
+    )
 
 
 def _read_op(op: Any, files: Mapping[str, bytes], folder: str) -> Op:

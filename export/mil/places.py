@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Int = Tensor | int
@@ -11,31 +10,12 @@ Bool = Tensor | bool
 Float = Tensor | float
 
 
-def ints(value: Tensor | None, default: list[int] | None = None) -> list[int]:
+def ints(value: Tensor) -> list[int]:
     """A one-dimensional attribute as numbers."""
-    if value is None:
-        if default is None:
-            raise ValueError("an attribute is missing")
-        return default
     return [int(n) for n in value.reshape(-1).tolist()]
 
 
-def gather(x: Tensor, indices: Tensor, axis: Int = 0, batch_dims: Int = 0, validate_indices: Bool = False) -> Tensor:
-    dim, batch = int(axis) % x.dim(), int(batch_dims)
-    if batch:
-        if indices.dim() != batch + 1 or dim != batch:
-            raise ValueError(f"gather of {tuple(indices.shape)} from {tuple(x.shape)} with {batch} batch dimensions")
-        spread = indices.reshape(*indices.shape, *[1] * (x.dim() - dim - 1)).expand(*indices.shape, *x.shape[dim + 1 :])
-        return x.gather(dim, spread.long())
-    picked = x.index_select(dim, indices.reshape(-1))
-    return picked.reshape(*x.shape[:dim], *indices.shape, *x.shape[dim + 1 :])
-
-
-def gather_along_axis(x: Tensor, indices: Tensor, axis: Int = 0, validate_indices: Bool = False) -> Tensor:
-    return x.gather(int(axis), indices.long())
-
-
-def concat(values: Sequence[Tensor], axis: Int, interleave: Bool = False) -> Tensor:
+def concat(values: Sequence[Tensor], axis: Int, interleave: Bool) -> Tensor:
     if interleave:
         raise ValueError("concat with interleave")
     return torch.cat(list(values), int(axis))
@@ -45,39 +25,106 @@ def stack(values: Sequence[Tensor], axis: Int) -> Tensor:
     return torch.stack(list(values), int(axis))
 
 
-def split(x: Tensor, axis: Int, num_splits: Int | None = None, split_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+def split(x: Tensor, num_splits: Int | None, split_sizes: Tensor | None, axis: Int) -> tuple[Tensor, ...]:
     if split_sizes is not None:
         return torch.split(x, ints(split_sizes), int(axis))
     return torch.chunk(x, int(num_splits or 1), int(axis))
+
+
+# ---- slices ----------------------------------------------------------------------------------------------------------
 
 
 def slice_by_index(
     x: Tensor,
     begin: Tensor,
     end: Tensor,
-    stride: Tensor | None = None,
-    begin_mask: Tensor | None = None,
-    end_mask: Tensor | None = None,
-    squeeze_mask: Tensor | None = None,
+    stride: Tensor | None,
+    begin_mask: Tensor | None,
+    end_mask: Tensor | None,
+    squeeze_mask: Tensor | None,
 ) -> Tensor:
-    first, last, steps = ints(begin), ints(end), ints(stride, [1] * x.dim())
+    for dim, places in enumerate(list_places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)):
+        x = x.index_select(dim, places)
+    return x if squeeze_mask is None else x.squeeze([d for d, single in enumerate(ints(squeeze_mask)) if single])
+
+
+def slice_update(
+    x: Tensor,
+    update: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    stride: Tensor | None,
+    begin_mask: Tensor | None,
+    end_mask: Tensor | None,
+    squeeze_mask: Tensor | None,
+) -> Tensor:
+    places = list_places(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    grid = torch.meshgrid(places, indexing="ij")
+    return x.index_put(grid, update.reshape([len(p) for p in places]))
+
+
+def list_places(
+    x: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    stride: Tensor | None,
+    begin_mask: Tensor | None,
+    end_mask: Tensor | None,
+    squeeze_mask: Tensor | None,
+) -> list[Tensor]:
+    """The indices along each dimension."""
     none = [0] * x.dim()
-    free_first, free_last, single = ints(begin_mask, none), ints(end_mask, none), ints(squeeze_mask, none)
-    for d in reversed(range(x.dim())):  # the last first: a dimension that goes leaves the earlier ones where they are
-        span = slice(None if free_first[d] else first[d], None if free_last[d] else last[d], steps[d])
+    steps = [1] * x.dim() if stride is None else ints(stride)
+    free_first, free_last, single = (none if m is None else ints(m) for m in (begin_mask, end_mask, squeeze_mask))
+    found = []
+    for d, (first, last) in enumerate(zip(ints(begin), ints(end), strict=True)):
         places = range(x.shape[d])
-        x = x.select(d, places[first[d]]) if single[d] else x.index_select(d, torch.tensor(places[span]))
-    return x
+        if single[d]:
+            chosen: Sequence[int] = [places[0 if free_first[d] else first]]
+        else:
+            chosen = places[slice(None if free_first[d] else first, None if free_last[d] else last, steps[d])]
+        found.append(torch.tensor(chosen, dtype=torch.long))
+    return found
 
 
 def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
     for dim, (first, count) in enumerate(zip(ints(begin), ints(size), strict=True)):
-        x = x.narrow(dim, first, x.shape[dim] - first if count == -1 else count)
+        x = x.narrow(dim, first, x.shape[dim] - first % x.shape[dim] if count == -1 else count)
     return x
 
 
+def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
+    (top, bottom), (left, right) = ints(crop_height), ints(crop_width)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
 def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    return x.reshape(ints(shape))
+    """A 0 keeps x's size, counted from the last dimension."""
+    sizes = ints(shape)
+    for at in range(1, len(sizes) + 1):
+        if sizes[-at] == 0:
+            sizes[-at] = x.shape[-at] if at <= x.dim() else 1
+    return x.reshape(sizes)
+
+
+def reshape_like(
+    x: Tensor,
+    ref_tensors: Sequence[Tensor],
+    begins: Sequence[Tensor],
+    ends: Sequence[Tensor],
+    end_masks: Sequence[Tensor],
+) -> Tensor:
+    sizes: list[int] = []
+    for like, begin, end, free in zip(ref_tensors, begins, ends, end_masks, strict=True):
+        sizes += like.shape[int(begin) : None if free else int(end)]
+    return x.reshape(sizes)
+
+
+def flatten2d(x: Tensor, axis: Int) -> Tensor:
+    return x.reshape(x.shape[: int(axis)].numel(), -1)
 
 
 def transpose(x: Tensor, perm: Tensor) -> Tensor:
@@ -91,7 +138,7 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     return x
 
 
-def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
+def squeeze(x: Tensor, axes: Tensor | None) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(ints(axes))
 
 
@@ -99,22 +146,92 @@ def tile(x: Tensor, reps: Tensor) -> Tensor:
     return x.repeat(ints(reps))
 
 
-def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Float = 0.0) -> Tensor:
+def reverse(x: Tensor, axes: Tensor | None) -> Tensor:
+    return x.flip(list(range(x.dim())) if axes is None else ints(axes))
+
+
+def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: Int, batch_axis: Int) -> Tensor:
+    seq, batch = int(seq_axis) % x.dim(), int(batch_axis) % x.dim()
+    rows = []
+    for row, length in zip(torch.split(x, 1, batch), ints(lengths), strict=True):
+        head, tail = torch.split(row, [length, row.shape[seq] - length], seq)
+        rows.append(torch.cat([head.flip(seq), tail], seq))
+    return torch.cat(rows, batch)
+
+
+def pad(x: Tensor, pad: Tensor, mode: str, constant_val: Tensor) -> Tensor:
+    """The last dimensions, as many as `pad` has pairs."""
     pairs = ints(pad)
-    while len(pairs) > 2 and mode != "constant" and pairs[:2] == [0, 0]:
-        pairs = pairs[2:]  # PyTorch reflects in the last dimensions alone
-    pads = [n for at in reversed(range(len(pairs) // 2)) for n in pairs[2 * at : 2 * at + 2]]
-    return F.pad(x, pads, mode, float(constant_val) if mode == "constant" else None)
+    if mode == "constant":
+        turned = [n for at in reversed(range(len(pairs) // 2)) for n in pairs[2 * at : 2 * at + 2]]
+        return torch.constant_pad_nd(
+            x, turned, constant_val.item() if isinstance(constant_val, Tensor) else constant_val
+        )
+    for at in range(len(pairs) // 2):
+        dim = x.dim() - len(pairs) // 2 + at
+        n = x.shape[dim]
+        places = torch.arange(-pairs[2 * at], n + pairs[2 * at + 1])
+        if mode == "reflect":
+            places = (n - 1) - (n - 1 - places.abs()).abs()
+        elif mode == "replicate":
+            places = places.clamp(0, n - 1)
+        else:
+            raise ValueError(f"padding of mode {mode!r}")
+        x = x.index_select(dim, places)
+    return x
 
 
-def select(cond: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(cond, a, b)
+# ---- space, depth and batch ------------------------------------------------------------------------------------------
+
+
+def depth_to_space(x: Tensor, block_size: Int) -> Tensor:
+    (b, c, h, w), n = x.shape, int(block_size)
+    blocks = x.reshape(b, n, n, c // (n * n), h, w).permute(0, 3, 4, 1, 5, 2)  # [b, c, h, n, w, n]
+    return blocks.reshape(b, -1, h * n, w * n)
+
+
+def space_to_depth(x: Tensor, block_size: Int) -> Tensor:
+    (b, c, h, w), n = x.shape, int(block_size)
+    blocks = x.reshape(b, c, h // n, n, w // n, n).permute(0, 3, 5, 1, 2, 4)  # [b, n, n, c, h / n, w / n]
+    return blocks.reshape(b, -1, h // n, w // n)
+
+
+def space_to_batch(x: Tensor, block_shape: Tensor, paddings: Tensor) -> Tensor:
+    (rows, columns), (top, bottom, left, right) = ints(block_shape), ints(paddings)
+    x = torch.constant_pad_nd(x, [left, right, top, bottom])
+    b, c, h, w = x.shape
+    blocks = x.reshape(b, c, h // rows, rows, w // columns, columns).permute(3, 5, 0, 1, 2, 4)
+    return blocks.reshape(-1, c, h // rows, w // columns)
+
+
+def batch_to_space(x: Tensor, block_shape: Tensor, crops: Tensor) -> Tensor:
+    (rows, columns), (b, c, h, w) = ints(block_shape), x.shape
+    blocks = x.reshape(rows, columns, b // (rows * columns), c, h, w).permute(2, 3, 4, 0, 5, 1)
+    return crop(blocks.reshape(-1, c, h * rows, w * columns), *crops)
+
+
+# ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+def band_part(x: Tensor, lower: Int, upper: Int) -> Tensor:
+    """x where row - column is at most `lower` and column - row at most `upper`; below 0: no bound."""
+    below = torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])
+    inside = ((below <= int(lower)) | (int(lower) < 0)) & ((-below <= int(upper)) | (int(upper) < 0))
+    return torch.where(inside, x, torch.zeros((), dtype=x.dtype))
 
 
 def fill(shape: Tensor, value: Tensor) -> Tensor:
     return value.expand(ints(shape))
 
 
-def one_hot(indices: Tensor, one_hot_vector_size: Int, axis: Int = -1, on_value: Int = 1, off_value: Int = 0) -> Tensor:
-    marks = F.one_hot(indices.long(), int(one_hot_vector_size)).bool()
-    return torch.where(marks, torch.as_tensor(on_value), torch.as_tensor(off_value)).movedim(-1, int(axis))
+def fill_like(ref_tensor: Tensor, value: Tensor) -> Tensor:
+    return value.expand(ref_tensor.shape)
+
+
+def one_hot(indices: Tensor, one_hot_vector_size: Int, axis: Int, on_value: Tensor, off_value: Tensor) -> Tensor:
+    marks = indices.unsqueeze(-1) == torch.arange(int(one_hot_vector_size))
+    return torch.where(marks, on_value, off_value).movedim(-1, int(axis))
+
+
+def range_1d(end: Tensor, start: Tensor, step: Tensor) -> Tensor:
+    return torch.arange(start.item(), end.item(), step.item(), dtype=end.dtype)

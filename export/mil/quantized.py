@@ -14,14 +14,12 @@ from bigvit_edge.export.mil.places import Int, ints
 SPAN = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
-def quantize(
-    input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: Int | None = None
-) -> Tensor:
+def quantize(input: Tensor, zero_point: Tensor | None, scale: Tensor, axis: Int | None, output_dtype: str) -> Tensor:
     scale, zero = along(scale, input, axis), along(zero_point, input, axis)
     return (torch.round(input / scale) + zero).clamp(*SPAN[output_dtype]).to(torch.int32)
 
 
-def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: Int | None = None) -> Tensor:
+def dequantize(input: Tensor, zero_point: Tensor | None, scale: Tensor, axis: Int | None) -> Tensor:
     return (input - along(zero_point, input, axis)) * along(scale, input, axis)
 
 
@@ -37,10 +35,10 @@ def along(values: Tensor | None, x: Tensor, axis: Int | None) -> Tensor:
 
 
 def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: Int) -> Tensor:
-    return dequantize(quantized_data, scale, zero_point, axis)
+    return dequantize(quantized_data, zero_point, scale, axis)
 
 
-def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
+def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
     shifted = data if offset is None else data - repeat_blocks(offset, data.shape)
     return shifted * repeat_blocks(scale, data.shape)
 
@@ -53,11 +51,14 @@ def constexpr_lut_to_dense(
         bits = (indices.unsqueeze(-1) >> torch.arange(8)) & 1  # [bytes, 8]
         numbers = bits.reshape(-1)[: size * width].reshape(size, width) << torch.arange(width)
         return lut[numbers.sum(-1)].reshape(ints(shape))
-    if lut.shape[-1] != 1:
-        raise ValueError("a palette of vectors")
-    entries = lut.shape[-2]
-    palettes = repeat_blocks(lut.squeeze(-1), (*indices.shape, entries))  # [*indices, entries]
-    return palettes.gather(-1, indices.long().unsqueeze(-1)).squeeze(-1)
+    entries, width = lut.shape[-2:]
+    palettes = repeat_blocks(lut, (*indices.shape, entries, width))  # [*indices, entries, width]
+    places = indices.long()[..., None, None].expand(*indices.shape, 1, width)
+    values = palettes.gather(-2, places).squeeze(-2)  # [*indices, width]
+    if vector_axis is None:
+        return values.squeeze(-1)
+    axis = int(vector_axis) % indices.dim()
+    return values.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 
 def repeat_blocks(values: Tensor, shape: Sequence[int]) -> Tensor:
