@@ -15,16 +15,10 @@ from bigvit_edge.artifact import FACTORY, FILE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
+from bigvit_edge.models.contract import count_classes
+from bigvit_edge.models.factories import call_factory, import_factory
 from bigvit_edge.models.fitting import fit, infer_card
-from bigvit_edge.models.foreign import (
-    TIMM,
-    build_timm,
-    call_factory,
-    count_classes,
-    import_factory,
-    import_timm,
-    list_labels,
-)
+from bigvit_edge.models.timm_models import TIMM, build_timm, import_timm, list_labels
 from bigvit_edge.models.transforms import INTERPOLATIONS, TIMM_CROPS, make_preprocessing, read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights

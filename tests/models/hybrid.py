@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bigvit_edge.models.foreign import import_timm
+from bigvit_edge.models.timm_models import import_timm
 
 SIZE = 64  # pixels
 CLASSES = 10

@@ -53,7 +53,7 @@ def count_levels(found: Any, expected: Any, how: Preprocessing) -> Any:
 def test_as_timm_does(
     tmp_path: Path, size: tuple[int, int], crop_mode: str, crop_pct: float, interpolation: str, side: int
 ) -> None:
-    from bigvit_edge.models.foreign import import_timm
+    from bigvit_edge.models.timm_models import import_timm
 
     try:
         timm = import_timm()

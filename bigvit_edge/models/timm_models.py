@@ -1,0 +1,60 @@
+"""Models of timm's registry, and what timm says of them."""
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.models.contract import first_line
+from bigvit_edge.models.torchvision_ops import define_torchvision_ops
+
+TIMM = "timm:"  # in front of a name in timm's registry
+
+
+def import_timm() -> Any:
+    """The package timm. UserError with what to install where it, or torchvision, is missing."""
+    try:
+        define_torchvision_ops()
+        return import_module("timm")
+    except ModuleNotFoundError as e:
+        met = f"{e.name} is not installed"
+        raise UserError(met, "the packages for timm's models", "pip install 'bigvit-edge[timm]'") from e
+
+
+def build_timm(name: str, image_size: int | None, num_classes: int | None, pretrained: bool) -> nn.Module:
+    """A model of timm's registry, optionally with a tag ('vit_tiny_patch16_224.augreg_in21k'), at a random start or, if
+    pretrained, with the weights that timm downloads. Its `pretrained_cfg` says mean, std and input size.
+
+    UserError on a name or tag that timm does not have, one that leads elsewhere ('hf-hub:…'), sizes that the model
+    refuses, and a download that fails.
+    """
+    timm = import_timm()
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        known = suggest(plain, timm.list_models()) or "python -c 'import timm; print(timm.list_models())' lists them"
+        raise UserError(f"timm has no model {plain!r}", f"one of its {len(timm.list_models())} names", known)
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in tags:
+        raise UserError(f"timm's {plain} has no weights {tag!r}", ", ".join(tags) or "no tag", suggest(tag, tags))
+    wanted: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
+    if image_size is not None and timm.models.get_pretrained_cfg_value(plain, "fixed_input_size"):
+        wanted["img_size"] = image_size
+    try:
+        return timm.create_model(name, pretrained=pretrained, **wanted)  # type: ignore[no-any-return]
+    except Exception as e:  # timm's models raise anything: AssertionError, TypeError, RuntimeError, OSError
+        met = f"timm cannot make {name}" + (f" with {wanted}" if wanted else "") + f" ({first_line(e)})"
+        if pretrained:
+            do = "without a network, take --weights FILE"
+            raise UserError(met, "a model whose weights can be downloaded", do) from e
+        raise UserError(met, "sizes that the model takes", "leave out --image-size and --num-classes") from e
+
+
+def list_labels(model: nn.Module, classes: int) -> tuple[str, ...] | None:
+    """ImageNet's names, if that is what timm says the model was trained on."""
+    data = import_timm().data
+    subset = data.infer_imagenet_subset(model)
+    if not subset:
+        return None
+    info = data.ImageNetInfo(subset)
+    return tuple(map(info.index_to_description, range(classes))) if info.num_classes() == classes else None
