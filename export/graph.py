@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import chain, count
 from math import prod
 from typing import Any
 
@@ -169,12 +170,15 @@ def insert(before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
     values = map_arg((args, kwargs), lambda n: n.meta["val"])
     with next(t for t in tree_leaves((values, before.meta.get("val"))) if isinstance(t, FakeTensor)).fake_mode:
         node.meta["val"] = target(*values[0], **values[1])
-    node.meta["nn_module_stack"] = before.meta.get("nn_module_stack", {})
+    node.meta |= {key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta}
     return node
 
 
 def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
-    """A tensor that becomes part of the program under a name of its own."""
+    """A tensor that becomes part of the program, under that name or, where it is taken, that name with a number."""
+    taken = {node.name for node in program.graph.nodes} | {"c_" + key.replace(".", "_") for key in program.constants}
+    tries = chain((name,), (f"{name}_{i}" for i in count(1)))
+    name = next(name for name in tries if "c_" + name.replace(".", "_") not in taken)
     specs = program.graph_signature.input_specs
     place = next(i for i, spec in enumerate(specs) if spec.kind == InputKind.USER_INPUT)
     user_input = program.graph.find_nodes(op="placeholder")[place]

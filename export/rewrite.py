@@ -8,6 +8,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from bigvit_edge.export.functionalization import functionalize
 from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants
 from bigvit_edge.export.inlay import PROGRAM
 
@@ -21,16 +22,18 @@ MOVES = {
     aten.clone.default,
     aten._unsafe_view.default,
 }
+ALIASES = {aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default}
+KEEPERS = {aten.slice.Tensor, aten.reshape.default, aten.view.default, aten.to.dtype, aten._to_copy.default}
+DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride, padding, dilation, groups if not given
 
 
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     """Every rewrite, on a copy; weights stay shared with the original except those that change."""
-    if any(writes(node) for node in exported.graph.nodes):
-        exported = exported.run_decompositions({})  # what is written in place becomes a value of its own
     program = copy_program(exported)
     for rewrite in (
+        functionalize,
         drop_copies,
         fold_constants,
         fold_batch_norms,
@@ -44,10 +47,14 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
 
 def drop_copies(program: ExportedProgram) -> None:
-    """Drop slices of everything, x[:, :n], and aliases, which is what torch.export makes of them."""
+    """Drop what gives its input as it is: x[:, :n] of n columns and aliases, which is what torch.export makes of x[:],
+    dropout, casts to the type that a value has; and torch.export's own checks of types."""
     for node in list(program.graph.nodes):
-        whole = node.target is aten.slice.Tensor and _shape(node) == _shape(node.args[0])
-        if whole or node.target is aten.alias.default:
+        if node.target is aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+            continue
+        keeps = node.target in KEEPERS and _type(node) == _type(node.args[0])
+        if keeps or node.target in ALIASES or (node.target in DROPOUTS and not node.args[2]):
             _replace(program, node, node.args[0])
 
 
@@ -68,12 +75,6 @@ def fold_constants(program: ExportedProgram) -> None:
         if any(user not in folded for user in node.users):
             constant = add_constant(program, f"folded.{node.name}", data.contiguous().clone())
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
-
-
-def writes(node: Node) -> bool:
-    """Whether an op changes one of its inputs."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
 
 
 def draws(node: Node) -> bool:
@@ -201,6 +202,10 @@ def _replace(program: ExportedProgram, node: Node, by: Any) -> None:
     node.replace_all_uses_with(by)
     program.graph_signature.replace_all_uses(node.name, by.name)
     program.graph.erase_node(node)
+
+
+def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
+    return _shape(node), node.meta["val"].dtype
 
 
 def _shape(node: Any) -> tuple[int, ...]:

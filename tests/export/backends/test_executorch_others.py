@@ -137,3 +137,26 @@ class Chunks(nn.Module):
 def test_unequal_chunks(tmp_path: Path) -> None:
     method = check(Chunks(), draw(1, 3, 10), tmp_path)
     assert (method.delegates, method.leftovers) == (1, ())
+
+
+class Gains(nn.Module):
+    """Constants computed beforehand once for all formats and once more for XNNPACK, and what is written in place in
+    front of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gains = nn.ParameterList(torch.rand(3) + 0.5 for _ in range(3))
+        self.conv, self.qkv = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for gain in self.gains:
+            x = x * gain.view(1, 3, 1, 1)
+        x = F.relu_(self.conv(x)).flatten(2).transpose(1, 2)
+        q, k, v = (part.view(1, 16, 2, 4).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, 16, 8)
+
+
+def test_constants_keep_names_apart_and_attention_behind_what_is_written_in_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    method = check(Gains(), draw(1, 3, 8, 8), tmp_path)
+    assert (method.delegates, method.leftovers) == (1, ())
