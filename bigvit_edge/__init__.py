@@ -13,10 +13,13 @@ def load_model(
     weights: str | Path | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    *,
+    weights_key: str | None = None,
+    heads: int | None = None,
 ) -> "nn.Module":
     """See bigvit_edge.models.load.load_model; imported here on the first call, so that the command line starts without
     PyTorch.
     """
     from bigvit_edge.models.load import load_model as load
 
-    return load(name, keep, weights, image_size, num_classes)
+    return load(name, keep, weights, image_size, num_classes, weights_key=weights_key, heads=heads)

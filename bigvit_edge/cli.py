@@ -1,20 +1,28 @@
 """The command line: one function a verb, no logic. Heavy imports stand inside the verbs, so that --help is instant."""
 
+import functools
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bigvit_edge.exits import explained, prepare_streams
-from bigvit_edge.interruption import catching
+from bigvit_edge.errors import LimitError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 MODEL = "a name from `bigvit-edge models`, a checkpoint, timm:NAME, or package.module:build (your own code)"
 Weights = Annotated[
     str | None, typer.Option(help="a checkpoint (.safetensors, PyTorch, .npz), or 'pretrained' for timm:NAME")
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(help="where in the checkpoint they are, as state_dict or teacher.backbone")
+]
+Heads = Annotated[
+    int | None, typer.Option(help="of attention (the P-blocks'), which a checkpoint does not show; if not the usual")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -23,9 +31,39 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 def main_help() -> None:
     """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
 
-    Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 3 a fault
-    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM.
+    Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 130
+    interrupted.
     """
+
+
+def explained(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with its errors printed in one piece: no traceback, a fixed exit code."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            verb(*args, **options)
+        except UserError as e:
+            raise fail(2, f"error: {e}") from None
+        except LimitError as e:
+            raise fail(1, "\n".join(("past the target's limits:", str(e), *notes(e)))) from None
+        except OSError as e:
+            raise fail(2, f"error: {e}") from None
+        except KeyboardInterrupt as e:
+            raise fail(130, "; ".join(("interrupted", *notes(e)))) from None
+
+    return wrapped
+
+
+def notes(e: BaseException) -> list[str]:
+    """What was added to an error on its way up."""
+    return getattr(e, "__notes__", [])
+
+
+def fail(code: int, message: str) -> typer.Exit:
+    """Say it on stderr, and the exit to raise."""
+    print(message, file=sys.stderr)
+    return typer.Exit(code)
 
 
 @app.command()
@@ -43,8 +81,10 @@ def export(
         str | None, typer.Option(help="share of the tokens for the big blocks: 0.5, or several as 0.25,0.5,1.0")
     ] = None,
     weights: Weights = None,
+    weights_key: WeightsKey = None,
     image_size: Annotated[int | None, typer.Option(help="pixels of a side, if not the model's own")] = None,
     num_classes: Annotated[int | None, typer.Option(help="of the head, if not the model's own")] = None,
+    heads: Heads = None,
     calibration: Annotated[
         Path | None, typer.Option(help="folder of pictures for int8-static and mixed, instead of the demo's")
     ] = None,
@@ -57,11 +97,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
     """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
-    from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
     from bigvit_edge.words import parse_keeps, parse_share
-
-    folder = check_output(output, force)  # a wrong path shows before the heavy imports
 
     share = [] if max_fallback is None else [f"limits.max_fallback={parse_share(max_fallback)}"]
     named = [] if formats is None else [f"formats={formats}"]
@@ -73,11 +110,11 @@ def export(
     from bigvit_edge import report
     from bigvit_edge.export.bundle import Source, export_bundle
 
-    source = Source(model, weights, image_size, num_classes, calibration)
+    source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads)
     manifest, loaded = export_bundle(
-        source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
+        source, chosen, output, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
     )
-    report.finish_export(manifest, loaded, folder, output)
+    report.print_bundle(manifest, loaded, report.measure_bundle(output, manifest), output)
 
 
 @app.command()
@@ -85,20 +122,22 @@ def export(
 def check(
     folder: Annotated[Path, typer.Argument(help="a bundle")],
     weights: Weights = None,
+    weights_key: WeightsKey = None,
+    heads: Heads = None,
     model: Annotated[
         str | None, typer.Option(help="as it was named to the export; needed only for package.module:build")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
-    from bigvit_edge.manifest import read_manifest
+    from bigvit_edge.artifact import read_manifest
 
     read_manifest(folder)  # a wrong path shows before the heavy imports
 
     from bigvit_edge import report
     from bigvit_edge.export.check import check_bundle
 
-    files = check_bundle(folder, weights, model)
+    files = check_bundle(folder, weights, model, weights_key=weights_key, heads=heads)
     if as_json:
         print(json.dumps([asdict(file) for file in files], indent=2))
     else:
@@ -200,6 +239,4 @@ def train(
 
 def main() -> None:
     """The console script's entry."""
-    prepare_streams()
-    with catching():
-        app()
+    app()

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Accuracy, Entry, Manifest, Parity
+from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Accuracy, Entry, Manifest, Parity, hash_file, read_manifest
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import load_backend
 from bigvit_edge.export.parity import Reference, judge, make_references, measure
-from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
 
@@ -25,22 +24,32 @@ class Checked:
     accuracy: Accuracy | None = None
 
 
-def check_bundle(folder: Path, weights: str | None = None, model: str | None = None) -> list[Checked]:
+def check_bundle(
+    folder: Path,
+    weights: str | None = None,
+    model: str | None = None,
+    *,
+    weights_key: str | None = None,
+    heads: int | None = None,
+) -> list[Checked]:
     """Verify every file's hash, reload it in its real runtime, and compare it with PyTorch.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
-    since a bundle must not choose what code runs. A file whose hash is wrong is not loaded: native runtimes trust their
-    input. UserError if the folder is no bundle or the weights are others.
+    since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. A file whose hash is
+    wrong is not loaded: native runtimes trust their input. UserError if the folder is no bundle or the weights are
+    others.
     """
     manifest = read_manifest(folder)
-    loaded = _load(manifest, weights, model)
+    loaded = _load(manifest, weights, model, weights_key, heads)
     set_dispatch(loaded.module, manifest.dispatch)
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
     references = make_references(loaded, keeps, manifest.limits.images)
     return [checked for entry in manifest.artifacts for checked in _check_file(folder, entry, manifest, references)]
 
 
-def _load(manifest: Manifest, weights: str | None, model: str | None) -> Loaded:
+def _load(
+    manifest: Manifest, weights: str | None, model: str | None, weights_key: str | None, heads: int | None
+) -> Loaded:
     if model is None and is_factory(manifest.model):
         met = f"a bundle made from {manifest.model}, which is code of its maker's"
         raise UserError(met, "to be told to run it", f"add --model {manifest.model}")
@@ -48,8 +57,9 @@ def _load(manifest: Manifest, weights: str | None, model: str | None) -> Loaded:
         expected = f"none: the bundle has the model's {manifest.weights} weights"
         raise UserError(f"--weights {weights}", expected, "leave it out")
     loaded = load(
-        model or manifest.model, weights=weights, image_size=manifest.image_size, num_classes=manifest.num_classes
-    )
+        model or manifest.model, weights=weights, weights_key=weights_key or manifest.weights_key,
+        image_size=manifest.image_size, num_classes=manifest.num_classes, heads=heads or manifest.heads,
+    )  # fmt: skip
     if (loaded.weights, loaded.weights_sha256) == (manifest.weights, manifest.weights_sha256):
         return loaded
     if manifest.weights == FILE:
@@ -60,10 +70,20 @@ def _load(manifest: Manifest, weights: str | None, model: str | None) -> Loaded:
     raise UserError(met, f"the same as now ({loaded.weights})", "export the model again")
 
 
+def verify_file(folder: Path, entry: Entry) -> str | None:
+    """What is wrong with a file's bytes, or None."""
+    path = folder / entry.file
+    if not path.exists():
+        return "the file is missing"
+    if (found := hash_file(path)) != entry.sha256:
+        return f"the file was changed after the export: sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+    return None
+
+
 def _check_file(
     folder: Path, entry: Entry, manifest: Manifest, references: dict[float | None, Reference]
 ) -> list[Checked]:
-    if fault := find_fault(folder, entry):
+    if fault := verify_file(folder, entry):
         return [Checked(entry.file, None, (fault,))]
     checks = []
     for method in entry.methods:

@@ -6,14 +6,15 @@ representation layer in front of the head) are refused, never dropped.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.weights import SHOWN, read_weights
+from bigvit_edge.models.state_dicts import choose, convert_tensors, describe_keys
+from bigvit_edge.models.weights import read_entries
 
 OWN = "bigvit-edge"
 TELLTALES = {  # a key that only this dialect has -> its name
@@ -73,7 +74,8 @@ PLACES = (
 @dataclass(frozen=True)
 class Checkpoint:
     """tensors: by this package's keys, those of a dense model unless the file is a blvit_*'s own; dialect: whose keys
-    the file has; heads: of its attention, where it says; unused: its keys that no model here has a place for.
+    the file has; heads: of its attention, where it says; unused: its keys that no model here has a place for; notes:
+    which of the file's weights were taken.
     """
 
     path: Path
@@ -81,42 +83,54 @@ class Checkpoint:
     dialect: str
     heads: int | None
     unused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def dense(self) -> bool:
         return "little.weight" not in self.tensors
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """UserError if the file cannot be read (see read_weights) or holds no Vision Transformer in keys known here."""
-    found = read_weights(path)
+def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
+    """A Vision Transformer's tensors in this package's keys. key: where in the file to look, dotted.
+
+    UserError if the file cannot be read (see read_entries) or holds no Vision Transformer in keys known here.
+    """
+    found = read_entries(path)
+    chosen, notes = choose(found, _is_known, path, key)
+    dialect = next(
+        (name for telltale, name in TELLTALES.items() if any(re.fullmatch(telltale, k) for k in chosen)), None
+    )
+    if dialect is None:
+        raise UserError(
+            f"{path} holds no Vision Transformer known here (it has {describe_keys(found)})",
+            f"the keys of {', '.join(TELLTALES.values())}",
+            "for another architecture take timm:NAME or package.module:build as MODEL, and the file as --weights",
+        )
+    tensors = convert_tensors(chosen, _is_known, path)
     try:
-        return _translate(path, found)
+        return replace(_translate(path, tensors, dialect), notes=notes)
     except (IndexError, TypeError, ValueError, RuntimeError) as e:  # tensors of another rank than their keys promise
         met = f"{path} has a Vision Transformer's keys, but not its shapes ({type(e).__name__}: {e})"
         raise UserError(met, "a whole checkpoint", "check how the file was made") from e
 
 
-def _translate(path: Path, found: dict[str, Tensor]) -> Checkpoint:
-    dialects = [name for telltale, name in TELLTALES.items() if any(re.fullmatch(telltale, key) for key in found)]
-    if not dialects:
-        raise UserError(
-            f"{path} holds no Vision Transformer known here (it begins with {', '.join(list(found)[:SHOWN])})",
-            f"the keys of {', '.join(TELLTALES.values())}",
-            "for another architecture take timm:NAME or package.module:build as MODEL, and the file as --weights",
-        )
-    renamed = {_rename(key, dialects[0]): tensor for key, tensor in found.items()}
+def _is_known(key: str) -> bool:
+    return any(re.fullmatch(PLACES, _rename(key, dialect)) for dialect in RENAMES)
+
+
+def _translate(path: Path, found: dict[str, Tensor], dialect: str) -> Checkpoint:
+    renamed = {_rename(key, dialect): tensor for key, tensor in found.items()}
     unused = tuple(key.removeprefix("unused.") for key in renamed if key.startswith("unused."))
     tensors = {key: tensor for key, tensor in renamed.items() if not key.startswith("unused.")}
     heads = None
-    if dialects[0] == "the original ViT":
+    if dialect == "the original ViT":
         query = tensors.get("layers.0.attn.q.weight")  # [C, H, d]
         heads = query.shape[1] if query is not None and query.dim() == 3 else None
         tensors = {key: _transpose(key, tensor) for key, tensor in tensors.items()}
     if any("dist" in key for key in unused) and "embedding.position" in tensors:
         position = tensors["embedding.position"]  # [1, 2 + patches, C]: CLS, the distillation token, patches
         tensors["embedding.position"] = torch.cat([position[:, :1], position[:, 2:]], dim=1)
-    return Checkpoint(path, _split_qkv(tensors), dialects[0], heads, unused)
+    return Checkpoint(path, _split_qkv(tensors), dialect, heads, unused)
 
 
 def _rename(key: str, dialect: str) -> str:

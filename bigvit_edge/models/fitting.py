@@ -14,8 +14,9 @@ from torch.nn.functional import interpolate
 from bigvit_edge.errors import UserError
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import OWN, Checkpoint
-from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.weights import SHOWN, fill
+from bigvit_edge.models.state_dicts import list_few
+from bigvit_edge.models.vit import LAYER_NORM_EPS, Attention, ViT
+from bigvit_edge.models.weights import fill
 from bigvit_edge.models.zoo import CARDS, Card
 
 HEAD = r"head\..*|(.*/)?pre_logits[./].*"  # a representation layer in front of the head goes with it
@@ -28,9 +29,9 @@ GROUPS = {  # what a dense checkpoint has nothing for
 USUAL_HEADS = (64, 32, 16, 8)  # widths of a head, tried in this order
 
 
-def infer_card(checkpoint: Checkpoint) -> tuple[Card, tuple[str, ...]]:
+def infer_card(checkpoint: Checkpoint) -> Card:
     """The known model with the checkpoint's shapes, or a card made from them; with the checkpoint's own image size and
-    number of classes. And what the shapes do not say and was assumed. UserError if the shapes are no ViT's.
+    number of classes. Heads, which shapes do not show, are of the usual width. UserError if the shapes are no ViT's.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     try:
@@ -43,7 +44,10 @@ def infer_card(checkpoint: Checkpoint) -> tuple[Card, tuple[str, ...]]:
         raise _misfit(checkpoint, f"it is for images of {grid} x {grid} patches with {colors} channels")
     if 1 + grid**2 != shapes["embedding.position"][1]:
         raise _misfit(checkpoint, f"its {shapes['embedding.position'][1]} positions are no square and CLS")
-    depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=-1)
+    numbers = {int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))}
+    depth = len(numbers)
+    if numbers != set(range(depth)):
+        raise _misfit(checkpoint, f"its layers are numbered up to {max(numbers)}, with gaps")
     shape = dict(dim=dim, little_dim=little, depth=depth, patch=patch)
     given = dict(image_size=grid * patch, labels=None, weights=None)
     if len(shapes.get("head.weight", (0, 0))) != 2:
@@ -52,14 +56,26 @@ def infer_card(checkpoint: Checkpoint) -> tuple[Card, tuple[str, ...]]:
         given["num_classes"] = shapes["head.weight"][0]
     for card in CARDS.values():
         if all(getattr(card, name) == value for name, value in shape.items()):
-            return replace(card, **given), ()  # type: ignore[arg-type]
+            return replace(card, **given)  # type: ignore[arg-type]
     if depth == 0:
         raise _misfit(checkpoint, "it has no layers")
-    head_dim, little_head_dim = dim // checkpoint.heads if checkpoint.heads else _guess(dim), _guess(little or 32, 32)
-    assumed = f"heads of {head_dim}" + (f" (P) and {little_head_dim} (E)" if little else "")
-    note = f"no known model has these shapes; {assumed} channels were assumed, which shapes do not show"
-    card = Card("unnamed", head_dim=head_dim, little_head_dim=little_head_dim, **shape, **given)  # type: ignore[arg-type]
-    return card, () if checkpoint.heads and not little else (note,)
+    usual = dict(head_dim=_guess(dim), little_head_dim=_guess(little or 32, 32))
+    return Card("unnamed", **usual, **shape, **given)  # type: ignore[arg-type]
+
+
+def set_heads(card: Card, heads: int | None, told: int | None) -> Card:
+    """The card with that number of heads (of the P-blocks), or with those that the checkpoint tells; its own where both
+    are None. UserError if they differ or do not divide the width.
+    """
+    if heads is not None and told not in (None, heads):
+        raise UserError(f"--heads {heads}", f"{told}, which the checkpoint's shapes show", "leave it out")
+    number = heads or told
+    if number is None:
+        return card
+    if number > card.dim or card.dim % number:
+        near = ", ".join(str(n) for n in range(1, card.dim + 1) if card.dim % n == 0 and card.dim // n in USUAL_HEADS)
+        raise UserError(f"--heads {number} for a width of {card.dim}", "a divisor of the width", f"for example {near}")
+    return replace(card, head_dim=card.dim // number)
 
 
 def _guess(dim: int, most: int = 64) -> int:
@@ -80,21 +96,24 @@ def nearest_card(checkpoint: Checkpoint) -> Card:
 
 def _misfit(checkpoint: Checkpoint, met: str) -> UserError:
     return UserError(
-        f"{checkpoint.path} holds no model known here: {met} (keys: {_list(checkpoint.tensors)})",
+        f"{checkpoint.path} holds no model known here: {met} (keys: {list_few(checkpoint.tensors)})",
         f"the tensors of a Vision Transformer; the nearest known model is {nearest_card(checkpoint).name}",
         "for another architecture take timm:NAME or package.module:build as MODEL, and the file as --weights",
     )
 
 
-def fit(model: ViT | BLViT, checkpoint: Checkpoint, num_classes: int | None) -> tuple[str, ...]:
-    """Fill the model from the checkpoint, and say what was done beyond copying.
+def fit(
+    model: ViT | BLViT, checkpoint: Checkpoint, num_classes: int | None, heads_told: bool = False
+) -> tuple[str, ...]:
+    """Fill the model from the checkpoint, and say what was done beyond copying, and what was assumed.
 
     Positions of another grid are interpolated. A dense checkpoint fills the P stream of a BLViT, the rest keeps its
     random start. num_classes, if given: the head may be another one than the checkpoint's, and then starts anew.
+    heads_told: the number of heads is known, not assumed.
     UserError naming the keys that are missing, unexpected or misshaped; the model is then as it was.
     """
     own, tensors = model.state_dict(), dict(checkpoint.tensors)
-    notes = _describe_source(checkpoint)
+    notes = [*checkpoint.notes, *_describe_source(model, checkpoint, heads_told)]
     if isinstance(model, BLViT) and checkpoint.dense:
         tensors = {re.sub(r"^layers\.(\d+)\.", r"layers.\1.p.", key): tensor for key, tensor in tensors.items()}
         anew = {key: own[key] for key in own if any(re.fullmatch(pattern, key) for pattern in GROUPS)}
@@ -112,21 +131,37 @@ def fit(model: ViT | BLViT, checkpoint: Checkpoint, num_classes: int | None) -> 
     return tuple(notes)
 
 
-def _describe_source(checkpoint: Checkpoint) -> list[str]:
-    notes = []
+def _describe_source(model: ViT | BLViT, checkpoint: Checkpoint, heads_told: bool) -> list[str]:
+    """What the checkpoint's shapes do not show and the model's function depends on."""
+    assumed = []
+    if not heads_told and checkpoint.heads is None:
+        assumed.append(f"{_describe_heads(model, checkpoint)} (--heads N if it was trained with others)")
     if checkpoint.dialect != OWN:
-        notes.append(
-            f"keys of {checkpoint.dialect}; the file does not say how images were normalised: mean 0.5 and std 0.5 are "
-            "assumed, as for the original ViT (DeiT's are ImageNet's: timm:NAME --weights FILE takes them from timm)"
-        )
+        assumed += [
+            f"pre-norm blocks with exact GELU and LayerNorm's epsilon {LAYER_NORM_EPS:g}",
+            "the answer of the class token",
+            "mean 0.5 and std 0.5 of images, as for the original ViT (DeiT's are ImageNet's: timm:NAME --weights FILE "
+            "takes them from timm)",
+        ]
+    notes = []
+    if assumed:
+        source = "" if checkpoint.dialect == OWN else f"keys of {checkpoint.dialect}; "
+        notes.append(f"{source}assumed, since the file does not say: {'; '.join(assumed)}")
     if any("dist" in key for key in checkpoint.unused):
         notes.append(
-            f"distilled: {_list(checkpoint.unused)} and the distillation token's position are not used; the answer is "
-            "that of the class token alone, not the mean of two heads as trained"
+            f"distilled: {list_few(checkpoint.unused)} and the distillation token's position are not used; the answer "
+            "is that of the class token alone, not the mean of two heads as trained"
         )
     elif checkpoint.unused:
-        notes.append(f"not used: {_list(checkpoint.unused)}")
+        notes.append(f"not used: {list_few(checkpoint.unused)}")
     return notes
+
+
+def _describe_heads(model: ViT | BLViT, checkpoint: Checkpoint) -> str:
+    """Of the first layer: its one attention, or those of its P- and E-block."""
+    parts = [part for part in model.layers[0].modules() if isinstance(part, Attention)]
+    texts = [f"{p.heads} head{'s' * (p.heads > 1)} of {p.proj.in_features // p.heads}" for p in parts]
+    return f"{texts[0]} channels" if checkpoint.dense else f"{texts[0]} (P) and {texts[1]} (E) channels"
 
 
 def _describe_streams(anew: Iterable[str]) -> str:
@@ -166,8 +201,3 @@ def resize_positions(position: Tensor, grid: int) -> Tensor:
     image = patches.reshape(1, before, before, -1).permute(0, 3, 1, 2)  # [1, C, g, g]
     image = interpolate(image, size=(grid, grid), mode="bicubic", antialias=True)  # [1, C, grid, grid]
     return torch.cat([cls, image.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
-
-
-def _list(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

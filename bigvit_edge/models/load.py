@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
+from bigvit_edge.artifact import FACTORY, FILE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
 from bigvit_edge.models.contract import count_classes
 from bigvit_edge.models.factories import call_factory, import_factory
-from bigvit_edge.models.fitting import fit, infer_card
-from bigvit_edge.models.timm_models import TIMM, build_timm, import_timm, list_labels
+from bigvit_edge.models.fitting import fit, infer_card, set_heads
+from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import_timm, list_labels
 from bigvit_edge.models.transforms import INTERPOLATIONS, TIMM_CROPS, make_preprocessing, read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
@@ -27,9 +27,9 @@ from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
 DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
-MOST = {"--image-size": MOST_SIZE, "--num-classes": MOST_CLASSES}
+MOST = {"--image-size": 4096, "--num-classes": 1_000_000, "--heads": 4096}
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json")
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,46 @@ class Loaded:
         return self.preprocessing.size
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be other than the model's own: a checkpoint (and the name to look under in it) or PRETRAINED; pixels
+    of a side; classes; heads of attention.
+    """
+
+    weights: str | Path | None
+    weights_key: str | None
+    image_size: int | None
+    num_classes: int | None
+    heads: int | None
+
+
 def load(
-    source: str, *, weights: str | Path | None = None, image_size: int | None = None, num_classes: int | None = None
+    source: str,
+    *,
+    weights: str | Path | None = None,
+    weights_key: str | None = None,
+    image_size: int | None = None,
+    num_classes: int | None = None,
+    heads: int | None = None,
 ) -> Loaded:
     """The model that `source` names: one of `bigvit-edge models`, a checkpoint's path, timm:NAME, or
     package.module:build.
 
-    weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded). image_size in pixels and
-    num_classes replace the model's own. Without weights: those shipped for the demo models, a random start from a fixed
-    seed for the others. UserError on a source that is none of the four, and on whatever does not fit.
+    weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded); weights_key: where in the
+    checkpoint they are, such as 'state_dict' or 'teacher.backbone', if not where they are found. image_size in pixels,
+    num_classes and heads (of attention; of a big.LITTLE model's P-blocks) replace the model's own. Without weights:
+    those shipped for the demo models, a random start from a fixed seed for the others. UserError on a source that is
+    none of the four, and on whatever does not fit.
     """
-    for what, value in (("--image-size", image_size), ("--num-classes", num_classes)):
+    for what, value in (("--image-size", image_size), ("--num-classes", num_classes), ("--heads", heads)):
         if value is not None and not 1 <= value <= MOST[what]:
             raise UserError(f"{what} {value}", f"a number from 1 to {MOST[what]}")
     loader = _find_loader(source)
     if str(weights) == PRETRAINED and loader is not _load_timm:
         raise UserError(f"--weights {PRETRAINED} for {source}", "a file", f"only {TIMM}NAME has weights to download")
-    loaded = loader(source, weights, image_size, num_classes)
+    if weights_key is not None and loader is not _load_checkpoint and str(weights) in ("None", PRETRAINED):
+        raise UserError(f"--weights-key {weights_key}", "a checkpoint to look in", "name it with --weights")
+    loaded = loader(source, Wanted(weights, weights_key, image_size, num_classes, heads))
     loaded.module.eval()
     return loaded
 
@@ -90,11 +113,16 @@ def load_model(
     weights: str | Path | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    *,
+    weights_key: str | None = None,
+    heads: int | None = None,
 ) -> nn.Module:
     """The module of `load`, with its keep ratio set: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A
     dense model takes none.
     """
-    module = load(name, weights=weights, image_size=image_size, num_classes=num_classes).module
+    module = load(
+        name, weights=weights, weights_key=weights_key, image_size=image_size, num_classes=num_classes, heads=heads
+    ).module
     if keep is not None:
         set_keep(module, keep)
     return module
@@ -160,31 +188,33 @@ def _is_path(source: str) -> bool:
     return "/" in source or "\\" in source or source.lower().endswith(SUFFIXES) or Path(source).is_file()
 
 
-def _load_card(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
-    card = _resize(CARDS[source], image_size, num_classes)
-    if weights is not None:
-        return _fill_card(source, card, read_checkpoint(Path(weights)), num_classes)
+def _load_card(source: str, wanted: Wanted) -> Loaded:
+    card = _resize(CARDS[source], wanted)
+    if wanted.weights is not None:
+        return _fill_card(source, card, read_checkpoint(Path(wanted.weights), wanted.weights_key), wanted)
     if card.weights is None:
-        return _describe(source, build(card), card, RANDOM, None)
+        return _describe(source, build(set_heads(card, wanted.heads, None)), card, RANDOM, None)
+    trained = replace(wanted, heads=card.dim // card.head_dim)
+    if wanted.heads not in (None, trained.heads):
+        raise UserError(f"--heads {wanted.heads} for {source}", f"{trained.heads}, as it was trained", "leave it out")
     with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
-        loaded = _fill_card(source, card, read_checkpoint(shipped), num_classes)
+        loaded = _fill_card(source, card, read_checkpoint(shipped), trained)
     if card.num_classes != CARDS[source].num_classes:
         return replace(loaded, weights=RANDOM, weights_sha256=None)  # the head is, and with it every answer
     return replace(loaded, weights=SHIPPED)
 
 
-def _load_checkpoint(
-    source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None
-) -> Loaded:
-    if weights is not None:
-        raise UserError(f"--weights {weights} for {source}", "none: MODEL is a checkpoint already", "leave it out")
-    checkpoint = read_checkpoint(Path(source))
-    card, notes = infer_card(checkpoint)
-    loaded = _fill_card(source, _resize(card, image_size, num_classes), checkpoint, num_classes)
-    return replace(loaded, notes=(*notes, *loaded.notes))
+def _load_checkpoint(source: str, wanted: Wanted) -> Loaded:
+    if wanted.weights is not None:
+        raise UserError(
+            f"--weights {wanted.weights} for {source}", "none: MODEL is a checkpoint already", "leave it out"
+        )
+    checkpoint = read_checkpoint(Path(source), wanted.weights_key)
+    return _fill_card(source, _resize(infer_card(checkpoint), wanted), checkpoint, wanted)
 
 
-def _resize(card: Card, image_size: int | None, num_classes: int | None) -> Card:
+def _resize(card: Card, wanted: Wanted) -> Card:
+    image_size, num_classes = wanted.image_size, wanted.num_classes
     if image_size is not None and image_size % card.patch:
         near = max(card.patch, round(image_size / card.patch) * card.patch)
         raise UserError(f"--image-size {image_size}", f"a multiple of the patch, {card.patch}", f"for example {near}")
@@ -194,9 +224,9 @@ def _resize(card: Card, image_size: int | None, num_classes: int | None) -> Card
     return replace(card, num_classes=num_classes, labels=None)
 
 
-def _fill_card(source: str, card: Card, checkpoint: Checkpoint, num_classes: int | None) -> Loaded:
-    model = build(card)
-    notes = fit(model, checkpoint, num_classes)
+def _fill_card(source: str, card: Card, checkpoint: Checkpoint, wanted: Wanted) -> Loaded:
+    model = build(set_heads(card, wanted.heads, checkpoint.heads))
+    notes = fit(model, checkpoint, wanted.num_classes, wanted.heads is not None)
     return _describe(source, model, card, FILE, hash_weights(checkpoint.path), notes)
 
 
@@ -207,32 +237,39 @@ def _describe(
     return Loaded(model, source, card.num_classes, card.labels, how, weights, digest, notes)
 
 
-def _load_timm(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
+def _load_timm(source: str, wanted: Wanted) -> Loaded:
+    image_size, weights = wanted.image_size, wanted.weights
     pretrained = str(weights) == PRETRAINED
     import_timm()
     with _seeded():  # not the import, which draws numbers the first time alone
-        model = build_timm(source.removeprefix(TIMM), image_size, num_classes, pretrained)
+        model = build_timm(source.removeprefix(TIMM), image_size, wanted.num_classes, pretrained, wanted.heads)
     how = read_timm(model, source, image_size)
     kind, digest = RANDOM, None
+    notes: tuple[str, ...] = ()
     if pretrained:
         kind, digest = PRETRAINED, hash_state(model)
     elif weights is not None:
-        load_weights(model, Path(weights))
+        notes = load_weights(model, Path(weights), wanted.weights_key)
+        if wanted.heads is None and (number := count_heads(model)):
+            notes += (f"{number} heads, as timm makes it: a checkpoint does not show them (--heads N takes others)",)
         kind, digest = FILE, hash_weights(Path(weights))
     classes = count_classes(model, how.size, source)
     labels = list_labels(model, classes) if pretrained else None
-    return Loaded(model, source, classes, labels, how, kind, digest)
+    return Loaded(model, source, classes, labels, how, kind, digest, notes)
 
 
-def _load_factory(source: str, weights: Path | str | None, image_size: int | None, num_classes: int | None) -> Loaded:
-    if num_classes is not None:
-        raise UserError(f"--num-classes {num_classes} for {source}", "none: the function decides", "leave it out")
+def _load_factory(source: str, wanted: Wanted) -> Loaded:
+    image_size, weights = wanted.image_size, wanted.weights
+    for what, value in (("--num-classes", wanted.num_classes), ("--heads", wanted.heads)):
+        if value is not None:
+            raise UserError(f"{what} {value} for {source}", "none: the function decides", "leave it out")
     factory = import_factory(source)
     with _seeded():  # not the import, which draws numbers the first time alone
         model = call_factory(factory, source)
     kind, digest = FACTORY, hash_state(model)
+    taken: tuple[str, ...] = ()
     if weights is not None:
-        load_weights(model, Path(weights))
+        taken = load_weights(model, Path(weights), wanted.weights_key)
         kind, digest = FILE, hash_weights(Path(weights))
     own_size = _read_attribute(model, source, "image_size", lambda v: type(v) is int and v > 0, "a number of pixels")
     size = image_size or own_size or DEFAULT_SIZE
@@ -254,7 +291,7 @@ def _load_factory(source: str, weights: Path | str | None, image_size: int | Non
     how, said_of_scale = make_preprocessing(
         source, size, **{**said, "mean": said["mean"] or HALF, "std": said["std"] or HALF}
     )
-    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said_of_scale))
+    return Loaded(model, source, classes, labels, how, kind, digest, (*taken, *notes, *said_of_scale))
 
 
 def _read_attribute(model: nn.Module, source: str, name: str, is_right: Callable[[Any], bool], expected: str) -> Any:

@@ -22,7 +22,9 @@ def import_timm() -> Any:
         raise UserError(met, "the packages for timm's models", "pip install 'bigvit-edge[timm]'") from e
 
 
-def build_timm(name: str, image_size: int | None, num_classes: int | None, pretrained: bool) -> nn.Module:
+def build_timm(
+    name: str, image_size: int | None, num_classes: int | None, pretrained: bool, heads: int | None = None
+) -> nn.Module:
     """A model of timm's registry, optionally with a tag ('vit_tiny_patch16_224.augreg_in21k'), at a random start or, if
     pretrained, with the weights that timm downloads. Its `pretrained_cfg` says mean, std and input size.
 
@@ -38,16 +40,27 @@ def build_timm(name: str, image_size: int | None, num_classes: int | None, pretr
     if tag and tag not in tags:
         raise UserError(f"timm's {plain} has no weights {tag!r}", ", ".join(tags) or "no tag", suggest(tag, tags))
     wanted: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
+    if heads is not None:
+        wanted["num_heads"] = heads
     if image_size is not None and timm.models.get_pretrained_cfg_value(plain, "fixed_input_size"):
         wanted["img_size"] = image_size
     try:
-        return timm.create_model(name, pretrained=pretrained, **wanted)  # type: ignore[no-any-return]
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **wanted)
     except Exception as e:  # timm's models raise anything: AssertionError, TypeError, RuntimeError, OSError
         met = f"timm cannot make {name}" + (f" with {wanted}" if wanted else "") + f" ({first_line(e)})"
         if pretrained:
             do = "without a network, take --weights FILE"
             raise UserError(met, "a model whose weights can be downloaded", do) from e
-        raise UserError(met, "sizes that the model takes", "leave out --image-size and --num-classes") from e
+        raise UserError(met, "sizes that the model takes", "leave out --image-size, --num-classes, --heads") from e
+    if heads is not None and count_heads(model) != heads:  # some take any option and do nothing with it
+        raise UserError(f"--heads {heads} for {TIMM}{name}", "none: it has heads of its own", "leave it out")
+    return model
+
+
+def count_heads(model: nn.Module) -> int | None:
+    """Heads of attention, where all layers have the same number; None where they do not, or there are none."""
+    numbers = {number for module in model.modules() if isinstance(number := getattr(module, "num_heads", None), int)}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def list_labels(model: nn.Module, classes: int) -> tuple[str, ...] | None:

@@ -1,9 +1,10 @@
-"""Weights in and out: safetensors, PyTorch files read by the restricted unpickler, and NumPy archives without objects:
-nothing read here can run code.
+"""Weights in and out: safetensors, PyTorch files read by the restricted unpickler, NumPy archives without objects, and
+indexes over several such files. Nothing read here can run code.
 """
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,60 +16,101 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.models.file_kinds import refuse_other_kinds
+from bigvit_edge.models.pickles import read_pickle
+from bigvit_edge.models.state_dicts import choose, convert_tensors, describe_keys, flatten, list_few
 
-SHOWN = 5  # keys listed in an error
+INDEX = ".index.json"  # of several files, by Hugging Face's convention
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A checkpoint's tensors by key, in float32. Accepts .safetensors, .npz, and state dicts saved by torch.save, also
-    under the key 'model' or 'state_dict'. UserError if the file is missing, cut short, holds something else, or is a
-    pickle with code (which is not executed).
+def read_entries(path: Path) -> dict[str, object]:
+    """All that a checkpoint holds, by dotted key (see flatten): tensors as they were saved, and what else there is.
+
+    Accepts .safetensors, .npz, torch.save's files, and an index of such files. UserError if it is missing, cut short,
+    of another kind, or is a pickle with code (which is not executed).
     """
     if not path.is_file():
-        raise UserError(f"no file {path}", "a .safetensors or PyTorch checkpoint", "check the path")
+        what = f"{path} is a folder" if path.is_dir() else f"no file {path}"
+        raise UserError(what, "a .safetensors or PyTorch checkpoint", "check the path")
     try:
-        tensors = _find_reader(path)(path)
+        refuse_other_kinds(path)
+        found = dict(_find_reader(path)(path))
     except UserError:
         raise
     except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
         fault = f"{path} cannot be read as tensors ({_first_line(e)}; nothing in it was executed)"
         raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
-    for key, tensor in tensors.items():
-        if not tensor.numel() or tensor.is_complex():
-            met = f"{path}: {key} is {list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
-            raise UserError(met, "real numbers, at least one", "check how the file was made")
-    return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
+    if not any(isinstance(value, Tensor) for value in found.values()):
+        met = f"{path} holds no tensors ({describe_keys(found)})"
+        raise UserError(met, "a state dict: names and tensors", "save model.state_dict()")
+    return found
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill the model from a checkpoint; UserError naming the first missing, unexpected or misshaped keys. All or
-    nothing.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by key, the floating ones in float32. UserError as of read_entries, and on tensors
+    without plain numbers.
     """
-    fill(model, read_weights(path), path)
+    return convert_tensors(read_entries(path), lambda _: False, path)
 
 
-def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path, do: str = "check MODEL") -> None:
-    """load_weights with tensors that were read from `path`; do: what an error advises."""
-    wanted = model.state_dict()
-    missing = [key for key in wanted if key not in found]
-    unknown = [key for key in found if key not in wanted]
+def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
+    """Fill the model from a checkpoint, all or nothing; returns what the user has to know of it.
+
+    key: where in the file to look, dotted. Wrappers and prefixes are taken off (see choose). UserError naming the first
+    missing, unexpected or misshaped keys, or those without sound numbers.
+    """
+    wanted = _list_wanted(model)
+    found = read_entries(path)
+    chosen, notes = choose(found, wanted.__contains__, path, key, least=len(wanted) // 2 + 1)
+    if not wanted.keys() & chosen.keys():
+        met = f"{path} has none of the {len(wanted)} keys of {type(model).__name__}; it has {describe_keys(found)}"
+        raise UserError(met, f"keys such as {list_few(wanted, 3)}", "check MODEL")
+    part = re.search(r"-\d+-of-\d+\.", path.name)
+    do = "name the index of all its parts (*.index.json)" if part else "check MODEL, --num-classes and --image-size"
+    fill(model, convert_tensors(chosen, wanted.__contains__, path), path, do)
+    return notes
+
+
+def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path, do: str) -> None:
+    """Fill the model with tensors that were read from `path`, all or nothing; do: what an error advises."""
+    wanted = _list_wanted(model)
     misshaped = [
         f"{key} {list(found[key].shape)} instead of {list(wanted[key].shape)}"
         for key in wanted
         if key in found and found[key].shape != wanted[key].shape
     ]
-    faults = [
-        _list_keys(*fault)
-        for fault in (("missing", missing), ("unexpected", unknown), ("misshaped", misshaped))
-        if fault[1]
+    faults = {
+        "missing": [key for key in wanted if key not in found],
+        "unexpected": [key for key in found if key not in wanted],
+        "misshaped": misshaped,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{len(keys)} {what} ({list_few(keys)})" for what, keys in faults.items() if keys)
+        raise UserError(f"{path} does not fit: {listed}", f"the {len(wanted)} keys of {type(model).__name__}", do)
+    _check_numbers(wanted, found, path)
+    model.load_state_dict(found, strict=False)  # an extra state, which is no tensor, stays the model's own
+
+
+def _check_numbers(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """UserError on integers where floating numbers are wanted, and on NaN or infinity where the model has none."""
+    whole = [
+        f"{key} of {str(found[key].dtype).removeprefix('torch.')}"
+        for key, own in wanted.items()
+        if own.is_floating_point() and not found[key].is_floating_point()
     ]
-    if faults:
-        raise UserError(
-            f"{path} does not fit: {'; '.join(faults)}",
-            f"the {len(wanted)} keys of {type(model).__name__}",
-            do,
-        )
-    model.load_state_dict(found)
+    if whole:
+        met = f"{path} has other numbers than weights: {list_few(whole)}"
+        raise UserError(met, "floating ones", "save the weights as they were trained; the export itself quantises")
+    wild = {key: int((~found[key].isfinite()).sum()) for key, own in wanted.items() if own.isfinite().all()}
+    listed = [f"{key} ({count} of {wanted[key].numel()})" for key, count in wild.items() if count]
+    if listed:
+        met = f"{path} has numbers that are NaN or infinite: {list_few(listed)}"
+        raise UserError(met, "finite weights", "the checkpoint is damaged or its training diverged: take another")
+
+
+def _list_wanted(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors, without extra states of other types."""
+    return {key: tensor for key, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -78,15 +120,20 @@ def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None
     part.replace(path)
 
 
-def _list_keys(what: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"{len(keys)} {what} ({', '.join(keys[:SHOWN])}{more})"
-
-
 def hash_weights(path: Path) -> str:
-    """sha256 of a checkpoint file, in hex. UserError if there is none."""
+    """sha256 of a checkpoint file, in hex; of an index, that of its lines and its files': 'sha256  name', in order.
+    UserError if there is none.
+    """
     if not path.is_file():
         raise UserError(f"no file {path}", "a checkpoint", "check the path")
+    if not path.name.endswith(INDEX):
+        return _hash_file(path)
+    files = [path, *(path.parent / name for name in sorted(set(_read_index(path).values())))]
+    lines = "".join(f"{_hash_file(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -100,10 +147,16 @@ def hash_state(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _find_reader(path: Path) -> Callable[[Path], dict[str, Tensor]]:
+def _find_reader(path: Path) -> Callable[[Path], Mapping[str, object]]:
+    if path.name.endswith(INDEX):
+        return _read_shards
     if path.suffix == ".npz":
         return _read_npz
     return _read_safetensors if _is_safetensors(path) else _read_torch
+
+
+def _read_torch(path: Path) -> dict[str, object]:
+    return flatten(read_pickle(path), path)
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -122,27 +175,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  safe_open is no mapping
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    from pickle import UnpicklingError
+def _read_shards(path: Path) -> dict[str, object]:
+    """The entries that an index names, each from its own file, which lies beside it."""
+    places = _read_index(path)
+    found: dict[str, object] = {}
+    for name in sorted(set(places.values())):
+        shard = read_entries(path.parent / name)
+        keys = [key for key in places if places[key] == name]
+        if lost := [key for key in keys if key not in shard]:
+            met = f"{path.parent / name} lacks {list_few(lost)}, which {path.name} has in it"
+            raise UserError(met, "the files that were saved together", "copy or download them again")
+        found |= {key: shard[key] for key in keys}
+    return found
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as e:
-        if "Unsupported global" not in str(e):
-            raise
-        raise UserError(
-            f"{path} is a pickle with code in it ({_first_line(e)}), which was not executed",
-            "tensors only",
-            "save it with safetensors.torch.save_file(model.state_dict(), ...)",
-        ) from e
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        raise UserError(
-            f"{path} holds a {type(content).__name__}", "a state dict: names and tensors", "save model.state_dict()"
-        )
-    return content
+
+def _read_index(path: Path) -> dict[str, str]:
+    """File names by key. UserError if a file lies elsewhere than beside the index, or is not there."""
+    places = json.loads(path.read_bytes()).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f"{path} has no weight_map", "an index of a checkpoint's files", "copy or download it again")
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or name.endswith(".json"):
+            raise UserError(
+                f"{path} names the file {name!r}", "the name of a checkpoint beside it", "put them together"
+            )
+        if not (path.parent / name).is_file():
+            there = f"{path.parent / name} is not there, and {path.name} names it"
+            raise UserError(there, "every file of the checkpoint", "copy or download it too")
+    return places
 
 
 def read_metadata(path: Path) -> dict[str, str]:

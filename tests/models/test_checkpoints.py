@@ -1,5 +1,6 @@
 """Other people's checkpoints against their own implementations and against hand-made inverse mappings."""
 
+import argparse
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def test_deit_under_model_as_a_path(tmp_path: Path) -> None:
     torch.save({"model": theirs.state_dict(), "epoch": 3}, tmp_path / "deit.pth")
     loaded = load(str(tmp_path / "deit.pth"))
     assert (loaded.image_size, loaded.num_classes, loaded.weights) == (64, 5, "file")
-    assert "heads of 64" in loaded.notes[0]  # of depth 3 there is no known model
+    assert "those under 'model'" in loaded.notes[0]
+    assert "3 heads of 64 channels" in loaded.notes[1]  # of depth 3 there is no known model
     compare(loaded.module, theirs, 64)
 
 
@@ -142,7 +144,17 @@ def test_the_original_npz(prefix: str, tmp_path: Path) -> None:
     assert loaded.image_size == 32
     assert loaded.module.layers[0].attn.heads == 2  # written in the kernels' shapes, so nothing is assumed
     compare(loaded.module, theirs, 32)
-    assert [note for note in loaded.notes if "assumed, which" in note] == []
+    assert [note for note in loaded.notes if "heads" in note] == []
+    with pytest.raises(UserError, match=r"--heads 4; expected 2, which the checkpoint's shapes show"):
+        load(str(tmp_path / "w.npz"), heads=4)
+
+
+def test_the_original_npz_has_its_own_heads_in_a_known_model_too(tmp_path: Path) -> None:
+    theirs = ViT(image_size=64, patch=8, dim=96, depth=5, head_dim=16, num_classes=10).eval()  # vit_demo has 32
+    write_jax(theirs, tmp_path / "w.npz")
+    for loaded in (load(str(tmp_path / "w.npz")), load("vit_demo", weights=tmp_path / "w.npz")):
+        assert loaded.module.layers[0].attn.heads == 6
+        compare(loaded.module, theirs, 64)
 
 
 def test_a_new_head_replaces_the_old_one_and_what_belongs_to_it(tmp_path: Path) -> None:
@@ -209,7 +221,8 @@ def test_a_dense_checkpoint_fills_the_p_stream(tmp_path: Path) -> None:
     for i, block in enumerate(dense_model.layers):
         for key, tensor in block.state_dict().items():
             assert torch.equal(model.state_dict()[f"layers.{i}.p.{key}"], tensor)
-    (note,) = loaded.notes
+    heads, note = loaded.notes
+    assert "3 heads of 32 channels" in heads
     assert "E-blocks, routers, exchange between the streams, the LITTLE stream's way in and out" in note
     assert "train the model" in note
     assert (model.layers[0].gamma_up == 1e-4).all()  # its start, not the shipped weights'
@@ -232,13 +245,16 @@ def test_a_small_blvit_of_unknown_shapes_comes_back_from_its_path(tmp_path: Path
     with pytest.raises(UserError, match=r"positions are no square"):
         load(str(tmp_path / "broken.safetensors"))
     loaded = load(str(tmp_path / "w.safetensors"))
-    assert "heads of 32 (P) and 16 (E) channels were assumed" in loaded.notes[0]
+    assert "1 head of 32 (P) and 1 head of 16 (E) channels (--heads N" in loaded.notes[0]
+    assert load(str(tmp_path / "w.safetensors"), heads=4).module.layers[0].p.attn.heads == 4
     assert torch.equal(loaded.module.little.weight, model.little.weight)
 
 
 def test_an_unknown_checkpoint_names_its_keys(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, tmp_path / "resnet.safetensors")
-    with pytest.raises(UserError, match=r"begins with conv1.weight, fc.bias.*timm or DeiT.*timm:NAME"):
+    with pytest.raises(
+        UserError, match=r"it has conv1 \(1 tensors: weight\), fc \(1 tensors: bias\).*timm or DeiT.*timm:NAME"
+    ):
         load(str(tmp_path / "resnet.safetensors"))
 
 
@@ -263,5 +279,114 @@ def test_a_cut_npz_is_unreadable(tmp_path: Path) -> None:
     whole = (tmp_path / "w.npz").read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "w.npz").write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"cannot be read as tensors"):
+        with pytest.raises(UserError, match=r"cannot be read as tensors|is empty"):
             read_weights(tmp_path / "w.npz")
+
+
+# ---- heads, wrappers and prefixes, against timm ---------------------------------------------------------------------
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("source", "own"), [("{file}", 3), ("vit_ti", 3), ("timm:vit_tiny_patch16_224", 3)], ids=["path", "name", "timm"]
+)
+def test_heads_are_assumed_aloud_and_taken_from_the_option(source: str, own: int, tmp_path: Path) -> None:
+    theirs = timm_model(num_heads=12, img_size=32, num_classes=5)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    weights = None if source == "{file}" else tmp_path / "w.pth"
+    words: dict[str, Any] = dict(source=source.format(file=tmp_path / "w.pth"), weights=weights)
+    words |= dict(image_size=32, num_classes=5)
+    right, assumed = load(**words, heads=12), load(**words)
+    compare(right.module, theirs, 32)
+    assert not any("heads" in note for note in right.notes)
+    (note,) = [note for note in assumed.notes if "heads" in note]
+    assert f"{own} heads" in note
+    assert "--heads N" in note
+    with pytest.raises(AssertionError):
+        compare(assumed.module, theirs, 32)
+    with pytest.raises(UserError, match=r"heads.*(5|: 5)"):
+        load(**words, heads=5)
+
+
+@needs_timm
+@pytest.mark.parametrize("source", ["timm:fastvit_t8", "timm:resnet18"])
+def test_timm_models_without_one_number_of_heads_refuse_another(source: str) -> None:
+    with pytest.raises(UserError, match=r"heads"):
+        load(source, image_size=64, heads=4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"source": "vit_demo", "heads": 6}, "--heads 6 for vit_demo; expected 3, as it was trained"),
+        (
+            {"source": "vit_ti", "heads": 7},
+            "--heads 7 for a width of 192; expected a divisor.*for example 3, 6, 12, 24",
+        ),
+        ({"source": "vit_ti", "heads": 0}, "--heads 0"),
+        ({"source": "vit_ti", "heads": 384}, "--heads 384 for a width of 192"),
+        ({"source": "vit_ti", "weights_key": "ema"}, "--weights-key ema; expected a checkpoint to look in"),
+    ],
+)
+def test_heads_and_keys_that_cannot_be(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(**words)
+
+
+def test_heads_of_a_random_start() -> None:
+    assert load("vit_ti", heads=12).module.layers[0].attn.heads == 12
+    assert load("vit_demo", heads=3).weights == "shipped"
+
+
+@needs_timm
+@pytest.mark.parametrize("source", ["{file}", "timm:vit_tiny_patch16_224"], ids=["path", "timm"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.backbone."])
+def test_wrapped_weights_answer_as_timm_does(source: str, prefix: str, tmp_path: Path) -> None:
+    raw, averaged = (timm_model(img_size=32, num_classes=5) for _ in range(2))
+    for parameter in averaged.parameters():
+        parameter.data *= 0.9
+    wrap = {
+        name: {prefix + key: tensor for key, tensor in model.state_dict().items()}
+        for name, model in (("state_dict", raw), ("state_dict_ema", averaged))
+    }
+    beside = {"args": argparse.Namespace(lr=0.1), "epoch": 3, "projector.weight": torch.ones(2)}
+    torch.save(wrap | beside, tmp_path / "w.pth")
+    weights = None if source == "{file}" else tmp_path / "w.pth"
+    words: dict[str, Any] = dict(source=source.format(file=tmp_path / "w.pth"), weights=weights, num_classes=5)
+    words["image_size"] = 32
+    loaded = load(**words)
+    compare(loaded.module, averaged, 32)
+    assert f"those under 'state_dict_ema.{prefix[:-1]}', the averaged ones" in loaded.notes[0]
+    compare(load(**words, weights_key="state_dict").module, raw, 32)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
+@pytest.mark.parametrize("dialect", ["ours", "transformers"])
+def test_prefixes_of_other_dialects(dialect: str, prefix: str, tmp_path: Path) -> None:
+    theirs = dense()
+    state = theirs.state_dict()
+    named = name_as_transformers(state) if dialect == "transformers" else state
+    save_file({prefix + key: tensor for key, tensor in named.items()}, tmp_path / "w.safetensors")
+    compare(load(str(tmp_path / "w.safetensors"), heads=2).module, theirs, 32)
+
+
+def test_a_blvits_own_checkpoint_under_a_prefix(tmp_path: Path) -> None:
+    state = load("blvit_demo").module.state_dict()
+    torch.save({"state_dict": {f"model.{key}": tensor for key, tensor in state.items()}}, tmp_path / "w.ckpt")
+    loaded = load(str(tmp_path / "w.ckpt"))
+    assert isinstance(loaded.module, BLViT)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.module.state_dict().items())
+
+
+def test_what_shapes_do_not_show_is_said(tmp_path: Path) -> None:
+    save_file(name_as_transformers(dense().state_dict()), tmp_path / "w.safetensors")
+    (note,) = load(str(tmp_path / "w.safetensors")).notes
+    for word in ("1 head of 32", "exact GELU", "epsilon 1e-06", "pre-norm", "class token", "mean 0.5"):
+        assert word in note
+
+
+def test_layers_without_a_number_are_refused(tmp_path: Path) -> None:
+    state = dense().state_dict() | {"layers.1000000000.norm1.weight": torch.ones(32)}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"layers are numbered up to 1000000000, with gaps"):
+        load(str(tmp_path / "w.safetensors"))

@@ -50,7 +50,7 @@ def test_a_checkpoints_own_head_is_taken_where_asked_for(tmp_path: Path) -> None
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     loaded = load("vit_demo", weights=tmp_path / "w.safetensors", num_classes=4)
     assert torch.equal(loaded.module.head.weight, model.head.weight)
-    assert loaded.notes == ()
+    assert ["3 heads of 32 channels" in note for note in loaded.notes] == [True]
     assert (loaded.weights, loaded.weights_sha256) == (FILE, hash_weights(tmp_path / "w.safetensors"))
     with pytest.raises(UserError, match=r"head.weight \[4, 96\] instead of \[10, 96\].*--num-classes 4 takes"):
         load("vit_demo", weights=tmp_path / "w.safetensors")
