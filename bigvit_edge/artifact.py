@@ -1,13 +1,8 @@
 """What an export leaves behind: model files and the manifest that describes them."""
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,15 +11,17 @@ from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.target import DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
+from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
-VERSION = 2  # of the manifest's layout
+VERSION = 3  # of the manifest's layout
+PACKAGES = ("coreml",)  # formats whose file is a package, which is a folder
+MOST_SIZE, MOST_CLASSES = 4096, 1_000_000  # of an image's side, and of a model: more is taken for a mistake
 # Where a model's weights come from; FACTORY: whatever the user's own function put there.
-SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "file", "pretrained", "factory"
+WEIGHTS = SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "file", "pretrained", "factory"
 
 
 @dataclass(frozen=True)
@@ -130,19 +127,24 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError(f"file {self.file!r} has no methods")
-        if Path(self.file).name != self.file or self.file in ("", ".."):
+        if Path(self.file).name != self.file or self.file in ("", "..", MANIFEST) or not self.file.isprintable():
             raise ValueError(f"file {self.file!r} is not in the bundle")
         shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
         if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
             raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits are expected")
-        if self.inputs[0].shape[2:] != (self.preprocessing.size,) * 2:
-            raise ValueError(f"{self.preprocessing} does not make an input of shape {self.inputs[0].shape}")
+        if shapes[0][:2] != (1, 3) or shapes[1][0] != 1 or max(shapes[0]) > MOST_SIZE or shapes[1][1] > MOST_CLASSES:
+            most = f"at most {MOST_SIZE} pixels and {MOST_CLASSES} classes"
+            raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits have {most}")
+        if shapes[0][2:] != (self.preprocessing.size,) * 2:
+            raise ValueError(f"{self.preprocessing} does not make an input of shape {shapes[0]}")
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError(f"file {self.file!r} has two methods of one name")
+        if not all(method.keep is None or 0 < method.keep <= 1 for method in self.methods):
+            raise ValueError(f"file {self.file!r} has a keep ratio that is not above 0 and at most 1")
         if self.format not in FORMATS or self.precision not in PRECISIONS:
             raise ValueError(f"{self.format} {self.precision} is no format and precision of this version")
-        if self.labels is not None and len(self.labels) != self.outputs[0].shape[-1]:
-            raise ValueError(f"{len(self.labels)} labels for an output of shape {self.outputs[0].shape}")
+        if self.labels is not None and len(self.labels) != shapes[1][1]:
+            raise ValueError(f"{len(self.labels)} labels for an output of shape {shapes[1]}")
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,14 @@ class Manifest:
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MOST_THREADS or not self.artifacts:
             raise ValueError(f"{self.threads} threads, {len(self.artifacts)} artifacts; at least one of each is needed")
-        if self.dispatch not in DISPATCHES:
-            raise ValueError(f"dispatch {self.dispatch!r}, where one of {', '.join(DISPATCHES)} is expected")
+        if len({entry.file for entry in self.artifacts}) < len(self.artifacts):
+            raise ValueError("two artifacts of one file")
+        for what, word, known in (
+            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
+            ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),
+        ):  # fmt: skip
+            if word not in known:
+                raise ValueError(f"{what} {word!r}, where one of {', '.join(known)} is expected")
 
     @property
     def trained(self) -> bool:
@@ -188,64 +196,12 @@ def name_method(keep: float | None) -> str:
     return f"keep_{keep:g}".replace(".", "_")
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """As manifest.json, two-space indented, in the order of the fields."""
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle; UserError if there is none, or it is not one of ours."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UserError(f"no {MANIFEST} in {folder}", "a bundle made by bigvit-edge export", "check the path")
-    from pydantic import TypeAdapter, ValidationError  # here, because listing targets and models needs none of it
-
-    try:
-        manifest = TypeAdapter(Manifest).validate_json(path.read_bytes())
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        fault = f"{path} cannot be understood ({where}: {first['msg']})"
-        raise UserError(fault, "a manifest as exported", "export the model again") from e
-    except UserError as e:  # from the limits' own check
-        raise UserError(f"{path}: {e.met}", e.expected, "export the model again") from e
-    if manifest.version != VERSION:
-        raise UserError(f"{path} has version {manifest.version}", f"version {VERSION}", "export the model again")
-    return manifest
-
-
 def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
     """An artifact's data as a file, or as a package (a folder)."""
     for name, content in data.items() if isinstance(data, dict) else [("", data)]:
         file = path / name if name else path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-
-
-@contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, made with its parents, which the block fills and then puts in its place. If the
-    block fails (Ctrl-C included) all that was made vanishes, and a note on the error says so.
-    """
-    parents = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        part.chmod(0o777 & ~_umask())  # mkdtemp's own is closed to others
-        yield part
-    except BaseException as e:
-        shutil.rmtree(part, ignore_errors=True)
-        for parent in parents:
-            with suppress(OSError):
-                parent.rmdir()
-        e.add_note("nothing was written")
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def list_data(path: Path) -> list[Path]:

@@ -1,16 +1,14 @@
 """The command line: one function a verb, no logic. Heavy imports stand inside the verbs, so that --help is instant."""
 
-import functools
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bigvit_edge.errors import LimitError, UserError
+from bigvit_edge.exits import explained, prepare_streams
+from bigvit_edge.interruption import catching
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,39 +29,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 def main_help() -> None:
     """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
 
-    Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 130
-    interrupted.
+    Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 3 a fault
+    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM.
     """
-
-
-def explained(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with its errors printed in one piece: no traceback, a fixed exit code."""
-
-    @functools.wraps(verb)
-    def wrapped(*args: Any, **options: Any) -> None:
-        try:
-            verb(*args, **options)
-        except UserError as e:
-            raise fail(2, f"error: {e}") from None
-        except LimitError as e:
-            raise fail(1, "\n".join(("past the target's limits:", str(e), *notes(e)))) from None
-        except OSError as e:
-            raise fail(2, f"error: {e}") from None
-        except KeyboardInterrupt as e:
-            raise fail(130, "; ".join(("interrupted", *notes(e)))) from None
-
-    return wrapped
-
-
-def notes(e: BaseException) -> list[str]:
-    """What was added to an error on its way up."""
-    return getattr(e, "__notes__", [])
-
-
-def fail(code: int, message: str) -> typer.Exit:
-    """Say it on stderr, and the exit to raise."""
-    print(message, file=sys.stderr)
-    return typer.Exit(code)
 
 
 @app.command()
@@ -97,8 +65,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
     """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
+    from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
     from bigvit_edge.words import parse_keeps, parse_share
+
+    folder = check_output(output, force)  # a wrong path shows before the heavy imports
 
     share = [] if max_fallback is None else [f"limits.max_fallback={parse_share(max_fallback)}"]
     named = [] if formats is None else [f"formats={formats}"]
@@ -112,9 +83,9 @@ def export(
 
     source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads)
     manifest, loaded = export_bundle(
-        source, chosen, output, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
+        source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
     )
-    report.print_bundle(manifest, loaded, report.measure_bundle(output, manifest), output)
+    report.finish_export(manifest, loaded, folder, output)
 
 
 @app.command()
@@ -130,7 +101,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
-    from bigvit_edge.artifact import read_manifest
+    from bigvit_edge.manifest import read_manifest
 
     read_manifest(folder)  # a wrong path shows before the heavy imports
 
@@ -239,4 +210,6 @@ def train(
 
 def main() -> None:
     """The console script's entry."""
-    app()
+    prepare_streams()
+    with catching():
+        app()

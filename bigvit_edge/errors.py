@@ -18,6 +18,10 @@ class LimitError(Exception):
     """Files that came out worse than the target allows (exit code 1); nothing was written."""
 
 
+class InternalError(Exception):
+    """What went wrong though the input was right (exit code 3): a fault of this program's, never of the user's."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """'did you mean …?' with the nearest known names, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

@@ -19,10 +19,12 @@ from rich.table import Column, Table
 
 from bigvit_edge.artifact import Array, Entry, Manifest, Run
 from bigvit_edge.devices import local
+from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, load_backend
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.sensitivity import Sensitivity
+from bigvit_edge.interruption import check_interruption
 from bigvit_edge.models.load import Loaded
 from bigvit_edge.target import LAYER_PRECISIONS
 
@@ -75,9 +77,11 @@ def draw_image(shape: tuple[int, ...]) -> Array:
 
 @contextmanager
 def print_step(name: str) -> Iterator[None]:
-    """Time a step and say on stderr how long it took."""
+    """Time a step and say on stderr how long it took. Interrupted if a signal was lost on the way."""
+    check_interruption()
     start = time.perf_counter()
     yield
+    check_interruption()
     print(f"  {name:32} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
 
 
@@ -99,6 +103,23 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
 
 
 LISTENER = Listener(print_step, print_sensitivities)
+
+
+def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) -> None:
+    """Time the files of a bundle that was just written, and print the table that ends an export. named: what the user
+    calls the folder. Whatever fails here is no fault of the user's: InternalError.
+    """
+    try:
+        print_bundle(manifest, model, measure_bundle(folder, manifest), named)
+        sys.stdout.flush()
+    except BaseException as e:
+        note = f"the bundle is written whole, in {named}"
+        if isinstance(e, BrokenPipeError) or not isinstance(e, Exception):
+            e.add_note(note)
+            raise
+        error = InternalError(f"its table could not be printed ({type(e).__name__}: {e})")
+        error.add_note(note)
+        raise error from e
 
 
 def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> None:

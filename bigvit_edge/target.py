@@ -108,7 +108,9 @@ class Limits:
             value = getattr(self, f.name)
             high = HIGHEST.get(f.name, 1)
             low = 1 if f.type in (int, "int") or f.name == "low_keep_slack" else 0
-            if not low <= value <= high:  # NaN is in no range
+            if not low <= value <= high or not math.isfinite(
+                value
+            ):  # NaN is in no range, and no manifest holds infinity
                 raise UserError(f"limits.{f.name}={value}", f"a number from {low} to {high}")
 
 

@@ -1,15 +1,15 @@
 """The bundle: a folder with the model files and their manifest, written whole or not at all."""
 
 import json
+import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import isfinite
 from pathlib import Path
 
 from bigvit_edge.artifact import (
-    MANIFEST,
     RANDOM,
     Artifact,
     Entry,
@@ -18,10 +18,7 @@ from bigvit_edge.artifact import (
     Verified,
     hash_file,
     measure_size,
-    read_manifest,
-    staging,
     write_data,
-    write_manifest,
 )
 from bigvit_edge.errors import LimitError, UserError
 from bigvit_edge.export.calibration import read_images
@@ -29,9 +26,13 @@ from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model,
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.parity import Reference, draw_calibration, judge, make_references, measure
+from bigvit_edge.folders import staging
+from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.target import Target, load_target
+
+MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and format
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,24 @@ def export_bundle(
     UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
     written.
     """
-    folder = folder.resolve()  # a link stays one, to the new bundle
-    check_output(folder, force)
+    folder = check_output(folder, force)
     target.list_cells()
+    _check_name(source.model)
     if source.calibration is not None and not {"int8-static", "mixed"} & set(target.precisions):
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
         raise UserError(met, "int8-static or mixed, which calibrate", "leave it out")
-    for name in target.list_modules():
-        load_backend(name)  # a missing package shows now, not after minutes
-    with listener.step("reference"):
-        model = load(
-            source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
-            num_classes=source.num_classes, heads=source.heads,
-        )  # fmt: skip
-        model, target = _leave_out(model, target)
-        subject = _make_subject(model, keeps, source.calibration)
-        references = make_references(model, subject.keeps, target.limits.images)
-        set_dispatch(model.module, target.dispatch)
-    with writing(folder, force) as part:
+    with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
+        for name in target.list_modules():
+            load_backend(name)  # a missing package shows now, not after minutes
+        with listener.step("reference"):
+            model = load(
+                source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
+                num_classes=source.num_classes, heads=source.heads,
+            )  # fmt: skip
+            model, target = _leave_out(model, target)
+            subject = _make_subject(model, keeps, source.calibration)
+            references = make_references(model, subject.keeps, target.limits.images)
+            set_dispatch(model.module, target.dispatch)
         entries = []
         for artifact, layers in convert_model(subject, target, listener):
             path = part / _name_file(model, artifact, subject)
@@ -137,9 +138,20 @@ def name_source(source: str) -> str:
     return source.removeprefix("timm:") if ":" in source or not Path(source).is_file() else Path(source).stem
 
 
+def _name_stem(source: str) -> str:
+    return re.sub(r"\W+", "_", name_source(source))
+
+
+def _check_name(source: str) -> None:
+    """UserError where a file named after the model would be named too long."""
+    if (count := len(os.fsencode(_name_stem(source)))) > MOST_NAME:
+        met = f"{source}, after which files are named, of {count} bytes"
+        raise UserError(met, f"a name of at most {MOST_NAME}", "rename it")
+
+
 def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
     """Such as blvit_s_int8.pte; the keep ratio is in it only where one model becomes several files."""
-    stem = re.sub(r"\W+", "_", name_source(model.source))
+    stem = _name_stem(model.source)
     apart = len(artifact.methods) < len(subject.keeps)
     keep = f"_{artifact.methods[0].keep:g}".replace(".", "") if apart else ""
     return f"{stem}{keep}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
@@ -178,7 +190,13 @@ def _describe(
 
 def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
     """LimitError on a file past its limits, or, unless that is allowed, on one of which too much falls back."""
-    faults = [
+    infinite = [
+        f"{entry.file}, {method.name}: answers that are not finite"
+        for entry in manifest.artifacts
+        for method in entry.methods
+        if not isfinite(method.parity.max_abs)  # which no limit may allow, since no manifest can say it
+    ]
+    faults = infinite or [
         f"{entry.file}{'' if method.keep is None else f', keep {method.keep:g}'}: {fault}"
         for entry in manifest.artifacts
         for method in entry.methods
@@ -191,62 +209,3 @@ def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
         fallbacks.append("--allow-fallback exports it nevertheless; --max-fallback sets the share")
     if faults or fallbacks:
         raise LimitError("\n".join(faults + fallbacks))
-
-
-def check_output(folder: Path, force: bool) -> None:
-    """UserError unless a bundle may be written here: nothing there, an empty folder, or, with force, a bundle and
-    nothing else.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file", "a folder to make", "choose another -o")
-    if folder.is_mount() or folder in (Path.cwd(), *Path.cwd().parents):
-        raise UserError(f"{folder} cannot be renamed", "a folder below the working directory", "choose another -o")
-    found = sorted(path.name for path in folder.iterdir())
-    if not found:
-        return
-    listed = _list_files(folder)
-    if listed is None:
-        met = f"{folder} exists and is not a bundle of this version (it holds {', '.join(found[:5])})"
-        raise UserError(met, "a new folder", "choose another -o, or move it away")
-    if foreign := sorted(set(found) - listed):
-        met = f"{folder} holds files that are not the bundle's ({', '.join(foreign[:5])})"
-        raise UserError(met, "a bundle alone", "move them away")
-    if not force:
-        raise UserError(f"{folder} is a bundle already", "a new folder", "add --force to replace it")
-
-
-def _list_files(folder: Path) -> set[str] | None:
-    """The names of a bundle's own files; None if it is no bundle that we can read."""
-    try:
-        return {MANIFEST, *(entry.file for entry in read_manifest(folder).artifacts)}
-    except UserError:
-        return None
-
-
-@contextmanager
-def writing(folder: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place if the block ends well. If it does not (Ctrl-C included)
-    all that was made vanishes, and a note on the error says so.
-    """
-    check_output(folder, force)
-    with staging(folder) as part:
-        yield part
-        check_output(folder, force)  # an export takes minutes; somebody may have come first
-        _replace(folder, part)
-
-
-def _replace(folder: Path, part: Path) -> None:
-    """Two renames. For the instant between them there is no bundle; there never is half a one."""
-    if not folder.exists():
-        part.rename(folder)
-        return
-    old = part.with_suffix(".old")
-    folder.rename(old)
-    try:
-        part.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)

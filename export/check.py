@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Accuracy, Entry, Manifest, Parity, hash_file, read_manifest
+from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Accuracy, Entry, Manifest, Parity
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import load_backend
 from bigvit_edge.export.parity import Reference, judge, make_references, measure
+from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
 
@@ -70,20 +71,10 @@ def _load(
     raise UserError(met, f"the same as now ({loaded.weights})", "export the model again")
 
 
-def verify_file(folder: Path, entry: Entry) -> str | None:
-    """What is wrong with a file's bytes, or None."""
-    path = folder / entry.file
-    if not path.exists():
-        return "the file is missing"
-    if (found := hash_file(path)) != entry.sha256:
-        return f"the file was changed after the export: sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…"
-    return None
-
-
 def _check_file(
     folder: Path, entry: Entry, manifest: Manifest, references: dict[float | None, Reference]
 ) -> list[Checked]:
-    if fault := verify_file(folder, entry):
+    if fault := find_fault(folder, entry):
         return [Checked(entry.file, None, (fault,))]
     checks = []
     for method in entry.methods:

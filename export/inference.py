@@ -1,15 +1,16 @@
 """One picture through one exported file: what a person tries first."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bigvit_edge.artifact import Entry, Verified, read_manifest
+from bigvit_edge.artifact import Entry, Verified
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.export.check import verify_file
 from bigvit_edge.export.convert import load_backend
 from bigvit_edge.export.image import read_image
+from bigvit_edge.manifest import find_fault, read_manifest
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -
 
 def find_entry(file: Path) -> Entry:
     """The manifest's entry of a model file, its bytes verified."""
-    if not file.exists():
+    if not os.path.lexists(file):
         raise UserError(f"no file {file}", "a model file of a bundle", "see the bundle's manifest.json")
     entries = {entry.file: entry for entry in read_manifest(file.parent).artifacts}
     if file.name not in entries:
         raise UserError(
             f"{file.name} is not in its manifest", f"one of {', '.join(entries)}", suggest(file.name, entries)
         )
-    if fault := verify_file(file.parent, entries[file.name]):
+    if fault := find_fault(file.parent, entries[file.name]):
         raise UserError(f"{file}: {fault}", "the file as exported", "export the model again")
     return entries[file.name]
 

@@ -10,10 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
-from bigvit_edge.artifact import staging
 from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.folders import resolve_output, staging
 
 ABIS = ("arm64-v8a", "aarch64-linux", "x86_64-linux")
 ANDROID_API = 23  # Android 6
@@ -37,8 +38,7 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
     step: what surrounds each step, given its name. Returns the libraries. UserError on what is missing, and where a
     tool fails.
     """
-    folder = folder.resolve()
-    _check_output(folder)
+    folder = _check_output(folder)
     cmake = _find_tool("cmake", EXTRA)
     _find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
     options = (
@@ -47,15 +47,14 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
         f"-DBVE_EXECUTORCH={_find_executorch()}",
         "-DBVE_PACKAGE=ON",
     )
-    with staging(folder) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
+    check = partial(_check_output, folder)  # a build takes a minute; somebody may come first
+    with staging(folder, check) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
         with step("headers and compiler"):
             _run(cmake, "-G", "Ninja", "-S", _find_sources(), "-B", build, *options)
         with step(f"build for {abi}"):
             _run(cmake, "--build", build, "--target", "doors")
         with step("install"):
             _run(cmake, "--install", build, "--prefix", part, "--strip")
-        _check_output(folder)  # a build takes a minute; somebody may have come first
-        part.rename(folder)
     return sorted((folder / "lib").glob("*.so"))
 
 
@@ -126,9 +125,9 @@ def _run(*command: str | Path) -> None:
         raise UserError(met, "the libraries built", "see what it says")
 
 
-def _check_output(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+def _check_output(output: Path) -> Path:
+    """The absolute path of a folder that is new or empty."""
+    folder = resolve_output(output)
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is there already", "a new or an empty folder", "choose another -o")
-    above = next(parent for parent in folder.parents if parent.exists())
-    if not above.is_dir():
-        raise UserError(f"{above} is no folder", "one to make folders in", "choose another -o")
+    return folder

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from bigvit_edge.artifact import Entry, read_manifest
+from bigvit_edge.artifact import Entry
 from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
 from tests.models.around import SIZE
 
 MODEL = "tests.models.around:build"

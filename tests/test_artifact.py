@@ -1,10 +1,7 @@
-"""Manifests: what is written comes back, what is damaged is refused."""
+"""What an export leaves: hashes and sizes of files and packages."""
 
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,9 +16,7 @@ from bigvit_edge.artifact import (
     hash_file,
     list_versions,
     measure_size,
-    read_manifest,
     write_data,
-    write_manifest,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
 from bigvit_edge.preprocessing import Preprocessing
@@ -43,81 +38,6 @@ MANIFEST = Manifest(
     model="m", image_size=8, num_classes=2, target="android", dispatch="permute", backend="xnnpack", deployment="iOS17",
     quant=Quant(), weights="shipped", weights_sha256="0" * 64, limits=Limits(images=4), threads=1, artifacts=(ENTRY,),
 )  # fmt: skip
-
-
-def test_a_manifest_comes_back(tmp_path: Path) -> None:
-    write_manifest(MANIFEST, tmp_path)
-    assert read_manifest(tmp_path) == MANIFEST
-
-
-def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
-    write_manifest(MANIFEST, tmp_path)
-    data = json.loads((tmp_path / "manifest.json").read_text())
-    assert {"model", "image_size", "target", "dispatch", "artifacts"} <= set(data)
-    entry = data["artifacts"][0]
-    wanted = {
-        "file",
-        "format",
-        "precision",
-        "sha256",
-        "bytes",
-        "inputs",
-        "outputs",
-        "preprocessing",
-        "labels",
-        "methods",
-    }
-    assert wanted | {"layers", "tools"} <= set(entry)
-    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy"} == set(entry["methods"][0])
-    assert set(entry["methods"][0]["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
-
-
-def spoil(data: dict[str, Any], **fields: object) -> dict[str, Any]:
-    """The manifest with fields of its first file changed."""
-    return data | {"artifacts": [data["artifacts"][0] | fields]}
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda data: data | {"version": 99}, "version 99; expected version 2"),
-        (lambda data: {k: v for k, v in data.items() if k != "model"}, "cannot be understood"),
-        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
-        (lambda data: data | {"limits": {"images": "many"}}, r"limits.images"),
-        (lambda data: data | {"image_size": "large"}, r"image_size"),
-        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"methods": []}]}, r"has no methods"),
-        (lambda data: data | {"artifacts": []}, r"at least one of each"),
-        (lambda data: data | {"threads": 0}, r"0 threads"),
-        (lambda data: data | {"threads": 10**12}, r"1000000000000 threads"),
-        (lambda data: data | {"dispatch": "zzz"}, r"dispatch 'zzz'"),
-        (lambda data: spoil(data, file=".."), r"not in the bundle"),
-        (lambda data: spoil(data, outputs=[]), r"where one image and its logits"),
-        (lambda data: spoil(data, methods=data["artifacts"][0]["methods"] * 2), r"two methods"),
-        (lambda data: spoil(data, preprocessing=asdict(ENTRY.preprocessing) | {"size": 0}), r"does not make an input"),
-        (lambda data: data | {"limits": {"images": 0}}, r"limits.images=0"),
-        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "tosa"}]}, r"tosa int8 is no format"),
-        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"labels": ["a"]}]}, r"1 labels for an output"),
-        (lambda data: data | {"artifacts": 3}, "cannot be understood"),
-        (lambda data: [data], "cannot be understood"),
-    ],
-)
-def test_damaged_manifest(tmp_path: Path, damage: object, message: str) -> None:
-    write_manifest(MANIFEST, tmp_path)
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
-    with pytest.raises(UserError, match=message):
-        read_manifest(tmp_path)
-
-
-def test_not_json(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe{")
-    with pytest.raises(UserError, match=r"cannot be understood"):
-        read_manifest(tmp_path)
-
-
-def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no manifest.json in"):
-        read_manifest(tmp_path)
 
 
 def test_hash_of_known_bytes(tmp_path: Path) -> None:

@@ -229,7 +229,9 @@ def test_ctrl_c_in_the_middle_of_an_export_leaves_nothing(tmp_path: Path) -> Non
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(".out.*.part")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob(".bigvit-edge.*.part/new/*")) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     assert process.poll() is None, "the export ended before it could be interrupted"
     said = None

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from bigvit_edge.artifact import Entry, read_manifest
+from bigvit_edge.artifact import Entry
 from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
 from bigvit_edge.target import FORMATS
 
 MODEL = "tests.models.hybrid:build"

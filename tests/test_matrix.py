@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from bigvit_edge.artifact import read_manifest
 from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.load import build
 from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 from bigvit_edge.target import CHOICES, DEPLOYMENTS, FORMATS, NATIVE, PRECISIONS, SINCE

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from bigvit_edge.artifact import read_manifest
 from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 
 TINY = Card(

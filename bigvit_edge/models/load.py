@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import FACTORY, FILE, PRETRAINED, RANDOM, SHIPPED
+from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
@@ -27,7 +27,7 @@ from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
 DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
-MOST = {"--image-size": 4096, "--num-classes": 1_000_000, "--heads": 4096}
+MOST = {"--image-size": MOST_SIZE, "--num-classes": MOST_CLASSES, "--heads": 4096}
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json")
 

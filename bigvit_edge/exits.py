@@ -1,0 +1,102 @@
+"""How a verb ends: one message, one exit code, never a traceback on the terminal."""
+
+import functools
+import io
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from bigvit_edge.errors import InternalError, LimitError, UserError
+from bigvit_edge.interruption import Interrupted
+
+MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
+NO_MEMORY = "can't allocate memory"  # what PyTorch's RuntimeError says, where others raise MemoryError
+
+
+def prepare_streams() -> None:
+    """Let stdout take what its encoding lacks, as stderr does: labels and paths can hold anything."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def explained(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with its errors printed in one piece: no traceback, a fixed exit code."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            verb(*args, **options)
+            sys.stdout.flush()  # what cannot be printed shows now
+        except typer.Exit:
+            raise
+        except BaseException as e:
+            raise end(e) from None
+
+    return wrapped
+
+
+def end(e: BaseException) -> typer.Exit:
+    """Say on stderr what went wrong, and the exit to raise."""
+    match e:
+        case UserError():
+            return fail(WRONG, f"error: {e}")
+        case LimitError():
+            return fail(MISSED, "\n".join(("past the target's limits:", str(e), *notes(e))))
+        case BrokenPipeError():  # who reads our output has seen enough
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it at its end
+            return typer.Exit(PIPE)
+        case OSError():
+            return fail(WRONG, f"error: {e}")
+        case Interrupted():
+            return fail(128 + e.number, "; ".join(("interrupted", *notes(e))))
+        case KeyboardInterrupt():
+            return fail(CTRL_C, "; ".join(("interrupted", *notes(e))))
+    if isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and NO_MEMORY in str(e)):
+        said = UserError(
+            f"not enough memory ({first_line(e)})", "a model that fits", "take a smaller one or image size"
+        )
+        return fail(WRONG, f"error: {said}")
+    told = "; ".join(("this is a fault of bigvit-edge, not of the input", *notes(e), f"details: {write_log(e)}"))
+    return fail(OURS, f"error: {first_line(e)}; {told}")
+
+
+def notes(e: BaseException) -> list[str]:
+    """What was added to an error on its way up."""
+    return getattr(e, "__notes__", [])
+
+
+def fail(code: int, message: str) -> typer.Exit:
+    """Say it on stderr, and the exit to raise."""
+    print(message, file=sys.stderr)
+    return typer.Exit(code)
+
+
+def first_line(e: BaseException) -> str:
+    """The kind of error and its first words; of our own, the words alone."""
+    text = "".join(traceback.format_exception_only(e)).strip()  # which takes a broken __str__
+    return " ".join(text.removeprefix(f"{InternalError.__module__}.{InternalError.__name__}: ").splitlines()[0].split())
+
+
+def write_log(e: BaseException) -> str:
+    """The path of a new file with the traceback, what was called, and where; or that there is none."""
+    lines = (
+        f"bigvit-edge, called as {shlex.join(sys.argv)}",
+        f"Python {platform.python_version()}, {platform.platform()}",
+        "".join(traceback.format_exception(e)),
+    )
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="bigvit-edge-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as log:
+            log.write("\n".join(lines))
+        return log.name
+    except OSError as failure:
+        return f"none could be written ({failure})"

@@ -1,0 +1,146 @@
+"""Bundles on disk: the manifest read and written, and whether the folder is what was exported."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from bigvit_edge.artifact import MANIFEST, PACKAGES, Entry, Manifest, hash_file, measure_size
+from bigvit_edge.errors import UserError
+from bigvit_edge.folders import check_rights, is_plain, resolve_output
+
+READABLE = (2, 3)  # versions of the layout; what 3 has besides 2 has a default
+MOST_BYTES = 2**26  # of a manifest
+SHOWN = 5  # faults named in an error
+AGAIN = "export the model again"
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """As manifest.json, two-space indented, in the order of the fields."""
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, allow_nan=False) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; UserError if there is none, or it is not one of ours."""
+    from pydantic import TypeAdapter, ValidationError  # here, because listing targets and models needs none of it
+
+    path = folder / MANIFEST
+    data = _parse_manifest(path)
+    if data.get("version") not in READABLE:
+        has = f"version {data['version']}" if "version" in data else "no version"
+        raise UserError(f"{path} has {has}", f"version {' or '.join(map(str, READABLE))}", AGAIN)
+    try:
+        return TypeAdapter(Manifest).validate_json(json.dumps(data))
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        fault = f"{path} cannot be understood ({where}: {first['msg']})"
+        raise UserError(fault, "a manifest as exported", AGAIN) from e
+    except UserError as e:  # from the limits' own check
+        raise UserError(f"{path}: {e.met}", e.expected, AGAIN) from e
+
+
+def _parse_manifest(path: Path) -> dict[str, Any]:
+    """The JSON object in the file, all of whose numbers are finite and of at most 64 bits."""
+    if not os.path.lexists(path):
+        raise UserError(f"no {MANIFEST} in {path.parent}", "a bundle made by bigvit-edge export", "check the path")
+    if not is_plain(path) or path.stat().st_size > MOST_BYTES:
+        met = f"{path} is a link, a folder, a device, or larger than {MOST_BYTES} bytes"
+        raise UserError(met, "a manifest as exported", AGAIN)
+    try:
+        data = json.loads(
+            path.read_bytes(), parse_float=_parse_number, parse_int=_parse_number, parse_constant=_parse_number
+        )
+        if not isinstance(data, dict):
+            raise ValueError(f"the whole file: it is no object but {type(data).__name__}")
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} cannot be understood ({e})", "a manifest as exported", AGAIN) from e
+    return data
+
+
+def _parse_number(text: str) -> int | float:
+    number = float(text)
+    if not isfinite(number) or abs(number) >= 2**63:
+        raise ValueError(f"the number {text[:20]}")
+    return number if set(text) & set(".eE") else int(text)
+
+
+def check_output(output: Path, force: bool = False) -> Path:
+    """Where a bundle may be written, as an absolute path that no change of the working directory moves. There is
+    nothing yet, an empty folder or, with force, a bundle exactly as it was exported. UserError naming what is in the
+    way.
+    """
+    folder = resolve_output(output)
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if not found:
+        return folder
+    try:
+        manifest = read_manifest(folder)
+    except UserError as e:
+        holds = f"it holds {', '.join(found[:SHOWN])}" if MANIFEST not in found else e.met
+        met = f"{folder} exists and is not a bundle of this version ({holds})"
+        raise UserError(met, "a new folder", "choose another -o, or move it away") from e
+    if changes := list_changes(folder, manifest):
+        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        met = f"{folder} is not the bundle alone, as it was exported: {'; '.join(changes[:SHOWN])}{more}"
+        raise UserError(met, "nothing in it that would be lost", "choose another -o, or move it away")
+    if not force:
+        raise UserError(f"{folder} is a bundle already", "a new folder", "add --force to replace it")
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            check_rights(path)
+    return folder
+
+
+def list_changes(folder: Path, manifest: Manifest) -> list[str]:
+    """What in a bundle's folder is not as it was exported, in words: files, folders and links that are not its own,
+    files of its own that are others now, and words in the manifest that are none of ours.
+    """
+    entries = {entry.file: entry for entry in manifest.artifacts}
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [f"{name} is not the bundle's" for name in names if name not in (MANIFEST, *entries)]
+    changed = [f"{name}: {fault}" for name, entry in entries.items() if (fault := find_fault(folder, entry))]
+    empty = [
+        f"{path.relative_to(folder)} is an empty folder"
+        for name in entries
+        for path in sorted((folder / name).rglob("*"))
+        if not path.is_symlink() and path.is_dir() and not any(path.iterdir())
+    ]
+    words = [f"{MANIFEST} has {word}" for word in _list_unknown(_parse_manifest(folder / MANIFEST), asdict(manifest))]
+    return foreign + changed + empty + words
+
+
+def _list_unknown(data: Any, known: Any, where: str = "") -> Iterator[str]:
+    """The keys in JSON data that were not read from it."""
+    if isinstance(data, dict) and isinstance(known, dict):
+        for key, value in data.items():
+            if key in known:
+                yield from _list_unknown(value, known[key], f"{where}{key}.")
+            else:
+                yield f"{where}{key}"
+    elif isinstance(data, list) and isinstance(known, list | tuple):
+        for i, (one, other) in enumerate(zip(data, known, strict=True)):
+            yield from _list_unknown(one, other, f"{where}{i}.")
+
+
+def find_fault(folder: Path, entry: Entry) -> str | None:
+    """What is wrong with a file's kind, size or bytes, or None."""
+    path = folder / entry.file
+    if not os.path.lexists(path):
+        return "the file is missing"
+    kind = "a folder" if entry.format in PACKAGES else "a file"
+    if path.is_symlink() or not (path.is_dir() if entry.format in PACKAGES else is_plain(path)):
+        return f"it is not {kind} itself"
+    try:
+        size = measure_size(path)
+        if size != entry.bytes:
+            return f"the file was changed after the export: {size} bytes, the manifest says {entry.bytes}"
+        found = hash_file(path)
+    except UserError as e:
+        return e.met
+    if found == entry.sha256:
+        return None
+    return f"the file was changed after the export: sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…"

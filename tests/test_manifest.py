@@ -1,0 +1,249 @@
+"""Manifests: what is written comes back, what is damaged is refused; and what in a folder is not as it was exported."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigvit_edge.artifact import Entry, hash_file, measure_size
+from bigvit_edge.errors import UserError
+from bigvit_edge.manifest import check_output, find_fault, read_manifest, write_manifest
+from tests.test_artifact import ENTRY, MANIFEST
+
+
+def test_a_manifest_comes_back(tmp_path: Path) -> None:
+    write_manifest(MANIFEST, tmp_path)
+    assert read_manifest(tmp_path) == MANIFEST
+
+
+def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
+    write_manifest(MANIFEST, tmp_path)
+    data = json.loads((tmp_path / "manifest.json").read_text())
+    assert {"model", "image_size", "target", "dispatch", "artifacts"} <= set(data)
+    entry = data["artifacts"][0]
+    wanted = {
+        "file",
+        "format",
+        "precision",
+        "sha256",
+        "bytes",
+        "inputs",
+        "outputs",
+        "preprocessing",
+        "labels",
+        "methods",
+    }
+    assert wanted | {"layers", "tools"} <= set(entry)
+    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy"} == set(entry["methods"][0])
+    assert set(entry["methods"][0]["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
+
+
+def spoil(data: dict[str, Any], **fields: object) -> dict[str, Any]:
+    """The manifest with fields of its first file changed."""
+    return data | {"artifacts": [data["artifacts"][0] | fields]}
+
+
+def resize(data: dict[str, Any], size: int, classes: int) -> dict[str, Any]:
+    shapes = {"inputs": [{"name": "image", "shape": [1, 3, size, size]}]}
+    shapes |= {"outputs": [{"name": "logits", "shape": [1, classes]}]}
+    return spoil(prepare(data, size=size), **shapes, labels=None)
+
+
+def prepare(data: dict[str, Any], **fields: object) -> dict[str, Any]:
+    return spoil(data, preprocessing=data["artifacts"][0]["preprocessing"] | fields)
+
+
+def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
+    return spoil(data, methods=[data["artifacts"][0]["methods"][0] | fields])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data | {"version": 99}, "version 99; expected version 2 or 3"),
+        (lambda data: {k: v for k, v in data.items() if k != "version"}, "has no version; expected version 2 or 3"),
+        (lambda data: {k: v for k, v in data.items() if k != "model"}, "cannot be understood"),
+        (lambda data: data | {"backend": "cuda"}, r"backend 'cuda', where one of xnnpack"),
+        (lambda data: data | {"deployment": "iOS9"}, r"deployment 'iOS9'"),
+        (lambda data: data | {"weights": "stolen"}, r"weights 'stolen'"),
+        (lambda data: data | {"artifacts": data["artifacts"] * 2}, r"two artifacts of one file"),
+        (lambda data: data | {"note": float("nan")}, r"cannot be understood \(the number NaN"),
+        (lambda data: data | {"limits": {"fp32_max_abs": float("inf")}}, r"the number Infinity"),
+        (lambda data: data | {"image_size": 10**400}, r"the number 1000"),
+        (lambda data: spoil(data, file="manifest.json"), r"not in the bundle"),
+        (lambda data: spoil(data, file="a\0b"), r"not in the bundle"),
+        (lambda data: spoil(data, file="a\ud800b"), r"cannot be understood"),
+        (lambda data: resize(data, 100_000, 2), r"where 1 to 8192"),
+        (lambda data: resize(data, 2**31, 2), r"where 1 to 8192"),
+        (lambda data: resize(data, 8000, 2), r"at most 4096 pixels"),
+        (lambda data: resize(data, 8, 2**31), r"at most 4096 pixels and 1000000 classes"),
+        (lambda data: resize(data, 2**70, 2), r"the number 11805"),
+        (lambda data: prepare(data, mean=[float("nan")] * 3), r"the number NaN"),
+        (lambda data: prepare(data, std=[0.5, 0, 0.5]), r"std .*, where numbers above 0"),
+        (lambda data: prepare(data, std=[0.5, -1, 0.5]), r"std .*, where numbers above 0"),
+        (lambda data: prepare(data, scale=0), r"scale 0.0, where a number above 0"),
+        (lambda data: point(data, keep=0), r"a keep ratio that is not above 0"),
+        (lambda data: point(data, keep=1.5), r"a keep ratio that is not above 0"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
+        (lambda data: data | {"limits": {"images": "many"}}, r"limits.images"),
+        (lambda data: data | {"image_size": "large"}, r"image_size"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"methods": []}]}, r"has no methods"),
+        (lambda data: data | {"artifacts": []}, r"at least one of each"),
+        (lambda data: data | {"threads": 0}, r"0 threads"),
+        (lambda data: data | {"threads": 10**12}, r"1000000000000 threads"),
+        (lambda data: data | {"dispatch": "zzz"}, r"dispatch 'zzz'"),
+        (lambda data: spoil(data, file=".."), r"not in the bundle"),
+        (lambda data: spoil(data, outputs=[]), r"where one image and its logits"),
+        (lambda data: spoil(data, methods=data["artifacts"][0]["methods"] * 2), r"two methods"),
+        (lambda data: spoil(data, preprocessing=asdict(ENTRY.preprocessing) | {"size": 9}), r"does not make an input"),
+        (lambda data: data | {"limits": {"images": 0}}, r"limits.images=0"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"format": "tosa"}]}, r"tosa int8 is no format"),
+        (lambda data: data | {"artifacts": [data["artifacts"][0] | {"labels": ["a"]}]}, r"1 labels for an output"),
+        (lambda data: data | {"artifacts": 3}, "cannot be understood"),
+        (lambda data: [data], "cannot be understood"),
+    ],
+)
+def test_damaged_manifest(tmp_path: Path, damage: object, message: str) -> None:
+    write_manifest(MANIFEST, tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=message):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b"", b"[" * 100_000, b'{"version": 1e999}', b"9" * 5000, b"null"])
+def test_not_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be understood"):
+        read_manifest(tmp_path)
+
+
+def test_the_layout_before_is_read(tmp_path: Path) -> None:
+    write_manifest(replace(MANIFEST, version=2), tmp_path)
+    assert read_manifest(tmp_path) == replace(MANIFEST, version=2)
+
+
+def plant(path: Path, kind: str) -> None:
+    match kind:
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(path)
+        case "circle":
+            path.symlink_to(path.name)
+        case "folder":
+            path.mkdir()
+        case "sparse":
+            with path.open("wb") as f:
+                f.truncate(2**40)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "circle", "folder", "sparse"])
+def test_a_manifest_that_could_be_read_forever(tmp_path: Path, kind: str) -> None:
+    plant(tmp_path / "manifest.json", kind)
+    with pytest.raises(UserError, match=r"is a link, a folder, a device, or larger than"):
+        read_manifest(tmp_path)
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no manifest.json in"):
+        read_manifest(tmp_path)
+
+
+def make_bundle(folder: Path) -> Path:
+    """A file and a package, and the manifest that says so."""
+    (folder / "m.mlpackage/Data").mkdir(parents=True)
+    (folder / "m.mlpackage/Manifest.json").write_text("{}")
+    (folder / "m.mlpackage/Data/weights").write_text("weights")
+    (folder / ENTRY.file).write_text("abc")
+    kinds = (("litert", ENTRY.file), ("coreml", "m.mlpackage"))
+    write_manifest(replace(MANIFEST, artifacts=tuple(describe(folder / name, kind) for kind, name in kinds)), folder)
+    return folder
+
+
+def describe(path: Path, kind: str) -> Entry:
+    return replace(ENTRY, file=path.name, format=kind, sha256=hash_file(path), bytes=measure_size(path))
+
+
+def list_all(folder: Path) -> dict[str, object]:
+    """Everything in a folder, links and empty folders too."""
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.is_dir() or path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_dir() or path.is_file()
+    }
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def swap_for_folder(folder: Path) -> None:
+    (folder / ENTRY.file).unlink()
+    (folder / ENTRY.file).mkdir()
+    (folder / ENTRY.file / "1.jpg").write_text("mine")
+
+
+def swap_for_link(folder: Path) -> None:
+    (folder / ENTRY.file).rename(folder.parent / "elsewhere")
+    (folder / ENTRY.file).symlink_to("../elsewhere")
+
+
+MINE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a note": (lambda f: (f / "notes.txt").write_text("mine"), "notes.txt is not the bundle's"),
+    "a hidden file": (lambda f: (f / ".hidden").write_text("mine"), ".hidden is not the bundle's"),
+    "an empty folder": (lambda f: (f / "photos").mkdir(), "photos is not the bundle's"),
+    "a broken link": (lambda f: (f / "later").symlink_to("nowhere"), "later is not the bundle's"),
+    "a note in a package": (
+        lambda f: (f / "m.mlpackage/Data/notes.txt").write_text("mine"), "m.mlpackage: the file was changed"),
+    "an empty file in a package": (
+        lambda f: (f / "m.mlpackage/.DS_Store").touch(), "m.mlpackage: the file was changed"),
+    "an empty folder in a package": (
+        lambda f: (f / "m.mlpackage/Data/mine").mkdir(), "m.mlpackage/Data/mine is an empty folder"),
+    "a link in a package": (lambda f: (f / "m.mlpackage/Data/l").symlink_to("weights"), "is a link or a device"),
+    "an edited file": (lambda f: (f / ENTRY.file).write_text("abd"), "m_int8.tflite: the file was changed"),
+    "a longer file": (lambda f: (f / ENTRY.file).write_text("abcd"), "4 bytes, the manifest says 3"),
+    "a folder named like a file": (swap_for_folder, "m_int8.tflite: it is not a file itself"),
+    "a link in a file's place": (swap_for_link, "m_int8.tflite: it is not a file itself"),
+    "a file that is gone": (lambda f: (f / ENTRY.file).unlink(), "m_int8.tflite: the file is missing"),
+    "a word in the manifest": (lambda f: edit(f, lambda d: d.update(note="mine")), "manifest.json has note"),
+    "a word deep in the manifest": (
+        lambda f: edit(f, lambda d: d["artifacts"][1]["methods"][0].update(todo="mine")),
+        "manifest.json has artifacts.1.methods.0.todo"),
+    "another manifest": (lambda f: (f / "manifest.json").write_text("{}"), "is not a bundle of this version"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_force_spares_and_names_what_is_the_users(tmp_path: Path, name: str) -> None:
+    folder, (change, words) = make_bundle(tmp_path / "out"), MINE[name]
+    assert check_output(folder, force=True) == folder
+    change(folder)
+    before = list_all(folder)
+    with pytest.raises(UserError) as caught:
+        check_output(folder, force=True)
+    assert words in str(caught.value)
+    assert list_all(folder) == before
+
+
+def test_force_takes_a_bundle_of_the_layout_before(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "out")
+    edit(folder, lambda data: data.update(version=2))
+    assert check_output(folder, force=True) == folder
+    with pytest.raises(UserError, match="add --force to replace it"):
+        check_output(folder)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "circle", "folder", "sparse"])
+def test_a_model_file_that_could_be_read_forever(tmp_path: Path, kind: str) -> None:
+    plant(tmp_path / ENTRY.file, kind)
+    fault = find_fault(tmp_path, ENTRY)
+    assert fault is not None
+    assert ("bytes, the manifest says 3" if kind == "sparse" else "it is not a file itself") in fault
