@@ -1,5 +1,5 @@
-# PYTHON=python3.12 make ... picks another interpreter for the virtual environment.
-PYTHON ?= python3
+# PYTHON=python3.12 make ... picks another interpreter for the virtual environment; else the first that will do.
+PYTHON ?= $(or $(shell .ci/install-tools python),python3)
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 EXECUTORCH := $(shell sed -n 's/^executorch = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 
@@ -12,8 +12,8 @@ CONFIGURE = $(CMAKE) -S . -G Ninja -DBVE_WERROR=$(or $(BVE_CI),OFF)
 WITH_DOORS = -DBVE_TESTS=ON -DBVE_ALL_DOORS=$(or $(BVE_CI),OFF)
 FOR_PYTHON = -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
 ARM_GNU = aarch64-linux-gnu-g++
-# tests/make_arm64_root.sh asks for Debian 12's packages, by the names they have there
-CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(shell grep -s '^VERSION_CODENAME=bookworm$$' /etc/os-release))
+# tests/make_arm64_root.sh asks for Debian's packages, by the names they have in 12 and 13
+CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(shell grep -sE '^VERSION_CODENAME=(bookworm|trixie)$$' /etc/os-release))
 ARM = CXX="$(ZIG) c++ -target aarch64-linux-musl" $(CONFIGURE) -B build/aarch64 \
 	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBVE_STATIC=ON
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
@@ -30,15 +30,20 @@ define sanitize
 		BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
 endef
 
-.PHONY: demo test venv lint bench native native-arm doors-arm tflite-runtime other-executorch \
+.PHONY: demo test tests venv lint bench native native-arm doors-arm tflite-runtime other-executorch \
 	bve-run-arm sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
 
+# The system's packages first, for what follows is chosen by what is there.
+test:
+	@.ci/install-tools test
+	@$(MAKE) --no-print-directory tests
+
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-test: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
+tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
@@ -110,11 +115,7 @@ bench: .venv/.ready
 # torch goes first and pinned: a looser request may choose another build and gigabytes of libraries with it. ExecuTorch
 # goes before the package, which builds its door only with the headers there.
 .venv/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
-		{ echo 'met: $(PYTHON) is missing, or is not Python 3.11 or 3.12; do: make $(MAKECMDGOALS) PYTHON=python3.11'; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo 'met: $(PYTHON) has no venv module; do: apt-get install python3-venv'; exit 1; }
-	@command -v $(CXX) >/dev/null || { echo 'met: no C++ compiler $(CXX); do: apt-get install g++'; exit 1; }
+	@.ci/install-tools demo
 	@echo 'setting up .venv: 2.7 GB, minutes'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip

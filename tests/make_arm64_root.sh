@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# An ARM machine for qemu-aarch64: FOLDER gets Debian's C and C++ library and Python 3.11, unpacked, and beside them, each
-# a folder for PYTHONPATH, FOLDER/litert and FOLDER/tflite_runtime; FOLDER/executorch is only unpacked, for C++. This
-# system's packages stay as they are. Needs Debian 12, and pip for any Python:
+# An ARM machine for qemu-aarch64: FOLDER gets Debian's C and C++ library and Python, unpacked, and beside them, each a
+# folder for PYTHONPATH, FOLDER/litert and, where that Python is 3.11, FOLDER/tflite_runtime; FOLDER/executorch is only
+# unpacked, for C++. This system's packages stay as they are. Needs Debian 12 or 13, and pip for any Python:
 #   tests/make_arm64_root.sh FOLDER PYTHON REQUIREMENT...    which requirements are FOLDER/tflite_runtime's
 set -euo pipefail
 folder=$(realpath -m "$1") python=$2
 shift 2
 cd "$(dirname "$0")/.."
-if ! grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then
-  echo "met: a system other than Debian 12, whose python3.11 for arm64 is wanted; do: run this in a container of it" >&2
-  exit 1
-fi
+case "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" in
+  bookworm) version=3.11 ;;
+  trixie) version=3.13 ;;
+  *)
+    echo "met: neither Debian 12 nor 13, whose Python for arm64 is wanted; do: run this in a container of one" >&2
+    exit 1
+    ;;
+esac
 
 rm -rf "$folder"
 mkdir -p "$folder/apt/state/lists/partial" "$folder/apt/cache/archives/partial"
@@ -21,7 +25,7 @@ apt() {
     -o Debug::NoLocking=1 -o APT::Sandbox::User= "$@" >"$folder/apt/log" || { cat "$folder/apt/log" >&2; exit 1; }
 }
 apt update
-apt install -y --download-only --no-install-recommends libstdc++6 python3.11-minimal libpython3.11-stdlib
+apt install -y --download-only --no-install-recommends libstdc++6 "python$version-minimal" "libpython$version-stdlib"
 for package in "$folder"/apt/cache/archives/*.deb; do
   dpkg -x "$package" "$folder"
 done
@@ -31,11 +35,11 @@ pin() { # a requirement as pyproject.toml has it
   sed -n "s/.*\"\\($1[=><][^\"]*\\)\".*/\\1/p" pyproject.toml | head -n 1
 }
 unpack() { # into a folder, these requirements
-  "$python" -m pip install -q --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+  "$python" -m pip install -q --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
     --platform manylinux_2_17_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64 \
     --platform manylinux_2_34_aarch64 --target "$folder/$1" "${@:2}"
 }
 unpack litert "$(pin ai-edge-litert)" "$(pin numpy)" flatbuffers
-unpack tflite_runtime "$@"
+[ "$version" != 3.11 ] || unpack tflite_runtime "$@" # it has no wheel for later ones
 unpack executorch "$(pin executorch)"
 touch "$folder/.ready"

@@ -58,6 +58,11 @@ def around_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- both runtimes ---------------------------------------------------------------------------------------------------
 
 
+def find_arm_python() -> Path:
+    """Debian's own, whichever it has."""
+    return next((ARM_ROOT / "usr/bin").glob("python3.1[0-9]"), ARM_ROOT / "usr/bin/python3")
+
+
 def run_python(machine: str, folder: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A script with the packages of that folder of build/, or '' for what is installed."""
     packages = ROOT / "build" / folder if folder else None
@@ -69,7 +74,7 @@ def run_python(machine: str, folder: str, *arguments: str | Path) -> subprocess.
         skip(f"no {litert.LIBRARY} in build/aarch64-linux", "make doors-arm")
     library = runtime.find_library() if machine == HOST else DOORS / runtime.LIBRARY
     paths = [str(path) for path in (packages, ROOT) if path]
-    python = [*emulate(machine), sys.executable if machine == HOST else ARM_ROOT / "usr/bin/python3.11"]
+    python = [*emulate(machine), sys.executable if machine == HOST else find_arm_python()]
     environment = os.environ | {"PYTHONPATH": ":".join(paths), runtime.OVERRIDE: str(library)}
     return subprocess.run(
         [*python, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
