@@ -30,7 +30,7 @@ define sanitize
 		BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
 endef
 
-.PHONY: demo test tests venv lint bench native native-arm doors-arm tflite-runtime other-executorch \
+.PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
 	bve-run-arm sanitize fuzz
 
 demo: .venv/.ready
@@ -108,6 +108,10 @@ lint: .venv/.ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	find runtime kernels_arm tests -name '*.cc' -o -name '*.h' | xargs -r .venv/bin/clang-format --dry-run -Werror
+
+# Every model x format x precision, an hour or two on two cores; goes on where it was stopped. CONFORMANCE=--retry
+conformance: .venv/.ready
+	.venv/bin/python -m tests.conformance $(CONFORMANCE)
 
 bench: .venv/.ready
 	.venv/bin/python tests/bench_models.py

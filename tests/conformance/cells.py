@@ -1,0 +1,100 @@
+"""One model through every format and precision, as an export does it: `python -m tests.conformance.cells NAME RESULTS
+CELL...`, a process of its own, since a framework may end it."""
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bigvit_edge.artifact import Artifact, write_data
+from bigvit_edge.export.convert import Subject, capture, load_backend, lower, quantize, rewrite
+from bigvit_edge.export.parity import draw_calibration, judge, make_references, measure
+from bigvit_edge.models.load import Loaded, load
+from bigvit_edge.target import Target, load_target, override
+
+FORMATS = ("executorch", "litert", "coreml", "onnx")
+PRECISIONS = ("fp32", "int8")
+CELLS = tuple(f"{name}/{precision}" for precision in PRECISIONS for name in FORMATS)
+IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a cell, FORMAT/PRECISION. right: the file was made, opened in its runtime and answered within the
+    limits; reason: why not. delegates: pieces that the delegate got; outside: share of the multiply-accumulates that it
+    did not; ops: those ops, by name and count; cosine: the smallest, of the answers centred over the images.
+    """
+
+    cell: str
+    right: bool
+    reason: str = ""
+    delegates: int | None = None
+    outside: float | None = None
+    ops: str = ""
+    cosine: float | None = None
+    seconds: float = 0.0
+    sources: str = ""
+
+
+def try_model(source: str, cells: Sequence[str]) -> Iterator[Result]:
+    """Each cell's result, as it comes. What all share, the graph and PyTorch's answers, is made once."""
+    target = override(load_target("host"), ["deployment=iOS18"])
+    try:
+        model = load(source)
+        subject = Subject(model.module, model.image_size, (None,), draw_calibration(model), True, {})
+        reference = make_references(model, (None,), IMAGES)[None]
+        graph = rewrite(capture(model.module, model.image_size))
+    except Exception as e:
+        yield from (Result(cell, False, explain(e)) for cell in cells)
+        return
+    for precision in PRECISIONS:
+        mine = [cell for cell in cells if cell.endswith(f"/{precision}")]
+        try:
+            graphs = quantize([graph], precision, target, subject, lambda *_: None) if mine else []
+        except Exception as e:
+            yield from (Result(cell, False, explain(e)) for cell in mine)
+            continue
+        for cell in mine:
+            start = time.perf_counter()
+            try:
+                artifact = lower(graphs, cell.partition("/")[0], target, {})
+                found = measure_cell(cell, artifact, model, target, reference)
+            except Exception as e:
+                found = Result(cell, False, explain(e))
+            yield Result(**{**asdict(found), "seconds": round(time.perf_counter() - start, 1)})
+
+
+def measure_cell(cell: str, artifact: Artifact, model: Loaded, target: Target, reference: object) -> Result:
+    """The file, written, opened in its runtime, and held against PyTorch."""
+    backend = load_backend(artifact.format)
+    (method,) = artifact.methods
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{backend.SUFFIX}"
+        write_data(artifact.data, path)
+        parity, _ = measure(backend.load(path, 1, method.name), reference)
+    faults = judge(parity, artifact.precision, target.limits, trained=False)
+    ops = Counter(leftover.op for leftover in method.leftovers)
+    return Result(
+        cell,
+        not faults,
+        "; ".join(faults),
+        method.delegates,
+        sum(leftover.mac_share for leftover in method.leftovers),
+        ", ".join(f"{count} {op}" for op, count in ops.most_common()),
+        parity.cosine_min,
+    )
+
+
+def explain(e: Exception) -> str:
+    return f"{type(e).__name__}: {' '.join(str(e).split())}"[:600]
+
+
+if __name__ == "__main__":
+    name, results, *cells = sys.argv[1:]
+    with Path(results).open("a") as f:
+        for result in try_model(name, cells):
+            print(json.dumps(asdict(result)), file=f, flush=True)

@@ -1,0 +1,75 @@
+"""The page of conformance: docs/conformance.md."""
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from bigvit_edge.artifact import list_versions
+from bigvit_edge.devices import local
+from tests.conformance.cells import CELLS, IMAGES, Result
+
+PACKAGES = ("timm", "transformers", "torchvision", "torch", "executorch", "litert-torch", "coremltools", "onnxruntime")
+Results = Mapping[str, Mapping[str, Result]]  # by model, by cell
+
+
+def write_page(path: Path, results: Results, sources: str) -> None:
+    """Write what became of every cell, as Markdown. sources: today's."""
+    path.write_text(
+        "\n".join([*write_summary(results, sources), "", *write_table(results), "", *write_misses(results)])
+    )
+
+
+def write_summary(results: Results, sources: str) -> list[str]:
+    cells = [result for model in results.values() for result in model.values()]
+    right = sum(result.right for result in cells)
+    older = sum(result.sources != sources for result in cells)
+    versions = ", ".join(f"{name} {version}" for name, version in list_versions(PACKAGES).items())
+    lines = [
+        "# Conformance",
+        "",
+        "Models of others through every format, by `make conformance`: ViTs, hybrids and convolutional networks of",
+        "timm, transformers and torchvision, cut to two blocks of a kind, weights drawn as if trained (LayerScale, the",
+        "gains and statistics of BatchNorm not trivial). A cell is right if the file is made, opens in its runtime",
+        f"and answers {IMAGES} pictures within the limits of target host.",
+        "",
+        f"**{right} of {len(cells)} cells right ({right / max(len(cells), 1):.1%})**, {len(results)} models,",
+        f"{date.today()}, {local.describe(local.probe())}; {versions}.",
+    ]
+    if older:
+        lines.append(f"{older} of the cells were tried with earlier sources than today's ({sources}).")
+    return lines
+
+
+def write_table(results: Results) -> list[str]:
+    """Each cell: right or not, pieces of the delegate, share of the multiply-accumulates outside it."""
+    head = ["model", *CELLS]
+    lines = [
+        "A cell says how many pieces the delegate got, and which share of the multiply-accumulates stayed outside it,",
+        "where any did; **–**: not right, see below. Core ML's Neural Engine has no fp32; ONNX has no delegate.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+    ]
+    for name, model in results.items():
+        cells = [write_cell(model[cell]) if cell in model else "" for cell in CELLS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def write_cell(result: Result) -> str:
+    if not result.right:
+        return "**–**"
+    pieces = str(result.delegates) if result.delegates else "right"
+    return pieces + (f"; {result.outside:.1%}" if result.outside and result.outside >= 0.0005 else "")
+
+
+def write_misses(results: Results) -> list[str]:
+    """Why cells are not right, and which ops cut models into pieces."""
+    cells = [(name, result) for name, model in results.items() for result in model.values()]
+    reasons = [f"- {name}, {cell.cell}: {cell.reason}" for name, cell in cells if not cell.right]
+    cuts = [
+        f"- {name}, {cell.cell}: {cell.delegates} pieces; {cell.ops}"
+        for name, cell in cells
+        if cell.right and (cell.delegates or 0) > 1 and cell.cell.endswith("fp32")
+    ]
+    return ["## Not right", "", *(reasons or ["None."]), "", "## What cuts models into pieces, in fp32", "", *cuts]
