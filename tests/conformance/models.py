@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from tests.conformance.weights import pretend_training
 
 SEED = 0
@@ -75,8 +76,9 @@ def make_transformers(name: str) -> nn.Module:
 
     kind, changes = TRANSFORMERS[name]
     config = getattr(transformers, f"{kind}Config")(**changes, num_labels=1000)
-    model = transformers.AutoModelForImageClassification.from_config(config)
-    return Logits(model, getattr(config, "image_size", 224))
+    model = getattr(transformers, f"{kind}ForImageClassification")(config)
+    size = getattr(config, "image_size", 224)
+    return Logits(model, size if isinstance(size, int) else size[0])
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -88,6 +90,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def build(name: str) -> nn.Module:
     """The model of that name: seeded, cut short where that leaves it running, with weights as if trained."""
+    define_torchvision_ops()
     torch.manual_seed(SEED)
     model = MODELS[name]().eval()
     image = torch.randn(1, 3, model.image_size, model.image_size)
