@@ -1,32 +1,31 @@
 """From what a user calls MODEL to a module: the one place where models are built."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.models.attributes import check_keep, read_labels, read_preprocessing, read_size
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
-from bigvit_edge.models.contract import count_classes
-from bigvit_edge.models.factories import call_factory, import_factory
+from bigvit_edge.models.contract import count_classes, settle
+from bigvit_edge.models.factories import call_factory, import_factory, unwrap
 from bigvit_edge.models.fitting import fit, infer_card, set_heads
+from bigvit_edge.models.memory import require_memory
 from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import_timm, list_labels
-from bigvit_edge.models.transforms import INTERPOLATIONS, TIMM_CROPS, make_preprocessing, read_timm
+from bigvit_edge.models.transforms import read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
-from bigvit_edge.models.zoo import CARDS, HALF, Card
+from bigvit_edge.models.zoo import CARDS, Card
 from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
-DEFAULT_SIZE = 224  # pixels, for a factory's model that does not say
 MOST = {"--image-size": MOST_SIZE, "--num-classes": MOST_CLASSES, "--heads": 4096}
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json")
@@ -253,9 +252,9 @@ def _load_timm(source: str, wanted: Wanted) -> Loaded:
         if wanted.heads is None and (number := count_heads(model)):
             notes += (f"{number} heads, as timm makes it: a checkpoint does not show them (--heads N takes others)",)
         kind, digest = FILE, hash_weights(Path(weights))
-    classes = count_classes(model, how.size, source)
+    classes, said = count_classes(model.eval(), how.size, source)
     labels = list_labels(model, classes) if pretrained else None
-    return Loaded(model, source, classes, labels, how, kind, digest, notes)
+    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said))
 
 
 def _load_factory(source: str, wanted: Wanted) -> Loaded:
@@ -265,56 +264,21 @@ def _load_factory(source: str, wanted: Wanted) -> Loaded:
             raise UserError(f"{what} {value} for {source}", "none: the function decides", "leave it out")
     factory = import_factory(source)
     with _seeded():  # not the import, which draws numbers the first time alone
-        model = call_factory(factory, source)
+        model, unwrapped = unwrap(call_factory(factory, source))
+    settled = settle(model, source)
+    require_memory(model, source)
     kind, digest = FACTORY, hash_state(model)
     taken: tuple[str, ...] = ()
     if weights is not None:
         taken = load_weights(model, Path(weights), wanted.weights_key)
         kind, digest = FILE, hash_weights(Path(weights))
-    own_size = _read_attribute(model, source, "image_size", lambda v: type(v) is int and v > 0, "a number of pixels")
-    size = image_size or own_size or DEFAULT_SIZE
-    classes = count_classes(model, size, source)
-    said = {
-        "mean": _read_attribute(model, source, "mean", _is_triple, "three numbers"),
-        "std": _read_attribute(model, source, "std", lambda v: _is_triple(v) and all(v), "three numbers but 0"),
-        "crop_pct": _read_attribute(model, source, "crop_pct", lambda v: _is_number(v) and v > 0, "a share above 0"),
-        "crop_mode": _read_attribute(model, source, "crop_mode", lambda v: v in TIMM_CROPS, " or ".join(TIMM_CROPS)),
-        "interpolation": _read_attribute(
-            model, source, "interpolation", lambda v: v in INTERPOLATIONS, ", ".join(INTERPOLATIONS)
-        ),
-        "labels": _read_attribute(model, source, "labels", lambda v: _is_names(v, classes), f"{classes} strings"),
-    }
-    assumed: dict[str, float] = {"image_size": DEFAULT_SIZE} if size not in (image_size, own_size) else {}
-    assumed |= {name: HALF[0] for name in ("mean", "std") if not said[name]}
-    notes = [f"the module has no attribute {name}; {name} {value} is assumed" for name, value in assumed.items()]
-    labels = said.pop("labels")
-    how, said_of_scale = make_preprocessing(
-        source, size, **{**said, "mean": said["mean"] or HALF, "std": said["std"] or HALF}
-    )
-    return Loaded(model, source, classes, labels, how, kind, digest, (*taken, *notes, *said_of_scale))
-
-
-def _read_attribute(model: nn.Module, source: str, name: str, is_right: Callable[[Any], bool], expected: str) -> Any:
-    """What a user's module says of itself, lists as tuples; None if it does not. UserError if it cannot be used."""
-    value = getattr(model, name, None)
-    if value is None:
-        return None
-    if not is_right(value):
-        met = f"the attribute `{name}` of {source} is {str(value)[:60]}"
-        raise UserError(met, expected, "correct it, or take it away")
-    return tuple(value) if isinstance(value, list | tuple) else value
-
-
-def _is_triple(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_names(value: Any, count: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == count and all(isinstance(v, str) for v in value)
+    check_keep(model, source)
+    size, of_size = read_size(model, source, image_size)
+    how, of_images = read_preprocessing(model, source, size)
+    classes, of_answers = count_classes(model, size, source)
+    labels = read_labels(model, source, classes)
+    notes = (*unwrapped, *settled, *taken, *of_size, *of_images, *of_answers)
+    return Loaded(model, source, classes, labels, how, kind, digest, notes)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def find_line(error: BaseException) -> Line | None:
     """The innermost line of the user's that an error passed through: neither Python's own, nor an installed package's,
     nor this one's. Where there is none, the innermost one of an installed package other than torch (timm, say).
     """
-    return _choose([line for link in _chain(error) for line in _lines(link)])
+    return _choose([line for link in list_causes(error) for line in _lines(link)])
 
 
 def find_line_in(stack: str) -> Line | None:
@@ -51,7 +51,7 @@ def _choose(lines: list[Line]) -> Line | None:
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def list_causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and those it was raised from."""
     link: BaseException | None = error
     while link is not None:

@@ -139,11 +139,15 @@ def _hash_file(path: Path) -> str:
 
 
 def hash_state(model: nn.Module) -> str:
-    """sha256 of a model's tensors: names, shapes, types and bytes, in the order of the state dict. In hex."""
+    """sha256 of a model's tensors: names, shapes, types and bytes, in the order of the state dict. In hex. What else
+    the state dict holds (a module's extra state) is not in it.
+    """
     digest = hashlib.sha256()
-    for key, tensor in model.state_dict().items():
-        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for key, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+            plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            digest.update(plain.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,7 +1,9 @@
 """A user's own function that returns a model."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,31 @@ def build_badly():
 
 def build_map():
     return torch.nn.Conv2d(3, 4, 1)
+
+def build_class():
+    return Net
+
+def build_wide(width, *, depth=2):
+    return Net()
+
+def build_wrapped():
+    return torch.nn.DataParallel(torch.nn.Sequential(torch.compile(Net())))
+
+class Stateful(Net):
+    def get_extra_state(self):
+        return {"version": 3}
+    def set_extra_state(self, state):
+        pass
+
+def build_large():
+    return torch.nn.Linear(2**20, 2**20)
+
+def build_vision():
+    print("hello")
+    import torchvision
+    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 32, 64, num_classes=5)
+    model.image_size = 32
+    return model
 
 ready = Net()
 """
@@ -97,6 +124,9 @@ def test_a_factory_takes_weights_by_its_own_keys(folder: Path) -> None:
         ("mine:build_list", r"returned a list; expected a torch.nn.Module"),
         ("mine:build_badly", r"mine:build_badly\(\) raised TypeError: .* at .*mine.py:25: return torch.nn.Linear"),
         ("mine:build_map", r"answers one image with a tensor \[1, 4, 224, 224\]; expected logits \[1, classes\]"),
+        ("mine:build_class", r"build_class\(\) returned the class Net; expected a torch.nn.Module; return Net\(\)"),
+        ("mine:build_wide", r"build_wide needs arguments \(width\).*def build\(\): return build_wide\(width=...\)"),
+        ("mine:build_large", r"build_large\(\) takes more memory than the [\d.]+ GiB that are free"),
         ("broken:build", r"importing broken raised ZeroDivisionError: .* at .*broken.py:3: 1 / 0"),
         ("unfinished:build", r"importing unfinished raised SyntaxError: .* at .*unfinished.py:1: def build"),
         ("needy:build", r"ModuleNotFoundError: No module named 'a_package_that_is_not_there' at .*needy.py:1"),
@@ -112,3 +142,22 @@ def test_a_factorys_model_that_refuses_the_size(folder: Path) -> None:
         load("mine:build", image_size=4)
     with pytest.raises(UserError, match=r"--num-classes 3 for mine:build; expected none"):
         load("mine:build", num_classes=3)
+
+
+def test_wrappers_are_taken_off_aloud(folder: Path) -> None:
+    loaded = load("mine:build_wrapped", image_size=24)
+    assert [type(module).__name__ for module in loaded.module.modules()] == ["Sequential", "Net", "Linear"]
+    assert [note.split(" was taken off")[0] for note in loaded.notes[:2]] == ["DataParallel", "OptimizedModule"]
+
+
+def test_extra_state_does_not_hinder(folder: Path) -> None:
+    assert load("mine:Stateful").weights_sha256 == load("mine:build").weights_sha256  # the same tensors
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="needs the extra [timm]")
+def test_a_factory_may_import_torchvision_first(folder: Path) -> None:
+    """In a process of its own, where nothing has defined torchvision's ops before; what it prints is no output."""
+    line = "from bigvit_edge.models.load import load; print(load('mine:build_vision').num_classes)"
+    done = subprocess.run([sys.executable, "-c", line], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "5\n"
+    assert "hello" in done.stderr
