@@ -91,6 +91,8 @@ def write_log(e: BaseException) -> str:
         f"bigvit-edge, called as {shlex.join(sys.argv)}",
         f"Python {platform.python_version()}, {platform.platform()}",
         "".join(traceback.format_exception(e)),
+        "written meanwhile:",
+        getattr(e, "heard", ""),
     )
     try:
         with tempfile.NamedTemporaryFile(

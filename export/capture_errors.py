@@ -1,10 +1,21 @@
 """Why a model could not be captured, in the user's own terms."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import shorten
+from traceback import StackSummary
+from unittest.mock import patch
+
+import torch
 from torch import SymBool, SymFloat, SymInt
 from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.fx.proxy import TracerBase
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.models.traces import Line, find_line, find_line_in
+from bigvit_edge.export.graph import layer_of
+from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source
 
 DATA_DEPENDENT = (
     "GuardOnDataDependentSymNode",
@@ -13,6 +24,21 @@ DATA_DEPENDENT = (
     "_local_scalar_dense",
 )
 ADVICE = "a mobile graph is fixed: write it with torch.where, or with top-k of a constant number"
+CALL = "torch/nn/modules/module.py"  # through which a module is called: what is outside the first is not the model's
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+LONGEST = 200  # letters of a framework's own words
+
+
+@contextmanager
+def noting_lines() -> Iterator[None]:
+    """torch.export notes on each node every line of the model that led to it; left alone, those of `forward` alone."""
+
+    def keep(_: TracerBase, stack: StackSummary) -> StackSummary:
+        inside = next((i for i, frame in enumerate(stack) if frame.filename.endswith(CALL)), len(stack))
+        return StackSummary.from_list([frame for frame in stack[inside:] if is_source(frame.filename)])
+
+    with patch.object(TracerBase, "_filter_traceback_frames", keep):
+        yield
 
 
 def explain_capture_failure(error: BaseException) -> str:
@@ -22,14 +48,19 @@ def explain_capture_failure(error: BaseException) -> str:
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
         return f"what the model does depends on the values in the image{_at(line)}; {ADVICE}"
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first[:200]}{_at(line)}"
+    return f"{type(error).__name__}: {read_first_line(error)}{_at(line)}"
+
+
+def read_first_line(error: BaseException) -> str:
+    """The first line of what an error says, without colours, cut after a word."""
+    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # which shows as a repr
+    first = next(iter(COLOURS.sub("", words).strip().splitlines()), "")
+    return shorten(first, LONGEST, placeholder=" ...")
 
 
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:
     """torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no backend
-    here does. What to
-    tell the user of the first such op, in the same words; None if every shape is fixed.
+    here does. What to tell the user of the first such op, in the same words; None if every shape is fixed.
     """
     for node in exported.graph.nodes:
         values = tree_leaves(node.meta.get("val"))
@@ -38,9 +69,33 @@ def find_dynamic_shape(exported: ExportedProgram) -> str | None:
             for value in values
             for size in getattr(value, "shape", (value,))
         ):
-            line = find_line_in(node.meta.get("stack_trace") or "")
-            return f"what {node.target} gives depends on the values in the image{_at(line)}; {ADVICE}"
+            return f"a shape or number depends on the values in the image: {describe_node(node)}; {ADVICE}"
     return None
+
+
+def find_random(exported: ExportedProgram) -> str | None:
+    """What to tell the user of the first op that draws random numbers, as dropout does in training; None if none
+    does."""
+    for node in exported.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and node.users and not _rests(node):
+            return f"random numbers are drawn, so that each run gives another answer: {describe_node(node)}"
+    return None
+
+
+def _rests(node: Node) -> bool:
+    """Whether the options of an op that may draw random numbers say that it does not."""
+    options = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {option.name: option.default_value for option in options}
+    given |= {**dict(zip(given, node.args, strict=False)), **node.kwargs}
+    return not (given.get("train", True) and given.get("training", True) and given.get("dropout_p", True))
+
+
+def describe_node(node: Node) -> str:
+    """'aten.cumsum in layer blocks.0.attn at model.py:12: x.cumsum(1)'."""
+    schema, layer = getattr(node.target, "_schema", None), layer_of(node)
+    op = schema.name.replace("::", ".") if schema else getattr(node.target, "__name__", str(node.target))
+    line = find_line_in(node.meta.get("stack_trace") or "")
+    return f"{op}{f' in layer {layer}' if layer else ''}{_at(line)}"
 
 
 def _at(line: Line | None) -> str:

@@ -14,8 +14,9 @@ from bigvit_edge.errors import UserError
 @contextmanager
 def silenced() -> Iterator[Callable[[], str]]:
     """What is written to sys.stderr and, from C++ too, to file descriptor 2 stays off the terminal, and warnings and
-    log records up to WARNING are dropped; yields a reader of what was written so far. If the work fails, it is shown;
-    not with a UserError, which says all there is to say. Logging is left as it was found.
+    log records up to WARNING are dropped; yields a reader of what was written so far. It is never shown: of work that
+    fails, it becomes the error's attribute `heard`, for whoever keeps its traceback; not of a UserError, which says all
+    there is to say. Logging is left as it was found.
 
     Holds for the whole process, other threads included.
     """
@@ -39,8 +40,8 @@ def silenced() -> Iterator[Callable[[], str]]:
             yield read
         except UserError:
             raise
-        except Exception:
-            os.write(terminal, read().encode())
+        except Exception as e:
+            e.heard = f"{getattr(e, 'heard', '')}{read()}"  # type: ignore[attr-defined]
             raise
         finally:
             stderr.flush()

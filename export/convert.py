@@ -12,7 +12,7 @@ from torch import nn
 from bigvit_edge.artifact import Array, Artifact, Run
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
-from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
+from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, Inlay
 from bigvit_edge.export.inlay import (
@@ -24,6 +24,7 @@ from bigvit_edge.export.inlay import (
     record_images,
     taken_out,
 )
+from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
@@ -110,13 +111,17 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
     if keep is not None:
         set_keep(module, keep)
     image = torch.zeros(1, 3, image_size, image_size)
-    with torch.no_grad(), silenced():
+    with torch.no_grad(), silenced(), noting_lines():
         try:
             exported = torch.export.export(module.eval(), (image,), strict=False)
         except Exception as e:
             raise UserError(explain_capture_failure(e), FIXED, LEAVE) from e
         if fault := find_dynamic_shape(exported):
             raise UserError(fault, FIXED, LEAVE)
+        if fault := find_random(exported):
+            raise UserError(
+                fault, "the same answer to the same image", "pass training=self.training, or draw in __init__"
+            )
         return Graph(exported, keep=keep, module=module)
 
 
@@ -158,16 +163,17 @@ def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subje
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """The graphs in a format's own terms. UserError if its framework cannot."""
+    """The graphs in a format's own terms. UserError if its framework cannot, naming the op, its layer and line."""
+    backend = load_backend(name)
     try:
-        return load_backend(name).lower(graphs, target, metadata)
+        return backend.lower(graphs, target, metadata)
     except UserError:
         raise
     except Exception as e:
-        met = f"{name} {graphs[0].precision} cannot be made ({explain_capture_failure(e)})"
-        raise UserError(
-            met, "operations that the format has", f"see above, or leave {name} out of --set formats="
-        ) from e
+        told = explain_lowering_failure(e, graphs[0], name, lambda graph: backend.lower([graph], target, metadata))
+        if told is None:
+            raise
+        raise told from e
 
 
 def list_refusals(target: Target, module: nn.Module) -> list[str]:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 
@@ -15,7 +16,8 @@ import bigvit_edge
 SELF = str(Path(bigvit_edge.__file__).parent)
 TORCH = str(Path(torch.__file__).parent)
 PACKAGES = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-PYTHON = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+LONGEST = 160  # letters of a line's text that are shown
+PYTHON = sysconfig.get_path("stdlib")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class Line:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.number}: {self.text}" if self.text else f"{self.file}:{self.number}"
+        place = f"{self.file}:{self.number}"
+        for folder in PACKAGES:
+            if self.file.startswith(folder):
+                inside = Path(self.file).relative_to(folder)
+                place = f"{inside}:{self.number} (a line of {inside.parts[0].removesuffix('.py')}'s)"
+        return f"{place}: {shorten(self.text, LONGEST, placeholder=' ...')}" if self.text else place
 
 
 def find_line(error: BaseException) -> Line | None:
@@ -51,6 +58,11 @@ def _choose(lines: list[Line]) -> Line | None:
     return None
 
 
+def is_source(file: str) -> bool:
+    """Whether a line of that file may be named to a user: it is his own, or an installed package's."""
+    return _is_users(file) or _is_a_packages(file)
+
+
 def list_causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and those it was raised from."""
     link: BaseException | None = error
@@ -72,7 +84,7 @@ def _read_line(file: str, number: int) -> Line:
 
 
 def _is_users(file: str) -> bool:
-    return not file.startswith(("<", SELF, TORCH, *PACKAGES, *PYTHON))
+    return not file.startswith(("<", SELF, TORCH, *PACKAGES, PYTHON))
 
 
 def _is_a_packages(file: str) -> bool:

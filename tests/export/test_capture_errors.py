@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape
+from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
 from bigvit_edge.export.console import silenced
 
 
@@ -50,6 +50,19 @@ class Shapes(nn.Module):
         return x.mean((2, 3)) @ torch.zeros(4, 5)  # shapes
 
 
+class Noise(nn.Module):
+    def add(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)  # noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add(x).mean((2, 3))
+
+
+class Dropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5).mean((2, 3))  # dropout
+
+
 class Fixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(x.sum() > 0, x.mean((2, 3)), x.amax((2, 3)))
@@ -86,11 +99,31 @@ def test_other_failures_keep_their_own_words(model: nn.Module, word: str, kind: 
     assert "\n" not in told
 
 
-@pytest.mark.parametrize(("model", "word"), [(Mask(), "mask"), (Number(), "number")])
-def test_what_torch_takes_and_no_backend_does(model: nn.Module, word: str) -> None:
-    told = find_dynamic_shape(export(model))
+@pytest.mark.parametrize(("model", "op", "word"), [(Mask(), "aten.index", "mask"), (Number(), "aten.item", "number")])
+def test_what_torch_takes_and_no_backend_does(model: nn.Module, op: str, word: str) -> None:
+    with noting_lines():
+        exported = export(nn.Sequential(model))
+    told = find_dynamic_shape(exported)
     assert told is not None
-    assert f" depends on the values in the image at {place(word)}" in told
+    assert f" depends on the values in the image: {op} in layer 0 at {place(word)}" in told
+
+
+@pytest.mark.parametrize(
+    ("model", "op", "word"), [(Noise(), "aten.randn_like", "noise"), (Dropout(), "aten.dropout", "dropout")]
+)
+def test_random_numbers(model: nn.Module, op: str, word: str) -> None:
+    with noting_lines():
+        exported = export(nn.Sequential(nn.Identity(), model))
+    told = find_random(exported)
+    assert told is not None
+    assert f"random numbers are drawn, so that each run gives another answer: {op} in layer 1 at {place(word)}" in told
+
+
+def test_dropout_that_rests_draws_nothing() -> None:
+    resting = nn.Sequential(
+        nn.Dropout(0.5), nn.RReLU(), nn.AlphaDropout(), nn.Flatten(2), nn.TransformerEncoderLayer(64, 4, 8)
+    )
+    assert find_random(export(resting)) is None
 
 
 def test_a_fixed_graph_is_found_so() -> None:

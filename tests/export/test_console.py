@@ -1,4 +1,4 @@
-"""Silence hides what is written on the way, by whatever way, and shows it when the work fails."""
+"""Silence hides what is written on the way, by whatever way, and keeps it with the error when the work fails."""
 
 import logging
 import os
@@ -51,10 +51,11 @@ def test_afterwards_one_is_heard_again(capfd: pytest.CaptureFixture[str]) -> Non
         warnings.warn("a warning", stacklevel=1)
 
 
-def test_a_failure_shows_what_was_hidden(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="boom"), silenced():
+def test_a_failure_shows_nothing_and_keeps_it(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="boom") as failure, silenced(), silenced():
         chatter(ValueError("boom"))
-    assert capfd.readouterr().err == SAID
+    assert capfd.readouterr() == ("", "")
+    assert failure.value.heard == SAID  # type: ignore[attr-defined]
 
 
 def test_a_user_error_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
