@@ -28,7 +28,7 @@ def gather_along_axis(x: Tensor, indices: Tensor, axis: Int, validate_indices: B
 def gather_nd(x: Tensor, indices: Tensor, batch_dims: Int = 0, validate_indices: Bool = False) -> Tensor:
     batch, depth = int(batch_dims), indices.shape[-1]
     first, rest = x.shape[:batch], x.shape[batch + depth :]
-    table = x.reshape(prod(first), prod(x.shape[batch : batch + depth]), -1)
+    table = x.reshape(prod(first), prod(x.shape[batch : batch + depth]), prod(rest))
     rows = flatten_places(indices, x.shape[batch : batch + depth]).reshape(prod(first), -1)
     picked = torch.stack([part[row] for part, row in zip(table, rows, strict=True)])
     return picked.reshape(*indices.shape[:-1], *rest)
@@ -59,9 +59,9 @@ def scatter_along_axis(
 
 def scatter_nd(data: Tensor, indices: Tensor, updates: Tensor, mode: str, validate_indices: Bool = False) -> Tensor:
     depth = indices.shape[-1]
-    table = data.reshape(prod(data.shape[:depth]), -1)
+    table = data.reshape(prod(data.shape[:depth]), prod(data.shape[depth:]))
     rows = flatten_places(indices, data.shape[:depth]).reshape(-1)
-    return scatter(table, rows, updates.reshape(len(rows), -1), 0, mode).reshape(data.shape)
+    return scatter(table, rows, updates.reshape(len(rows), table.shape[1]), 0, mode).reshape(data.shape)
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Linears (from iOS17). int4: 16 values a palette, found by k-means, and an index 
 `group` output channels from iOS18 on where they divide into groups, else one a tensor. mixed: each Linear its own.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from bigvit_edge.artifact import Artifact, Run, list_versions, name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.neural_engine import describe_method
+from bigvit_edge.export.backends.coreml.operations import write_operations
 from bigvit_edge.export.backends.coreml.package import (
     ENTRY,
     compact_functions,
@@ -111,7 +111,7 @@ _models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str], Any]] = WeakKe
 
 
 def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any:
-    program = exported.run_decompositions({torch.ops.aten.gelu.default: _write_gelu})
+    program = write_operations(exported)
     for node in program.graph.nodes:
         # the one thing that coremltools hands on from a node to all the ops it becomes
         node.meta["stack_trace"] = _layer(program, node)
@@ -126,14 +126,6 @@ def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any
         pass_pipeline=_choose_passes(program),
         skip_model_load=True,
     )
-
-
-def _write_gelu(x: torch.Tensor, approximate: str = "none") -> Any:
-    """The tanh form in ops that coremltools knows again and fuses: its converter does not look at the keyword and would
-    write the exact form (coremltools 9.0)."""
-    if approximate == "none":
-        return NotImplemented
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
 
 
 def _quantize_activations(graph: Graph) -> ExportedProgram:
