@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
@@ -63,28 +64,6 @@ class Artifact:
     tools: dict[str, str]
     evaluated: bool = False
     layers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """A file against PyTorch on the same images: largest difference of any logit; cosine of the two logit vectors, the
-    smallest and the mean; share of equal top-1; number of images.
-    """
-
-    max_abs: float
-    cosine_min: float
-    cosine_mean: float
-    top1_agreement: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of held-out images classified rightly, by the file and by PyTorch; number of images."""
-
-    top1: float
-    pytorch_top1: float
-    images: int
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,17 @@ from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, load_backend
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.parity import explain_reference
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
+from bigvit_edge.measures import Accuracy, Interval, Parity
 from bigvit_edge.models.load import Loaded
 from bigvit_edge.target import LAYER_PRECISIONS
 
 STARTED = time.monotonic()  # the command line imports this when the work begins
 Key = TypeVar("Key", bound=Hashable)
 Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
+PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,13 @@ def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Late
     rows = (
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
-            f"{m.parity.cosine_mean:.5f}", f"{m.parity.cosine_min:.5f}", f"{m.parity.top1_agreement:.1%}",
-            f"{m.accuracy.top1:.1%}" if m.accuracy else "–",
+            *_parity_cells(m.parity, m.accuracy),
             f"{latency[e.file, m.keep].p50_ms:.2f} ms" if not e.evaluated else "–",
         )
         for e in manifest.artifacts
         for m in e.methods
     )  # fmt: skip
-    head = ("file", "format", "precision", "keep", "size", "cosine", "smallest", "top-1 agrees", "accuracy", "latency")
-    print_rows(head, rows)
+    print_rows(("file", "format", "precision", "keep", "size", *PARITY, "latency"), rows)
     for line in explain_bundle(manifest, model, latency, folder):
         print(line)
 
@@ -146,12 +147,15 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
     yield from (f"model: {note}" for note in model.notes)
     yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {methods[0].parity.images} images"
+    yield "centred: cosine of the logits without what those of all images have in common; ranges: 95 % confidence"
+    doubts = (explain_reference(m.parity, e.precision) for e in manifest.artifacts for m in e.methods)
+    yield from dict.fromkeys(doubt for doubt in doubts if doubt)
     expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
     if expected:
         points = ", ".join(share if keep is None else f"{share} at keep {keep:g}" for keep, share in expected.items())
         yield f"accuracy: on the same held-out images, where PyTorch fp32 has {points}"
     if not manifest.trained:
-        yield "weights: random, so no top-1 is asked, and all but fp32 is held to limits.untrained_cosine alone"
+        yield "weights: random, so no top-1 is asked, and the smallest cosine is held to limits.untrained_cosine"
     for entry in manifest.artifacts:
         yield from _explain_layers(entry)
     yield from _explain_leftovers(manifest.artifacts)
@@ -190,6 +194,22 @@ def _explain_leftovers(entries: Iterable[Entry]) -> Iterator[str]:
         yield f"  in {', '.join(names)}"
 
 
+def _parity_cells(parity: Parity | None, accuracy: Accuracy | None) -> tuple[str, ...]:
+    if parity is None:
+        return ("–",) * len(PARITY)
+    return (
+        f"{parity.cosine_mean:.5f}", f"{parity.cosine_min:.5f}",
+        "–" if parity.centred_cosine is None else f"{parity.centred_cosine:.5f}",
+        _share_cell(parity.top1_agreement, parity.top1_interval),
+        _share_cell(accuracy.top1, accuracy.top1_interval) if accuracy else "–",
+    )  # fmt: skip
+
+
+def _share_cell(share: float, interval: Interval | None) -> str:
+    """Such as 99.5% (98.8–99.8)."""
+    return f"{share:.1%}" + (f" ({interval[0] * 100:.1f}–{interval[1] * 100:.1f})" if interval else "")
+
+
 def print_checks(files: Sequence[Checked]) -> None:
     """The verdict on each entry point of each file of a bundle."""
     rows = [
@@ -198,18 +218,14 @@ def print_checks(files: Sequence[Checked]) -> None:
             "–" if f.keep is None else f"{f.keep:g}",
             "bad" if f.faults else "good",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
-            f"{f.parity.cosine_mean:.5f}" if f.parity else "–",
-            f"{f.parity.cosine_min:.5f}" if f.parity else "–",
-            f"{f.parity.top1_agreement:.1%}" if f.parity else "–",
-            f"{f.accuracy.top1:.1%}" if f.accuracy else "–",
+            *_parity_cells(f.parity, f.accuracy),
         )
         for f in files
     ]
-    head = ("file", "keep", "verdict", "largest difference", "cosine", "smallest", "top-1 agrees", "accuracy")
-    print_rows(head, rows)
+    print_rows(("file", "keep", "verdict", "largest difference", *PARITY), rows)
     for f in files:
-        for fault in f.faults:
-            print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")
+        for line in (*f.faults, *f.notes):
+            print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {line}")
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

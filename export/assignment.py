@@ -152,5 +152,5 @@ def _round_linear(
 
 
 def _tighten(limits: Limits) -> Limits:
-    names = ("mixed_cosine", "untrained_cosine", "top1_agreement")
+    names = ("mixed_cosine", "mixed_centred", "untrained_cosine", "top1_agreement")
     return replace(limits, **{name: 1 - (1 - getattr(limits, name)) * HEADROOM for name in names})

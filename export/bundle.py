@@ -25,7 +25,8 @@ from bigvit_edge.export.calibration import read_images
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
-from bigvit_edge.export.parity import Reference, draw_calibration, judge, make_references, measure
+from bigvit_edge.export.parity import judge
+from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch

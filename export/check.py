@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Accuracy, Entry, Manifest, Parity
+from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import load_backend
-from bigvit_edge.export.parity import Reference, judge, make_references, measure
+from bigvit_edge.export.parity import explain_reference, judge
+from bigvit_edge.export.references import Reference, make_references, measure
 from bigvit_edge.manifest import find_fault, read_manifest
+from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
 
@@ -15,7 +17,7 @@ from bigvit_edge.models.load import Loaded, is_factory, load
 @dataclass(frozen=True)
 class Checked:
     """The verdict on one entry point of a file. faults: what is wrong, in words; parity and accuracy are None if it was
-    not run. keep: None if the model has none, or the file was not opened.
+    not run. keep: None if the model has none, or the file was not opened. notes: what the images could not show.
     """
 
     file: str
@@ -23,6 +25,7 @@ class Checked:
     faults: tuple[str, ...]
     parity: Parity | None = None
     accuracy: Accuracy | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check_bundle(
@@ -85,5 +88,6 @@ def _check_file(
             continue
         parity, accuracy = measure(run, references[method.keep])
         faults = judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
-        checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy))
+        doubt = explain_reference(parity, entry.precision)
+        checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, (doubt,) if doubt else ()))
     return checks

@@ -1,22 +1,16 @@
-"""Does a file say what PyTorch says? Reference answers, the comparison with them, and the verdict."""
+"""Does a file say what PyTorch says? The comparison of their logits, and the verdict."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate
+from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Accuracy, Array, Parity, Run
-from bigvit_edge.demo.digits import held_out, make_batch
-from bigvit_edge.export.image import normalize
-from bigvit_edge.models.load import Loaded, set_keep
-from bigvit_edge.models.zoo import DIGITS
+from bigvit_edge.artifact import Array
+from bigvit_edge.measures import Parity, bound_share
 from bigvit_edge.target import Limits
 
-BORROWED = 32  # images for a model that has none of its own: the demo's, enlarged
-CALIBRATION = 128
 LOW_KEEP = 0.5
-CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 
 # Which limit the mean cosine of a precision is held to, and its share of equal top-1 if not top1_agreement.
 COSINES = {
@@ -26,98 +20,147 @@ COSINES = {
     "int4": "int4_cosine",
     "mixed": "mixed_cosine",
 }
+CENTRED = {
+    "fp32": "fp32_centred",
+    "fp16": "fp16_centred",
+    "int8": "int8_centred",
+    "int8-static": "static_centred",
+    "int4": "int4_centred",
+    "mixed": "mixed_centred",
+}
 AGREEMENTS = {"int8-static": "static_agreement", "int4": "int4_agreement"}
 
-
-@dataclass(frozen=True)
-class Reference:
-    """What PyTorch in fp32 says: images [n, 3, S, S] as the model takes them, logits [n, classes], labels [n] where the
-    model knows them.
-    """
-
-    images: Array
-    logits: Array
-    labels: Array | None
-
-
-def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) -> dict[float | None, Reference]:
-    """PyTorch's answers at each keep ratio, on held-out demo images; a model that does not know digits gets them
-    enlarged, 32 at the most, unlabelled.
-    """
-    own = model.labels == DIGITS
-    batch = held_out()
-    count = min(count, len(batch.labels) if own else BORROWED)
-    images = _prepare(batch.images[:count], model)
-    labels = batch.labels[:count].numpy() if own else None
-    references = {}
-    for keep in keeps:
-        if keep is not None:
-            set_keep(model.module, keep)
-        with torch.no_grad():
-            logits = torch.cat([model.module(torch.from_numpy(image[None])) for image in images])
-        references[keep] = Reference(images, logits.numpy(), labels)
-    return references
-
-
-def draw_calibration(model: Loaded) -> Array:
-    """The demo's training images, for a calibration without images of one's own: [n, 3, S, S]."""
-    return _prepare(make_batch("train", CALIBRATION, CALIBRATION_SEED).images, model)
-
-
-def _prepare(images: torch.Tensor, model: Loaded) -> Array:
-    if images.shape[-1] != model.image_size:
-        images = interpolate(images, size=model.image_size, mode="bilinear", antialias=True)
-    return normalize(255 * images.numpy(), model.preprocessing)
-
-
-def measure(run: Run, reference: Reference) -> tuple[Parity, Accuracy | None]:
-    """Run a file on the reference's images, one by one."""
-    logits = run_all(run, reference.images)
-    return compare(logits, reference.logits), _score(logits, reference)
-
-
-def run_all(run: Run, images: Array) -> Array:
-    """Images [n, 3, S, S], one by one -> logits [n, classes]."""
-    return np.concatenate([run(image[None]) for image in images])
+# What rounding in a precision adds to the logits, by their size: measured, docs/parity.md. Where PyTorch's logits vary
+# less than that over the images, the centred cosine of a right file falls.
+ROUNDING = {"fp32": 3e-6, "fp16": 1e-3, "int8": 1.4e-2, "int8-static": 3e-2, "int4": 0.1, "mixed": 0.1}
+CHANCE = 0.2  # of a centred cosine: what files with the features of other images stay below
+FLAT = 1e-6  # spread of logits that do not vary: less than float32 can say
+LEAST_SPAN = 0.01  # of the largest logit: float32 rounds by that, however little logits vary
+ROWS = 1024  # images compared at a time
 
 
 def compare(logits: Array, expected: Array) -> Parity:
     """Two sets of logits [n, classes]. A file that answers with NaN agrees with nothing."""
-    if not np.isfinite(logits).all():
-        return Parity(float("inf"), 0.0, 0.0, 0.0, len(logits))
-    a, b = logits.astype(np.float64), expected.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = np.divide((a * b).sum(1), norms, out=np.zeros(len(a)), where=norms > 0)
-    agree = a.argmax(1) == b.argmax(1)
-    return Parity(float(np.abs(a - b).max()), float(cosine.min()), float(cosine.mean()), float(agree.mean()), len(a))
+    count, sums = len(logits), _Sums()
+    centre = expected.mean(0, dtype=np.float64)  # [classes]
+    finite = bool(np.isfinite(logits).all())
+    for start in range(0, count, ROWS):
+        a, b = (values[start : start + ROWS].astype(np.float64) for values in (logits, expected))
+        sums.add_reference(b, centre)
+        if finite:
+            sums.add(a, b, centre)
+    spread = math.sqrt(sums.varied / sums.whole) if sums.whole else 0.0
+    flat = spread < FLAT
+    span = sums.largest if flat else max(sums.farthest, LEAST_SPAN * sums.largest)
+    if not finite:
+        return Parity(math.inf, 0.0, 0.0, 0.0, count, bound_share(0, count), None if flat else 0.0, spread, span)
+    cosines, agreement = np.concatenate(sums.cosines), sums.agreed / count
+    product = math.sqrt(sums.file_varied * sums.varied)
+    centred = sums.together / product if product else 0.0
+    return Parity(
+        sums.max_abs, float(cosines.min()), float(cosines.mean()), agreement, count, bound_share(agreement, count),
+        None if flat else centred, spread, span,
+    )  # fmt: skip
+
+
+@dataclass
+class _Sums:
+    """What compare gathers over parts of the images, so that no copy of all logits is made."""
+
+    whole: float = 0.0  # PyTorch's logits squared
+    varied: float = 0.0  # the same, about their mean over the images
+    file_varied: float = 0.0  # the file's, about the same mean
+    together: float = 0.0  # one times the other, both about it
+    largest: float = 0.0
+    farthest: float = 0.0
+    max_abs: float = 0.0
+    agreed: int = 0
+    cosines: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add_reference(self, b: NDArray[np.float64], centre: NDArray[np.float64]) -> None:
+        self.whole += float((b * b).sum())
+        self.varied += float(((b - centre) ** 2).sum())
+        self.largest = max(self.largest, float(np.abs(b).max()))
+        self.farthest = max(self.farthest, float(np.abs(b - centre).max()))
+
+    def add(self, a: NDArray[np.float64], b: NDArray[np.float64], centre: NDArray[np.float64]) -> None:
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        alike = np.asarray(~a.any(1) & ~b.any(1), np.float64)  # two zeros are equal, one is not
+        self.cosines.append(np.divide((a * b).sum(1), norms, out=alike, where=norms > 0))
+        self.agreed += int((a.argmax(1) == b.argmax(1)).sum())
+        self.max_abs = max(self.max_abs, float(np.abs(a - b).max()))
+        self.file_varied += float(((a - centre) ** 2).sum())
+        self.together += float(((a - centre) * (b - centre)).sum())
 
 
 def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, keep: float | None = None) -> list[str]:
     """Where a file falls short of its limits, in words; empty if it does not. trained: its weights are not random."""
-    if precision == "fp32":
-        asked = [("smallest cosine", parity.cosine_min, "fp32_cosine")]
-    elif trained:
-        asked = [("mean cosine", parity.cosine_mean, COSINES[precision])]
-        if precision != "int4":
-            asked.append(("smallest cosine", parity.cosine_min, "cosine_min"))
-    else:
-        asked = [("smallest cosine", parity.cosine_min, "untrained_cosine")]
-    if trained:
-        asked.append(("top-1 agreement", parity.top1_agreement, AGREEMENTS.get(precision, "top1_agreement")))
     slack = limits.low_keep_slack if precision != "fp32" and keep is not None and keep < LOW_KEEP else 1
     faults = []
-    for what, value, name in asked:
+    for what, value, name in () if parity.span == 0 else _list_cosines(parity, precision, trained):
         least = 1 - (1 - getattr(limits, name)) * slack
         if value < least:
-            names = f"limits.{name}" + (", limits.low_keep_slack" if slack != 1 else "")
-            faults.append(f"{what} {value:.5f}, limit {least:g} ({names})")
-    if precision == "fp32" and parity.max_abs > limits.fp32_max_abs:
-        faults.append(f"largest difference {parity.max_abs:.2g}, limit {limits.fp32_max_abs:g} (limits.fp32_max_abs)")
+            faults.append(f"{what} {value:.5f}, limit {least:g} ({_name_limits(name, slack)})")
+    name = CENTRED[precision]
+    lowest = bound_centred(parity, precision, 1 - (1 - getattr(limits, name)) * slack)
+    if lowest is not None and parity.centred_cosine is not None and parity.centred_cosine < lowest:
+        faults.append(f"centred cosine {parity.centred_cosine:.5f}, limit {lowest:.4g} ({_name_limits(name, slack)})")
+    if trained and parity.centred_cosine is not None:
+        name = AGREEMENTS.get(precision, "top1_agreement")
+        least, (_, high) = 1 - (1 - getattr(limits, name)) * slack, bound_share(parity.top1_agreement, parity.images)
+        if high < least:
+            share = f"{parity.top1_agreement:.1%}, at most {high:.1%} with 95 % confidence"
+            faults.append(f"top-1 agreement {share}, limit {least:.1%} ({_name_limits(name, slack)})")
+    if (precision == "fp32" or parity.span == 0) and parity.max_abs > limits.fp32_max_abs * (parity.span or 1):
+        faults.append(_explain_difference(parity, limits))
     return faults
 
 
-def _score(logits: Array, reference: Reference) -> Accuracy | None:
-    if reference.labels is None:
+def _list_cosines(parity: Parity, precision: str, trained: bool) -> list[tuple[str, float, str]]:
+    """The cosines of whole logits that a file is held to: in words, as met, and by which limit."""
+    if precision == "fp32":
+        return [("smallest cosine", parity.cosine_min, "fp32_cosine")]
+    if not trained:
+        name = "untrained_int4_cosine" if precision == "int4" else "untrained_cosine"
+        return [("smallest cosine", parity.cosine_min, name)]
+    mean = ("mean cosine", parity.cosine_mean, COSINES[precision])
+    return [mean] if precision == "int4" else [mean, ("smallest cosine", parity.cosine_min, "cosine_min")]
+
+
+def bound_centred(parity: Parity, precision: str, limit: float) -> float | None:
+    """What the centred cosine is to reach: the limit, less as rounding hides more of the little by which PyTorch's
+    logits vary; None where a file with features of other images could reach it too.
+    """
+    if parity.centred_cosine is None or parity.spread is None:
         return None
-    right, expected = (float((a.argmax(1) == reference.labels).mean()) for a in (logits, reference.logits))
-    return Accuracy(right, expected, len(logits))
+    lowest = limit / math.hypot(1, ROUNDING[precision] / parity.spread)
+    return lowest if lowest >= CHANCE or limit < CHANCE else None
+
+
+def explain_reference(parity: Parity, precision: str) -> str | None:
+    """What PyTorch's own logits leave unsaid about a file, or None."""
+    if parity.span is None or parity.spread is None:  # of a manifest that did not measure it
+        return None
+    if parity.span == 0:
+        return "PyTorch's logits are all zero: only the largest difference says anything"
+    if parity.images == 1:
+        return "one image: a file that gives the same answer to every image cannot be told from a right one"
+    if parity.centred_cosine is None:
+        return f"PyTorch's logits are the same for all {parity.images} images: whether features are right is not seen"
+    if bound_centred(parity, precision, 1) is None:
+        return (
+            f"PyTorch's logits vary over the images by {parity.spread:.1g} of their size, which the rounding of "
+            f"{precision} hides: whether features are right is not seen"
+        )
+    return None
+
+
+def _explain_difference(parity: Parity, limits: Limits) -> str:
+    if not parity.span:
+        return f"largest difference {parity.max_abs:.2g}, limit {limits.fp32_max_abs:g} (limits.fp32_max_abs)"
+    share = f"{parity.max_abs / parity.span:.2g} of the span of PyTorch's logits, {parity.span:.3g}"
+    return f"largest difference {parity.max_abs:.2g}, {share}; limit {limits.fp32_max_abs:g} (limits.fp32_max_abs)"
+
+
+def _name_limits(name: str, slack: float) -> str:
+    return f"limits.{name}" + (", limits.low_keep_slack" if slack != 1 else "")

@@ -15,7 +15,8 @@ from bigvit_edge import report
 from bigvit_edge.artifact import Run, write_data
 from bigvit_edge.devices import local
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
-from bigvit_edge.export.parity import compare, make_references, run_all
+from bigvit_edge.export.parity import compare
+from bigvit_edge.export.references import make_references, run_all
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import load
 from bigvit_edge.models.zoo import count_macs, find_card

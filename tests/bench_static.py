@@ -22,8 +22,9 @@ from bigvit_edge.export.assignment import assign_layers
 from bigvit_edge.export.calibration import visit_linears
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph, Range, read_constants
-from bigvit_edge.export.parity import compare, draw_calibration, make_references
+from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import choose_scale, insert_quantization
+from bigvit_edge.export.references import draw_calibration, make_references
 from bigvit_edge.models.load import has_keep, load
 from bigvit_edge.target import OBSERVERS, load_target
 

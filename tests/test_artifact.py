@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from bigvit_edge.artifact import (
-    Accuracy,
     Entry,
     Leftover,
     Manifest,
-    Parity,
     Tensor,
     Verified,
     hash_file,
@@ -19,6 +17,7 @@ from bigvit_edge.artifact import (
     write_data,
 )  # fmt: skip
 from bigvit_edge.errors import UserError
+from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Limits, Quant
 

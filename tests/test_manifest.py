@@ -39,7 +39,21 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
     }
     assert wanted | {"layers", "tools"} <= set(entry)
     assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy"} == set(entry["methods"][0])
-    assert set(entry["methods"][0]["parity"]) == {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"}
+    parity, accuracy = (entry["methods"][0][name] for name in ("parity", "accuracy"))
+    assert {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"} <= set(parity)
+    assert {"top1_interval", "centred_cosine", "spread", "span"} <= set(parity)
+    assert set(accuracy) == {"top1", "pytorch_top1", "images", "top1_interval"}
+
+
+def test_a_manifest_of_version_2_has_no_intervals_and_centred_cosines(tmp_path: Path) -> None:
+    data = json.loads(json.dumps(asdict(MANIFEST))) | {"version": 2}
+    for name in ("top1_interval", "centred_cosine", "spread", "span"):
+        del data["artifacts"][0]["methods"][0]["parity"][name]
+    del data["artifacts"][0]["methods"][0]["accuracy"]["top1_interval"]
+    for name in ("int8_centred", "untrained_int4_cosine"):
+        del data["limits"][name]
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(tmp_path) == replace(MANIFEST, version=2)
 
 
 def spoil(data: dict[str, Any], **fields: object) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from bigvit_edge.export import native
 from bigvit_edge.export.backends import bve
 from bigvit_edge.export.convert import Subject, capture, load_backend, quantize, rewrite
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.parity import Reference, draw_calibration, make_references, measure
 from bigvit_edge.export.program import Program, WeightType, from_bytes
+from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.models.load import Loaded, load, read_keep
 from bigvit_edge.target import Target, load_target
 

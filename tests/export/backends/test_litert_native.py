@@ -21,8 +21,8 @@ from bigvit_edge.export.backends.litert import contents, delegation, native
 from bigvit_edge.export.backends.litert.contents import CUSTOM_OP
 from bigvit_edge.export.convert import Subject, quantize
 from bigvit_edge.export.native import lower_native
-from bigvit_edge.export.parity import draw_calibration
 from bigvit_edge.export.program import WeightType, from_bytes
+from bigvit_edge.export.references import draw_calibration
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime.litert import LIBRARY, load_delegate
 from bigvit_edge.runtime.litert import load as load_ours

@@ -1,0 +1,54 @@
+"""How well a file answers: its agreement with PyTorch and its accuracy, and how far such shares can be trusted."""
+
+import math
+from dataclasses import dataclass
+
+Interval = tuple[float, float]  # both ends in 0..1
+
+Z = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A file against PyTorch on the same images: largest difference of any logit; cosine of the two logit vectors, the
+    smallest and the mean; share of equal top-1, with its interval; number of images.
+
+    centred_cosine: of the logits of all images as one vector, both sides less PyTorch's mean over the images, so that
+    what all images have in common counts for nothing; None where PyTorch's do not vary. spread: root mean square of
+    PyTorch's logits about that mean over root mean square of the logits, in 0..1; span: what max_abs is measured by,
+    the largest of PyTorch's logits about their mean (of the logits themselves where they do not vary), 0 if all are
+    zero. All are None in a manifest of version 2.
+    """
+
+    max_abs: float
+    cosine_min: float
+    cosine_mean: float
+    top1_agreement: float
+    images: int
+    top1_interval: Interval | None = None
+    centred_cosine: float | None = None
+    spread: float | None = None
+    span: float | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of held-out images classified rightly, by the file (and its interval) and by PyTorch; number of images."""
+
+    top1: float
+    pytorch_top1: float
+    images: int
+    top1_interval: Interval | None = None
+
+
+def bound_share(share: float, count: int) -> Interval:
+    """Where the true share lies with 95 % confidence, met in `count` independent trials.
+
+    Wilson's interval (1927): unlike share +- 2 standard errors it stays in 0..1 and does not vanish at 0 and 1.
+    """
+    if not count:
+        return 0.0, 1.0
+    middle = share + Z**2 / (2 * count)
+    half = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    low, high = ((middle + sign * half) / (1 + Z**2 / count) for sign in (-1, 1))
+    return max(0.0, min(low, share)), min(1.0, max(high, share))
