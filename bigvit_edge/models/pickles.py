@@ -26,7 +26,7 @@ PLAIN = re.compile(  # of the standard library
 UNKNOWN = re.compile(r"(?:Unsupported global: GLOBAL (\S+) was not|unsupported GLOBAL (\S+) whose module)")
 SOURCE = "Only persistent_load of storage"  # an old file's module, saved with its source
 FILLED = re.compile(r"Can only (SETITEM|append|extend).* but got <class '(\S+)'>")
-MOST_KINDS = 1000  # of stand-ins: each costs another reading
+MOST_KINDS = 200  # of stand-ins: each costs another reading
 SAVE = "where it was made: torch.save(model.state_dict(), ...), or safetensors.torch.save_file"
 
 
@@ -57,7 +57,6 @@ def read_pickle(path: Path) -> Mapping[object, object]:
     code, and on what is no mapping; whatever damaged bytes raise.
     """
     stand_ins: dict[str, type] = {}
-    content = None
     for _ in range(MOST_KINDS):
         try:
             with torch.serialization.safe_globals([(kind, name) for name, kind in stand_ins.items()]):
@@ -66,6 +65,8 @@ def read_pickle(path: Path) -> Mapping[object, object]:
         except UnpicklingError as e:
             if not _add_stand_in(stand_ins, str(e), path):
                 raise
+    else:
+        raise UserError(f"{path} names over {MOST_KINDS} classes", "a state dict: names and tensors", SAVE)
     if isinstance(content, Mapping):
         return content
     if isinstance(content, StandIn):
@@ -93,14 +94,25 @@ def _add_stand_in(stand_ins: dict[str, type], fault: str, path: Path) -> bool:
     if unknown is None:
         return False
     name = unknown[1] or unknown[2]
-    name = name if "." in name else f"builtins.{name}"  # PyTorch leaves that away
-    if _is_standard(name.rpartition(".")[0]) and not PLAIN.fullmatch(name):
-        if any(kind.startswith("torch.nn.modules.") for kind in stand_ins):
-            raise _refuse_module(path, next(iter(stand_ins)).rpartition(".")[2])
-        met = f"{path} is a pickle with code in it ({name}), which was not executed"
+    names = [name if "." in name else f"builtins.{name}", *_list_unknown(path)]  # PyTorch leaves that away
+    code = [name for name in names if _is_standard(name.rpartition(".")[0]) and not PLAIN.fullmatch(name)]
+    if code and any(name.startswith("torch.nn.modules.") for name in names):
+        raise _refuse_module(path, "module")
+    if code:
+        met = f"{path} is a pickle with code in it ({code[0]}), which was not executed"
         raise UserError(met, "tensors only", SAVE)
-    stand_ins[name] = _make_kind(name, StandIn)
+    stand_ins |= {name: _make_kind(name, StandIn) for name in names if name not in stand_ins}
     return True
+
+
+def _list_unknown(path: Path) -> list[str]:
+    """All of a file's classes that PyTorch does not know, so that it need not be read once for each; none of an older
+    file, which is read as far as the next alone.
+    """
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (ValueError, UnpicklingError):
+        return []
 
 
 def _is_standard(module: str) -> bool:

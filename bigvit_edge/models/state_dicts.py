@@ -16,7 +16,7 @@ from torch import Tensor
 from bigvit_edge.errors import UserError, suggest
 
 SHOWN = 5  # keys listed in an error
-DEEPEST, MOST = 6, 500_000  # names on the way to a tensor, and of entries: a file may be made to never end
+DEEPEST, MOST = 6, 200_000  # names on the way to a tensor, and of entries: a file may be made to never end
 PLAIN = "save the plain weights of the model as it was trained; int8 and the like are made by the export itself"
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|avg|swa|teacher)(?:[._]|$)")  # teacher: self-distillation's (DINO)
 
