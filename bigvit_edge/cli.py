@@ -12,7 +12,10 @@ from bigvit_edge.interruption import catching
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-MODEL = "a name from `bigvit-edge models`, a checkpoint, timm:NAME, or package.module:build (your own code)"
+MODEL = (
+    "a name from `bigvit-edge models`, a checkpoint, timm:NAME, hf:FOLDER_OR_NAME (Hugging Face), or "
+    "package.module:build (your own code)"
+)
 Weights = Annotated[
     str | None, typer.Option(help="a checkpoint (.safetensors, PyTorch, .npz), or 'pretrained' for timm:NAME")
 ]

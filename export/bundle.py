@@ -30,6 +30,7 @@ from bigvit_edge.export.references import Reference, draw_calibration, make_refe
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
+from bigvit_edge.models.hf_models import HF
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.target import Target, load_target
 
@@ -135,7 +136,9 @@ def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | N
 
 
 def name_source(source: str) -> str:
-    """What a model is called in its files: of a path, the file's name without its ending."""
+    """What a model is called in its files: of a path, the file's name without its ending; of hf:, the folder's."""
+    if source.startswith(HF):
+        return Path(source.removeprefix(HF)).resolve().name
     return source.removeprefix("timm:") if ":" in source or not Path(source).is_file() else Path(source).stem
 
 

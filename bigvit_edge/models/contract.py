@@ -70,10 +70,13 @@ def _refuse(name: str, source: str, what: str, do: str) -> UserError:
     return UserError(f"{name + ' of ' if name else ''}{source} {what}", PLAIN, do)
 
 
-def count_classes(model: nn.Module, image_size: int, source: str) -> tuple[int, tuple[str, ...]]:
+def count_classes(
+    model: nn.Module, image_size: int, source: str, do: str = "correct the source"
+) -> tuple[int, tuple[str, ...]]:
     """Run a model on two images: the number of classes, and notes.
 
-    UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32.
+    UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32. do: what
+    to do where it raises.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 1, 3, image_size, image_size, generator=generator, dtype=torch.float32)
@@ -82,7 +85,7 @@ def count_classes(model: nn.Module, image_size: int, source: str) -> tuple[int, 
             first, second = map(model, images)
     except (Exception, SystemExit) as e:
         doing = f"{source} on an image [1, 3, {image_size}, {image_size}]"
-        raise explain_failure(e, doing, f"a model of RGB images of {image_size} px") from e
+        raise explain_failure(e, doing, f"a model of RGB images of {image_size} px", do) from e
     if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != 1 or not first.numel():
         met, do = f"{source} answers one image with {_describe(first)}", "wrap it in a module that returns these alone"
         raise UserError(met, "logits [1, classes]", do)
@@ -111,18 +114,20 @@ def _describe(answer: Any) -> str:
     return f"a {kind} of {len(answer)}" if isinstance(answer, tuple | list) else f"a {kind}"
 
 
-def explain_failure(e: BaseException, doing: str, expected: str = "a model") -> UserError:
+def explain_failure(
+    e: BaseException, doing: str, expected: str = "a model", do: str = "correct the source"
+) -> UserError:
     """Name what raised and the user's line; blame the installation where that is at fault."""
     line = find_line(e)
     where = f" at {line}" if line else ""
-    met, do = f"{doing} raised {first_line(e)}{where}", "correct the source"
+    met = f"{doing} raised {first_line(e)}{where}"
     if any(word in str(link) for link in list_causes(e) for word in ("torchvision::", "torchvision versions")):
         met = (
             f"{doing}: the compiled ops of the installed torchvision do not load beside torch {version('torch')}{where}"
         )
         return UserError(met, "a torchvision of the same build as torch", "install that, or do without those ops")
     if isinstance(e, ModuleNotFoundError) and e.name:
-        do = f"install the package of {e.name}, or correct the source"
+        do = f"install the package of {e.name}, or {do}"
     return UserError(met, expected, do)
 
 

@@ -17,6 +17,8 @@ from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
 from bigvit_edge.models.contract import count_classes, settle
 from bigvit_edge.models.factories import call_factory, import_factory, unwrap
 from bigvit_edge.models.fitting import fit, infer_card, set_heads
+from bigvit_edge.models.hf_models import HF, build_hf, find_folder, read_hf_labels
+from bigvit_edge.models.hf_processors import read_processor
 from bigvit_edge.models.memory import require_memory
 from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import_timm, list_labels
 from bigvit_edge.models.transforms import read_timm
@@ -37,7 +39,8 @@ class Loaded:
     says, -> logits [B, num_classes].
 
     source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
-    checkpoint file, or of the tensors where there is none (PRETRAINED, FACTORY), None if RANDOM. notes: what the user
+    checkpoint file, of an hf: folder's files, or of the tensors where there is neither (PRETRAINED, FACTORY), None if
+    RANDOM. notes: what the user
     has to know: what the checkpoint lacked and how it was initialised, positions interpolated, keys not used, things
     assumed.
     """
@@ -79,14 +82,14 @@ def load(
     num_classes: int | None = None,
     heads: int | None = None,
 ) -> Loaded:
-    """The model that `source` names: one of `bigvit-edge models`, a checkpoint's path, timm:NAME, or
-    package.module:build.
+    """The model that `source` names: one of `bigvit-edge models`, a checkpoint's path, timm:NAME,
+    hf:FOLDER_OR_NAME, or package.module:build.
 
     weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded); weights_key: where in the
     checkpoint they are, such as 'state_dict' or 'teacher.backbone', if not where they are found. image_size in pixels,
     num_classes and heads (of attention; of a big.LITTLE model's P-blocks) replace the model's own. Without weights:
     those shipped for the demo models, a random start from a fixed seed for the others. UserError on a source that is
-    none of the four, and on whatever does not fit.
+    none of these, and on whatever does not fit.
     """
     for what, value in (("--image-size", image_size), ("--num-classes", num_classes), ("--heads", heads)):
         if value is not None and not 1 <= value <= MOST[what]:
@@ -102,7 +105,7 @@ def load(
 
 
 def is_factory(source: str) -> bool:
-    """Whether loading the source runs code that is neither ours nor timm's."""
+    """Whether loading the source runs code that is not ours, timm's or transformers'."""
     return _find_loader(source) is _load_factory
 
 
@@ -170,6 +173,8 @@ def build(card: Card) -> ViT | BLViT:
 def _find_loader(source: str) -> Callable[..., Loaded]:
     if source.startswith(TIMM):
         return _load_timm
+    if source.startswith(HF):
+        return _load_hf
     if source in CARDS:
         return _load_card
     if _is_path(source):
@@ -178,7 +183,7 @@ def _find_loader(source: str) -> Callable[..., Loaded]:
         return _load_factory
     raise UserError(
         f"unknown model {source!r}",
-        f"one of {', '.join(CARDS)}; a checkpoint's path; timm:NAME; or package.module:build",
+        f"one of {', '.join(CARDS)}; a checkpoint's path; timm:NAME; hf:FOLDER; or package.module:build",
         suggest(source, CARDS),
     )
 
@@ -252,9 +257,29 @@ def _load_timm(source: str, wanted: Wanted) -> Loaded:
         if wanted.heads is None and (number := count_heads(model)):
             notes += (f"{number} heads, as timm makes it: a checkpoint does not show them (--heads N takes others)",)
         kind, digest = FILE, hash_weights(Path(weights))
-    classes, said = count_classes(model.eval(), how.size, source)
+    classes, said = count_classes(model.eval(), how.size, source, "take another --image-size, or leave it out")
     labels = list_labels(model, classes) if pretrained else None
     return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said))
+
+
+def _load_hf(source: str, wanted: Wanted) -> Loaded:
+    for what, value in (("--weights", wanted.weights), ("--heads", wanted.heads)):
+        if value is not None:
+            raise UserError(f"{what} {value} for {source}", "none: the folder says it", "leave it out")
+    folder = find_folder(source, wanted.num_classes)
+    how, of_images = read_processor(folder, wanted.image_size)
+    with _seeded():
+        model, notes = build_hf(folder, how.size, wanted.num_classes)
+    do = "take another --image-size" if wanted.image_size else "check config.json and preprocessor_config.json"
+    classes, of_answers = count_classes(model.eval(), how.size, source, do)
+    labels = read_hf_labels(folder.config)
+    if labels is not None and len(labels) != classes:
+        of_answers = (*of_answers, f"labels left out: {len(labels)} for {classes} classes")
+        labels = None
+    fresh = wanted.num_classes is not None  # the head starts at random, and with it every answer
+    kind, digest = (RANDOM, None) if fresh else (PRETRAINED, folder.hash_files() or hash_state(model))
+    notes = (*notes, *of_images, *of_answers)
+    return Loaded(model, source, classes, labels, how, kind, digest, notes)
 
 
 def _load_factory(source: str, wanted: Wanted) -> Loaded:
