@@ -67,6 +67,20 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Runner:
+    """An entry point of a file, ready to run in its runtime. image, logits: the shapes that the file itself declares;
+    -1 in a place that it leaves open.
+    """
+
+    run: Run
+    image: tuple[int, ...]
+    logits: tuple[int, ...]
+
+    def __call__(self, images: Array) -> Array:
+        return self.run(images)
+
+
+@dataclass(frozen=True)
 class Verified(Method):
     """An entry point and how well it does. accuracy is None for models without held-out images of their own."""
 

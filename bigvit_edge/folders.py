@@ -19,12 +19,12 @@ MOST_PATH = 4096 - 512  # bytes of a folder's path: the system's limit, less wha
 OTHER = "choose another -o"
 
 
-def resolve_output(path: Path) -> Path:
-    """The absolute path of a folder that can be made or replaced, whatever becomes of the working directory. A link
-    stays one, to the new folder. UserError if this user can make none there, with the reason.
+def resolve_folder(path: Path) -> Path:
+    """The absolute path of a folder that is there or can be made, for this user to write to, whatever becomes of the
+    working directory. A link stays one. UserError with the reason if it cannot be.
     """
     try:
-        folder, here = path.resolve(), Path.cwd()
+        folder = path.resolve()
     except (OSError, RuntimeError, ValueError) as e:  # RuntimeError: links in a circle
         raise UserError(f"{path} leads nowhere ({e})", "a folder to make", OTHER) from e
     above = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
@@ -36,11 +36,17 @@ def resolve_output(path: Path) -> Path:
         raise UserError(f"a name of {longest} bytes in {folder}", f"at most {most}", OTHER)
     if len(os.fsencode(folder)) > MOST_PATH:
         raise UserError(f"a path of {len(os.fsencode(folder))} bytes", f"at most {MOST_PATH}", OTHER)
+    check_rights(above)
+    return folder
+
+
+def resolve_output(path: Path) -> Path:
+    """resolve_folder for one that is to be made or replaced: UserError if it could not be renamed."""
+    folder, here = resolve_folder(path), Path.cwd()
     if folder.is_mount() or folder in (here, *here.parents):
         raise UserError(f"{folder} cannot be renamed", "a folder below the working directory", OTHER)
-    check_rights(folder.parent if above == folder else above)
-    if above == folder:
-        check_rights(folder)
+    if folder.exists():
+        check_rights(folder.parent)
         place = folder.parent.stat()
         if place.st_mode & stat.S_ISVTX and os.geteuid() not in (0, place.st_uid, folder.stat().st_uid):
             raise UserError(f"{folder}, which is another user's", "a folder of the user's own", OTHER)

@@ -21,7 +21,7 @@ from bigvit_edge.artifact import Array, Entry, Manifest, Run
 from bigvit_edge.devices import local
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.convert import Listener, load_backend
+from bigvit_edge.export.convert import Listener, open_entry
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.parity import explain_reference
 from bigvit_edge.export.sensitivity import Sensitivity
@@ -65,7 +65,7 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[P
     nothing of their speed.
     """
     runs = {
-        (entry.file, method.keep): load_backend(entry.format).load(folder / entry.file, manifest.threads, method.name)
+        (entry.file, method.keep): open_entry(folder, entry, manifest.threads, method.name)
         for entry in manifest.artifacts
         for method in entry.methods
         if not entry.evaluated

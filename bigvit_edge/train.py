@@ -11,6 +11,7 @@ Each step draws one keep ratio, so one set of weights serves all; step i sees th
 the same run.
 """
 
+import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from bigvit_edge.demo.accuracy import Score, measure_scores, normalize
 from bigvit_edge.demo.digits import Batch, held_out, make_batch
 from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.folders import is_plain, resolve_folder
 from bigvit_edge.models.blvit import BLViT, permute, restore
 from bigvit_edge.models.load import build, load_model
 from bigvit_edge.models.vit import ViT
@@ -71,6 +73,7 @@ class Phase:
         return sum(self.cycles)
 
 
+CHECKPOINTS = ("teacher.checkpoint", "student.checkpoint")
 RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_cycles=(5000, 2500), student_cycles=(2600, 1600))}
 
 
@@ -85,6 +88,7 @@ def run_recipe(recipe: Recipe, folder: Path) -> list[Score]:
     """Run or resume a recipe in a folder; leaves TEACHER.safetensors and STUDENT.safetensors there and returns the
     accuracy table.
     """
+    folder = check_run(recipe, folder)
     folder.mkdir(parents=True, exist_ok=True)
     taught = train_teacher(recipe, folder)
     teacher, student = taught.teacher, train_student(recipe, taught, folder)
@@ -93,6 +97,27 @@ def run_recipe(recipe: Recipe, folder: Path) -> list[Score]:
         save_weights(model, path, {"recipe": repr(recipe)})
         load_weights(model, path)  # the table is of what was saved: half precision
     return measure_scores(teacher.eval(), student.eval(), held_out())
+
+
+def check_run(recipe: Recipe, output: Path) -> Path:
+    """The absolute path of a folder to run a recipe in. UserError if a file there, under a name that the run would
+    write, is not an earlier run's of the same recipe.
+    """
+    folder = resolve_folder(output)
+    weights = (f"{name}.safetensors" for name in (recipe.teacher, recipe.student))
+    for name in (*CHECKPOINTS, *weights):
+        path = folder / name
+        if os.path.lexists(path) and not (is_plain(path) and _is_own(path, recipe)):
+            met = f"{path} was not written by this recipe"
+            raise UserError(met, "what an earlier run of it left, or no such file", "choose another -o")
+    return folder
+
+
+def _is_own(path: Path, recipe: Recipe) -> bool:
+    try:
+        return read_metadata(path).get("recipe") == repr(recipe)
+    except Exception:  # somebody's own file makes the reader raise anything
+        return False
 
 
 def evaluate_shipped(recipe: Recipe) -> list[Score]:
@@ -131,7 +156,7 @@ def train_teacher(recipe: Recipe, folder: Path) -> Teacher:
         return cross_entropy(model.head(f[:, 0]).float(), batch.labels) + recipe.token_labels * on_patches
 
     phase = Phase("teacher", recipe.teacher_cycles, recipe.teacher_rate, recipe.teacher_plain_steps)
-    fit(teacher, loss_of, phase, recipe, folder / "teacher.checkpoint")
+    fit(teacher, loss_of, phase, recipe, folder / CHECKPOINTS[0])
     return teacher
 
 
@@ -161,7 +186,7 @@ def train_student(recipe: Recipe, teacher: Teacher, folder: Path) -> BLViT:
         return loss + recipe.distill * (apart * matters).sum(1).mean() + recipe.guide * guide
 
     phase = Phase("student", recipe.student_cycles, recipe.student_rate, plain_steps=0)
-    fit(student, loss_of, phase, recipe, folder / "student.checkpoint")
+    fit(student, loss_of, phase, recipe, folder / CHECKPOINTS[1])
     for hook in hooks:
         hook.remove()
     return student
@@ -268,17 +293,26 @@ def write_checkpoint(
         for optimizer in optimizers:
             moments = optimizer.state.get(p, {})
             tensors |= {f"{moment}.{name}": t.contiguous() for moment, t in moments.items() if moment != "step"}
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".bigvit-edge.{path.name}.part")  # which no file of the user's is called
     save_file(tensors, part, {"step": str(step), "recipe": repr(recipe)})
     part.replace(path)
 
 
 def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], recipe: Recipe) -> int:
     """Put model and optimizers back as they were; returns the next step. UserError if it is of another recipe."""
-    tensors, metadata = read_weights(path), read_metadata(path)
-    if metadata.get("recipe") != repr(recipe):
+    if not _is_own(path, recipe):
         raise UserError(f"{path} was written by another recipe", "a checkpoint of this one", "choose another -o")
-    step = int(metadata["step"])
+    tensors, metadata = read_weights(path), read_metadata(path)
+    try:
+        return _restore(tensors, int(metadata["step"]), model, optimizers)
+    except (KeyError, ValueError, RuntimeError) as e:
+        met = f"{path} cannot be resumed ({type(e).__name__}: {str(e).splitlines()[0]})"
+        raise UserError(met, "a checkpoint as it was written", "choose another -o") from e
+
+
+def _restore(
+    tensors: dict[str, Tensor], step: int, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...]
+) -> int:
     model.load_state_dict({key.removeprefix("model."): t for key, t in tensors.items() if key.startswith("model.")})
     muon, adamw = optimizers
     for name, p in model.named_parameters():

@@ -20,18 +20,19 @@ from bigvit_edge.artifact import (
     measure_size,
     write_data,
 )
-from bigvit_edge.errors import LimitError, UserError
+from bigvit_edge.errors import InternalError, LimitError, UserError
 from bigvit_edge.export.calibration import read_images
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.parity import judge
-from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
+from bigvit_edge.export.references import CALIBRATION, Reference, draw_calibration, make_references, measure
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.hf_models import HF
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
+from bigvit_edge.models.memory import check_memory
 from bigvit_edge.target import Target, load_target
 
 MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and format
@@ -81,6 +82,7 @@ def export_bundle(
                 num_classes=source.num_classes, heads=source.heads,
             )  # fmt: skip
             model, target = _leave_out(model, target)
+            check_memory(model.module, model.image_size, CALIBRATION)
             subject = _make_subject(model, keeps, source.calibration)
             references = make_references(model, subject.keeps, target.limits.images)
             set_dispatch(model.module, target.dispatch)
@@ -167,12 +169,16 @@ def _describe(
 ) -> Entry:  # fmt: skip
     """Load the written file in its real runtime and say what it does."""
     backend, methods = load_backend(artifact.format), []
+    image = Tensor("image", (1, 3, model.image_size, model.image_size))
+    logits = Tensor("logits", (1, model.num_classes))
     for method in artifact.methods:
         try:
             run = backend.load(path, target.threads, method.name)
         except UserError as e:  # the path is that of a folder which is about to vanish
             met = e.met.replace(str(path), path.name)
             raise UserError(met, e.expected, f"leave {artifact.format} out of --set formats=") from e
+        if (run.image, run.logits) != (image.shape, logits.shape):
+            raise InternalError(f"{path.name} was written for {run.image} -> {run.logits}, not {image} -> {logits}")
         parity, accuracy = measure(run, references[method.keep])
         methods.append(Verified(**vars(method), parity=parity, accuracy=accuracy))
     return Entry(
@@ -181,8 +187,8 @@ def _describe(
         precision=artifact.precision,
         sha256=hash_file(path),
         bytes=measure_size(path),
-        inputs=(Tensor("image", (1, 3, model.image_size, model.image_size)),),
-        outputs=(Tensor("logits", (1, model.num_classes)),),
+        inputs=(image,),
+        outputs=(logits,),
         preprocessing=model.preprocessing,
         labels=model.labels,
         methods=tuple(methods),

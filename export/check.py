@@ -1,17 +1,23 @@
 """Is a bundle still what was exported? Every file's bytes, and its answers against PyTorch's."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import load_backend
+from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.parity import explain_reference, judge
 from bigvit_edge.export.references import Reference, make_references, measure
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
+from bigvit_edge.models.memory import check_memory
+from bigvit_edge.target import LAYER_PRECISIONS
+
+SHOWN = 5  # contradictions named of each file
+# What the quantised Linears of a precision can be; of mixed, any.
+LAYERS = {"fp32": (), "fp16": (), "int8": ("int8",), "int8-static": ("int8-static",), "int4": ("int4", "int8")}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ def check_bundle(
     weights_key: str | None = None,
     heads: int | None = None,
 ) -> list[Checked]:
-    """Verify every file's hash, reload it in its real runtime, and compare it with PyTorch.
+    """Verify every file's hash, compare what the manifest says of it with the model and with the file itself, reload it
+    in its real runtime, and compare its answers with PyTorch's.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
     since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. A file whose hash is
@@ -47,8 +54,10 @@ def check_bundle(
     loaded = _load(manifest, weights, model, weights_key, heads)
     set_dispatch(loaded.module, manifest.dispatch)
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
+    check_memory(loaded.module, loaded.image_size)
     references = make_references(loaded, keeps, manifest.limits.images)
-    return [checked for entry in manifest.artifacts for checked in _check_file(folder, entry, manifest, references)]
+    files = (_check_file(folder, entry, manifest, loaded, references) for entry in manifest.artifacts)
+    return [checked for methods in files for checked in methods]
 
 
 def _load(
@@ -74,20 +83,44 @@ def _load(
     raise UserError(met, f"the same as now ({loaded.weights})", "export the model again")
 
 
+def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list[str]:
+    """Where the manifest says of a file what is not so of the model, in words. A manifest before version 3 says nothing
+    of crop and interpolation, whatever the model wants.
+    """
+    own = model.preprocessing
+    if manifest.version < 3:
+        told = entry.preprocessing
+        own = replace(own, crop=told.crop, resize=told.resize, resize_to=told.resize_to)
+    pairs: list[tuple[str, object, object]] = [("classes", entry.outputs[0].shape[1], model.num_classes)]
+    pairs += [(name, value, getattr(own, name)) for name, value in asdict(entry.preprocessing).items()]
+    if len(entry.labels or ()) == len(model.labels or ()):
+        labels = zip(entry.labels or (), model.labels or (), strict=True)
+        pairs += [(f"label of class {i}", told, own) for i, (told, own) in enumerate(labels)]
+    elif manifest.version >= 3 or entry.labels:
+        pairs.append(("labels", len(entry.labels or ()), len(model.labels or ())))
+    said = [f"the manifest says {name} {told}, the model {own}" for name, told, own in pairs if told != own]
+    if wrong := sorted({*entry.layers.values()} - {*LAYERS.get(entry.precision, LAYER_PRECISIONS)}):
+        said.append(f"the manifest says that Linears of an {entry.precision} file are {', '.join(wrong)}")
+    return said[:SHOWN] + ([f"and {len(said) - SHOWN} more"] if len(said) > SHOWN else [])
+
+
 def _check_file(
-    folder: Path, entry: Entry, manifest: Manifest, references: dict[float | None, Reference]
+    folder: Path, entry: Entry, manifest: Manifest, model: Loaded, references: dict[float | None, Reference]
 ) -> list[Checked]:
     if fault := find_fault(folder, entry):
         return [Checked(entry.file, None, (fault,))]
+    said = list_contradictions(entry, manifest, model)
+    if (entry.inputs[0].shape[2], entry.outputs[0].shape[1]) != (model.image_size, model.num_classes):
+        return [Checked(entry.file, None, tuple(said))]
     checks = []
     for method in entry.methods:
         try:
-            run = load_backend(entry.format).load(folder / entry.file, manifest.threads, method.name)
+            run = open_entry(folder, entry, manifest.threads, method.name)
         except UserError as e:
-            checks.append(Checked(entry.file, method.keep, (str(e),)))
+            checks.append(Checked(entry.file, method.keep, (*said, str(e))))
             continue
         parity, accuracy = measure(run, references[method.keep])
-        faults = judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
+        faults = said + judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
         doubt = explain_reference(parity, entry.precision)
         checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, (doubt,) if doubt else ()))
     return checks

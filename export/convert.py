@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, Run
+from bigvit_edge.artifact import Array, Artifact, Entry, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
@@ -73,7 +74,7 @@ class Backend(Protocol):
     SEVERAL: bool
 
     def lower(self, graphs: Sequence[Graph], target: Target, metadata: Mapping[str, str]) -> Artifact: ...
-    def load(self, path: object, threads: int = 1, method: str | None = None) -> Run: ...
+    def load(self, path: object, threads: int = 1, method: str | None = None) -> Runner: ...
 
 
 def convert_model(
@@ -183,6 +184,21 @@ def list_refusals(target: Target, module: nn.Module) -> list[str]:
     if inlays[:1] == [""]:
         return []
     return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
+
+
+def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None = None) -> Runner:
+    """An entry point of a bundle's file, the first when None. UserError if its runtime refuses the file, or if that
+    takes and answers other shapes than the manifest says.
+    """
+    runner = load_backend(entry.format).load(folder / entry.file, threads, method)
+    for what, found, told in (
+        ("takes an image", runner.image, entry.inputs[0].shape),
+        ("answers with logits", runner.logits, entry.outputs[0].shape),
+    ):
+        if found != told:
+            met = f"{entry.file} {what} {list(found)}, where its manifest says {list(told)}"
+            raise UserError(met, "a manifest of that file", "export the model again")
+    return runner
 
 
 def load_backend(name: str) -> Backend:

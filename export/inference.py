@@ -8,7 +8,7 @@ import numpy as np
 
 from bigvit_edge.artifact import Entry, Verified
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.export.convert import load_backend
+from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.image import read_image
 from bigvit_edge.manifest import find_fault, read_manifest
 
@@ -25,12 +25,15 @@ def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -
     """The most probable classes of a picture, best first, by a file of a bundle (its manifest says how to prepare the
     picture). keep: which of the file's keep ratios, if it has several; the largest when None.
 
-    UserError if the file is no part of a bundle, was changed since the export, or has no such keep ratio, or the
-    picture cannot be read.
+    UserError if the file is no part of a bundle, is not as exported or as the manifest says, or has no such keep
+    ratio, if the picture cannot be read, or the answer is no number.
     """
     entry = find_entry(file)
-    run = load_backend(entry.format).load(file, method=choose_method(entry, keep).name)
+    run = open_entry(file.parent, entry, method=choose_method(entry, keep).name)
     logits = run(read_image(image, entry.preprocessing))[0].astype(np.float64)  # [classes]
+    if count := int((~np.isfinite(logits)).sum()):
+        met = f"{file} answers {image} with {count} of {len(logits)} logits that are not finite"
+        raise UserError(met, "numbers", "see what bigvit-edge check says of the bundle")
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     best = np.argsort(-probabilities, kind="stable")[:top]

@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from bigvit_edge import load_model
 from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
 
 PROGRAM = [sys.executable, "-c", "from bigvit_edge.cli import main; main()"]
 
@@ -172,7 +173,7 @@ HALF = ["--set", "precisions=fp32,fp16,int8"]
         ("raising", ["no such backbone", "users_models.py:", "raise RuntimeError"]),
         ("wrong", ["str"]),
         ("exiting", ["exiting() raised SystemExit"]),
-        ("labelled", ["the attribute `labels`", "3 strings"]),
+        ("labelled", ["the attribute `labels`", "a list of strings"]),
         ("Spectrum", ["litert fp32 cannot be made"]),
         ("huge", ["holds 100000", "at most 65504"]),
         ("absent", ["users_models:absent is nothing of that name"]),
@@ -209,6 +210,50 @@ def test_export_never_overwrites_what_is_no_bundle(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_an_output_where_nothing_can_be(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("x")
+    for command in (["export"], ["runtime-libs", "--abi", "x86_64-linux"], ["train"]):
+        refuse(call(*command, "-o", tmp_path / "loop"), "loop", "choose another -o")
+        refuse(call(*command, "-o", tmp_path / "file"), "file is a file", "choose another -o")
+        refuse(call(*command, "-o", tmp_path / "new" / ("x" * 256)), "a name of 256 bytes", "choose another -o")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+CHDIR = """
+import os, torch
+
+class Small(torch.nn.Module):
+    image_size = 16
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(768, 4)
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+def elsewhere():
+    os.chdir("/")
+    return Small()
+"""
+
+
+def test_a_factory_that_changes_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandering.py").write_text(CHDIR)
+    monkeypatch.chdir(tmp_path)
+    Path("pictures").mkdir()
+    Image.new("RGB", (16, 16), "red").save("pictures/a.png")
+    save_file({"fc.weight": torch.randn(4, 768), "fc.bias": torch.zeros(4)}, "w.safetensors")
+    words = ["--format", "onnx", "--set", "precisions=int8-static", "--calibration", "pictures"]
+    words += ["--weights", "w.safetensors", "--set", "limits.static_cosine=0", "--set", "limits.static_agreement=0"]
+    words += ["--set", "limits.cosine_min=0"]
+    result = call("export", "wandering:elsewhere", *words, "-o", "out")
+    sys.modules.pop("wandering", None)
+    assert result.exit_code == 0, result.output
+    assert read_manifest(tmp_path / "out").weights == "file"
+    assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["wandering_elsewhere_int8-static.onnx"]
+    assert Path.cwd() == tmp_path
+
+
 def test_run_refuses_what_is_not_there(tmp_path: Path) -> None:
     refuse(call("run", tmp_path / "a.pte", tmp_path / "b.png"), "no file", "a.pte")
 
@@ -221,26 +266,24 @@ def test_an_unknown_recipe(tmp_path: Path) -> None:
     refuse(call("train", "--recipe", "dem", "-o", tmp_path / "run"), "unknown recipe 'dem'", "did you mean demo?")
 
 
-def test_ctrl_c_in_the_middle_of_an_export_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "stage"), [(signal.SIGINT, "new/*"), (signal.SIGTERM, "new"), (signal.SIGHUP, "new")]
+)
+def test_a_signal_in_the_middle_of_an_export_leaves_nothing(number: signal.Signals, stage: str, tmp_path: Path) -> None:
+    """stage: what is there by then; 'new': nothing is loaded yet."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [*PROGRAM, "export", "--target", "android", "-o", "out"]
+    command = [*PROGRAM, "export", "--target", "host", "-o", "deep/out"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a background job ignores some
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while (
-        not list(tmp_path.glob(".bigvit-edge.*.part/new/*")) and process.poll() is None and time.monotonic() < deadline
-    ):
+    deadline, filling = time.monotonic() + 300, f"deep/.bigvit-edge.*.part/{stage}"
+    while not list(tmp_path.glob(filling)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, "the export ended before it could be interrupted"
-    said = None
-    while said is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGINT)  # again if need be: one that arrives in a callback of a framework's is lost
-        with suppress(subprocess.TimeoutExpired):
-            said = process.communicate(timeout=5)[1]
-    assert said is not None
-    assert process.returncode == 130
+    process.send_signal(number)  # once: one that a framework's callback swallows shows at the next step
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 128 + number
     assert "interrupted; nothing was written" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

@@ -108,6 +108,19 @@ def test_check_says_which_file_was_tampered_with_and_does_not_load_it(bundle: Pa
     assert faults["tiny_fp32.pte"] == []
 
 
+@pytest.mark.parametrize("file", ["tiny_fp32.pte", "tiny_int8.tflite", "tiny_int8.bve"])
+def test_a_manifest_of_other_shapes_than_the_file(bundle: Path, file: str, tmp_path: Path) -> None:
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    for entry in data["artifacts"]:
+        entry["outputs"][0]["shape"], entry["labels"] = [1, 2], ["a", "b"]
+    path.write_text(json.dumps(data))
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    refused = call("run", bundle / file, tmp_path / "image.png")
+    assert refused.exit_code == 2
+    assert f"{file} answers with logits [1, 10], where its manifest says [1, 2]" in refused.stderr
+
+
 def test_check_exits_with_1_past_the_limits(bundle: Path) -> None:
     path = bundle / "manifest.json"
     data = json.loads(path.read_text())

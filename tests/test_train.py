@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models.load import build
@@ -61,6 +62,33 @@ def test_a_checkpoint_of_another_recipe_is_not_resumed(tmp_path: Path) -> None:
     train_teacher(TINY, tmp_path)
     with pytest.raises(UserError, match=r"teacher.checkpoint was written by another recipe"):
         train_teacher(replace(TINY, seed=2), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["teacher.checkpoint", "student.checkpoint", "vit_demo.safetensors"])
+@pytest.mark.parametrize("kind", ["pickle", "other weights", "text", "empty", "device"])
+def test_a_run_writes_over_nothing_that_it_has_not_written(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    match kind:
+        case "pickle":
+            torch.save({"a": torch.zeros(1)}, path)
+        case "other weights":
+            save_file({"a": torch.zeros(1)}, path, {"recipe": "mine"})
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.write_text("my notes" if kind == "text" else "")
+    before = path.readlink() if path.is_symlink() else path.read_bytes()
+    with pytest.raises(UserError, match=rf"{name} was not written by this recipe.*choose another -o"):
+        run_recipe(TINY, tmp_path)
+    assert [*tmp_path.iterdir()] == [path]
+    assert (path.readlink() if path.is_symlink() else path.read_bytes()) == before
+
+
+def test_a_checkpoint_that_is_cut_or_of_another_model(tmp_path: Path) -> None:
+    for metadata in ({"recipe": repr(TINY)}, {"recipe": repr(TINY), "step": "2"}):
+        save_file({"model.a": torch.zeros(1)}, tmp_path / "teacher.checkpoint", metadata)
+        with pytest.raises(UserError, match=r"teacher.checkpoint cannot be resumed"):
+            run_recipe(TINY, tmp_path)
 
 
 def test_the_student_starts_from_the_teachers_blocks() -> None:

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.models.memory import check_memory
 from bigvit_edge.models.traces import find_line, list_causes
 
 PLAIN = "a module of Python code with float tensors, dense and on the CPU"
@@ -78,12 +79,15 @@ def count_classes(
     UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32. do: what
     to do where it raises.
     """
+    check_memory(model, image_size)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 1, 3, image_size, image_size, generator=generator, dtype=torch.float32)
     try:
         with torch.no_grad(), redirect_stdout(sys.stderr):
             first, second = map(model, images)
-    except (Exception, SystemExit) as e:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # SystemExit and GeneratorExit among them
         doing = f"{source} on an image [1, 3, {image_size}, {image_size}]"
         raise explain_failure(e, doing, f"a model of RGB images of {image_size} px", do) from e
     if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != 1 or not first.numel():

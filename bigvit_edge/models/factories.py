@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -33,9 +33,11 @@ def import_factory(source: str) -> Callable[[], object]:
         sys.path.insert(0, folder)  # as `python -m` does; stays, for imports inside the factory
     define_torchvision_ops()  # the user's code, timm and transformers import torchvision
     try:
-        with redirect_stdout(sys.stderr):
+        with chdir("."), redirect_stdout(sys.stderr):  # back to where the user's other paths are told from
             module = import_module(module_name)
-    except (Exception, SystemExit) as e:  # a script without a __main__ guard may end the program
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # a script without a __main__ guard may end the program
         if isinstance(e, ModuleNotFoundError) and e.name and f"{module_name}.".startswith(f"{e.name}."):
             near = suggest(module_name, [path.stem for path in Path.cwd().glob("*.py")])
             raise UserError(f"no module {module_name}", "one in the working directory or installed", near) from e
@@ -65,7 +67,7 @@ def call_factory(factory: Callable[[], object], source: str) -> nn.Module:
     """The model that a user's function returns. UserError if it raises (the line in the user's source is named), takes
     more memory than there is, or returns no model.
     """
-    with bounded(), _explained(f"{source}()"), redirect_stdout(sys.stderr):
+    with bounded(), _explained(f"{source}()"), chdir("."), redirect_stdout(sys.stderr):
         model = factory()
     if not isinstance(model, nn.Module):
         kind, do = f"a {type(model).__name__}", "return the module alone"
@@ -79,7 +81,9 @@ def call_factory(factory: Callable[[], object], source: str) -> nn.Module:
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except (Exception, SystemExit) as e:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # SystemExit and GeneratorExit among them
         free = measure_free()
         refused = any(isinstance(link, MemoryError) or "can't allocate memory" in str(link) for link in list_causes(e))
         if refused and free is not None:

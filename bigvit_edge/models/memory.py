@@ -1,16 +1,24 @@
-"""Memory: how much is free, and what a user's own code may take of it."""
+"""Memory: how much is free, what a user's own code may take of it, and what an image needs."""
 
+import copy
 import resource
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.errors import UserError
 
 COPIES = 3  # of the weights, beside the module's own, that an export of one fp32 file holds at its peak
 GIB = 2**30
+ASSURED = 512  # pixels of a side up to which no model is tried beforehand
 
 
 def measure_free(root: Path = Path("/")) -> int | None:
@@ -54,3 +62,61 @@ def require_memory(model: nn.Module, source: str) -> None:
     if free is not None and COPIES * size > free:
         met = f"{source} has {size / GIB:.1f} GiB of parameters, of which an export holds {COPIES} copies more"
         raise UserError(met, f"those to fit into the free {free / GIB:.1f} GiB of memory", "take a larger machine")
+
+
+def check_memory(module: nn.Module, image_size: int, images: int = 1) -> None:
+    """UserError with the number if one image of that size, beside `images` of them as float32, surely needs more memory
+    than is free.
+    """
+    if image_size <= ASSURED or (peak := estimate_peak(module, image_size)) is None:
+        return
+    needed, free = peak + images * 3 * image_size**2 * 4, measure_free()
+    if free is not None and needed > free:
+        met = f"images of {image_size} pixels, for which PyTorch needs {needed / GIB:,.1f} GiB of memory"
+        raise UserError(met, f"at most the {free / GIB:.1f} GiB that are free", "take a smaller --image-size")
+
+
+def estimate_peak(module: nn.Module, image_size: int) -> int | None:
+    """Bytes of the tensors that one image makes live at once, weights not counted; by a run of a copy of the module
+    without data. None if it does not run so.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        with FakeCopyMode(mode):
+            empty = copy.deepcopy(module)
+        weights = [tensor.untyped_storage() for tensor in (*empty.parameters(), *empty.buffers())]
+        with torch.no_grad(), mode, _Meter(map(id, weights)) as meter:
+            empty(torch.zeros(1, 3, image_size, image_size))
+        return int(meter.peak)
+    except Exception:  # a module can refuse to be copied, and look at values that are not there, in any way
+        return None
+
+
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the storages that are alive, but for those with the identities given."""
+
+    def __init__(self, known: Iterable[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self.known = set(known)
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key not in self.known:
+            self.known.add(key)
+            self.live += size
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.live -= size

@@ -115,7 +115,7 @@ def _list_wanted(model: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """The model's tensors in float16 (half the size; read back as float32), written beside and then renamed."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".bigvit-edge.{path.name}.part")  # which no file of the user's is called
     save_file({key: t.half().contiguous() for key, t in model.state_dict().items()}, part, metadata)
     part.replace(path)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigvit_edge.artifact import Artifact, Run, list_versions
+from bigvit_edge.artifact import Artifact, Runner, list_versions
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import describe_entry, lower_native
@@ -33,7 +33,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     return Artifact(FORMAT, graphs[0].precision, lowered.data, methods, list_versions(["torch"]), layers=lowered.layers)
 
 
-def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
-    """A session for the entry of that name, the first when None. Run takes [1, 3, S, S] and gives [1, num_classes].
+def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
+    """A session for the entry of that name, the first when None. It takes [1, 3, S, S] and gives [1, num_classes].
     UserError if the file is not one, or has no such entry."""
-    return Session(path, threads, entry=method).run
+    session = Session(path, threads, entry=method)
+    return Runner(session.run, session.shape, (1, session.classes))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigvit_edge.artifact import Array, Run
+from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.mil.definitions import list_defaults
 from bigvit_edge.export.mil.ops import ABSENT, OPS, SEVERAL
@@ -22,8 +22,8 @@ from bigvit_edge.export.mil.package import Function, Op, read_folder, read_funct
 Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Run:
-    """Open an .mlpackage. Run takes [1, 3, S, S] and gives [1, num_classes], float32.
+def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Runner:
+    """Open an .mlpackage. It takes [1, 3, S, S] and gives [1, num_classes], float32.
 
     function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
     after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
@@ -34,7 +34,7 @@ def load_package(path: Path, function: str | None = None, half: bool | None = No
 
 def load_files(
     files: Mapping[str, bytes], where: object, function: str | None = None, half: bool | None = None, threads: int = 1
-) -> Run:
+) -> Runner:
     """load_package for a package in memory: relative path -> content. where: what to call it in messages."""
     chosen = read_function(files, where, function)
     evaluate = open_function(chosen, where, half)
@@ -54,7 +54,8 @@ def load_files(
         finally:
             torch.set_num_threads(before)
 
-    return run
+    declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
+    return Runner(run, type_.shape, declared.get(logits, ()))
 
 
 def list_ops(files: Mapping[str, bytes], where: object, function: str | None = None) -> list[Op]:

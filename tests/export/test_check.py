@@ -1,16 +1,131 @@
-"""What a bundle says of its weights is enough to find the same again."""
+"""What a manifest says is enough to find the same model; what is not so of model or file, check and run refuse."""
 
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from bigvit_edge.artifact import Runner
 from bigvit_edge.errors import UserError
+from bigvit_edge.export import inference
 from bigvit_edge.export.bundle import Source, export_bundle
-from bigvit_edge.export.check import check_bundle
+from bigvit_edge.export.check import check_bundle, list_contradictions
+from bigvit_edge.export.inference import classify
+from bigvit_edge.manifest import read_manifest
+from bigvit_edge.models.load import load
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.target import load_target, override
+from bigvit_edge.models.zoo import CARDS, DIGITS, Card
+from bigvit_edge.target import Limits, load_target, override
+
+TINY = Card("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
+HOST = replace(load_target("host"), formats=("bve", "onnx"), precisions=("fp32",), limits=Limits(images=2))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bundle of a model of a few thousand parameters."""
+    CARDS["tiny_dense"] = TINY
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    export_bundle(Source("tiny_dense"), HOST, folder)
+    yield folder
+    del CARDS["tiny_dense"]
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in exported.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "p.png")
+    return folder
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    for entry in data["artifacts"]:
+        change(entry)
+    path.write_text(json.dumps(data))
+
+
+def say_classes(entry: dict[str, Any]) -> None:
+    entry["outputs"][0]["shape"], entry["labels"] = [1, 2], ["a", "b"]
+
+
+def say_size(entry: dict[str, Any]) -> None:
+    entry["inputs"][0]["shape"], entry["preprocessing"]["size"] = [1, 3, 4000, 4000], 4000
+
+
+def say_labels(entry: dict[str, Any]) -> None:
+    entry["labels"] = [*"0123456798"]
+
+
+def say(**fields: object) -> Callable[[dict[str, Any]], None]:
+    return lambda entry: entry["preprocessing"].update(fields)
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "classes": (say_classes, "the manifest says classes 2, the model 10"),
+    "size": (say_size, "the manifest says size 4000, the model 32"),
+    "labels": (say_labels, "the manifest says label of class 8 9, the model 8"),
+    "no labels": (lambda entry: entry.update(labels=None), "the manifest says labels 0, the model 10"),
+    "mean": (say(mean=[0.4, 0.5, 0.5]), "the manifest says mean (0.4, 0.5, 0.5), the model (0.5, 0.5, 0.5)"),
+    "std": (say(std=[0.1, 0.5, 0.5]), "the manifest says std"),
+    "color": (say(color="BGR"), "the manifest says color BGR, the model RGB"),
+    "crop": (say(crop="squash"), "the manifest says crop squash"),
+    "layers": (lambda entry: entry.update(layers={"head": "int8"}), "Linears of an fp32 file are int8"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_check_finds_what_is_not_so_of_the_model(bundle: Path, name: str) -> None:
+    lie, words = LIES[name]
+    edit(bundle, lie)
+    checked = check_bundle(bundle)
+    assert [file.file for file in checked] == ["tiny_dense_fp32.bve", "tiny_dense_fp32.onnx"]
+    for file in checked:
+        assert any(words in fault for fault in file.faults), file.faults
+
+
+def test_check_finds_nothing_where_all_is_so(exported: Path) -> None:
+    assert [file.faults for file in check_bundle(exported)] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [(say_classes, "answers with logits [1, 10], where its manifest says [1, 2]"),
+     (say_size, "takes an image [1, 3, 32, 32], where its manifest says [1, 3, 4000, 4000]")],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", ["bve", "onnx"])
+def test_run_refuses_other_shapes_than_the_files(bundle: Path, lie: Any, words: str, suffix: str) -> None:
+    edit(bundle, lie)
+    with pytest.raises(UserError) as caught:
+        classify(bundle / f"tiny_dense_fp32.{suffix}", bundle.parent / "p.png")
+    assert words in str(caught.value)
+
+
+def test_run_refuses_an_answer_that_is_no_number(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = np.float32([[0, np.nan, 1, np.inf, 0, 0, 0, 0, 0, 0]])
+    monkeypatch.setattr(inference, "open_entry", lambda *_, **__: Runner(lambda _: answer, (), ()))
+    with pytest.raises(UserError, match=r"p.png with 2 of 10 logits that are not finite"):
+        classify(bundle / "tiny_dense_fp32.bve", bundle.parent / "p.png")
+
+
+def test_a_manifest_before_version_3_says_nothing_of_crop_and_labels(exported: Path) -> None:
+    manifest, model = read_manifest(exported), load("tiny_dense")
+    entry = replace(manifest.artifacts[0], labels=None)
+    other = replace(model, preprocessing=replace(model.preprocessing, crop="center", resize="bicubic, antialiased"))
+    assert list_contradictions(entry, replace(manifest, version=2), other) == []
+    assert len(list_contradictions(entry, manifest, other)) == 3
 
 
 def make_state(seed: int) -> dict[str, Tensor]:
@@ -20,7 +135,7 @@ def make_state(seed: int) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def student(tmp_path: Path) -> Path:
     """Of the student's weights, with four heads."""
     torch.save({"student": make_state(1), "teacher": make_state(2)}, tmp_path / "w.pth")
     target = override(load_target("host"), ["formats=bve", "precisions=fp32", "limits.images=2"])
@@ -30,11 +145,11 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_heads_and_key_are_the_manifests(bundle: Path) -> None:
-    (checked,) = check_bundle(bundle)
+def test_heads_and_key_are_the_manifests(student: Path) -> None:
+    (checked,) = check_bundle(student)
     assert checked.faults == ()
     for other in ({"heads": 2}, {"weights_key": "teacher"}):
-        (checked,) = check_bundle(bundle, **other)  # type: ignore[arg-type]
+        (checked,) = check_bundle(student, **other)  # type: ignore[arg-type]
         assert checked.faults
     with pytest.raises(UserError, match=r"nothing under 'ema'"):
-        check_bundle(bundle, weights_key="ema")
+        check_bundle(student, weights_key="ema")

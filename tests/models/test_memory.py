@@ -9,7 +9,7 @@ from torch import nn
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import memory
-from bigvit_edge.models.memory import GIB, bounded, measure_free, require_memory
+from bigvit_edge.models.memory import GIB, bounded, check_memory, estimate_peak, measure_free, require_memory
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -44,3 +44,42 @@ def test_a_model_too_large_to_export_is_refused_with_numbers(monkeypatch: pytest
     monkeypatch.setattr(memory, "measure_free", lambda: 8 * 2**20)
     with pytest.raises(UserError, match=r"mine has 0.0 GiB of parameters.*free 0.0 GiB"):
         require_memory(model, "mine")
+
+
+def make_layers() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 1000), nn.ReLU(), nn.Linear(1000, 4))
+
+
+class Attention(nn.Module):
+    """Each pixel of the image against each other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = x.flatten(1)
+        self.seen = q  # which a run without data must not leave in the user's module
+        return (q.transpose(0, 1) @ q).softmax(-1).sum(0, keepdim=True)
+
+
+def test_the_peak_is_what_lives_at_once() -> None:
+    assert estimate_peak(make_layers(), 8) == 4 * (3 * 8 * 8 + 1000 + 1000)  # the ReLU's input and output
+    module, count = Attention(), 3 * 16 * 16
+    assert estimate_peak(module, 16) == 4 * (count + 2 * count**2)  # the softmax's input and output
+    assert not hasattr(module, "seen")
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if x.mean() > 0 else x.amax((2, 3))
+
+
+def test_what_cannot_be_told_beforehand() -> None:
+    assert estimate_peak(Branching(), 8) is None
+    check_memory(Branching(), 1024)
+
+
+def test_an_image_that_needs_more_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "measure_free", lambda: 16 * GIB)
+    with pytest.raises(UserError, match=r"1024 pixels.*needs 73,728.0 GiB .*at most the 16.0 GiB that are free"):
+        check_memory(Attention(), 1024)  # 2 * (3 * 2**20)**2 * 4 bytes
+    check_memory(nn.AdaptiveAvgPool2d(1), 1024)
+    with pytest.raises(UserError, match=r"take a smaller --image-size"):
+        check_memory(nn.AdaptiveAvgPool2d(1), 1024, images=2000)

@@ -17,7 +17,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import Artifact, Run, list_versions, name_method
+from bigvit_edge.artifact import Artifact, Runner, list_versions, name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.neural_engine import describe_method
@@ -71,7 +71,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     return Artifact(FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True)
 
 
-def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
+def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """The package in bigvit_edge.export.mil, which rounds to fp16 wherever the package says fp16: the answers show what
     a Neural Engine or GPU would lose. UserError if it is no package, or has no such method."""
     return mil.load_package(path, method, half=None, threads=threads)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Run, list_versions, name_method
+from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list_versions, name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
 from bigvit_edge.export.backends.executorch.simplify import simplify
@@ -150,7 +150,7 @@ def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method
     return Method(name, graph.keep, len(delegates), leftovers, fragments)
 
 
-def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
+def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """The program in ExecuTorch's own runtime, with our core's library where its delegate is that, or where it is Core
     ML, which is not to be had here, in export/mil. UserError if it is no program, or has no such method.
 
@@ -181,7 +181,12 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
         (logits,) = outputs
         return np.asarray(logits.numpy(), np.float32)
 
-    return run
+    meta = loaded.method_meta()
+    if (counts := (meta.num_inputs(), meta.num_outputs())) != (1, 1):
+        met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
+        raise UserError(met, "one image in, logits out", "export the model again")
+    image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
+    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()))
 
 
 def load_core(path: Path) -> None:

@@ -16,7 +16,7 @@ from uuid import UUID
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Run, list_data
+from bigvit_edge.artifact import Runner, list_data
 from bigvit_edge.errors import UserError
 from bigvit_edge.export import mil
 from bigvit_edge.export.console import silenced
@@ -164,7 +164,7 @@ def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
 # ---- reading it back -------------------------------------------------------------------------------------------------
 
 
-def load(path: Path, threads: int, method: str) -> Run:
+def load(path: Path, threads: int, method: str) -> Runner:
     """The package of that method, evaluated by export/mil. UserError if anything of the method is outside of it: the
     runtime here could not pass on what it cannot compute."""
     try:
@@ -176,7 +176,7 @@ def load(path: Path, threads: int, method: str) -> Run:
         raise UserError(met, "a .pte file as exported", "export the model again") from e
 
 
-def _load(path: Path, threads: int, method: str) -> Run:
+def _load(path: Path, threads: int, method: str) -> Runner:
     pte = deserialize_pte_binary(path.read_bytes())
     plan = next(plan for plan in pte.program.execution_plan if plan.name == method)
     calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]

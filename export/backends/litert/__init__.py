@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+import numpy as np
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten
 
-from bigvit_edge.artifact import Array, Artifact, Run, list_versions, name_method
+from bigvit_edge.artifact import Array, Artifact, Runner, list_versions, name_method
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.backends.litert.contents import (
     holds_program,
@@ -97,8 +98,8 @@ def _convert(programs: Sequence[ExportedProgram], names: Sequence[str]) -> bytes
     return litert_converter.exported_programs_to_flatbuffer(ready, signatures).to_bytes()  # type: ignore[no-any-return]
 
 
-def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
-    """Open a .tflite. Run takes [1, 3, S, S] and gives [1, num_classes], float32. method: a signature's name; None: the
+def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
+    """Open a .tflite. It takes [1, 3, S, S] and gives [1, num_classes], float32. method: a signature's name; None: the
     first in the file. UserError if the file is none that LiteRT takes, or has no such signature.
 
     Only the signature asked for is set up: of a file with several, a copy in memory is cut down to it.
@@ -111,7 +112,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
             name = _choose_method(path, methods, method)
             if holds_program(content):
                 _load_core(path)
-                return load_native(path, threads=threads, method=name).run
+                session = load_native(path, threads=threads, method=name)
+                return Runner(session.run, session.shape, (1, session.classes))
             if len(methods) > 1:
                 content = select_method(content, name)
                 interpreter = Interpreter(model_content=content, num_threads=threads)
@@ -121,14 +123,18 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
             raise UserError(
                 f"{path}: LiteRT cannot load it ({e})", "a .tflite file as exported", "export the model again"
             ) from e
-    image, logits = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    tensors = interpreter.get_input_details(), interpreter.get_output_details()
+    if [[tensor["dtype"] for tensor in side] for side in tensors] != [[np.float32], [np.float32]]:
+        met = f"{path}: {len(tensors[0])} inputs and {len(tensors[1])} outputs, or not of float32"
+        raise UserError(met, "one image in, logits out", "export the model again")
+    (image,), (logits,) = tensors
 
     def run(images: Array) -> Array:
-        interpreter.set_tensor(image, images)
+        interpreter.set_tensor(image["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(logits)  # type: ignore[no-any-return]
+        return interpreter.get_tensor(logits["index"])  # type: ignore[no-any-return]
 
-    return run
+    return Runner(run, *(tuple(map(int, tensor["shape"])) for tensor in (image, logits)))
 
 
 def _load_core(path: Path) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigvit_edge.artifact import Array, Artifact, Method, Run, list_versions
+from bigvit_edge.artifact import Array, Artifact, Method, Runner, list_versions
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.onnx import model, quantized
 from bigvit_edge.export.console import silenced
@@ -43,6 +43,7 @@ FORMAT = "onnx"
 SUFFIX = ".onnx"
 SEVERAL = False
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
+FLOAT = "tensor(float)"
 METHOD = "main"  # what the graph is called in manifests; in the file it has the model's name
 
 
@@ -69,8 +70,8 @@ FAULTS = (
 )  # fmt: skip
 
 
-def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
-    """Open a .onnx on the CPU provider. Run takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is
+def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
+    """Open a .onnx on the CPU provider. It takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is
     not one, wants data from other files, or a method is asked for that is not 'main'."""
     if method not in (None, METHOD):
         raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
@@ -79,9 +80,10 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
             data = Path(path).read_bytes()
             refuse_outside_data(data)
             session = onnxruntime.InferenceSession(data, set_options(threads), providers=["CPUExecutionProvider"])
-            names = [*(value.name for value in (*session.get_inputs(), *session.get_outputs()))]
-            if names != ["image", "logits"]:
-                raise ValueError(f"it goes from and to {', '.join(names)} instead of from image to logits")
+            values = [*session.get_inputs(), *session.get_outputs()]
+            if [(value.name, value.type) for value in values] != [("image", FLOAT), ("logits", FLOAT)]:
+                found = ", ".join(f"{value.name} ({value.type})" for value in values)
+                raise ValueError(f"it goes from and to {found} instead of from image to logits")
         except (*FAULTS, OSError, ValueError, onnx.onnx_cpp2py_export.checker.ValidationError) as e:
             words = " ".join(str(e).split()) or type(e).__name__
             raise UserError(
@@ -91,7 +93,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Run:
     def run(images: Array) -> Array:
         return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
 
-    return run
+    image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
+    return Runner(run, image, logits)
 
 
 def set_options(threads: int) -> Any:
