@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.measures import Accuracy, Parity
+from bigvit_edge.measures import Accuracy, Coverage, Parity
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
@@ -40,7 +40,8 @@ class Leftover:
 @dataclass(frozen=True)
 class Method:
     """One entry point of a file: its name there and its keep ratio (None: the model has none). delegates: pieces that
-    the intended unit got; fragments: in how many of them each layer ('layers.3') is.
+    the intended unit got; fragments: in how many of them each layer ('layers.3') is; coverage: what is in which
+    precision, empty in a manifest of version 2.
     """
 
     name: str
@@ -48,13 +49,15 @@ class Method:
     delegates: int
     leftovers: tuple[Leftover, ...]
     fragments: dict[str, int]
+    coverage: tuple[Coverage, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A lowered model. data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions
     of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the
-    precision of what it quantises besides the Linears of the graph.
+    precision of what it quantises besides the Linears of the graph; products: that of products of two activations, by
+    the name of the module around them ('': the model), where they are not float.
     """
 
     format: str
@@ -64,6 +67,7 @@ class Artifact:
     tools: dict[str, str]
     evaluated: bool = False
     layers: Mapping[str, str] = field(default_factory=dict)
+    products: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

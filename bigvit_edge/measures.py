@@ -1,10 +1,11 @@
-"""How well a file answers: its agreement with PyTorch and its accuracy, and how far such shares can be trusted."""
+"""What is measured of a file: agreement with PyTorch, accuracy, and what of it is quantised."""
 
 import math
 from dataclasses import dataclass
 
 Interval = tuple[float, float]  # both ends in 0..1
 
+FLOAT = "float"  # the precision of what is not quantised
 Z = 1.959964  # of a normal distribution, 95 % lie within so many standard deviations
 
 
@@ -39,6 +40,18 @@ class Accuracy:
     pytorch_top1: float
     images: int
     top1_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model is of one kind of op in one precision ('float': not quantised): shares, in 0..1, of the
+    multiply-accumulates and of the weights, these by their bytes in float.
+    """
+
+    precision: str
+    kind: str
+    macs: float
+    weights: float
 
 
 def bound_share(share: float, count: int) -> Interval:

@@ -22,11 +22,12 @@ from bigvit_edge.devices import local
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, open_entry
+from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.parity import explain_reference
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
-from bigvit_edge.measures import Accuracy, Interval, Parity
+from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
 from bigvit_edge.models.load import Loaded
 from bigvit_edge.target import LAYER_PRECISIONS
 
@@ -131,12 +132,13 @@ def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Late
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
             *_parity_cells(m.parity, m.accuracy),
+            _coverage_cell(m.coverage, e.precision),
             f"{latency[e.file, m.keep].p50_ms:.2f} ms" if not e.evaluated else "–",
         )
         for e in manifest.artifacts
         for m in e.methods
     )  # fmt: skip
-    print_rows(("file", "format", "precision", "keep", "size", *PARITY, "latency"), rows)
+    print_rows(("file", "format", "precision", "keep", "size", *PARITY, "covers", "latency"), rows)
     for line in explain_bundle(manifest, model, latency, folder):
         print(line)
 
@@ -156,8 +158,10 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
         yield f"accuracy: on the same held-out images, where PyTorch fp32 has {points}"
     if not manifest.trained:
         yield "weights: random, so no top-1 is asked, and the smallest cosine is held to limits.untrained_cosine"
+    yield "covers: share of the multiply-accumulates, and of the weights, that are in the file's precision"
     for entry in manifest.artifacts:
         yield from _explain_layers(entry)
+        yield from _explain_coverage(entry)
     yield from _explain_leftovers(manifest.artifacts)
     for entry in manifest.artifacts:
         yield from (f"allowed: {line}" for line in list_fallbacks(entry, manifest.limits))
@@ -178,6 +182,18 @@ def _explain_layers(entry: Entry) -> Iterator[str]:
         yield (
             f"Linears of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
         )
+
+
+def _explain_coverage(entry: Entry) -> Iterator[str]:
+    """Which entry points of a file are mostly in float, whatever it is called."""
+    for line in dict.fromkeys(explain_coverage(method.coverage, entry.precision) for method in entry.methods):
+        if line:
+            yield f"{entry.file}: {line}"
+
+
+def _coverage_cell(coverage: Sequence[Coverage], precision: str) -> str:
+    macs, weights = share_covered(coverage, precision)
+    return f"{macs:.1%}, {weights:.1%}" if coverage else "–"
 
 
 def _explain_leftovers(entries: Iterable[Entry]) -> Iterator[str]:

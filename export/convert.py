@@ -15,6 +15,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
 from bigvit_edge.export.console import silenced
+from bigvit_edge.export.coverage import add_coverage
 from bigvit_edge.export.graph import Graph, Inlay
 from bigvit_edge.export.inlay import (
     count_calls,
@@ -102,7 +103,8 @@ def convert_model(
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
             with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
                 artifact = lower(group, name, target, {**subject.metadata, "precision": precision, "keep": keeps})
-            yield artifact, {**group[0].layers, **artifact.layers}
+            layers = {**group[0].layers, **artifact.layers}
+            yield add_coverage(artifact, group, layers), layers
 
 
 def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:

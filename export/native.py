@@ -26,11 +26,14 @@ DEPTHS = {"dot": 4, "i8mm": 8}  # inputs that lie side by side in the packed wei
 
 @dataclass(frozen=True)
 class Lowered:
-    """data: the .bve bytes; entries: of the program in them, the largest keep ratio first; layers: as of Artifact."""
+    """data: the .bve bytes; entries: of the program in them, the largest keep ratio first; layers, products: as of
+    Artifact.
+    """
 
     data: bytes
     entries: tuple[Entry, ...]
     layers: Mapping[str, str]
+    products: Mapping[str, str]
 
 
 # The last program of each model, because every format starts from it: its integers are chosen by what Linears see.
@@ -52,7 +55,8 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     if lowered is None or known != key:
         program = emit_program(graphs, DEPTHS[target.packing], metadata)
         named = {start + layer: how for layer, how in layers.items()}
-        lowered = Lowered(to_bytes(program), program.entries, named)
+        products = {start.removesuffix("."): precision} if precision == "int8" else {}
+        lowered = Lowered(to_bytes(program), program.entries, named, products)
         _latest[graphs[0].exported] = key, lowered
     return lowered
 

@@ -38,18 +38,20 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         "methods",
     }
     assert wanted | {"layers", "tools"} <= set(entry)
-    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy"} == set(entry["methods"][0])
+    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy", "coverage"} == set(
+        entry["methods"][0]
+    )
     parity, accuracy = (entry["methods"][0][name] for name in ("parity", "accuracy"))
     assert {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"} <= set(parity)
     assert {"top1_interval", "centred_cosine", "spread", "span"} <= set(parity)
     assert set(accuracy) == {"top1", "pytorch_top1", "images", "top1_interval"}
 
 
-def test_a_manifest_of_version_2_has_no_intervals_and_centred_cosines(tmp_path: Path) -> None:
+def test_a_manifest_of_version_2_has_no_intervals_centred_cosines_and_coverage(tmp_path: Path) -> None:
     data = json.loads(json.dumps(asdict(MANIFEST))) | {"version": 2}
     for name in ("top1_interval", "centred_cosine", "spread", "span"):
         del data["artifacts"][0]["methods"][0]["parity"][name]
-    del data["artifacts"][0]["methods"][0]["accuracy"]["top1_interval"]
+    del data["artifacts"][0]["methods"][0]["accuracy"]["top1_interval"], data["artifacts"][0]["methods"][0]["coverage"]
     for name in ("int8_centred", "untrained_int4_cosine"):
         del data["limits"][name]
     (tmp_path / "manifest.json").write_text(json.dumps(data))

@@ -30,7 +30,10 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     """The graphs as one .bve, an entry each, its weights packed as target.packing says."""
     lowered = lower_native(graphs, target, metadata)
     methods = tuple(describe_entry(entry, entry.name) for entry in lowered.entries)
-    return Artifact(FORMAT, graphs[0].precision, lowered.data, methods, list_versions(["torch"]), layers=lowered.layers)
+    return Artifact(
+        FORMAT, graphs[0].precision, lowered.data, methods, list_versions(["torch"]), layers=lowered.layers,
+        products=lowered.products,
+    )  # fmt: skip
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:

@@ -81,6 +81,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     of = dict(zip(names, graphs, strict=True))
     words = {ORDER: ",".join(names), **{METADATA + key: value for key, value in metadata.items()}}
     layers: Mapping[str, str] = {}
+    products: Mapping[str, str] = {}
     with silenced():
         if target.backend == "coreml":
             from bigvit_edge.export.backends.executorch import coreml
@@ -90,7 +91,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
             from bigvit_edge.export.backends.executorch import native
 
             lowered = lower_native(graphs, target, metadata)
-            layers = lowered.layers
+            layers, products = lowered.layers, lowered.products
             if graphs[0].inlay is None:
                 edge = native.lower_programs(of, lowered.data, words)
             else:
@@ -102,7 +103,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         data = bytes(edge.to_executorch().buffer)
     evaluated = target.backend == "coreml"
     versions = list_versions(PACKAGES["xnnpack" if graphs[0].inlay else target.backend])
-    return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers)
+    return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers, products=products)
 
 
 def lower_programs(

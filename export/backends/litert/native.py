@@ -65,7 +65,9 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
                 for entry, name in zip(lowered.entries, names, strict=True)
             ]
     versions = list_versions(ALONE if graphs[0].inlay is None else PACKAGES)
-    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), versions, layers=lowered.layers)
+    return Artifact(
+        FORMAT, graphs[0].precision, data, tuple(methods), versions, layers=lowered.layers, products=lowered.products
+    )
 
 
 def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
