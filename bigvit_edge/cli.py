@@ -134,11 +134,12 @@ def run(
     from bigvit_edge import report
     from bigvit_edge.export.inference import classify
 
-    guesses = classify(file, image, keep)
+    answer = classify(file, image, keep)
+    report.print_notes(answer.notes)
     if as_json:
-        print(json.dumps([asdict(guess) for guess in guesses], indent=2))
+        print(json.dumps([asdict(guess) for guess in answer.guesses], indent=2))
     else:
-        report.print_rows(("class", "probability"), ((g.label, f"{g.probability:.2%}") for g in guesses))
+        report.print_rows(("class", "probability"), ((g.label, f"{g.probability:.2%}") for g in answer.guesses))
 
 
 @app.command()

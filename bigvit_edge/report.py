@@ -89,6 +89,12 @@ def print_step(name: str) -> Iterator[None]:
     print(f"  {name:32} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what was assumed, so that JSON on stdout stays whole."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:
     """The table behind a `mixed` file: each Linear's SQNR at each precision, and what it became."""
     precisions = [p for p in LAYER_PRECISIONS if any(p in s.sqnr_db for s in sensitivities) and p != "fp32"]

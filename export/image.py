@@ -1,12 +1,14 @@
 """Pictures as models take them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.errors import UserError
+from bigvit_edge.export.colors import convert_to_srgb
+from bigvit_edge.export.decoding import decode
 from bigvit_edge.preprocessing import BORDER, CENTER, RESIZES, SQUARE, SQUASH, Preprocessing
 
 RESAMPLINGS = dict(
@@ -17,20 +19,31 @@ RESAMPLINGS = dict(
     )
 )
 MOST_RESIZED = 2**26  # pixels of a picture after the resize, before the crop
+FINENESS = 4  # how many times larger than its resized side a very large picture is decoded at least
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the model takes it, pixels [1, 3, S, S]; notes: what was assumed or changed on the way."""
+
+    pixels: Array
+    notes: tuple[str, ...]
 
 
 def read_image(path: Path, how: Preprocessing) -> Array:
-    """A picture prepared for the model: [1, 3, S, S]. UserError if it is missing or no picture."""
-    if not path.is_file():
-        raise UserError(f"no file {path}", "a picture", "check the path")
-    try:
-        with Image.open(path) as picture:
-            rgb = _to_rgb(ImageOps.exif_transpose(picture))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise UserError(
-            f"{path} cannot be read as a picture ({type(e).__name__})", "a PNG, JPEG or other picture", "check it"
-        ) from e
-    return normalize(np.asarray(fit(rgb, how), dtype=np.float32).transpose(2, 0, 1)[None], how)
+    """Prepare a picture for the model: [1, 3, S, S]. UserError as in prepare."""
+    return prepare(path, how).pixels
+
+
+def prepare(path: Path, how: Preprocessing) -> Prepared:
+    """Decode, resize, crop and normalise a picture. UserError if it is missing, damaged, too large or no picture."""
+    decoded = decode(path, FINENESS * (how.resize_to or how.size))
+    rgb, color_notes = convert_to_srgb(_resize(decoded.image, how), decoded.profile)
+    pixels = np.asarray(_place(rgb, how), dtype=np.float32)  # [S, S, 3]
+    notes = [*decoded.notes, *color_notes]
+    if how.size > 1 and (pixels == pixels[0, 0]).all():
+        notes.append("what the model sees of it is all of one colour")
+    return Prepared(normalize(pixels.transpose(2, 0, 1)[None], how), tuple(notes))
 
 
 def normalize(images: Array, how: Preprocessing) -> Array:
@@ -41,31 +54,35 @@ def normalize(images: Array, how: Preprocessing) -> Array:
     return np.ascontiguousarray((images * np.float32(how.scale) - mean) / std)
 
 
-def fit(rgb: Image.Image, how: Preprocessing) -> Image.Image:
-    """Resize and crop an RGB picture to size x size."""
-    method, size = RESAMPLINGS[how.resize], how.size
+def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
+    """The whole picture, resized; of the crop 'largest centre square', that square."""
+    method = RESAMPLINGS[how.resize]
     if how.crop == SQUARE:
-        side = min(rgb.size)
-        left, top = ((length - side) // 2 for length in rgb.size)
-        return rgb.resize((size, size), method, box=(left, top, left + side, top + side))
-    rgb = _shorten(rgb, how)
-    whole = rgb.resize(_measure(rgb.size, how), method)
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        return image.resize((how.size, how.size), method, box=(left, top, left + side, top + side))
+    image = _shorten(image, how)
+    return image.resize(_measure(image.size, how), method)
+
+
+def _place(rgb: Image.Image, how: Preprocessing) -> Image.Image:
+    """The middle, size x size, of a resized picture, or the picture in the middle of that."""
     fill = [round(m / how.scale) if how.crop == BORDER else 0 for m in how.mean]
-    canvas = Image.new("RGB", (size, size), tuple(fill if how.color == "RGB" else fill[::-1]))
+    canvas = Image.new("RGB", (how.size, how.size), tuple(fill if how.color == "RGB" else fill[::-1]))
     # Where one pixel more is cut than added is as in torchvision.
-    x, y = ((size - n) // 2 if n < size else -round((n - size) / 2) for n in whole.size)
-    canvas.paste(whole, (x, y))
+    x, y = ((how.size - n) // 2 if n < how.size else -round((n - how.size) / 2) for n in rgb.size)
+    canvas.paste(rgb, (x, y))
     return canvas
 
 
-def _shorten(rgb: Image.Image, how: Preprocessing) -> Image.Image:
+def _shorten(image: Image.Image, how: Preprocessing) -> Image.Image:
     """Cut the ends off a picture so thin that, resized, most of it would be cut away and the memory not suffice."""
-    width, height = _measure(rgb.size, how)
+    width, height = _measure(image.size, how)
     if width * height <= MOST_RESIZED:
-        return rgb
+        return image
     share = MOST_RESIZED / (width * height)
-    cut_x, cut_y = (int(n * (1 - share) / 2) if n == max(rgb.size) else 0 for n in rgb.size)
-    return rgb.crop((cut_x, cut_y, rgb.width - cut_x, rgb.height - cut_y))
+    cut_x, cut_y = (int(n * (1 - share) / 2) if n == max(image.size) else 0 for n in image.size)
+    return image.crop((cut_x, cut_y, image.width - cut_x, image.height - cut_y))
 
 
 def _measure(size: tuple[int, int], how: Preprocessing) -> tuple[int, int]:
@@ -78,10 +95,3 @@ def _measure(size: tuple[int, int], how: Preprocessing) -> tuple[int, int]:
         return (target, longer) if width <= height else (longer, target)
     ratio = max(size) / target
     return max(1, round(width / ratio)), max(1, round(height / ratio))
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips sixteen-bit gray to white."""
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    return picture.convert("RGB")

@@ -9,7 +9,7 @@ import numpy as np
 from bigvit_edge.artifact import Entry, Verified
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.convert import open_entry
-from bigvit_edge.export.image import read_image
+from bigvit_edge.export.image import prepare
 from bigvit_edge.manifest import find_fault, read_manifest
 
 
@@ -21,7 +21,15 @@ class Guess:
     probability: float
 
 
-def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -> list[Guess]:
+@dataclass(frozen=True)
+class Answer:
+    """Guesses, best first; notes: what of the picture was assumed or changed."""
+
+    guesses: list[Guess]
+    notes: tuple[str, ...]
+
+
+def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -> Answer:
     """The most probable classes of a picture, best first, by a file of a bundle (its manifest says how to prepare the
     picture). keep: which of the file's keep ratios, if it has several; the largest when None.
 
@@ -29,15 +37,18 @@ def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -
     ratio, if the picture cannot be read, or the answer is no number.
     """
     entry = find_entry(file)
-    run = open_entry(file.parent, entry, method=choose_method(entry, keep).name)
-    logits = run(read_image(image, entry.preprocessing))[0].astype(np.float64)  # [classes]
+    method = choose_method(entry, keep).name
+    prepared = prepare(image, entry.preprocessing)
+    run = open_entry(file.parent, entry, method=method)
+    logits = run(prepared.pixels)[0].astype(np.float64)  # [classes]
     if count := int((~np.isfinite(logits)).sum()):
         met = f"{file} answers {image} with {count} of {len(logits)} logits that are not finite"
         raise UserError(met, "numbers", "see what bigvit-edge check says of the bundle")
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     best = np.argsort(-probabilities, kind="stable")[:top]
-    return [Guess(entry.labels[i] if entry.labels else f"class {i}", float(probabilities[i])) for i in best]
+    guesses = [Guess(entry.labels[i] if entry.labels else f"class {i}", float(probabilities[i])) for i in best]
+    return Answer(guesses, tuple(f"{image}: {note}" for note in prepared.notes))
 
 
 def find_entry(file: Path) -> Entry:

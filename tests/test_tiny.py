@@ -141,6 +141,7 @@ def test_run_prints_five_classes_with_probabilities(exported: Path, file: str, t
     assert len(guesses) == 5
     assert guesses[0]["probability"] >= guesses[4]["probability"] > 0
     assert {guess["label"] for guess in guesses} < set(DIGITS)
+    assert "image.png: what the model sees of it is all of one colour" in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n cut short"])
