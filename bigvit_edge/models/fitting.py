@@ -146,7 +146,8 @@ def _describe_source(model: ViT | BLViT, checkpoint: Checkpoint, heads_told: boo
     notes = []
     if assumed:
         source = "" if checkpoint.dialect == OWN else f"keys of {checkpoint.dialect}; "
-        notes.append(f"{source}assumed, since the file does not say: {'; '.join(assumed)}")
+        elsewhere = "; hf:FOLDER reads these from config.json" if checkpoint.dialect == "transformers" else ""
+        notes.append(f"{source}assumed, since the file does not say: {'; '.join(assumed)}{elsewhere}")
     if any("dist" in key for key in checkpoint.unused):
         notes.append(
             f"distilled: {list_few(checkpoint.unused)} and the distillation token's position are not used; the answer "

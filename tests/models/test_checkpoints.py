@@ -381,7 +381,7 @@ def test_a_blvits_own_checkpoint_under_a_prefix(tmp_path: Path) -> None:
 def test_what_shapes_do_not_show_is_said(tmp_path: Path) -> None:
     save_file(name_as_transformers(dense().state_dict()), tmp_path / "w.safetensors")
     (note,) = load(str(tmp_path / "w.safetensors")).notes
-    for word in ("1 head of 32", "exact GELU", "epsilon 1e-06", "pre-norm", "class token", "mean 0.5"):
+    for word in ("1 head of 32", "exact GELU", "epsilon 1e-06", "pre-norm", "class token", "mean 0.5", "hf:FOLDER"):
         assert word in note
 
 
