@@ -9,6 +9,7 @@ Linears (from iOS17). int4: 16 values a palette, found by k-means, and an index 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,7 @@ from bigvit_edge.export.backends.coreml.package import (
 from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
+from bigvit_edge.export.lowering_errors import read_reason, refuse_op
 from bigvit_edge.export.quantization import insert_quantization
 
 if TYPE_CHECKING:
@@ -112,9 +114,28 @@ _models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str], Any]] = WeakKe
 
 def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any:
     program = write_operations(exported)
+    lines = {node.name: node.meta.get("stack_trace") for node in program.graph.nodes}
     for node in program.graph.nodes:
         # the one thing that coremltools hands on from a node to all the ops it becomes
         node.meta["stack_trace"] = _layer(program, node)
+    try:
+        return _convert_program(program, target, precision)
+    except Exception as e:
+        node = _find_at_work(e, program)
+        if node is None:
+            raise
+        node.meta["stack_trace"] = lines[node.name]
+        raise refuse_op(FORMAT, node, read_reason(e)) from e
+
+
+def _find_at_work(error: Exception, program: ExportedProgram) -> Node | None:
+    """The node that coremltools was converting: its innermost frame that has one, under its own class's name."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
+    found = [nodes.get(getattr(frame.f_locals.get("node"), "name", "")) for frame, _ in walk_tb(error.__traceback__)]
+    return next((node for node in reversed(found) if node is not None), None)
+
+
+def _convert_program(program: ExportedProgram, target: "Target", precision: Any) -> Any:
     (image,) = program.example_inputs[0]
     return ct.convert(
         program,

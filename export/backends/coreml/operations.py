@@ -17,6 +17,7 @@ from torch.fx import Node
 from bigvit_edge.export.backends.coreml.ranks import lower_ranks
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import add_constant, copy_program, insert
+from bigvit_edge.export.lowering_errors import refuse_op
 
 with silenced():
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
@@ -39,13 +40,16 @@ INTERPOLATES = {op for op in RESIZES if "nearest" not in str(op)}  # these have 
 
 
 def write_operations(exported: ExportedProgram) -> ExportedProgram:
-    """The same function in ops that coremltools converts, as far as there is a way; on a copy."""
+    """The same function in ops that coremltools converts; on a copy. UserError on one for which there is no way."""
     program = _decompose(copy_program(exported), WRITTEN)
     for _ in range(ROUNDS):
         write_resizes_as_products(program)
         if not (table := _list_decompositions(program)):
             break
         program = _decompose(program, table)
+    for node in program.graph.nodes:
+        if node.op == "call_function" and not _is_known(node):
+            raise refuse_op("coreml", node, "coremltools converts no such op")
     lower_ranks(program)
     give_every_argument(program)
     return program
@@ -59,7 +63,7 @@ def _decompose(program: ExportedProgram, table: dict[Any, Callable[..., Any]]) -
 
 
 def _list_decompositions(program: ExportedProgram) -> dict[Any, Callable[..., Any]]:
-    """How to take apart each op that coremltools does not convert; those without a way are left to it to refuse."""
+    """How to take apart each op that coremltools does not convert; if there is a way."""
     default: Any = default_decompositions()
     known = {**decomposition_table, **dict(default.items()), **WRITTEN}
     return {
@@ -75,7 +79,13 @@ def _is_converted(node: Node) -> bool:
         return False
     if node.target is aten.grid_sampler.default and node.args[2] not in (0, 1):
         return False
-    return sanitize_op_kind(node.target.name()) in _TORCH_OPS_REGISTRY.name_to_func_mapping  # type: ignore[union-attr]
+    return _is_known(node)
+
+
+def _is_known(node: Node) -> bool:
+    target: Any = node.target
+    name = target.name() if hasattr(target, "name") else target.__name__
+    return sanitize_op_kind(name) in _TORCH_OPS_REGISTRY.name_to_func_mapping
 
 
 def give_every_argument(program: ExportedProgram) -> None:

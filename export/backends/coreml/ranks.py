@@ -17,8 +17,8 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import insert
+from bigvit_edge.export.lowering_errors import refuse_op
 
 aten = torch.ops.aten
 MOST = 5
@@ -73,7 +73,8 @@ class Lowering:
             rule = lower_pointwise
         made = rule(self, node) if rule else None
         if made is None:
-            raise refuse(node)
+            most = max(map(len, self.list_shapes(node)))
+            raise refuse_op("coreml", node, f"on {most} dimensions, where Core ML has {MOST}")
         if isinstance(node.meta["val"], torch.Tensor):
             self.settle(node, made)
         else:
@@ -105,11 +106,6 @@ def shape_of(node: Any) -> Shape:
 
 def arguments(node: Node) -> tuple[Any, ...]:
     return node.args
-
-
-def refuse(node: Node) -> UserError:
-    most = max(len(shape_of(n)) for n in (node, *node.all_input_nodes) if isinstance(n.meta["val"], torch.Tensor))
-    return UserError(f"coreml does not take {node.target} of {most} dimensions", f"at most {MOST} dimensions")
 
 
 # ---- rules: the numbers of what an op makes, or None if it cannot be written -----------------------------------------

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigvit_edge.artifact import write_data
+from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import coreml
-from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.target import Target
+from bigvit_edge.export.convert import capture, lower, rewrite
+from bigvit_edge.target import Target, load_target
 
 SIDE = 8
 ROWS = torch.tensor([2, 0, 2])
@@ -90,3 +91,40 @@ def test_the_package_answers_as_pytorch(name: str, tmp_path: Path) -> None:
     got = coreml.load(tmp_path / "op.mlpackage")(image.numpy())
     expected: Any = module(image).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(x.view(1, 3, 8, 4, 2)) * 2).flatten(1)
+
+
+class Masked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x * 9).int() & 5).float().flatten(1)
+
+
+class Model(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.part = nn.Conv2d(3, 3, 1), part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(self.stem(x))
+
+
+@pytest.mark.parametrize(
+    ("part", "op", "reason"),
+    [
+        (Turned(), "aten.view_as_complex", "coremltools converts no such op"),
+        (Masked(), "aten.bitwise_and", "only supports boolean input"),  # what coremltools says of it
+    ],
+)
+def test_what_is_left_is_named_with_layer_line_and_a_way_out(part: nn.Module, op: str, reason: str) -> None:
+    graph = rewrite(capture(Model(part), SIDE))
+    with pytest.raises(UserError) as error:
+        lower([graph], "coreml", load_target("ios"), {})
+    said = str(error.value)
+    assert f"coreml does not take {op} in layer part at " in said
+    assert "test_coreml_operations.py" in said
+    assert reason in said
+    assert "another format, such as onnx" in said
