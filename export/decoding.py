@@ -1,5 +1,6 @@
 """From a picture's file to 8-bit channels: which files are opened, and what their numbers are taken for."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from bigvit_edge.export.console import silenced
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "DDS")
 MOST_MEGAPIXELS = 100
 TOO_LARGE = (f"{MOST_MEGAPIXELS} at the most", "make it smaller")
-EXACT_MEGAPIXELS = 50  # above, a JPEG is decoded at a fraction of its size
+EXACT_MEGAPIXELS = 50  # above, a JPEG is decoded at a fraction of its size, and others are resized in two steps
 BITS = (8, 10, 12, 14, 16)  # that integers may have in a wider container
 DIM = 64  # of 255: that no pixel reaches of 14 bits or fewer in 16
 HDR_SHARE = 0.01  # of the values that may be brighter than white
@@ -30,6 +31,8 @@ TURNS = (
     None, METHODS.FLIP_LEFT_RIGHT, METHODS.ROTATE_180, METHODS.FLIP_TOP_BOTTOM, METHODS.TRANSPOSE, METHODS.ROTATE_270,
     METHODS.TRANSVERSE, METHODS.ROTATE_90,
 )  # fmt: skip
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # of a damaged file it writes to the terminal
 
 Say = Callable[[str], object]
 
@@ -75,6 +78,11 @@ def decode(path: Path, side: int) -> Decoded:
     return Decoded(decoded, _find_profile(picture), tuple(notes))
 
 
+def is_huge(picture: Image.Image) -> bool:
+    """Whether exactness in the last level costs seconds."""
+    return picture.width * picture.height > EXACT_MEGAPIXELS * 1e6
+
+
 def _list_formats() -> list[str]:
     """Those that this Pillow was built with."""
     if not set(FORMATS) <= Image.OPEN.keys():
@@ -98,7 +106,7 @@ def _decode(picture: Any, side: int, say: Say) -> Image.Image:
         pass  # a camera's JPEG, its second picture a preview
     elif _has_several(picture):
         say("the file has several pictures (frames or pages): the first is taken")
-    if picture.format in ("JPEG", "MPO") and picture.width * picture.height > EXACT_MEGAPIXELS * 1e6:
+    if picture.format in ("JPEG", "MPO") and is_huge(picture):
         picture.draft(None, (side, side))
     deep = _is_deep(picture)
     _load(picture)
@@ -153,7 +161,8 @@ def _convert(picture: Any, say: Say) -> Image.Image:
             gray = gray.point(lambda value: 255 - value)
         return gray
     if picture.has_transparency_data:
-        return _premultiply(picture.convert("LA" if picture.mode in ("1", "L", "LA", "La") else "RGBA"), say)
+        mode = "LA" if picture.mode in ("1", "L", "LA", "La") else "RGBA"
+        return _premultiply(picture if picture.mode == mode else picture.convert(mode), say)
     if picture.mode == "1":
         return picture.convert("L")  # type: ignore[no-any-return]
     if picture.mode in ("L", "RGB", "LAB") or (picture.mode == "CMYK" and _find_profile(picture)):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.colors import convert_to_srgb
-from bigvit_edge.export.decoding import decode
+from bigvit_edge.export.decoding import decode, is_huge
 from bigvit_edge.preprocessing import BORDER, CENTER, RESIZES, SQUARE, SQUASH, Preprocessing
 
 RESAMPLINGS = dict(
@@ -19,7 +19,7 @@ RESAMPLINGS = dict(
     )
 )
 MOST_RESIZED = 2**26  # pixels of a picture after the resize, before the crop
-FINENESS = 4  # how many times larger than its resized side a very large picture is decoded at least
+FINENESS = 4  # how many times larger than resized a huge picture is decoded, or is after a first step, at least
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ def normalize(images: Array, how: Preprocessing) -> Array:
 
 def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
     """The whole picture, resized; of the crop 'largest centre square', that square."""
-    method = RESAMPLINGS[how.resize]
+    method, gap = RESAMPLINGS[how.resize], FINENESS if is_huge(image) else None
     if how.crop == SQUARE:
         side = min(image.size)
         left, top = ((length - side) // 2 for length in image.size)
-        return image.resize((how.size, how.size), method, box=(left, top, left + side, top + side))
+        return image.resize((how.size, how.size), method, (left, top, left + side, top + side), gap)
     image = _shorten(image, how)
-    return image.resize(_measure(image.size, how), method)
+    return image.resize(_measure(image.size, how), method, reducing_gap=gap)
 
 
 def _place(rgb: Image.Image, how: Preprocessing) -> Image.Image:

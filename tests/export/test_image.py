@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from bigvit_edge.demo.accuracy import normalize
 from bigvit_edge.demo.digits import make_batch
+from bigvit_edge.export import decoding
 from bigvit_edge.export.image import read_image
 from bigvit_edge.preprocessing import Preprocessing
 
@@ -52,6 +54,42 @@ def test_a_phones_picture_is_turned_upright(tmp_path: Path) -> None:
     found = read_image(tmp_path / "turned.png", HOW)
     assert found[0, 0, 0, 0] == -1
     assert found[0, 0, 63, 0] == 1
+
+
+def test_channels_may_be_wanted_in_the_other_order(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (255, 51, 0)).save(tmp_path / "red.png")
+    how = Preprocessing(8, (0.5, 0.0, 0.0), (0.5, 1.0, 1.0), color="BGR")
+    np.testing.assert_allclose(read_image(tmp_path / "red.png", how)[0, :, 0, 0], (-1, 0.2, 1), atol=1e-6)
+    border = Preprocessing(8, (0.2, 0.4, 0.6), (1.0, 1.0, 1.0), color="BGR", crop="border")
+    Image.new("RGB", (8, 2)).save(tmp_path / "wide.png")
+    np.testing.assert_allclose(read_image(tmp_path / "wide.png", border)[0, :, 0, 0], 0, atol=1e-6)  # mean's colour
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_huge_pictures_are_seen_within_a_rounding(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = np.random.default_rng(1).integers(0, 256, (9, 12, 3)).astype(np.uint8)
+    picture = Image.fromarray(small).resize((1200, 900), Image.Resampling.BICUBIC)
+    picture.save(path := tmp_path / f"p{suffix}", **({"quality": 95} if suffix == ".jpg" else {}))
+    how = Preprocessing(
+        64,
+        (0.0,) * 3,
+        (1.0,) * 3,
+        crop="center",
+        resize="bicubic, antialiased",
+        resize_to=73,  # type: ignore[arg-type]
+    )
+    exact = read_image(path, how)
+    monkeypatch.setattr(decoding, "EXACT_MEGAPIXELS", 0.5)
+    quick = read_image(path, how)
+    assert 0 < np.abs(quick - exact).max() < 2.5 / 255
+
+
+def test_a_picture_too_thin_to_resize_whole(tmp_path: Path) -> None:
+    """Its middle, for the whole would be 64 x 6,400,000 pixels."""
+    ramp = np.repeat(np.arange(100_000, dtype=np.int64)[:, None] * 256 // 100_000, 1, 1).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "thin.png")
+    how = Preprocessing(64, (0.0,) * 3, (1.0,) * 3, crop="center")  # type: ignore[arg-type]
+    np.testing.assert_allclose(read_image(tmp_path / "thin.png", how), 127.5 / 255, atol=1 / 255)
 
 
 def test_a_picture_one_pixel_wide_needs_no_more_memory_than_itself(tmp_path: Path) -> None:
