@@ -64,7 +64,8 @@ def end(e: BaseException) -> typer.Exit:
             f"not enough memory ({first_line(e)})", "a model that fits", "take a smaller one or image size"
         )
         return fail(WRONG, f"error: {said}")
-    told = "; ".join(("this is a fault of bigvit-edge, not of the input", *notes(e), f"details: {write_log(e)}"))
+    fault = "the system" if isinstance(e.__cause__, OSError) else "bigvit-edge"
+    told = "; ".join((f"this is a fault of {fault}, not of the input", *notes(e), f"details: {write_log(e)}"))
     return fail(OURS, f"error: {first_line(e)}; {told}")
 
 

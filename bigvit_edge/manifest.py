@@ -131,9 +131,12 @@ def find_fault(folder: Path, entry: Entry) -> str | None:
     path = folder / entry.file
     if not os.path.lexists(path):
         return "the file is missing"
-    kind = "a folder" if entry.format in PACKAGES else "a file"
-    if path.is_symlink() or not (path.is_dir() if entry.format in PACKAGES else is_plain(path)):
-        return f"it is not {kind} itself"
+    kind = (
+        "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file" if is_plain(path) else "a device"
+    )
+    expected = "a folder" if entry.format in PACKAGES else "a file"
+    if kind != expected:
+        return f"{kind} is in its place, where {expected} was exported"
     try:
         size = measure_size(path)
         if size != entry.bytes:

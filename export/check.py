@@ -8,6 +8,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.parity import explain_reference, judge
 from bigvit_edge.export.references import Reference, make_references, measure
+from bigvit_edge.interruption import check_interruption
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.models.blvit import set_dispatch
@@ -114,6 +115,7 @@ def _check_file(
         return [Checked(entry.file, None, tuple(said))]
     checks = []
     for method in entry.methods:
+        check_interruption()
         try:
             run = open_entry(folder, entry, manifest.threads, method.name)
         except UserError as e:

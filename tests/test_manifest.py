@@ -11,7 +11,7 @@ import pytest
 
 from bigvit_edge.artifact import Entry, hash_file, measure_size
 from bigvit_edge.errors import UserError
-from bigvit_edge.manifest import check_output, find_fault, read_manifest, write_manifest
+from bigvit_edge.manifest import check_output, find_fault, list_changes, read_manifest, write_manifest
 from tests.test_artifact import ENTRY, MANIFEST
 
 
@@ -138,9 +138,39 @@ def test_not_json(tmp_path: Path, content: bytes) -> None:
         read_manifest(tmp_path)
 
 
+SHIPPED = """
+{"model": "blvit_demo", "image_size": null, "num_classes": null, "target": "host", "dispatch": "permute",
+"backend": "xnnpack", "deployment": "iOS17", "quant": {"keep_float": ["router", "little", "down"], "group": 32,
+"observer": "minmax", "percentile": 99.99, "candidates": ["int4", "int8", "fp32"], "p": "", "e": "", "router":
+""}, "weights": "shipped", "weights_sha256": "d0287650a7a0290b84d190277df9297e1bc03ca8842c24fdbf965a710f20af66",
+"limits": {"fp32_max_abs": 0.001, "fp32_cosine": 0.99999, "fp16_cosine": 0.9999, "int8_cosine": 0.999,
+"static_cosine": 0.99, "int4_cosine": 0.98, "mixed_cosine": 0.999, "cosine_min": 0.5, "untrained_cosine": 0.99,
+"top1_agreement": 0.99, "static_agreement": 0.98, "int4_agreement": 0.92, "low_keep_slack": 4.0, "images": 20,
+"max_fallback": 0.05, "max_fragments": 4}, "threads": 1, "artifacts": [{"file": "blvit_demo_fp32.onnx",
+"format": "onnx", "precision": "fp32", "sha256":
+"01188357bb83a332e370e0ae20ece53f3e92d26584ca74ac176a25acab9305ea", "bytes": 2928098, "inputs": [{"name":
+"image", "shape": [1, 3, 64, 64], "dtype": "float32"}], "outputs": [{"name": "logits", "shape": [1, 10],
+"dtype": "float32"}], "preprocessing": {"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "color":
+"RGB", "crop": "largest centre square", "resize": "bilinear, antialiased", "layout": "NCHW", "scale":
+0.00392156862745098}, "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], "methods": [{"name": "main",
+"keep": 0.5, "delegates": 0, "leftovers": [{"op": "topk", "layer": "layers.0", "mac_share": 0.0, "reason":
+"refused"}], "fragments": {"layers.0": 2}, "parity": {"max_abs": 6.67572021484375e-06, "cosine_min":
+0.999999999999235, "cosine_mean": 0.9999999999998389, "top1_agreement": 1.0, "images": 20}, "accuracy": {"top1":
+1.0, "pytorch_top1": 1.0, "images": 20}}], "layers": {}, "tools": {"torch": "2.13.0+cpu"}, "evaluated": false}],
+"version": 2}
+"""  # a manifest of layout 2, as bigvit-edge wrote it on 2026-11-29
+
+
 def test_the_layout_before_is_read(tmp_path: Path) -> None:
-    write_manifest(replace(MANIFEST, version=2), tmp_path)
-    assert read_manifest(tmp_path) == replace(MANIFEST, version=2)
+    (tmp_path / "manifest.json").write_text(SHIPPED)
+    manifest = read_manifest(tmp_path)
+    assert (manifest.version, manifest.model, manifest.limits.images) == (2, "blvit_demo", 20)
+    ((method,),) = (entry.methods for entry in manifest.artifacts)
+    assert (method.keep, method.parity.images, method.fragments) == (0.5, 20, {"layers.0": 2})
+    assert manifest.artifacts[0].preprocessing.crop == "largest centre square"
+    (tmp_path / manifest.artifacts[0].file).write_bytes(b"")
+    assert "0 bytes, the manifest says 2928098" in "".join(list_changes(tmp_path, manifest))
+    assert "manifest.json has" not in "".join(list_changes(tmp_path, manifest))
 
 
 def plant(path: Path, kind: str) -> None:
@@ -226,8 +256,8 @@ MINE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link in a package": (lambda f: (f / "m.mlpackage/Data/l").symlink_to("weights"), "is a link or a device"),
     "an edited file": (lambda f: (f / ENTRY.file).write_text("abd"), "m_int8.tflite: the file was changed"),
     "a longer file": (lambda f: (f / ENTRY.file).write_text("abcd"), "4 bytes, the manifest says 3"),
-    "a folder named like a file": (swap_for_folder, "m_int8.tflite: it is not a file itself"),
-    "a link in a file's place": (swap_for_link, "m_int8.tflite: it is not a file itself"),
+    "a folder named like a file": (swap_for_folder, "m_int8.tflite: a folder is in its place"),
+    "a link in a file's place": (swap_for_link, "m_int8.tflite: a link is in its place"),
     "a file that is gone": (lambda f: (f / ENTRY.file).unlink(), "m_int8.tflite: the file is missing"),
     "a word in the manifest": (lambda f: edit(f, lambda d: d.update(note="mine")), "manifest.json has note"),
     "a word deep in the manifest": (
@@ -262,4 +292,4 @@ def test_a_model_file_that_could_be_read_forever(tmp_path: Path, kind: str) -> N
     plant(tmp_path / ENTRY.file, kind)
     fault = find_fault(tmp_path, ENTRY)
     assert fault is not None
-    assert ("bytes, the manifest says 3" if kind == "sparse" else "it is not a file itself") in fault
+    assert ("bytes, the manifest says 3" if kind == "sparse" else "is in its place, where a file was exported") in fault

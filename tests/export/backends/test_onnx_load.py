@@ -91,7 +91,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut short": (lambda data: data[:-8], "no ONNX model"),
     "newer opset": (stamp(99, 9), "pset 99"),
     "newer IR": (stamp(20, 99), "IR version"),
-    "other input": (rename, "from and to pixels, logits"),
+    "other input": (rename, r"from and to pixels \(tensor\(float\)\), logits"),
     "unknown op": (unknown_op, "Nothing"),
     "tensor outside": (outside(lambda tensor: None), "'far' is in another file"),
     "tensor outside, in an attribute": (
