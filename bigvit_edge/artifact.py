@@ -134,6 +134,8 @@ class Entry:
             raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits have {most}")
         if shapes[0][2:] != (self.preprocessing.size,) * 2:
             raise ValueError(f"{self.preprocessing} does not make an input of shape {shapes[0]}")
+        if wrong := sorted({tensor.dtype for tensor in (*self.inputs, *self.outputs)} - {"float32"}):
+            raise ValueError(f"inputs or outputs of {', '.join(wrong)}, where float32 is expected")
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError(f"file {self.file!r} has two methods of one name")
         if not all(method.keep is None or 0 < method.keep <= 1 for method in self.methods):

@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -18,11 +19,17 @@ from bigvit_edge.errors import InternalError, LimitError, UserError
 from bigvit_edge.interruption import Interrupted
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
+CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # what a terminal would obey, wherever it came from
 NO_MEMORY = "can't allocate memory"  # what PyTorch's RuntimeError says, where others raise MemoryError
 
 
 def prepare_streams() -> None:
-    """Let stdout take what its encoding lacks, as stderr does: labels and paths can hold anything."""
+    """Let stdout take what its encoding lacks, as stderr does: labels and paths can hold anything. What the caller has
+    closed leads nowhere, so that no file that is opened takes its number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115  it takes that number
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -34,7 +41,7 @@ def explained(verb: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **options: Any) -> None:
         try:
             verb(*args, **options)
-            sys.stdout.flush()  # what cannot be printed shows now
+            print(end="", flush=True)  # what cannot be printed shows now
         except typer.Exit:
             raise
         except BaseException as e:
@@ -76,7 +83,7 @@ def notes(e: BaseException) -> list[str]:
 
 def fail(code: int, message: str) -> typer.Exit:
     """Say it on stderr, and the exit to raise."""
-    print(message, file=sys.stderr)
+    print(CONTROL.sub(lambda found: ascii(found[0])[1:-1], message), file=sys.stderr)
     return typer.Exit(code)
 
 

@@ -111,7 +111,8 @@ def _put(part: Path, folder: Path) -> None:
     if not folder.exists():
         (part / NEW).rename(folder)
         return
-    (part / NEW).chmod(stat.S_IMODE(folder.stat().st_mode))
+    with suppress(OSError):  # some file systems have no modes
+        (part / NEW).chmod(stat.S_IMODE(folder.stat().st_mode))
     folder.rename(part / OLD)
     try:
         (part / NEW).rename(folder)

@@ -121,7 +121,7 @@ def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) 
     """
     try:
         print_bundle(manifest, model, measure_bundle(folder, manifest), named)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except BaseException as e:
         note = f"the bundle is written whole, in {named}"
         if isinstance(e, BrokenPipeError) or not isinstance(e, Exception):
@@ -254,7 +254,7 @@ def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A plain table, never narrower than its cells: a figure cut short is no figure."""
     table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(cell if cell.isprintable() else ascii(cell)[1:-1]) for cell in row))
     console = Console()
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

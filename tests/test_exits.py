@@ -48,6 +48,7 @@ def end(e: BaseException) -> int:
     [
         (UserError("this", "that", "do it"), 2, "error: this; expected that; do it"),
         (noted(LimitError("a.pte: bad")), 1, "past the target's limits:\na.pte: bad\nnothing was written"),
+        (UserError("\x1b[2J\x9b2J caf\u00e9", "b"), 2, "error: \\x1b[2J\\x9b2J caf\u00e9; expected b"),
         (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
         (noted(KeyboardInterrupt()), 130, "interrupted; nothing was written"),
         (noted(Interrupted(signal.SIGINT)), 130, "interrupted; nothing was written"),
@@ -138,3 +139,12 @@ def test_a_reader_that_goes_and_an_encoding_that_lacks_letters(reader: str, code
     )  # fmt: skip
     assert done.stderr == f"{code}\n"
     assert done.stdout == ("caf\u00e9 \\u2192 \\udcff\n" if code else "")
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_streams_that_the_caller_has_closed(closed: str) -> None:
+    paths = os.pathsep.join(path for path in sys.path if path)
+    code = TALK.replace("prepare_streams()\n", "prepare_streams()\nimport os; assert os.open('.', 0) > 2\n")
+    command = ["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+    environment = os.environ | {"PYTHONPATH": paths}
+    assert subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL).returncode == 0

@@ -102,6 +102,10 @@ def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
         (lambda data: prepare(data, std=[0.5, 0, 0.5]), r"std .*, where numbers above 0"),
         (lambda data: prepare(data, std=[0.5, -1, 0.5]), r"std .*, where numbers above 0"),
         (lambda data: prepare(data, scale=0), r"scale 0.0, where a number above 0"),
+        (
+            lambda data: spoil(data, outputs=[{"name": "logits", "shape": [1, 2], "dtype": "int8"}]),
+            r"inputs or outputs of int8, where float32",
+        ),
         (lambda data: point(data, keep=0), r"a keep ratio that is not above 0"),
         (lambda data: point(data, keep=1.5), r"a keep ratio that is not above 0"),
         (lambda data: data | {"artifacts": [data["artifacts"][0] | {"file": "../../etc/passwd"}]}, "not in the bundle"),
