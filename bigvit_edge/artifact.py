@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.measures import Accuracy, Coverage, Parity
+from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
@@ -86,10 +86,13 @@ class Runner:
 
 @dataclass(frozen=True)
 class Verified(Method):
-    """An entry point and how well it does. accuracy is None for models without held-out images of their own."""
+    """An entry point and how well it does. accuracy is None where nobody says what the images show; confusions: of the
+    user's pictures, the classes it does worst.
+    """
 
     parity: Parity
     accuracy: Accuracy | None
+    confusions: tuple[Confusion, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class Manifest:
     were not; weights:
     'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
     there is none, None if random; dispatch, backend, deployment, quant, limits,
-    threads: the target's, limits being what `check` holds the files to.
+    threads: the target's, limits being what `check` holds the files to; pictures: the user's own, if they were given.
     """
 
     model: str
@@ -170,6 +173,7 @@ class Manifest:
     artifacts: tuple[Entry, ...]
     weights_key: str | None = None
     heads: int | None = None
+    pictures: Evaluated | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:

@@ -25,6 +25,10 @@ WeightsKey = Annotated[
 Heads = Annotated[
     int | None, typer.Option(help="of attention (the P-blocks'), which a checkpoint does not show; if not the usual")
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="your pictures to compare on: sub-folders or labels.csv (file,label) name their classes"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -59,6 +63,7 @@ def export(
     calibration: Annotated[
         Path | None, typer.Option(help="folder of pictures for int8-static and mixed, instead of the demo's")
     ] = None,
+    images: Images = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, changes the target's preset")] = None,
     max_fallback: Annotated[
         str | None,
@@ -84,7 +89,7 @@ def export(
     from bigvit_edge import report
     from bigvit_edge.export.bundle import Source, export_bundle
 
-    source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads)
+    source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads, images)
     manifest, loaded = export_bundle(
         source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
     )
@@ -101,6 +106,7 @@ def check(
     model: Annotated[
         str | None, typer.Option(help="as it was named to the export; needed only for package.module:build")
     ] = None,
+    images: Images = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
@@ -111,7 +117,9 @@ def check(
     from bigvit_edge import report
     from bigvit_edge.export.check import check_bundle
 
-    files = check_bundle(folder, weights, model, weights_key=weights_key, heads=heads)
+    files = check_bundle(
+        folder, weights, model, weights_key=weights_key, heads=heads, images=images, watch=report.watch
+    )
     if as_json:
         print(json.dumps([asdict(file) for file in files], indent=2))
     else:

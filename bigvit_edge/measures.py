@@ -43,6 +43,30 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A class of which a file takes pictures for another: how many there are, how many it has right, and the class that
+    it takes most of the others for, with how many.
+    """
+
+    label: str
+    images: int
+    right: int
+    taken_for: str
+    times: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The user's own pictures behind a bundle's figures: how many were evaluated on, of how many of these the model
+    knows the class, and how many others it was calibrated on.
+    """
+
+    evaluation: int
+    labelled: int
+    calibration: int
+
+
+@dataclass(frozen=True)
 class Coverage:
     """How much of a model is of one kind of op in one precision ('float': not quantised): shares, in 0..1, of the
     multiply-accumulates and of the weights, these by their bytes in float.

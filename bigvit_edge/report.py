@@ -9,12 +9,13 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Column, Table
 
 from bigvit_edge.artifact import Array, Entry, Manifest, Run
@@ -112,7 +113,13 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-LISTENER = Listener(print_step, print_sensitivities)
+def watch(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
+    """A progress bar on stderr, for as long as something is gone through; none where that is no terminal."""
+    bar = Console(stderr=True)
+    return track(items, f"  {name}", total=count, console=bar, transient=True, disable=not bar.is_terminal)
+
+
+LISTENER = Listener(print_step, print_sensitivities, watch)
 
 
 def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) -> None:
@@ -161,7 +168,8 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
     if expected:
         points = ", ".join(share if keep is None else f"{share} at keep {keep:g}" for keep, share in expected.items())
-        yield f"accuracy: on the same held-out images, where PyTorch fp32 has {points}"
+        same = "the same held-out images" if manifest.pictures is None else f"the {manifest.pictures.labelled} labelled"
+        yield f"accuracy: on {same}, where PyTorch fp32 has {points}"
     if not manifest.trained:
         yield "weights: random, so no top-1 is asked, and the smallest cosine is held to limits.untrained_cosine"
     yield "covers: share of the multiply-accumulates, and of the weights, that are in the file's precision"
@@ -246,8 +254,10 @@ def print_checks(files: Sequence[Checked]) -> None:
     ]
     print_rows(("file", "keep", "verdict", "largest difference", *PARITY), rows)
     for f in files:
-        for line in (*f.faults, *f.notes):
-            print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {line}")
+        for fault in f.faults:
+            print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")
+    for note in dict.fromkeys(note for f in files for note in f.notes):
+        print(f"note: {note}")
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

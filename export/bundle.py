@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bigvit_edge.artifact import (
     RANDOM,
+    Array,
     Artifact,
     Entry,
     Manifest,
@@ -21,12 +22,13 @@ from bigvit_edge.artifact import (
     write_data,
 )
 from bigvit_edge.errors import InternalError, LimitError, UserError
-from bigvit_edge.export.calibration import read_images
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
+from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.parity import judge
-from bigvit_edge.export.references import CALIBRATION, Reference, draw_calibration, make_references, measure
+from bigvit_edge.export.pictures import CALIBRATION, find_pictures
+from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
@@ -40,7 +42,9 @@ MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and f
 
 @dataclass(frozen=True)
 class Source:
-    """The model to export, as load takes it, and the folder of pictures to calibrate on (the demo's when None)."""
+    """The model to export, as load takes it, and folders of pictures: to calibrate on, and to evaluate on (the demo's
+    when None). Without the first, some of the second are calibrated on instead.
+    """
 
     model: str
     weights: str | None = None
@@ -49,6 +53,7 @@ class Source:
     calibration: Path | None = None
     weights_key: str | None = None
     heads: int | None = None
+    images: Path | None = None
 
 
 def export_bundle(
@@ -74,6 +79,7 @@ def export_bundle(
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
         raise UserError(met, "int8-static or mixed, which calibrate", "leave it out")
     with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
+        found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
             load_backend(name)  # a missing package shows now, not after minutes
         with listener.step("reference"):
@@ -83,20 +89,25 @@ def export_bundle(
             )  # fmt: skip
             model, target = _leave_out(model, target)
             check_memory(model.module, model.image_size, CALIBRATION)
-            subject = _make_subject(model, keeps, source.calibration)
-            references = make_references(model, subject.keeps, target.limits.images)
+            ratios = _set_keeps(model, keeps)
+            evaluation = prepare_evaluation(
+                model, ratios, target.limits.images, found, source.calibration, listener.watch
+            )
+            model = replace(model, notes=(*model.notes, *evaluation.notes))
+            subject = _make_subject(model, ratios, evaluation.calibration)
             set_dispatch(model.module, target.dispatch)
         entries = []
         for artifact, layers in convert_model(subject, target, listener):
             path = part / _name_file(model, artifact, subject)
             write_data(artifact.data, path)
             with listener.step(f"check {artifact.format} {artifact.precision}"):
-                entries.append(_describe(artifact, path, layers, model, target, references))
+                entries.append(_describe(artifact, path, layers, model, target, evaluation.references))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
             dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
+            pictures=evaluation.pictures,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
         write_manifest(manifest, part)
@@ -124,17 +135,19 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
 
 
-def _make_subject(model: Loaded, keeps: tuple[float, ...], calibration: Path | None) -> Subject:
+def _set_keeps(model: Loaded, keeps: tuple[float, ...]) -> tuple[float | None, ...]:
     for keep in keeps:
         set_keep(model.module, keep)
-    ratios: tuple[float | None, ...] = keeps or (read_keep(model.module),)
+    return keeps or (read_keep(model.module),)
+
+
+def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: Array) -> Subject:
     metadata = {
         "model": name_source(model.source),
         "labels": json.dumps(model.labels),
         "preprocessing": json.dumps(asdict(model.preprocessing)),
     }
-    images = draw_calibration(model) if calibration is None else read_images(calibration, model.preprocessing)
-    return Subject(model.module, model.image_size, ratios, images, model.weights != RANDOM, metadata)
+    return Subject(model.module, model.image_size, ratios, calibration, model.weights != RANDOM, metadata)
 
 
 def name_source(source: str) -> str:
@@ -179,8 +192,8 @@ def _describe(
             raise UserError(met, e.expected, f"leave {artifact.format} out of --set formats=") from e
         if (run.image, run.logits) != (image.shape, logits.shape):
             raise InternalError(f"{path.name} was written for {run.image} -> {run.logits}, not {image} -> {logits}")
-        parity, accuracy = measure(run, references[method.keep])
-        methods.append(Verified(**vars(method), parity=parity, accuracy=accuracy))
+        found = measure(run, references[method.keep])
+        methods.append(Verified(**vars(method), **found._asdict()))
     return Entry(
         file=path.name,
         format=artifact.format,

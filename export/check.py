@@ -6,11 +6,13 @@ from pathlib import Path
 from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import open_entry
+from bigvit_edge.export.evaluation import prepare_check
 from bigvit_edge.export.parity import explain_reference, judge
-from bigvit_edge.export.references import Reference, make_references, measure
+from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
+from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.manifest import find_fault, read_manifest
-from bigvit_edge.measures import Accuracy, Parity
+from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
 from bigvit_edge.models.memory import check_memory
@@ -24,7 +26,8 @@ LAYERS = {"fp32": (), "fp16": (), "int8": ("int8",), "int8-static": ("int8-stati
 @dataclass(frozen=True)
 class Checked:
     """The verdict on one entry point of a file. faults: what is wrong, in words; parity and accuracy are None if it was
-    not run. keep: None if the model has none, or the file was not opened. notes: what the images could not show.
+    not run. keep: None if the model has none, or the file was not opened. notes: what the images could not show,
+    and what of them was left out; confusions: of the user's pictures.
     """
 
     file: str
@@ -33,6 +36,7 @@ class Checked:
     parity: Parity | None = None
     accuracy: Accuracy | None = None
     notes: tuple[str, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
 
 
 def check_bundle(
@@ -42,23 +46,27 @@ def check_bundle(
     *,
     weights_key: str | None = None,
     heads: int | None = None,
+    images: Path | None = None,
+    watch: Watch = unwatched,
 ) -> list[Checked]:
     """Verify every file's hash, compare what the manifest says of it with the model and with the file itself, reload it
     in its real runtime, and compare its answers with PyTorch's.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
-    since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. A file whose hash is
+    since a bundle must not choose what code runs. images: a folder of pictures to compare on, as of export; watch shows
+    how far that is. weights_key, heads: instead of the manifest's. A file whose hash is
     wrong is not loaded: native runtimes trust their input. UserError if the folder is no bundle or the weights are
     others.
     """
     manifest = read_manifest(folder)
+    found = None if images is None else find_pictures(images)
     loaded = _load(manifest, weights, model, weights_key, heads)
     set_dispatch(loaded.module, manifest.dispatch)
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
     check_memory(loaded.module, loaded.image_size)
-    references = make_references(loaded, keeps, manifest.limits.images)
+    references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
     files = (_check_file(folder, entry, manifest, loaded, references) for entry in manifest.artifacts)
-    return [checked for methods in files for checked in methods]
+    return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods]
 
 
 def _load(
@@ -121,8 +129,8 @@ def _check_file(
         except UserError as e:
             checks.append(Checked(entry.file, method.keep, (*said, str(e))))
             continue
-        parity, accuracy = measure(run, references[method.keep])
+        parity, accuracy, confusions = measure(run, references[method.keep])
         faults = said + judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
-        doubt = explain_reference(parity, entry.precision)
-        checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, (doubt,) if doubt else ()))
+        doubts = [doubt] if (doubt := explain_reference(parity, entry.precision)) else []
+        checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, tuple(doubts), confusions))
     return checks

@@ -27,6 +27,7 @@ from bigvit_edge.export.inlay import (
     taken_out,
 )
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
+from bigvit_edge.export.pictures import Watch, unwatched
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
@@ -38,11 +39,12 @@ Step = Callable[[str], AbstractContextManager[None]]  # told the name of each st
 @dataclass(frozen=True)
 class Listener:
     """Who is told how an export goes: step, the name of each step, for as long as it takes; show, the sensitivities of
-    `mixed` and what was chosen.
+    `mixed` and what was chosen; watch, pictures as they are gone through.
     """
 
     step: Step = lambda name: nullcontext()
     show: Show = lambda sensitivities, chosen: None
+    watch: Watch = unwatched
 
 
 SILENT = Listener()

@@ -1,62 +1,115 @@
 """What PyTorch says, on which images, and what a file says of the same."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import interpolate
 
 from bigvit_edge.artifact import Array, Run
 from bigvit_edge.demo.digits import held_out, make_batch
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.classes import match_classes
 from bigvit_edge.export.image import normalize
 from bigvit_edge.export.parity import compare
-from bigvit_edge.measures import Accuracy, Parity, bound_share
+from bigvit_edge.export.pictures import CALIBRATION, Pictures
+from bigvit_edge.measures import Accuracy, Confusion, Parity, bound_share
 from bigvit_edge.models.load import Loaded, set_keep
 from bigvit_edge.models.zoo import DIGITS
 
 BORROWED = 32  # images for a model that has none of its own: the demo's, enlarged
-CALIBRATION = 128
+WORST = 10  # classes named in a confusion
 CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch in fp32 says: images [n, 3, S, S] as the model takes them, logits [n, classes], labels [n] where the
-    model knows them.
+    """What PyTorch in fp32 says: images [3, S, S] each as the model takes them, read anew whenever they are iterated;
+    logits [n, classes]; labels [n], -1 where the model has not the class, None where nobody says; names: of classes, by
+    their number.
     """
 
-    images: Array
+    images: Iterable[Array]
     logits: Array
-    labels: Array | None
+    labels: NDArray[np.int64] | None
+    names: Mapping[int, str] | None = None
+
+
+class Measured(NamedTuple):
+    """What a file says against a reference."""
+
+    parity: Parity
+    accuracy: Accuracy | None
+    confusions: tuple[Confusion, ...]
 
 
 def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) -> dict[float | None, Reference]:
     """PyTorch's answers at each keep ratio, on held-out demo images; a model that does not know digits gets them
-    enlarged, 32 at the most, unlabelled.
+    enlarged, 32 at the most, unlabelled. UserError if they are not finite.
     """
     own = model.labels == DIGITS
     batch = held_out()
     count = min(count, len(batch.labels) if own else BORROWED)
     images = _prepare(batch.images[:count], model)
     labels = batch.labels[:count].numpy() if own else None
-    references = {}
-    for keep in keeps:
-        if keep is not None:
-            set_keep(model.module, keep)
-        with torch.no_grad():
-            logits = torch.cat([model.module(torch.from_numpy(image[None])) for image in images]).numpy()
-        bad = ~np.isfinite(logits).all(1)
-        if bad.any():
-            met = _explain_nonfinite(model, images[bad][:1], int(bad.sum()), len(bad))
-            raise UserError(met, "finite numbers", "check the weights")
-        references[keep] = Reference(images, logits, labels)
-    return references
+    return {keep: Reference(images, found, labels) for keep, found in _answer(model, keeps, images, count).items()}
 
 
-def _explain_nonfinite(model: Loaded, image: Array, count: int, total: int) -> str:
-    """Where NaN or infinity first appears in PyTorch for one image [1, 3, S, S] of the `count` that meet it."""
+def answer_pictures(
+    model: Loaded, keeps: tuple[float | None, ...], pictures: Pictures
+) -> tuple[dict[float | None, Reference], list[str]]:
+    """PyTorch's answers on a user's pictures, and what to tell: pictures that cannot be read, which are left out, and
+    classes that the model lacks. UserError if too many cannot be read, or the answers are not finite.
+    """
+    faults, said = dict[int, str](), Counter[str]()
+    answers = _answer(model, keeps, pictures.rename("PyTorch").read(faults, said), len(pictures))
+    pictures, notes = pictures.tell(faults, said)
+    labels, names, more = _number_labels(pictures, model)
+    stream = pictures.rename("the file")
+    return {keep: Reference(stream, found, labels, names) for keep, found in answers.items()}, notes + more
+
+
+def _number_labels(
+    pictures: Pictures, model: Loaded
+) -> tuple[NDArray[np.int64] | None, Mapping[int, str] | None, list[str]]:
+    given = [picture.label for picture in pictures.pictures]
+    numbers, notes = match_classes((label for label in given if label is not None), model.labels, model.num_classes)
+    if not numbers:
+        return None, None, notes
+    labels = np.array([-1 if label is None else numbers.get(label, -1) for label in given], np.int64)
+    return labels, dict(enumerate(model.labels or ())) or {number: name for name, number in numbers.items()}, notes
+
+
+def _answer(
+    model: Loaded, keeps: tuple[float | None, ...], images: Iterable[Array], most: int
+) -> dict[float | None, Array]:
+    """Logits [n, classes] at each keep ratio for `most` images at the most, all ratios on the same pass."""
+    logits = {keep: np.empty((most, model.num_classes), np.float32) for keep in keeps}
+    count, bad, first = 0, 0, None
+    for image in images:
+        for keep in keeps:
+            if keep is not None:
+                set_keep(model.module, keep)
+            with torch.no_grad():
+                logits[keep][count] = model.module(torch.from_numpy(image[None]))[0].numpy()
+            if not np.isfinite(logits[keep][count]).all():
+                bad, first = bad + 1, first or (keep, image)
+        count += 1
+    if first:
+        met = _explain_nonfinite(model, *first, f"{bad} of {count * len(keeps)}")
+        raise UserError(met, "finite numbers", "check the weights")
+    return {keep: found[:count] for keep, found in logits.items()}
+
+
+def _explain_nonfinite(model: Loaded, keep: float | None, image: Array, share: str) -> str:
+    """Where NaN or infinity first appears in PyTorch for one image [3, S, S] of those that meet it."""
+    if keep is not None:
+        set_keep(model.module, keep)
     names = {module: name for name, module in model.module.named_modules() if not list(module.children())}
     found: list[str] = []
 
@@ -67,12 +120,12 @@ def _explain_nonfinite(model: Loaded, image: Array, count: int, total: int) -> s
     hooks = [module.register_forward_hook(look) for module in names]
     try:
         with torch.no_grad():
-            model.module(torch.from_numpy(image))
+            model.module(torch.from_numpy(image[None]))
     finally:
         for hook in hooks:
             hook.remove()
     where = f", first in {found[0]}" if found and found[0] else ""
-    return f"PyTorch's own logits of {model.source} are NaN or infinite on {count} of {total} images{where}"
+    return f"PyTorch's own logits of {model.source} are NaN or infinite on {share} images{where}"
 
 
 def draw_calibration(model: Loaded) -> Array:
@@ -86,19 +139,38 @@ def _prepare(images: torch.Tensor, model: Loaded) -> Array:
     return normalize(255 * images.numpy(), model.preprocessing)
 
 
-def measure(run: Run, reference: Reference) -> tuple[Parity, Accuracy | None]:
+def measure(run: Run, reference: Reference) -> Measured:
     """Run a file on the reference's images, one by one."""
     logits = run_all(run, reference.images)
-    return compare(logits, reference.logits), _score(logits, reference)
+    return Measured(compare(logits, reference.logits), _score(logits, reference), _confuse(logits, reference))
 
 
-def run_all(run: Run, images: Array) -> Array:
-    """Images [n, 3, S, S], one by one -> logits [n, classes]."""
+def run_all(run: Run, images: Iterable[Array]) -> Array:
+    """Images [3, S, S], one by one -> logits [n, classes]."""
     return np.concatenate([run(image[None]) for image in images])
 
 
 def _score(logits: Array, reference: Reference) -> Accuracy | None:
     if reference.labels is None:
         return None
-    right, expected = (float((a.argmax(1) == reference.labels).mean()) for a in (logits, reference.logits))
-    return Accuracy(right, expected, len(logits), bound_share(right, len(logits)))
+    labelled = reference.labels >= 0
+    labels = reference.labels[labelled]
+    right, expected = (float((values.argmax(1)[labelled] == labels).mean()) for values in (logits, reference.logits))
+    return Accuracy(right, expected, len(labels), bound_share(right, len(labels)))
+
+
+def _confuse(logits: Array, reference: Reference) -> tuple[Confusion, ...]:
+    """The classes of which most pictures, by their share, are taken for others."""
+    labels, names = reference.labels, reference.names
+    if labels is None or names is None:
+        return ()
+    found = []
+    for number in np.unique(labels[labels >= 0]).tolist():
+        said = logits.argmax(1)[labels == number]
+        wrong, times = np.unique(said[said != number], return_counts=True)
+        if len(wrong):
+            other = int(wrong[times.argmax()])
+            right = int((said == number).sum())
+            name = names.get(number, f"class {number}"), names.get(other, f"class {other}")
+            found.append(Confusion(name[0], len(said), right, name[1], int(times.max())))
+    return tuple(sorted(found, key=lambda c: (c.right / c.images, -c.images))[:WORST])

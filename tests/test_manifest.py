@@ -38,9 +38,17 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         "methods",
     }
     assert wanted | {"layers", "tools"} <= set(entry)
-    assert {"name", "keep", "delegates", "leftovers", "fragments", "parity", "accuracy", "coverage"} == set(
-        entry["methods"][0]
-    )
+    assert {
+        "name",
+        "keep",
+        "delegates",
+        "leftovers",
+        "fragments",
+        "parity",
+        "accuracy",
+        "coverage",
+        "confusions",
+    } == set(entry["methods"][0])
     parity, accuracy = (entry["methods"][0][name] for name in ("parity", "accuracy"))
     assert {"max_abs", "cosine_min", "cosine_mean", "top1_agreement", "images"} <= set(parity)
     assert {"top1_interval", "centred_cosine", "spread", "span"} <= set(parity)

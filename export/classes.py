@@ -1,0 +1,53 @@
+"""From the names that pictures are filed under to the classes of a model."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+WNID = re.compile(r"n\d{8}\b")  # of WordNet, as ImageNet's folders are called
+SHOWN = 5
+
+
+def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int) -> tuple[dict[str, int], list[str]]:
+    """The number of the class that each name stands for, of a model with `count` classes, and what to tell: names it
+    lacks, things assumed.
+
+    A name is, in this order: a label as it is, whatever its case, underscores and hyphens; one of its words between
+    commas ('tench' of 'tench, Tinca tinca') that no other label has; the WordNet number that a label begins with; the
+    class's own number. A model without labels takes numbers; where there are as many names as classes, they are the
+    classes in the order of the names, as torchvision's ImageFolder counts them.
+    """
+    names = sorted(set(names))
+    known = _index_labels(labels or ())
+    found = {name: known[key] for name in names if (key := _normalize(name)) in known}
+    numbers = {name: int(name) for name in names if name not in found and re.fullmatch(r"\d{1,9}", name)}
+    found |= {name: number for name, number in numbers.items() if number < count}
+    if labels is None and not found and len(names) == count:
+        said = f"the model has no labels: its classes are taken to be the {count} folders in the order of their names"
+        return {name: i for i, name in enumerate(names)}, [said]
+    lacking = [name for name in names if name not in found]
+    if not lacking:
+        return found, []
+    some = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
+    has = "labels" if labels is None else f"{len(lacking)} of {len(names)} classes"
+    return found, [f"the model has no {has} for {some}: their pictures count for agreement alone, not for accuracy"]
+
+
+def _index_labels(labels: Sequence[str]) -> dict[str, int]:
+    """Every way to name a class -> its number; ways that fit two classes are none."""
+    ways: list[dict[str, set[int]]] = [defaultdict(set) for _ in range(3)]
+    for i, label in enumerate(labels):
+        if wnid := WNID.match(label):
+            ways[2][wnid[0]].add(i)
+            label = label[wnid.end() :].strip() or label
+        ways[0][_normalize(label)].add(i)
+        for word in label.split(","):
+            ways[1][_normalize(word)].add(i)
+    known: dict[str, int] = {}
+    for way in reversed(ways):  # a whole label is stronger than a word of another
+        known |= {key: next(iter(numbers)) for key, numbers in way.items() if len(numbers) == 1 and key}
+    return known
+
+
+def _normalize(name: str) -> str:
+    return " ".join(re.sub(r"[_\-]", " ", name).casefold().split())

@@ -1,0 +1,182 @@
+"""A user's folder of pictures: which there are, of which class, which to calibrate on and which to evaluate on."""
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.image import prepare, read_image
+from bigvit_edge.preprocessing import Preprocessing
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+LABELS = "labels.csv"
+CALIBRATION = 128  # pictures to calibrate on at most
+MOST_UNREADABLE = 0.1  # share of a folder that may be left out, and said
+SHOWN = 5
+
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]  # goes through something of that name and length
+
+
+def unwatched(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
+    """Go through something and tell nobody."""
+    return items
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and the name of its class, None if nobody says."""
+
+    path: Path
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as a model takes them. Iterating reads and prepares one after the other, [3, S, S] each, so that
+    however many there are, one is in memory.
+    """
+
+    pictures: tuple[Picture, ...]
+    how: Preprocessing
+    watch: Watch = unwatched
+    name: str = "pictures"
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Array]:
+        for picture in self.watch(self.pictures, self.name, len(self.pictures)):
+            yield read_image(picture.path, self.how)[0]
+
+    def read(self, faults: dict[int, str], notes: Counter[str]) -> Iterator[Array]:
+        """The same, but what cannot be read is left out and put into faults, by its number; what is to be told of
+        pictures is counted in notes.
+        """
+        for i, picture in enumerate(self.watch(self.pictures, self.name, len(self.pictures))):
+            try:
+                prepared = prepare(picture.path, self.how)
+            except UserError as e:
+                faults[i] = e.met
+                continue
+            notes.update(prepared.notes)
+            yield prepared.pixels[0]
+
+    def drop(self, faults: dict[int, str]) -> "tuple[Pictures, list[str]]":
+        """Without those at fault, and what to tell of them. UserError if they are more than MOST_UNREADABLE of all."""
+        said = f"{len(faults)} of {len(self)} pictures cannot be read ({_list_some(list(faults.values()))})"
+        if len(faults) > max(1, MOST_UNREADABLE * len(self)) or len(faults) == len(self):
+            raise UserError(said, f"at most {MOST_UNREADABLE:.0%}, which are left out", "check them")
+        rest = tuple(picture for i, picture in enumerate(self.pictures) if i not in faults)
+        return replace(self, pictures=rest), [f"{said}: left out"]
+
+    def tell(self, faults: dict[int, str], notes: Counter[str]) -> "tuple[Pictures, list[str]]":
+        """Without those at fault, and what to tell of these and of the others."""
+        rest, said = (self, []) if not faults else self.drop(faults)
+        shown = [f"{count} of {len(rest)} pictures: {note}" for note, count in notes.most_common(SHOWN)]
+        more = [f"and {len(notes) - SHOWN} more notes on pictures"] if len(notes) > SHOWN else []
+        return rest, said + shown + more
+
+    def rename(self, name: str) -> "Pictures":
+        """The same under another name for the progress bar."""
+        return replace(self, name=name)
+
+
+def find_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
+    """The pictures of a folder by path, and what to tell of those left out. Their classes are what labels.csv says
+    (header file,label; files relative to the folder), else the sub-folders' names; without either they have none.
+
+    UserError if there is no folder or picture, if pictures lie beside sub-folders of pictures, or labels.csv cannot be
+    understood. Names that begin with a dot are passed over.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}", "a folder of pictures", "check the path")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not found:
+        others = sorted(path.name for path in folder.iterdir())[:SHOWN]
+        met = f"no picture in {folder}" + (f" (it holds {', '.join(others)})" if others else ", which is empty")
+        raise UserError(
+            met, f"some that end in {', '.join(SUFFIXES[:4])} ...", "add pictures like those the model meets"
+        )
+    if (folder / LABELS).exists():
+        return _label_by_file(folder, found)
+    flat = [path for path in found if path.parent == folder]
+    if flat and len(flat) < len(found):
+        met = f"{folder} holds {len(flat)} pictures beside sub-folders with {len(found) - len(flat)}"
+        raise UserError(met, "all in sub-folders, one a class, or none", f"move them, or add a {LABELS}")
+    return [Picture(path, None if flat else path.relative_to(folder).parts[0]) for path in found], []
+
+
+def _label_by_file(folder: Path, found: Sequence[Path]) -> tuple[list[Picture], list[str]]:
+    path = folder / LABELS
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = list(csv.reader(text))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"{path} cannot be read ({e})", "lines of file,label in UTF-8", "check it") from e
+    head = [word.strip().lower() for word in rows[0]] if rows else []
+    if not {"file", "label"} <= set(head):
+        met = f"{path} begins with {','.join(head)[:60]!r}"
+        raise UserError(met, "the header file,label", "add it; label is a class's name or number")
+    labels: dict[Path, str] = {}
+    known = set(found)
+    for number, row in enumerate(rows[1:], 2):
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = dict(zip_longest(head, row, fillvalue=""))
+        name, label = cells["file"].strip(), cells["label"].strip()
+        picture = folder / name
+        if picture not in known or not label:
+            met = f"line {number} of {path}: {name[:80]!r}, {label[:80]!r}"
+            raise UserError(met, "a picture in that folder and its label", "correct the line, or take it out")
+        if labels.setdefault(picture, label) != label:
+            raise UserError(f"{path} labels {name} {labels[picture]!r} and {label!r}", "one label", "take one out")
+    if not labels:
+        raise UserError(f"{path} labels no picture", "a line file,label for each", "add them, or take the file away")
+    left = [str(picture.relative_to(folder)) for picture in found if picture not in labels]
+    notes = [f"{LABELS} does not name {_list_some(left)}: left out"] if left else []
+    return [Picture(picture, labels[picture]) for picture in found if picture in labels], notes
+
+
+def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[Picture], list[Picture]]:
+    """Pictures to calibrate on, at most CALIBRATION and at most half of each class, as many of each as far as it goes;
+    and the others, in their order. Which is which depends on the bytes of the files alone, not on names or order, and
+    copies of a picture stay together. UserError if there are not two different ones.
+    """
+    hashes = {p: _hash(p.path) for p in watch(pictures, "split", len(pictures))}
+    copies: dict[str, int] = defaultdict(int)
+    classes: dict[str, set[str]] = defaultdict(set)
+    for picture, digest in hashes.items():
+        copies[digest] += 1
+        classes[picture.label or ""].add(digest)
+    if len(copies) < 2:
+        met = f"{len(pictures)} pictures that are one"
+        raise UserError(met, "two different ones at least, to calibrate and to evaluate on", "add some")
+    halves = [sorted(classes[name])[: len(classes[name]) // 2] for name in sorted(classes)]
+    if not any(halves):  # one picture a class
+        halves = [sorted(copies)[: len(copies) // 2]]
+    chosen: set[str] = set()
+    room = max(min(CALIBRATION, len(pictures) // 2), min(copies.values()))
+    for turn in zip_longest(*halves):
+        for digest in turn:
+            if digest is not None and digest not in chosen and copies[digest] <= room:
+                chosen.add(digest)
+                room -= copies[digest]
+    taken = [picture for picture in pictures if hashes[picture] in chosen]
+    return taken, [picture for picture in pictures if hashes[picture] not in chosen]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "; ".join(names[:SHOWN]) + more

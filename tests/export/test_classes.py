@@ -1,0 +1,58 @@
+"""Names of folders against labels of models."""
+
+import pytest
+
+from bigvit_edge.export.classes import match_classes
+
+IMAGENET = (
+    "tench, Tinca tinca",
+    "goldfish, Carassius auratus",
+    "crane",
+    "crane, lifting crane",
+    "tiger shark",
+    "T-shirt",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("tench, Tinca tinca", 0), ("tench", 0), ("TINCA_TINCA", 0), ("Carassius auratus", 1), ("tiger_shark", 4),
+        ("tiger-shark", 4), ("tiger  SHARK", 4), ("4", 4), ("004", 4), ("crane", 2), ("lifting crane", 3),
+    ],
+)  # fmt: skip
+def test_a_name_finds_its_class(name: str, number: int) -> None:
+    assert match_classes([name], IMAGENET, 5) == ({name: number}, [])
+
+
+def test_a_name_that_two_labels_have_is_none() -> None:
+    found, (note,) = match_classes(["bat"], ("bat, flying", "bat, baseball"), 2)
+    assert found == {}
+    assert "has no 1 of 1 classes for bat" in note
+
+
+def test_labels_with_wordnet_numbers() -> None:
+    labels = ("n01440764 tench, Tinca tinca", "n01443537")
+    found, notes = match_classes(["n01440764", "n01443537", "tench"], labels, 2)
+    assert found == {"n01440764": 0, "n01443537": 1, "tench": 0}
+    assert notes == []
+
+
+def test_what_the_model_lacks_is_said() -> None:
+    found, (note,) = match_classes(["tench", "dodo", "7"], IMAGENET, 5)
+    assert found == {"tench": 0}
+    assert "2 of 3 classes for 7, dodo" in note
+
+
+def test_a_digit_that_is_a_label_is_that_label() -> None:
+    assert match_classes(["1", "0"], ("1", "0"), 2)[0] == {"1": 0, "0": 1}
+
+
+def test_a_model_without_labels_takes_numbers_or_the_order_of_as_many_folders() -> None:
+    assert match_classes(["0", "1"], None, 5) == ({"0": 0, "1": 1}, [])
+    found, (note,) = match_classes(["dog", "cat"], None, 2)
+    assert found == {"cat": 0, "dog": 1}
+    assert "in the order of their names" in note
+    found, (note,) = match_classes(["dog", "cat"], None, 3)
+    assert found == {}
+    assert "the model has no labels for cat, dog" in note

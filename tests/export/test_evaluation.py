@@ -1,0 +1,97 @@
+"""A user's pictures as the measure of an export: nothing counted twice, nothing left out in silence."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.cli import app
+from bigvit_edge.demo.digits import make_batch
+from bigvit_edge.export.evaluation import prepare_check, prepare_evaluation
+from bigvit_edge.export.pictures import find_pictures, unwatched
+from bigvit_edge.export.references import measure
+from bigvit_edge.measures import Evaluated
+from bigvit_edge.models.load import load
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty digits in folders of their names, one of them no picture, and two under a name that no model knows."""
+    root, batch = tmp_path_factory.mktemp("digits"), make_batch("held_out", 42, 5)
+    for i, (image, label) in enumerate(zip(batch.images, batch.labels.tolist(), strict=True)):
+        path = root / (str(label) if i < 40 else "dodo") / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).save(path)
+    (root / "0" / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def test_pictures_are_split_read_and_labelled(folder: Path) -> None:
+    model = load("vit_demo")
+    evaluation = prepare_evaluation(model, (None,), 9, find_pictures(folder), None, unwatched)
+    reference = evaluation.references[None]
+    assert evaluation.pictures is not None
+    assert evaluation.pictures.evaluation == len(reference.logits) == len(list(reference.images))
+    assert evaluation.pictures.evaluation + evaluation.pictures.calibration == 42  # of 43 files
+    assert len(evaluation.calibration) == evaluation.pictures.calibration
+    assert any("1 of" in note and "broken.png" in note for note in evaluation.notes)
+    assert any("1 of 11 classes for dodo" in note for note in evaluation.notes)
+    held = {image.tobytes() for image in reference.images}
+    assert not held & {image.tobytes() for image in evaluation.calibration}
+    again, _ = prepare_check(model, (None,), 9, find_pictures(folder), evaluation.pictures, unwatched)
+    np.testing.assert_array_equal(again[None].logits, reference.logits)
+    everything, _ = prepare_check(model, (None,), 9, find_pictures(folder), Evaluated(1, 1, 0), unwatched)
+    assert len(everything[None].logits) == 42
+
+
+def test_accuracy_and_confusions_by_hand(folder: Path) -> None:
+    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), None, unwatched)
+    reference = evaluation.references[None]
+    labels = reference.labels
+    assert labels is not None
+    order = iter(labels.tolist())
+
+    def answer(image: Array) -> Array:  # always right, but that it takes 3 for 5, and dodos for 0
+        number = max(0, next(order))
+        return np.eye(10, dtype=np.float32)[[5 if number == 3 else number]]
+
+    parity, accuracy, confusions = measure(answer, reference)
+    known = int((labels >= 0).sum())
+    threes = int((labels == 3).sum())
+    assert threes
+    assert accuracy is not None
+    assert accuracy.images == known
+    assert accuracy.top1 == pytest.approx(1 - threes / known)
+    assert parity.images == len(labels)
+    assert [(c.label, c.images, c.right, c.taken_for, c.times) for c in confusions] == [("3", threes, 0, "5", threes)]
+
+
+def test_export_and_check_by_a_users_pictures(folder: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ["vit_demo", "--format", "onnx", "--set", "precisions=int8", "--images", str(folder)]
+    loose = ["--set", "limits.int8_cosine=0.9", "--set", "limits.int8_centred=0.9"]
+    exported = CliRunner().invoke(app, ["export", *words, *loose, "-o", str(out)])
+    assert exported.exit_code == 0, exported.stderr
+    assert "broken.png" in exported.stdout
+    assert "dodo" in exported.stdout
+    manifest = json.loads((out / "manifest.json").read_text())
+    pictures, method = manifest["pictures"], manifest["artifacts"][0]["methods"][0]
+    assert method["parity"]["images"] == pictures["evaluation"] < 42
+    assert method["accuracy"]["images"] == pictures["labelled"] < pictures["evaluation"] + 1
+    checked = CliRunner().invoke(app, ["check", str(out), "--images", str(folder), "--json"])
+    assert checked.exit_code == 0, checked.stderr
+    (found,) = json.loads(checked.stdout)
+    assert found["parity"] == method["parity"]
+    assert found["accuracy"] == method["accuracy"]
+    assert found["confusions"] == method["confusions"]
+    assert any("broken.png" in note for note in found["notes"])
+
+
+def test_a_folder_that_is_not_there_shows_before_anything_runs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", "vit_demo", "--images", str(tmp_path / "x"), "-o", str(tmp_path / "o")])
+    assert result.exit_code == 2
+    assert "no folder" in result.stderr
+    assert not (tmp_path / "o").exists()
