@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 MOST_MEGAPIXELS = 100
 TOO_LARGE = (f"{MOST_MEGAPIXELS} at the most", "make it smaller")
 EXACT_MEGAPIXELS = 50  # above, a JPEG is decoded at a fraction of its size, and others are resized in two steps
+EXACT_JPEG2000_MEGAPIXELS = 8  # whose decoder is slow: the same
 BITS = (8, 10, 12, 14, 16)  # that integers may have in a wider container
 DIM = 64  # of 255: that no pixel reaches of 14 bits or fewer in 16
 HDR_SHARE = 0.01  # of the values that may be brighter than white
@@ -61,8 +62,7 @@ def decode(path: Path, side: int) -> Decoded:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            with Image.open(path, formats=_list_formats()) as picture:
-                decoded = _decode(picture, side, notes.setdefault)
+            decoded, profile = _read(path, side, notes.setdefault)
         except UserError as e:
             raise UserError(f"{path}: {e.met}", e.expected, e.do) from e
         except UnidentifiedImageError as e:
@@ -75,12 +75,26 @@ def decode(path: Path, side: int) -> Decoded:
     for warning in warned:
         if not issubclass(warning.category, Image.DecompressionBombWarning | DeprecationWarning):
             notes.setdefault(f"Pillow says: {' '.join(str(warning.message).split())[:200]}")
-    return Decoded(decoded, _find_profile(picture), tuple(notes))
+    return Decoded(decoded, profile, tuple(notes))
 
 
 def is_huge(picture: Image.Image) -> bool:
     """Whether exactness in the last level costs seconds."""
     return picture.width * picture.height > EXACT_MEGAPIXELS * 1e6
+
+
+def _read(path: Path, side: int, say: Say) -> tuple[Image.Image, bytes | None]:
+    formats = _list_formats()
+    with Image.open(path, formats=formats) as picture:
+        times = min(picture.size) // side
+        large = picture.width * picture.height > EXACT_JPEG2000_MEGAPIXELS * 1e6
+        if picture.format != "JPEG2000" or not large or times < 2:
+            return _decode(picture, side, say), _find_profile(picture)
+        cast("Any", picture).reduce = times.bit_length() - 1  # its finest levels take seconds, and are averaged away
+        with suppress(OSError):  # it has fewer levels, or is damaged
+            return _decode(picture, side, say), _find_profile(picture)
+    with Image.open(path, formats=formats) as picture:
+        return _decode(picture, side, say), _find_profile(picture)
 
 
 def _list_formats() -> list[str]:

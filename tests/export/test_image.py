@@ -65,8 +65,10 @@ def test_channels_may_be_wanted_in_the_other_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "wide.png", border)[0, :, 0, 0], 0, atol=1e-6)  # mean's colour
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_huge_pictures_are_seen_within_a_rounding(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("suffix", "levels"), [(".png", 1.5), (".jpg", 2.5), (".jp2", 4.5)])
+def test_huge_pictures_are_seen_within_some_roundings(
+    tmp_path: Path, suffix: str, levels: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = np.random.default_rng(1).integers(0, 256, (9, 12, 3)).astype(np.uint8)
     picture = Image.fromarray(small).resize((1200, 900), Image.Resampling.BICUBIC)
     picture.save(path := tmp_path / f"p{suffix}", **({"quality": 95} if suffix == ".jpg" else {}))
@@ -80,8 +82,15 @@ def test_huge_pictures_are_seen_within_a_rounding(tmp_path: Path, suffix: str, m
     )
     exact = read_image(path, how)
     monkeypatch.setattr(decoding, "EXACT_MEGAPIXELS", 0.5)
+    monkeypatch.setattr(decoding, "EXACT_JPEG2000_MEGAPIXELS", 0.5)
     quick = read_image(path, how)
-    assert 0 < np.abs(quick - exact).max() < 2.5 / 255
+    assert 0 < np.abs(quick - exact).max() < levels / 255
+
+
+def test_a_jpeg_2000_of_too_few_levels_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (900, 900), (255, 0, 0)).save(tmp_path / "p.jp2", num_resolutions=1)
+    monkeypatch.setattr(decoding, "EXACT_JPEG2000_MEGAPIXELS", 0.5)
+    np.testing.assert_allclose(read_image(tmp_path / "p.jp2", HOW)[0, :, 0, 0], (1, -1, -1), atol=1e-6)
 
 
 def test_a_picture_too_thin_to_resize_whole(tmp_path: Path) -> None:
