@@ -57,7 +57,8 @@ class Artifact:
     """A lowered model. data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions
     of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the
     precision of what it quantises besides the Linears of the graph; products: that of products of two activations, by
-    the name of the module around them ('': the model), where they are not float.
+    the name of the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot
+    say what it answers, '' if it can.
     """
 
     format: str
@@ -68,6 +69,7 @@ class Artifact:
     evaluated: bool = False
     layers: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, str] = field(default_factory=dict)
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ class Runner:
 
 @dataclass(frozen=True)
 class Verified(Method):
-    """An entry point and how well it does. accuracy is None where nobody says what the images show; confusions: of the
-    user's pictures, the classes it does worst.
+    """An entry point and how well it does. parity is None in a file that is unchecked, accuracy where nobody says what
+    the images show too; confusions: of the user's pictures, the classes it does worst.
     """
 
-    parity: Parity
+    parity: Parity | None
     accuracy: Accuracy | None
     confusions: tuple[Confusion, ...] = field(default=(), kw_only=True)
 
@@ -107,7 +109,8 @@ class Tensor:
 @dataclass(frozen=True)
 class Entry:
     """One file of a bundle, or package (a folder). sha256 and bytes are its own (see hash_file); layers: the precision
-    of each quantised Linear, by its module's name; evaluated: see Artifact.
+    of each quantised Linear, by its module's name; evaluated: see Artifact; unchecked: why it was kept without being
+    compared with PyTorch, '' if it was compared.
     """
 
     file: str
@@ -123,6 +126,7 @@ class Entry:
     layers: dict[str, str]
     tools: dict[str, str]
     evaluated: bool = False
+    unchecked: str = ""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -139,6 +143,10 @@ class Entry:
             raise ValueError(f"{self.preprocessing} does not make an input of shape {shapes[0]}")
         if wrong := sorted({tensor.dtype for tensor in (*self.inputs, *self.outputs)} - {"float32"}):
             raise ValueError(f"inputs or outputs of {', '.join(wrong)}, where float32 is expected")
+        if bool(self.unchecked) != any(method.parity is None for method in self.methods):
+            raise ValueError(f"file {self.file!r} is unchecked and says how well it does, or neither")
+        if self.unchecked and not self.evaluated:
+            raise ValueError(f"file {self.file!r} is unchecked, where its runtime can check it")
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError(f"file {self.file!r} has two methods of one name")
         if not all(method.keep is None or 0 < method.keep <= 1 for method in self.methods):

@@ -70,6 +70,9 @@ def export(
         typer.Option(help="share of the arithmetic that may fall back, such as 5%; the preset's if not given"),
     ] = None,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="go on where more falls back")] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="keep a file whose answers cannot be evaluated here, marked so")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
     """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
@@ -91,8 +94,9 @@ def export(
 
     source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads, images)
     manifest, loaded = export_bundle(
-        source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, listener=report.LISTENER
-    )
+        source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, unchecked=unchecked,
+        listener=report.LISTENER,
+    )  # fmt: skip
     report.finish_export(manifest, loaded, folder, output)
 
 

@@ -144,7 +144,7 @@ def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Late
     rows = (
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
-            *_parity_cells(m.parity, m.accuracy),
+            *_parity_cells(m.parity, m.accuracy, "unchecked"),
             _coverage_cell(m.coverage, e.precision),
             f"{latency[e.file, m.keep].p50_ms:.2f} ms" if not e.evaluated else "–",
         )
@@ -161,9 +161,13 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     methods = [method for entry in manifest.artifacts for method in entry.methods]
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
     yield from (f"model: {note}" for note in model.notes)
-    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {methods[0].parity.images} images"
+    yield from (
+        f"{e.file}: unchecked, its answers are unknown: {e.unchecked}" for e in manifest.artifacts if e.unchecked
+    )
+    images = next((str(m.parity.images) for m in methods if m.parity), "no")
+    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {images} images"
     yield "centred: cosine of the logits without what those of all images have in common; ranges: 95 % confidence"
-    doubts = (explain_reference(m.parity, e.precision) for e in manifest.artifacts for m in e.methods)
+    doubts = (explain_reference(m.parity, e.precision) for e in manifest.artifacts for m in e.methods if m.parity)
     yield from dict.fromkeys(doubt for doubt in doubts if doubt)
     expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
     if expected:
@@ -224,9 +228,9 @@ def _explain_leftovers(entries: Iterable[Entry]) -> Iterator[str]:
         yield f"  in {', '.join(names)}"
 
 
-def _parity_cells(parity: Parity | None, accuracy: Accuracy | None) -> tuple[str, ...]:
+def _parity_cells(parity: Parity | None, accuracy: Accuracy | None, otherwise: str = "–") -> tuple[str, ...]:
     if parity is None:
-        return ("–",) * len(PARITY)
+        return (otherwise, *["–"] * (len(PARITY) - 1))
     return (
         f"{parity.cosine_mean:.5f}", f"{parity.cosine_min:.5f}",
         "–" if parity.centred_cosine is None else f"{parity.centred_cosine:.5f}",
@@ -246,7 +250,7 @@ def print_checks(files: Sequence[Checked]) -> None:
         (
             f.file,
             "–" if f.keep is None else f"{f.keep:g}",
-            "bad" if f.faults else "good",
+            "bad" if f.faults else "good" if f.parity else "unchecked",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
             *_parity_cells(f.parity, f.accuracy),
         )

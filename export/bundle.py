@@ -64,10 +64,12 @@ def export_bundle(
     keeps: tuple[float, ...] = (),
     force: bool = False,
     allow_fallback: bool = False,
+    unchecked: bool = False,
     listener: Listener = SILENT,
 ) -> tuple[Manifest, Loaded]:
     """Convert a model for a target at each keep ratio (its own if none is given), check every file
-    against PyTorch, and leave the bundle in `folder`. allow_fallback: go on where too much falls back.
+    against PyTorch, and leave the bundle in `folder`. allow_fallback: go on where too much falls back;
+    unchecked: keep a file whose answers cannot be evaluated here.
 
     UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
     written.
@@ -101,7 +103,7 @@ def export_bundle(
             path = part / _name_file(model, artifact, subject)
             write_data(artifact.data, path)
             with listener.step(f"check {artifact.format} {artifact.precision}"):
-                entries.append(_describe(artifact, path, layers, model, target, evaluation.references))
+                entries.append(_describe(artifact, path, layers, model, target, evaluation.references, unchecked))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
             dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
@@ -178,22 +180,18 @@ def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
 
 def _describe(
     artifact: Artifact, path: Path, layers: Mapping[str, str], model: Loaded, target: Target,
-    references: Mapping[float | None, Reference],
+    references: Mapping[float | None, Reference], unchecked: bool,
 ) -> Entry:  # fmt: skip
-    """Load the written file in its real runtime and say what it does."""
-    backend, methods = load_backend(artifact.format), []
+    """Load the written file in its real runtime, or an evaluator, and say what it does. UserError if that cannot be
+    said and unchecked is not set."""
     image = Tensor("image", (1, 3, model.image_size, model.image_size))
     logits = Tensor("logits", (1, model.num_classes))
-    for method in artifact.methods:
-        try:
-            run = backend.load(path, target.threads, method.name)
-        except UserError as e:  # the path is that of a folder which is about to vanish
-            met = e.met.replace(str(path), path.name)
-            raise UserError(met, e.expected, f"leave {artifact.format} out of --set formats=") from e
-        if (run.image, run.logits) != (image.shape, logits.shape):
-            raise InternalError(f"{path.name} was written for {run.image} -> {run.logits}, not {image} -> {logits}")
-        found = measure(run, references[method.keep])
-        methods.append(Verified(**vars(method), **found._asdict()))
+    methods, reason = _verify(artifact, path, (image.shape, logits.shape), target, references)
+    if reason and not unchecked:
+        met = f"{path.name} cannot be checked here ({reason})"
+        raise UserError(
+            met, "a file whose answers can be compared with PyTorch", "--unchecked keeps it nevertheless, marked so"
+        )
     return Entry(
         file=path.name,
         format=artifact.format,
@@ -204,11 +202,35 @@ def _describe(
         outputs=(logits,),
         preprocessing=model.preprocessing,
         labels=model.labels,
-        methods=tuple(methods),
+        methods=methods,
         layers=dict(layers),
         tools=artifact.tools,
         evaluated=artifact.evaluated,
+        unchecked=reason,
     )
+
+
+def _verify(
+    artifact: Artifact, path: Path, shapes: tuple[tuple[int, ...], ...], target: Target,
+    references: Mapping[float | None, Reference],
+) -> tuple[tuple[Verified, ...], str]:  # fmt: skip
+    """The entry points against PyTorch, and '' or, of a file that is only evaluated here, why that cannot be."""
+    backend, methods, reason = load_backend(artifact.format), [], artifact.unchecked
+    for method in artifact.methods if not reason else ():
+        try:
+            run = backend.load(path, target.threads, method.name)
+            if (run.image, run.logits) != shapes:
+                raise InternalError(f"{path.name} was written for {run.image} -> {run.logits}, not {shapes}")
+            found = measure(run, references[method.keep])
+        except UserError as e:  # the path is that of a folder which is about to vanish
+            reason = e.met.replace(str(path), path.name)
+            if not artifact.evaluated:
+                raise UserError(reason, e.expected, f"leave {artifact.format} out of --set formats=") from e
+            break
+        methods.append(Verified(**vars(method), **found._asdict()))
+    if reason:
+        methods = [Verified(**vars(method), parity=None, accuracy=None) for method in artifact.methods]
+    return tuple(methods), reason
 
 
 def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
@@ -217,12 +239,14 @@ def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
         f"{entry.file}, {method.name}: answers that are not finite"
         for entry in manifest.artifacts
         for method in entry.methods
-        if not isfinite(method.parity.max_abs)  # which no limit may allow, since no manifest can say it
+        if method.parity
+        and not isfinite(method.parity.max_abs)  # which no limit may allow, since no manifest can say it
     ]
     faults = infinite or [
         f"{entry.file}{'' if method.keep is None else f', keep {method.keep:g}'}: {fault}"
         for entry in manifest.artifacts
         for method in entry.methods
+        if method.parity
         for fault in judge(method.parity, entry.precision, manifest.limits, manifest.trained, method.keep)
     ]
     fallbacks = (

@@ -126,10 +126,11 @@ def _check_file(
         check_interruption()
         try:
             run = open_entry(folder, entry, manifest.threads, method.name)
+            parity, accuracy, confusions = measure(run, references[method.keep])
         except UserError as e:
-            checks.append(Checked(entry.file, method.keep, (*said, str(e))))
+            faults, notes = ([], (f"unchecked: {entry.unchecked}",)) if entry.unchecked else ([str(e)], ())
+            checks.append(Checked(entry.file, method.keep, (*said, *faults), notes=notes))
             continue
-        parity, accuracy, confusions = measure(run, references[method.keep])
         faults = said + judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
         doubts = [doubt] if (doubt := explain_reference(parity, entry.precision)) else []
         checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, tuple(doubts), confusions))

@@ -9,6 +9,9 @@ from bigvit_edge.artifact import Parity
 from bigvit_edge.errors import LimitError, UserError
 from bigvit_edge.export import bundle
 from bigvit_edge.export.bundle import Source, export_bundle
+from bigvit_edge.export.check import check_bundle
+from bigvit_edge.export.mil.ops import OPS
+from bigvit_edge.report import explain_bundle
 from bigvit_edge.target import Limits, load_target
 from tests.test_artifact import ENTRY, MANIFEST
 
@@ -40,3 +43,56 @@ def test_no_limit_lets_an_answer_pass_that_is_not_finite() -> None:
     entry = replace(ENTRY, methods=(replace(method, parity=Parity(float("inf"), 0.0, 0.0, 0.0, 4)),))
     with pytest.raises(LimitError, match=r"m_int8.tflite, serving_default: answers that are not finite"):
         bundle._enforce(replace(MANIFEST, limits=nothing, artifacts=(entry,)), allow_fallback=True)
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    image_size, mean, std = 16, (0.5,) * 3, (0.5,) * 3
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.act, self.head = nn.Conv2d(3, 8, 4, 4), nn.Hardswish(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.act(self.stem(x)).mean((2, 3)))
+
+def build():
+    return Model()
+"""
+
+
+def test_a_file_that_cannot_be_checked_is_kept_only_if_asked_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hard.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    target = replace(load_target("host"), formats=("coreml",), precisions=("fp16",))
+    with monkeypatch.context() as without:
+        without.delitem(OPS, "thresholded_relu")  # as of a newer coremltools, which has an op that is not known here
+        with pytest.raises(UserError, match=r"hard_build_fp16.*op thresholded_relu in layer act: .*--unchecked"):
+            export_bundle(Source("hard:build"), target, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        manifest, model = export_bundle(Source("hard:build"), target, tmp_path / "out", unchecked=True)
+        (entry,) = manifest.artifacts
+        assert "thresholded_relu in layer act" in entry.unchecked
+        assert [method.parity for method in entry.methods] == [None]
+        assert any("unchecked" in line for line in explain_bundle(manifest, model, {}, tmp_path))
+        (checked,) = check_bundle(tmp_path / "out", model="hard:build")
+        assert (checked.faults, checked.parity) == ((), None)
+        assert "unchecked" in checked.notes[0]
+    (checked,) = check_bundle(tmp_path / "out", model="hard:build")  # where the op is known, it is compared
+    assert checked.faults == ()
+    assert checked.parity is not None
+    assert checked.parity.cosine_min > 0.999
+
+
+def test_no_manifest_says_of_a_file_that_can_be_checked_that_it_is_unchecked() -> None:
+    methods = tuple(replace(method, parity=None) for method in ENTRY.methods)
+    with pytest.raises(ValueError, match="its runtime can check it"):
+        replace(ENTRY, methods=methods, unchecked="no reason", evaluated=False)
+    with pytest.raises(ValueError, match="or neither"):
+        replace(ENTRY, methods=methods)

@@ -70,7 +70,21 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     methods = tuple(
         describe_method(files, name, graph, of) for name, graph, of in zip(names, graphs, layers, strict=True)
     )
-    return Artifact(FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True)
+    unchecked = next(
+        (reason for name, of in zip(names, layers, strict=True) if (reason := _explain_unchecked(files, name, of))), ""
+    )
+    return Artifact(
+        FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True, unchecked=unchecked
+    )
+
+
+def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) -> str:
+    """The first op of an entry point that our evaluator has not, its layer and the reason; '' if it has all."""
+    for op in mil.list_ops(files, "the package", name):
+        if reason := mil.explain_absence(op):
+            layer = next((layers[value] for value in op.outputs if layers.get(value)), "")
+            return f"op {op.type}{f' in layer {layer}' if layer else ''}: {reason}"
+    return ""
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
