@@ -9,6 +9,7 @@ SQUARE, CENTER, SQUASH, BORDER = "largest centre square", "center", "squash", "b
 CROPS = (SQUARE, CENTER, SQUASH, BORDER)
 BILINEAR = "bilinear, antialiased"
 RESIZES = ("nearest", BILINEAR, "bicubic, antialiased", "lanczos, antialiased")
+ROUNDINGS = (HALF_TO_EVEN, DOWN) = ("half to even", "down")
 COLORS = ("RGB", "BGR")
 
 Triple = tuple[float, float, float]
@@ -24,7 +25,8 @@ class Preprocessing:
     crop: 'largest centre square', cut out and resized to size; or timm's crop_mode: the picture is resized so that its
     shorter side ('center'), both sides ('squash') or its longer side ('border') are resize_to pixels (size, if None),
     and the middle of that, size x size, is cut out; what it lacks is black, in 'border' mean's colour. resize: the
-    interpolation, as Pillow does it.
+    interpolation, as Pillow does it. crop_rounding: of the middle's first pixel, 'half to even' (torchvision, timm) or
+    'down' (transformers).
 
     ValueError on what cannot be: words of no meaning here, numbers not finite, a mean or std that no picture has on
     that scale.
@@ -39,11 +41,18 @@ class Preprocessing:
     layout: str = "NCHW"
     scale: float = 1 / 255
     resize_to: int | None = None
+    crop_rounding: str = HALF_TO_EVEN
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an instruction that we do not know cannot be obeyed
 
     def __post_init__(self) -> None:
-        for name, known in (("color", COLORS), ("crop", CROPS), ("resize", RESIZES), ("layout", ("NCHW",))):
+        for name, known in (
+            ("color", COLORS),
+            ("crop", CROPS),
+            ("resize", RESIZES),
+            ("layout", ("NCHW",)),
+            ("crop_rounding", ROUNDINGS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r}, where one of {', '.join(known)} is expected")
         if not 1 <= self.size <= MOST_PIXELS:

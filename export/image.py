@@ -9,7 +9,7 @@ from PIL import Image
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.colors import convert_to_srgb
 from bigvit_edge.export.decoding import decode, is_huge
-from bigvit_edge.preprocessing import BORDER, CENTER, RESIZES, SQUARE, SQUASH, Preprocessing
+from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, RESIZES, SQUARE, SQUASH, Preprocessing
 
 RESAMPLINGS = dict(
     zip(
@@ -69,10 +69,16 @@ def _place(rgb: Image.Image, how: Preprocessing) -> Image.Image:
     """The middle, size x size, of a resized picture, or the picture in the middle of that."""
     fill = [round(m / how.scale) if how.crop == BORDER else 0 for m in how.mean]
     canvas = Image.new("RGB", (how.size, how.size), tuple(fill if how.color == "RGB" else fill[::-1]))
-    # Where one pixel more is cut than added is as in torchvision.
-    x, y = ((how.size - n) // 2 if n < how.size else -round((n - how.size) / 2) for n in rgb.size)
-    canvas.paste(rgb, (x, y))
+    across, down = (_find_start(n - how.size, how) for n in rgb.size)
+    canvas.paste(rgb, (-across, -down))
     return canvas
+
+
+def _find_start(extra: int, how: Preprocessing) -> int:
+    """The first pixel of the middle, where there are so many more than in it; below zero, where there are fewer."""
+    if extra <= 0:
+        return -(-extra // 2)
+    return extra // 2 if how.crop_rounding == DOWN else round(extra / 2)
 
 
 def _shorten(image: Image.Image, how: Preprocessing) -> Image.Image:

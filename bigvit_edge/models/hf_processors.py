@@ -17,7 +17,7 @@ from bigvit_edge.models.contract import first_line
 from bigvit_edge.models.hf_models import Folder, explain_reading, import_transformers, quiet
 from bigvit_edge.models.transforms import INTERPOLATIONS
 from bigvit_edge.models.zoo import HALF
-from bigvit_edge.preprocessing import CENTER, SQUARE, SQUASH, Preprocessing, Triple
+from bigvit_edge.preprocessing import CENTER, DOWN, HALF_TO_EVEN, SQUARE, SQUASH, Preprocessing, Triple
 
 DEFAULT_SIZE = 224  # pixels, where neither processor nor config says
 WIDTH, HEIGHT = 800, 600  # of the pictures shown to a processor
@@ -52,7 +52,10 @@ def read_processor(folder: Folder, image_size: int | None) -> tuple[Preprocessin
         resize_to, size = round(resize_to * image_size / size), image_size
     try:
         mean, std = _to_triple(-offset / gain / 255), _to_triple(1 / gain / 255)
-        how = Preprocessing(size, mean, std, color=color, crop=crop, resize=resize, resize_to=resize_to)
+        rounding = DOWN if found else HALF_TO_EVEN
+        how = Preprocessing(
+            size, mean, std, color=color, crop=crop, resize=resize, resize_to=resize_to, crop_rounding=rounding
+        )
     except ValueError as e:
         raise UserError(f"the image processor of {folder.source} says {e}", "a transform of pictures") from e
     return how, tuple(notes)
