@@ -1,5 +1,7 @@
 """Is a bundle still what was exported? Every file's bytes, and its answers against PyTorch's."""
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def check_bundle(
     set_dispatch(loaded.module, manifest.dispatch)
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
     check_memory(loaded.module, loaded.image_size)
-    references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
+    with redirect_stdout(sys.stderr):  # what a user's model prints is no part of --json
+        references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
     files = (_check_file(folder, entry, manifest, loaded, references) for entry in manifest.artifacts)
     return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.models.contract import explain_failure
-from bigvit_edge.models.memory import GIB, bounded, measure_free
+from bigvit_edge.models.memory import GIB, SHARE, bounded, measure_free
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from bigvit_edge.models.traces import list_causes
 
@@ -87,8 +87,8 @@ def _explained(doing: str) -> Iterator[None]:
         free = measure_free()
         refused = any(isinstance(link, MemoryError) or "can't allocate memory" in str(link) for link in list_causes(e))
         if refused and free is not None:
-            met = f"{doing} takes more memory than the {free / GIB:.1f} GiB that are free"
-            raise UserError(met, "a model that fits", "take a larger machine, or a smaller model") from e
+            met = f"{doing} takes more than {SHARE:.0%} of the free memory ({free / GIB:.1f} GiB)"
+            raise UserError(met, "room for an export's copies", "take a larger machine, or a smaller model") from e
         raise explain_failure(e, doing) from e
 
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from bigvit_edge.errors import UserError
 
 COPIES = 3  # of the weights, beside the module's own, that an export of one fp32 file holds at its peak
+SHARE = 0.75  # the rest is for other processes, which grow, and an export needs several times a module's memory
 GIB = 2**30
 ASSURED = 512  # pixels of a side up to which no model is tried beforehand
 
@@ -41,13 +42,13 @@ def _read(path: Path) -> str:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Let what runs inside allocate no more than is free: it fails there instead of being killed by the system."""
+    """Let what runs inside allocate no more than SHARE of what is free: it fails there instead of being killed."""
     free, (soft, hard) = measure_free(), resource.getrlimit(resource.RLIMIT_DATA)
     if free is None:
         yield
         return
     fields = dict(line.partition(":")[::2] for line in _read(Path("/proc/self/status")).splitlines())
-    bound = int(fields.get("VmData", "0").split()[0]) * 1024 + free
+    bound = int(fields.get("VmData", "0").split()[0]) * 1024 + int(SHARE * free)
     resource.setrlimit(resource.RLIMIT_DATA, (min([bound, *(n for n in (soft, hard) if n >= 0)]), hard))
     try:
         yield

@@ -1,6 +1,7 @@
 """What a manifest says is enough to find the same model; what is not so of model or file, check and run refuse."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +154,30 @@ def test_heads_and_key_are_the_manifests(student: Path) -> None:
         assert checked.faults
     with pytest.raises(UserError, match=r"nothing under 'ema'"):
         check_bundle(student, weights_key="ema")
+
+
+CHATTY = """
+import torch
+class Chatty(torch.nn.Linear):
+    image_size, mean, std, labels = 8, (0, 0, 0), (1, 1, 1), {0: "a", 1: "b"}
+    def forward(self, x):
+        print("hello")
+        return super().forward(x.mean((2, 3)))
+def build():
+    return Chatty(3, 2)
+"""
+
+
+def test_what_a_users_model_prints_stays_out_of_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    target = override(load_target("host"), ["formats=onnx", "precisions=fp32", "limits.images=2"])
+    export_bundle(Source("chatty:build"), target, tmp_path / "out")
+    capsys.readouterr()
+    (checked,) = check_bundle(tmp_path / "out", model="chatty:build")
+    out, err = capsys.readouterr()
+    assert (checked.faults, out) == ((), "")
+    assert "hello" in err

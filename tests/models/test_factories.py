@@ -126,7 +126,7 @@ def test_a_factory_takes_weights_by_its_own_keys(folder: Path) -> None:
         ("mine:build_map", r"answers one image with a tensor \[1, 4, 224, 224\]; expected logits \[1, classes\]"),
         ("mine:build_class", r"build_class\(\) returned the class Net; expected a torch.nn.Module; return Net\(\)"),
         ("mine:build_wide", r"build_wide needs arguments \(width\).*def build\(\): return build_wide\(width=...\)"),
-        ("mine:build_large", r"build_large\(\) takes more memory than the [\d.]+ GiB that are free"),
+        ("mine:build_large", r"build_large\(\) takes more than 75% of the free memory \([\d.]+ GiB\)"),
         ("broken:build", r"importing broken raised ZeroDivisionError: .* at .*broken.py:3: 1 / 0"),
         ("unfinished:build", r"importing unfinished raised SyntaxError: .* at .*unfinished.py:1: def build"),
         ("needy:build", r"ModuleNotFoundError: No module named 'a_package_that_is_not_there' at .*needy.py:1"),
