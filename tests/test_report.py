@@ -5,7 +5,8 @@ import pytest
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.check import Checked
-from bigvit_edge.report import draw_image, measure_latency, print_checks, print_step
+from bigvit_edge.measures import Parity
+from bigvit_edge.report import draw_image, measure_latency, print_checks, print_step, watch
 
 
 def test_runners_take_turns_after_one_warm_up_each() -> None:
@@ -39,3 +40,19 @@ def test_a_file_that_was_not_run_shows_no_figures(capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert "missing" in out
     assert "100" not in out
+
+
+def test_a_progress_bar_changes_nothing_and_is_silent_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(watch(iter("abc"), "pictures", 3)) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_share_is_printed_with_its_interval_and_coverage_in_percent(capsys: pytest.CaptureFixture[str]) -> None:
+    parity = Parity(0.1, 0.98, 0.99, 0.5, 4, (0.15, 0.85), 0.97654, 0.5, 1.0)
+    print_checks([Checked("m.pte", 0.5, (), parity, None, ("one image",))])
+    out = capsys.readouterr().out
+    assert "50.0% (15.0–85.0)" in out
+    assert "0.97654" in out
+    assert "note: one image" in out
