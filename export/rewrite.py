@@ -8,9 +8,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from bigvit_edge.export.equivalents import write_equivalents
 from bigvit_edge.export.functionalization import functionalize
 from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants
 from bigvit_edge.export.inlay import PROGRAM
+from bigvit_edge.export.input_folding import fold_inputs
 
 aten = torch.ops.aten
 # a scalar factor passes through these unchanged
@@ -34,10 +36,12 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     program = copy_program(exported)
     for rewrite in (
         functionalize,
+        write_equivalents,
         drop_copies,
         fold_constants,
         fold_batch_norms,
         write_patches_as_linear,
+        fold_inputs,
         fold_factors,
     ):
         rewrite(program)

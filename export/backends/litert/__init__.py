@@ -23,6 +23,7 @@ from bigvit_edge.export.backends.litert.contents import (
     read_model,
     select_method,
     store_strings,
+    write_batch_products,
     write_model,
 )
 from bigvit_edge.export.backends.litert.delegation import describe_method
@@ -79,7 +80,9 @@ def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
     programs = [graph.exported for graph in graphs]
     known, data = _float_files.get(programs[0], ([], b""))
     if [reference() for reference in known] != programs:
-        data = _convert([simplify(program) for program in programs], names)
+        model = read_model(_convert([simplify(program) for program in programs], names))
+        write_batch_products(model)
+        data = write_model(model)
         _float_files[programs[0]] = [ref(program) for program in programs], data
     return data
 

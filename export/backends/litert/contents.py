@@ -191,6 +191,40 @@ def list_ops(model: Model, number: int = 0) -> list[Op]:
     return ops
 
 
+def write_batch_products(model: Model) -> None:
+    """Make a BATCH_MATMUL of each FULLY_CONNECTED whose weight is computed.
+
+    The converter takes a product of attention for one where a single head, or one that all queries share, leaves a
+    matrix; XNNPACK takes constant weights alone.
+    """
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            if name_op(model.operatorCodes[op.opcodeIndex]) != "FULLY_CONNECTED":
+                continue
+            source, weight, *bias = (None if i < 0 else graph.tensors[i] for i in op.inputs)
+            options = op.builtinOptions
+            flattens = not options.keepNumDims and len(find_shape(source)) > 2
+            if any(bias) or options.fusedActivationFunction or flattens or find_tensor_data(model, weight) is not None:
+                continue
+            op.opcodeIndex, op.inputs = _find_code(model, "BATCH_MATMUL", version=2), op.inputs[:2]
+            op.builtinOptionsType = schema.BuiltinOptions.BatchMatMulOptions
+            op.builtinOptions = schema.BatchMatMulOptionsT()
+            op.builtinOptions.adjY = True
+
+
+def _find_code(model: Model, name: str, version: int) -> int:
+    """The number of the operator code of that op, which is added if the model has none. version: the least there is."""
+    for number, code in enumerate(model.operatorCodes):
+        if name_op(code) == name:
+            code.version = max(code.version, version)
+            return number
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
 def _count_macs(name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
     """Multiply-accumulates of one op. Weights are [O, I] in FULLY_CONNECTED, [O, h, w, I] in CONV_2D, [1, h, w, O] in
     DEPTHWISE_CONV_2D."""

@@ -73,6 +73,8 @@ def _explain(op: Op) -> str:
         return f"XNNPACK's delegate has no {op.name} (xnnpack_delegate.cc, VisitNode)"
     if "FLOAT32" not in op.types and "INT8" not in op.types:
         return f"XNNPACK's delegate takes {op.name} of float32 or int8, not of {' and '.join(sorted(op.types)).lower()}"
+    if op.name == "FULLY_CONNECTED" and op.types == {"FLOAT32"} and op.weight is None:
+        return "XNNPACK's delegate takes FULLY_CONNECTED of constant weights; this one's are computed"
     return f"XNNPACK's delegate takes {op.name}, not with these options and shapes, or left it to its neighbours"
 
 

@@ -12,7 +12,9 @@ from torch.fx import Graph as FxGraph
 from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import layer_of
+from bigvit_edge.export.equivalents import RESIZES, SCATTERS, write_equivalents
+from bigvit_edge.export.graph import copy_program, layer_of
+from bigvit_edge.export.rewrite import fold_constants
 
 with silenced():
     from litert_torch import fx_infra
@@ -26,6 +28,10 @@ layout_rewrite.rewriters.register(tfl.gelu.default)(layout_rewrite.noop)
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
     """A copy of the graph in core ATen and tfl ops."""
+    exported = copy_program(exported)
+    write_equivalents(exported, {**SCATTERS, **RESIZES})
+    fold_constants(exported)
+    exported.graph.eliminate_dead_code()
     program: ExportedProgram = exported.run_decompositions(fx_infra.decomp.pre_convert_decomp() | DECOMPOSITIONS)
     _widen_operands(program.graph)
     _keep_batch(program.graph)

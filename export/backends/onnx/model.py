@@ -2,12 +2,14 @@
 
 import ast
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import copy_program, insert
@@ -18,6 +20,8 @@ with silenced():
     from onnx import ModelProto, NodeProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
+aten = torch.ops.aten
+ATTENTION = aten.scaled_dot_product_attention.default
 OPSET, IR = 20, 9
 SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
 LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
@@ -55,28 +59,70 @@ def export(exported: ExportedProgram) -> ModelProto:
 
 
 def _export(exported: ExportedProgram) -> ModelProto:
-    program = torch.onnx.export(
-        _allow_copies(exported), dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+    program = copy_program(exported)
+    widen_attention(program)
+    _allow_copies(program)
+    program.graph_module.recompile()
+    made = torch.onnx.export(
+        program, dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["logits"],
         optimize=False, verbose=False,
     )  # fmt: skip
-    assert program is not None
-    _note_linears(program.model.graph)
-    program.optimize()
-    model = program.model_proto
+    assert made is not None
+    _note_linears(made.model.graph)
+    made.optimize()
+    model = made.model_proto
     _fold(model)
     return model
 
 
-def _allow_copies(exported: ExportedProgram) -> ExportedProgram:
+def widen_attention(program: ExportedProgram) -> None:
+    """Attention in four dimensions, [B, H, N, d], the only ones that the exporter takes; and of a mask that leaves a
+    query no key, zeros, where the exporter gives the mean of all values."""
+    for node in program.graph.find_nodes(op="call_function", target=ATTENTION):
+        query, key, value, mask, *options = (*node.args, None)[: max(4, len(node.args))]
+        mask = node.kwargs.get("attn_mask", mask)
+        shape = _shape(node)
+        dead = mask is not None and mask.meta["val"].dtype == torch.bool
+        if len(shape) == 4 and not dead:
+            continue
+        whole = [_widen(node, part, shape[:-3]) for part in (query, key, value)]
+        rest = {name: option for name, option in node.kwargs.items() if name != "attn_mask"}
+        if mask is not None and len(_shape(mask)) > 2 and len(shape) != 4:
+            mask = _widen(node, mask, shape[:-3])
+        result = insert(node, ATTENTION, *whole, mask, *options, **rest)
+        if dead:
+            alive = insert(node, aten.any.dim, mask, -1, True)
+            result = insert(node, aten.where.ScalarOther, alive, result, 0.0)
+        if len(shape) != 4:
+            result = insert(node, aten.reshape.default, result, list(shape))
+        node.replace_all_uses_with(result)
+        program.graph_signature.replace_all_uses(node.name, result.name)
+        program.graph.erase_node(node)
+
+
+def _widen(before: Node, value: Node, outer: tuple[int, ...]) -> Node:
+    """[*outer, H, N, d] -> [B, H, N, d], with 1 where a dimension is not there. outer: of the attention; the value's
+    own may be 1."""
+    *front, rows, columns = _shape(value)
+    if len(front) == 2 and len(outer) == 1:
+        return value
+    heads = front.pop() if front else 1
+    if front != [*outer]:
+        value = insert(before, aten.expand.default, value, [*outer, heads, rows, columns])
+    return insert(before, aten.reshape.default, value, [prod(outer), heads, rows, columns])
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _allow_copies(program: ExportedProgram) -> None:
     """Each view of a copy: the exporter writes attention anew, in steps whose result has other strides than the
     captured op's had, and a view of it would be refused. The optimiser drops the copies."""
-    program = copy_program(exported)
     for view in (torch.ops.aten.view.default, torch.ops.aten.reshape.default):
         for node in program.graph.find_nodes(op="call_function", target=view):
             copy = insert(node, torch.ops.aten.clone.default, node.args[0], memory_format=torch.contiguous_format)
             node.args = (copy, *node.args[1:])
-    program.graph_module.recompile()
-    return program
 
 
 def _note_linears(graph: Any) -> None:

@@ -1,0 +1,325 @@
+"""Ops that some formats have not, written in ops that all of them have. Each gives the same numbers.
+
+A writer gets `call`, which applies an op in front of the one to be written, and that one's arguments.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from operator import getitem
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from bigvit_edge.export.graph import add_constant, insert, read_constants
+
+aten = torch.ops.aten
+Call = Callable[..., Any]
+Writer = Callable[..., Any]  # (call, *args, **kwargs of the op) -> its value, a tuple of its values, or NotImplemented
+
+
+@dataclass
+class Place:
+    """In front of a node of a program."""
+
+    program: ExportedProgram
+    node: Node
+
+    def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Node:
+        return insert(self.node, op, *args, **kwargs)
+
+    def read(self, value: Any) -> Tensor | None:
+        """A constant's data, None of what is computed."""
+        return read_constants(self.program).get(value)
+
+    def store(self, data: Tensor) -> Node:
+        """A new constant."""
+        return add_constant(self.program, f"equivalent.{self.node.name}", data)
+
+
+def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | None = None) -> None:
+    """Write every op that there is a writer for, in place; those that all formats need if none are given."""
+    writers = EVERYWHERE if writers is None else writers
+    for node in list(program.graph.nodes):
+        if node.target not in writers:
+            continue
+        made = writers[node.target](Place(program, node), *node.args, **node.kwargs)
+        if isinstance(made, Node):
+            _replace(program, node, made)
+        elif made is not NotImplemented and all(made[user.args[1]] for user in node.users if user.users):
+            for user in list(node.users):  # each takes one of the values
+                if user.users:
+                    _replace(program, user, made[user.args[1]])
+
+
+def _replace(program: ExportedProgram, node: Node, by: Node) -> None:
+    node.replace_all_uses_with(by)
+    program.graph_signature.replace_all_uses(node.name, by.name)
+
+
+def _value(x: Any) -> Tensor:
+    value: Tensor = x.meta["val"] if isinstance(x, Node) else x
+    return value
+
+
+def _shape(x: Any) -> list[int]:
+    return list(_value(x).shape)
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+def sort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
+    """Values and their order: top-k of all of them. The lowest index comes first of equal values where top-k of the
+    runtime does so, as ONNX Runtime's and LiteRT's do."""
+    if _value(x).dtype == torch.bool:
+        return NotImplemented
+    return _take_top(call, x, _shape(x)[dim], dim, descending)
+
+
+def sort_stable(call: Call, x: Any, *, stable: bool | None, dim: int = -1, descending: bool = False) -> Any:
+    return sort(call, x, dim, descending)
+
+
+def argsort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
+    made = sort(call, x, dim, descending)
+    return made if made is NotImplemented else made[1]
+
+
+def argsort_stable(call: Call, x: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    return argsort(call, x, dim, descending)
+
+
+def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
+    """The lower one of an even number, and where it stands."""
+    last = (_shape(x)[dim] - 1) // 2
+    taken = [call(aten.slice.Tensor, part, dim, last, last + 1) for part in _take_top(call, x, last + 1, dim, False)]
+    return tuple(taken if keepdim else [call(aten.squeeze.dim, part, dim) for part in taken])
+
+
+def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> tuple[Any, Any]:
+    """LiteRT's top-k takes the largest alone."""
+    top = call(aten.topk.default, x if largest else call(aten.neg.default, x), count, dim, True, True)
+    values, order = call(getitem, top, 0), call(getitem, top, 1)
+    return (values if largest else call(aten.neg.default, values)), order
+
+
+# ---- windows and diagonals -------------------------------------------------------------------------------------------
+
+
+def adaptive_max_pool(call: Call, x: Any, size: list[int]) -> Any:
+    """[..., h, w] -> [..., *size], the largest of each window, and nothing for where it stood."""
+    pixels = _shape(x)[-2:]
+    if all(length % count == 0 for length, count in zip(pixels, size, strict=True)):
+        window = [length // count for length, count in zip(pixels, size, strict=True)]
+        return call(aten.max_pool2d.default, x, window, window), None
+    for dim, count in zip((-2, -1), size, strict=True):
+        length = _shape(x)[dim]
+        spans = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+        parts = [call(aten.amax.default, call(aten.slice.Tensor, x, dim, *span), [dim], True) for span in spans]
+        x = call(aten.cat.default, parts, dim)
+    return x, None
+
+
+def diagonal(call: Call, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    """[..., rows, columns], in whatever order, -> [..., d]: both dimensions as one, and every (columns + 1)th of it."""
+    shape = _shape(x)
+    pair = [dim1 % len(shape), dim2 % len(shape)]
+    rest = [dim for dim in range(len(shape)) if dim not in pair]
+    rows, columns = (shape[dim] for dim in pair)
+    start = offset if offset >= 0 else -offset * columns
+    count = min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns)
+    if count <= 0:
+        return NotImplemented
+    flat = call(aten.reshape.default, call(aten.permute.default, x, rest + pair), [*(shape[d] for d in rest), -1])
+    stop = start + (count - 1) * (columns + 1) + 1
+    return call(aten.slice.Tensor, flat, len(rest), start, stop, columns + 1)
+
+
+def einsum(call: Call, equation: str, operands: list[Any], **options: Any) -> Any:
+    """'bii->bi': a letter that stands twice with one operand is a diagonal of it."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms, operands = inputs.split(","), list(operands)
+    if not arrow or "." in inputs or all(len(set(term)) == len(term) for term in terms):
+        return NotImplemented
+    for number, term in enumerate(terms):
+        while letter := next((letter for letter in term if term.count(letter) > 1), ""):
+            first, second = [place for place, other in enumerate(term) if other == letter][:2]
+            operands[number] = diagonal(call, operands[number], 0, first, second)
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
+        terms[number] = term
+    return call(aten.einsum.default, f"{','.join(terms)}->{output}", operands, **options)
+
+
+EVERYWHERE: Mapping[Any, Writer] = {
+    aten.sort.default: sort,
+    aten.sort.stable: sort_stable,
+    aten.argsort.default: argsort,
+    aten.argsort.stable: argsort_stable,
+    aten.median.dim: median,
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.diagonal.default: diagonal,
+    aten.einsum.default: einsum,
+}
+
+
+# ---- scatters, for formats without -----------------------------------------------------------------------------------
+
+
+def scatter_value(call: Call, x: Any, dim: int, index: Any, value: Any) -> Any:
+    hits = _find_hits(call, x, dim, index)
+    if hits is NotImplemented:
+        return hits
+    reached = call(aten.amax.default, hits, [dim % len(_shape(x)) + 1])
+    return _blend(call, reached, x, call(aten.full_like.default, x, value))
+
+
+def scatter(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
+    """Of indices that are there once; PyTorch says nothing of others."""
+    hits = _find_hits(call, x, dim, index)
+    if hits is NotImplemented:
+        return hits
+    dim %= len(_shape(x))
+    reached = call(aten.amax.default, hits, [dim + 1])
+    return _blend(call, reached, x, _gather_hits(call, hits, dim, index, source))
+
+
+def scatter_add(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
+    hits = _find_hits(call, x, dim, index)
+    if hits is NotImplemented:
+        return hits
+    return call(aten.add.Tensor, x, _gather_hits(call, hits, dim % len(_shape(x)), index, source))
+
+
+def scatter_reduce(
+    call: Call, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Sums and means."""
+    total = scatter_add(call, x, dim, index, source)
+    if reduce not in ("sum", "mean") or not include_self or total is NotImplemented:
+        return NotImplemented
+    if reduce == "sum":
+        return total
+    count = call(aten.sum.dim_IntList, _find_hits(call, x, dim, index), [dim % len(_shape(x)) + 1])
+    return call(aten.div.Tensor, total, call(aten.add.Scalar, count, 1))
+
+
+def _find_hits(call: Call, x: Any, dim: int, index: Any) -> Any:
+    """[.., N, K, ..] of 1 where the k-th index at `dim` is n, and 0: floats, which every format multiplies. Its last
+    dimensions are 1 where one index holds for a whole row."""
+    shape, given = _shape(x), _shape(index)
+    dim %= len(shape)
+    if given[:dim] + given[dim + 1 :] != shape[:dim] + shape[dim + 1 :] or not _value(x).is_floating_point():
+        return NotImplemented
+    if isinstance(index, Node) and index.target is aten.expand.default:
+        index = index.args[0]
+    if _shape(index)[dim] != given[dim]:
+        return NotImplemented
+    places = call(aten.arange.default, shape[dim], dtype=torch.float32, device=torch.device("cpu"))
+    places = call(aten.reshape.default, places, [shape[dim]] + [1] * (len(shape) - dim))
+    wanted = call(aten.unsqueeze.default, call(aten._to_copy.default, index, dtype=torch.float32), dim)
+    return call(aten._to_copy.default, call(aten.eq.Tensor, places, wanted), dtype=torch.float32)
+
+
+def _gather_hits(call: Call, hits: Any, dim: int, index: Any, source: Any) -> Any:
+    """Of the source's values, the sum of those that go to each place."""
+    source = call(aten.slice.Tensor, source, dim, 0, _shape(index)[dim])
+    if dim == len(_shape(source)) - 2 and _shape(hits)[-1] == 1:
+        return call(aten.matmul.default, call(aten.squeeze.dim, hits, -1), source)
+    return call(aten.sum.dim_IntList, call(aten.mul.Tensor, hits, call(aten.unsqueeze.default, source, dim)), [dim + 1])
+
+
+def _blend(call: Call, reached: Any, x: Any, other: Any) -> Any:
+    return call(aten.where.self, call(aten.gt.Scalar, reached, 0), other, x)
+
+
+def index_put(place: Place, x: Any, indices: list[Any], values: Any, accumulate: bool = False) -> Any:
+    """x [*A, *M, *R], of whose dimensions M constants index L places: each takes its own of the values [*A, *L, *R]."""
+    shape, known = _shape(x), [None if index is None else place.read(index) for index in indices]
+    if any(index is not None and data is None for index, data in zip(indices, known, strict=True)):
+        return NotImplemented
+    spread = [part for data in known for part in ([None] if data is None else _as_integers(data))]
+    indexed = [dim for dim, data in enumerate(spread) if data is not None]
+    first, last = indexed[0], indexed[-1] + 1
+    if len(indexed) != last - first:
+        return NotImplemented
+    numbers = torch.arange(prod(shape[first:last])).reshape(shape[first:last])[tuple(spread[first:last])]  # [*L]
+    flat = [prod(shape[:first]), prod(shape[first:last]), prod(shape[last:])]
+    wide = place(aten.expand.default, values, [*shape[:first], *numbers.shape, *shape[last:]])
+    wide = place(aten.reshape.default, wide, [flat[0], numbers.numel(), flat[2]])
+    result = place(aten.reshape.default, x, flat)
+    for sources in _list_sources(numbers.flatten(), flat[1], accumulate):  # [M], -1 where nothing is put
+        picked = place(aten.index_select.default, wide, 1, place.store(sources.clamp(min=0)))
+        other = place(aten.add.Tensor, result, picked) if accumulate else picked
+        result = place(aten.where.self, place.store((sources >= 0).unsqueeze(1)), other, result)
+    return place(aten.reshape.default, result, shape)
+
+
+def _as_integers(index: Tensor) -> list[Tensor]:
+    """An index of a dimension as it is; a mask as the indices of its dimensions."""
+    return list(index.nonzero(as_tuple=True)) if index.dtype == torch.bool else [index]
+
+
+def _list_sources(numbers: Tensor, places: int, accumulate: bool) -> list[Tensor]:
+    """Which of the values [L] go to each place [M]: the last one, or to add them up, one after another."""
+    rounds: list[Tensor] = []
+    met = [0] * places
+    for source, number in enumerate(numbers.tolist()):
+        turn = met[number] if accumulate else 0
+        if turn == len(rounds):
+            rounds.append(torch.full((places,), -1))
+        rounds[turn][number] = source
+        met[number] += 1
+    return rounds
+
+
+SCATTERS: Mapping[Any, Writer] = {
+    aten.scatter.value: scatter_value,
+    aten.scatter.src: scatter,
+    aten.scatter_add.default: scatter_add,
+    aten.scatter_reduce.two: scatter_reduce,
+    aten.index_put.default: index_put,
+}
+
+
+# ---- resizing, for formats that do it otherwise ----------------------------------------------------------------------
+
+
+def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
+    """LiteRT's own is right for whole factors alone."""
+    if all(new % old == 0 for new, old in zip(_shape(place.node)[2:], _shape(x)[2:], strict=True)):
+        return NotImplemented
+    return resize(place, x, size, scales)
+
+
+def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
+    """LiteRT's own knows no factor but that of the sizes."""
+    pairs = zip(_shape(place.node)[2:], _shape(x)[2:], scales or (), strict=False)
+    if all(new == old * scale for new, old, scale in pairs):
+        return NotImplemented
+    return resize(place, x, size, align, scales)
+
+
+def resize(place: Place, x: Any, *options: Any) -> Any:
+    """[N, C, h, w] times a matrix [w, W], and turned, one of [h, H]: whatever the op does along a dimension is linear,
+    and the matrix is its answer to the unit vectors."""
+    height, width = _shape(x)[2:]
+    op: Any = place.node.target
+    rows = op(torch.eye(height).view(height, 1, height, 1).expand(-1, -1, -1, width), *options)[:, 0, :, 0]  # [h, H]
+    columns = op(torch.eye(width).view(width, 1, 1, width).expand(-1, -1, height, -1), *options)[:, 0, 0]  # [w, W]
+    wide = place(aten.matmul.default, x, place.store(columns.contiguous()))
+    turned = place(aten.transpose.int, wide, 2, 3)
+    return place(aten.transpose.int, place(aten.matmul.default, turned, place.store(rows.contiguous())), 2, 3)
+
+
+RESIZES: Mapping[Any, Writer] = {
+    aten.upsample_nearest2d.vec: resize_nearest,
+    aten.upsample_bilinear2d.vec: resize_bilinear,
+    aten.upsample_bicubic2d.vec: resize,
+    aten._upsample_nearest_exact2d.vec: resize,
+    aten._upsample_bilinear2d_aa.vec: resize,
+    aten._upsample_bicubic2d_aa.vec: resize,
+}

@@ -1,0 +1,159 @@
+"""Ops written in others give the same numbers, and are gone from the graph."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bigvit_edge.export.convert import capture, rewrite
+from bigvit_edge.export.equivalents import EVERYWHERE, RESIZES, SCATTERS, write_equivalents
+from bigvit_edge.export.graph import copy_program
+
+aten = torch.ops.aten
+TOKENS, CHANNELS = 16, 6
+
+
+class Body(nn.Module):
+    def __init__(self, body: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.patches, self.body = nn.Conv2d(3, CHANNELS, 4, 4), body
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(self.patches(image).flatten(2).transpose(1, 2)).flatten(1)  # body takes [1, N, C]
+
+
+def run(body: Callable[..., Tensor], writers: Mapping[Any, Any]) -> tuple[Tensor, Tensor, set[Any]]:
+    """PyTorch's answer, the written graph's, and the ops in it."""
+    torch.manual_seed(1)
+    model = Body(body).eval()
+    graph = rewrite(capture(model, 16))
+    program = copy_program(graph.exported)
+    write_equivalents(program, writers)
+    program.graph.eliminate_dead_code()
+    program.graph.lint()
+    program.graph_module.recompile()
+    image = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        return model(image), program.module()(image), {node.target for node in program.graph.nodes}
+
+
+def order(x: Tensor, **options: Any) -> Tensor:
+    """Tokens by their first channel, in channels of both results."""
+    values, places = x[..., 0].sort(dim=1, **options)
+    return torch.cat([values, x.gather(1, places[..., None].expand(-1, -1, CHANNELS)).flatten(1)], 1)
+
+
+def windows(size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    return lambda x: nn.functional.adaptive_max_pool2d(x.transpose(1, 2).reshape(1, CHANNELS, 2, 8), size)
+
+
+def medians(x: Tensor) -> Tensor:
+    middle, places = x.median(1, keepdim=True)
+    return torch.cat([middle, places.float(), x[:, :5].median(1, keepdim=True).values], 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        order,
+        lambda x: order(x, descending=True),
+        lambda x: order(x, descending=True, stable=True),
+        lambda x: x.sum(-1).argsort(dim=1, stable=True).float(),
+        lambda x: x.sum(-1).topk(5).indices.sort().values.float(),
+        medians,
+        windows((2, 4)),
+        windows((2, 3)),
+        lambda x: torch.diagonal(x @ x.transpose(1, 2), dim1=1, dim2=2),
+        lambda x: torch.diagonal(x, 3, 2, 1) + torch.diagonal(x, 3, -1, 1),
+        lambda x: torch.diagonal(x, -4, 2, 1),
+        lambda x: torch.diagonal(x, -14, 1, 2),
+        lambda x: torch.einsum("bii->bi", x @ x.transpose(1, 2)),
+        lambda x: torch.einsum("bii, bic -> cb", x @ x.transpose(1, 2), x),
+    ],
+)
+def test_what_few_formats_have(body: Callable[..., Tensor]) -> None:
+    wanted, got, ops = run(body, EVERYWHERE)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert not ops & (EVERYWHERE.keys() - {aten.einsum.default})
+
+
+def pick(x: Tensor, count: int = 5) -> Tensor:
+    return x[..., 0].topk(count).indices  # [1, count]
+
+
+def rows(x: Tensor) -> Tensor:
+    return pick(x)[..., None].expand(-1, -1, CHANNELS)
+
+
+def put(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, [1, 5, 7]] = x[:, [0, 0, 2]] * 2 + 1
+    x[:, [2, 2, 9], [0, 0, 4]] = 7.0
+    x[:, torch.arange(TOKENS) % 3 == 0] = x[:, :1]
+    return x
+
+
+def add_up(x: Tensor) -> Tensor:
+    return x.index_put((torch.tensor(0), torch.tensor([4, 4, 3])), x[0, :3], accumulate=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x[..., 0].scatter(1, pick(x), 0.5),
+        lambda x: x.scatter(1, rows(x), -1.0),
+        lambda x: x.scatter(1, rows(x), x[:, 2:9]),
+        lambda x: x[..., 0].scatter(1, pick(x), x[:, :5, 1]),
+        lambda x: x.scatter_add(1, rows(x) // 2, x),
+        lambda x: x.scatter_add(2, x.argsort(2)[..., :2], x),
+        lambda x: x.scatter_reduce(1, rows(x) // 3, x, reduce="mean"),
+        lambda x: x.scatter_reduce(1, rows(x) // 3, x, reduce="sum"),
+        put,
+        add_up,
+    ],
+)
+def test_scatters(body: Callable[..., Tensor]) -> None:
+    wanted, got, ops = run(body, SCATTERS)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert not ops & SCATTERS.keys()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x.scatter_reduce(1, rows(x), x, reduce="amax"),
+        lambda x: x.scatter_reduce(1, rows(x), x, reduce="mean", include_self=False),
+        lambda x: x.index_put((torch.tensor([0]), pick(x)[0]), x[0, :5]),  # which places is known at run time alone
+    ],
+)
+def test_what_has_no_equivalent_stays(body: Callable[..., Tensor]) -> None:
+    wanted, got, ops = run(body, SCATTERS)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert ops & SCATTERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "stays"),
+    [
+        ({"size": (5, 11)}, False),
+        ({"scale_factor": 1.7}, False),
+        ({"scale_factor": (1.0, 0.5)}, False),
+        ({"scale_factor": 2}, True),
+        ({"size": (5, 11), "mode": "nearest-exact"}, False),
+        ({"scale_factor": 1.7, "mode": "bilinear", "recompute_scale_factor": False}, False),
+        ({"scale_factor": 1.7, "mode": "bilinear", "recompute_scale_factor": True}, True),
+        ({"size": (5, 9), "mode": "bilinear", "align_corners": True}, True),
+        ({"size": (5, 9), "mode": "bicubic"}, False),
+        ({"size": (5, 9), "mode": "bicubic", "align_corners": True}, False),
+        ({"size": (3, 2), "mode": "bilinear", "antialias": True}, False),
+    ],
+)
+def test_resizing(options: dict[str, Any], stays: bool) -> None:
+    def body(x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x.transpose(1, 2).reshape(1, CHANNELS, 2, 8), **options)
+
+    wanted, got, ops = run(body, RESIZES)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert bool(ops & RESIZES.keys()) == stays
