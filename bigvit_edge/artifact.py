@@ -75,12 +75,13 @@ class Artifact:
 @dataclass(frozen=True)
 class Runner:
     """An entry point of a file, ready to run in its runtime. image, logits: the shapes that the file itself declares;
-    -1 in a place that it leaves open.
+    -1 in a place that it leaves open. words: what it says of itself, of Subject's metadata, where it can be asked.
     """
 
     run: Run
     image: tuple[int, ...]
     logits: tuple[int, ...]
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, images: Array) -> Array:
         return self.run(images)

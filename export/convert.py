@@ -1,8 +1,9 @@
 """From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -192,7 +193,7 @@ def list_refusals(target: Target, module: nn.Module) -> list[str]:
 
 def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None = None) -> Runner:
     """An entry point of a bundle's file, the first when None. UserError if its runtime refuses the file, or if that
-    takes and answers other shapes than the manifest says.
+    takes and answers other shapes than the manifest says, or says otherwise itself.
     """
     runner = load_backend(entry.format).load(folder / entry.file, threads, method)
     for what, found, told in (
@@ -202,7 +203,24 @@ def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None 
         if found != told:
             met = f"{entry.file} {what} {list(found)}, where its manifest says {list(told)}"
             raise UserError(met, "a manifest of that file", "export the model again")
+    says = {"precision": entry.precision, "labels": entry.labels, "preprocessing": asdict(entry.preprocessing)}
+    for word in sorted(says.keys() & runner.words.keys()):
+        if not _agree(runner.words[word], json.loads(json.dumps(says[word]))):
+            own, other = (str(value)[:60] for value in (runner.words[word], says[word]))
+            met = f"{entry.file} says of itself {word} {own}, where its manifest says {other}"
+            raise UserError(met, "a manifest of that file", "export the model again")
     return runner
+
+
+def _agree(text: str, told: object) -> bool:
+    """Whether a file says what its manifest does; of several things, those that it knows."""
+    try:
+        own = json.loads(text)
+    except ValueError:  # a plain word
+        return text == told
+    if isinstance(own, dict) and isinstance(told, dict):
+        return all(told.get(key) == value for key, value in own.items())
+    return bool(own == told)
 
 
 def load_backend(name: str) -> Backend:

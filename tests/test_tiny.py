@@ -119,6 +119,10 @@ def test_a_manifest_of_other_shapes_than_the_file(bundle: Path, file: str, tmp_p
     refused = call("run", bundle / file, tmp_path / "image.png")
     assert refused.exit_code == 2
     assert f"{file} answers with logits [1, 10], where its manifest says [1, 2]" in refused.stderr
+    for entry in data["artifacts"]:
+        entry["outputs"][0]["shape"], entry["labels"] = [1, 10], [*"0123456798"]
+    path.write_text(json.dumps(data))
+    assert f"{file} says of itself labels" in call("run", bundle / file, tmp_path / "image.png").stderr
 
 
 def test_check_exits_with_1_past_the_limits(bundle: Path) -> None:

@@ -40,4 +40,4 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """A session for the entry of that name, the first when None. It takes [1, 3, S, S] and gives [1, num_classes].
     UserError if the file is not one, or has no such entry."""
     session = Session(path, threads, entry=method)
-    return Runner(session.run, session.shape, (1, session.classes))
+    return Runner(session.run, session.shape, (1, session.classes), session.program["metadata"])

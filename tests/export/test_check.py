@@ -114,6 +114,21 @@ def test_run_refuses_other_shapes_than_the_files(bundle: Path, lie: Any, words: 
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [(lambda entry: entry.update(precision="int8"), "says of itself precision fp32, where its manifest says int8"),
+     (say_labels, 'says of itself labels ["0", "1", "2"'),
+     (lambda entry: entry.update(labels=None), "where its manifest says None"),
+     (say(mean=[0.4, 0.5, 0.5]), 'says of itself preprocessing {"size": 32')],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", ["bve", "onnx"])
+def test_run_refuses_what_the_file_says_otherwise(bundle: Path, lie: Any, words: str, suffix: str) -> None:
+    edit(bundle, lie)
+    with pytest.raises(UserError) as caught:
+        classify(bundle / f"tiny_dense_fp32.{suffix}", bundle.parent / "p.png")
+    assert words in str(caught.value)
+
+
 def test_run_refuses_an_answer_that_is_no_number(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = np.float32([[0, np.nan, 1, np.inf, 0, 0, 0, 0, 0, 0]])
     monkeypatch.setattr(inference, "open_entry", lambda *_, **__: Runner(lambda _: answer, (), ()))

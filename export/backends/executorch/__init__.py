@@ -187,7 +187,10 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
         raise UserError(met, "one image in, logits out", "export the model again")
     image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
-    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()))
+    known = [program.get_method_name(i) for i in range(program.num_methods())]
+    own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
+    words = {word: str(say(())[0]) for word, say in own.items()}
+    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()), words)
 
 
 def load_core(path: Path) -> None:

@@ -21,6 +21,7 @@ from bigvit_edge.export.backends.litert.contents import (
     holds_program,
     list_methods,
     read_model,
+    read_strings,
     select_method,
     store_strings,
     write_batch_products,
@@ -116,7 +117,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             if holds_program(content):
                 _load_core(path)
                 session = load_native(path, threads=threads, method=name)
-                return Runner(session.run, session.shape, (1, session.classes))
+                return Runner(session.run, session.shape, (1, session.classes), read_strings(content))
+            words = read_strings(content)
             if len(methods) > 1:
                 content = select_method(content, name)
                 interpreter = Interpreter(model_content=content, num_threads=threads)
@@ -137,7 +139,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         interpreter.invoke()
         return interpreter.get_tensor(logits["index"])  # type: ignore[no-any-return]
 
-    return Runner(run, *(tuple(map(int, tensor["shape"])) for tensor in (image, logits)))
+    return Runner(run, tuple(map(int, image["shape"])), tuple(map(int, logits["shape"])), words)
 
 
 def _load_core(path: Path) -> None:

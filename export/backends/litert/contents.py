@@ -248,6 +248,18 @@ def list_methods(data: bytes) -> dict[str, int]:
     return {s.SignatureKey().decode(): s.SubgraphIndex() for s in signatures}
 
 
+def read_strings(data: bytes) -> dict[str, str]:
+    """What store_strings kept. The bytes must be a .tflite."""
+    model = schema.Model.GetRootAs(data, 0)
+    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+    own = {entry.Name().decode(): model.Buffers(entry.Buffer()) for entry in entries if entry.Name()}
+    return {
+        name.removeprefix(KEY): bytes(buffer.DataAsNumpy()).decode()
+        for name, buffer in own.items()
+        if name.startswith(KEY) and buffer.DataLength()
+    }
+
+
 def holds_program(data: bytes) -> bool:
     """Whether the file has an op of ours. The bytes must be a .tflite."""
     model = schema.Model.GetRootAs(data, 0)

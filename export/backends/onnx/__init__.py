@@ -94,7 +94,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
 
     image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
-    return Runner(run, image, logits)
+    return Runner(run, image, logits, session.get_modelmeta().custom_metadata_map)
 
 
 def set_options(threads: int) -> Any:
