@@ -14,7 +14,9 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import prepare, read_image
 from bigvit_edge.preprocessing import Preprocessing
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2", ".tga", ".dds",
+)  # fmt: skip
 LABELS = "labels.csv"
 CALIBRATION = 128  # pictures to calibrate on at most
 MOST_UNREADABLE = 0.1  # share of a folder that may be left out, and said
