@@ -1,7 +1,6 @@
 """Ops that coremltools refuses, in others that it takes: the saved package against eager PyTorch."""
 
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,15 +19,6 @@ from bigvit_edge.target import Target, load_target
 SIDE = 8
 ROWS = torch.tensor([2, 0, 2])
 GRAINS = torch.rand(1, 6, 6, 2, generator=torch.Generator().manual_seed(1)) * 2.4 - 1.2
-
-
-class Answer(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.function(image).float().flatten(1)
 
 
 def put(x: Tensor, accumulate: bool) -> Tensor:
@@ -81,15 +71,27 @@ PROGRAMS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_package_answers_as_pytorch(name: str, tmp_path: Path) -> None:
-    module = Answer(PROGRAMS[name]).eval()
+class Answers(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([function(image).flatten(1) for function in PROGRAMS.values()], 1)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Any]]:
+    """What one saved package with all programs in it, and what PyTorch, say of each."""
     image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    graph = rewrite(capture(module, SIDE))
+    graph = rewrite(capture(Answers().eval(), SIDE))
     artifact = coreml.lower([graph], cast(Target, SimpleNamespace(deployment="iOS17")), {})
-    write_data(cast(dict[str, bytes], artifact.data), tmp_path / "op.mlpackage")
-    got = coreml.load(tmp_path / "op.mlpackage")(image.numpy())
-    expected: Any = module(image).numpy()
+    path = tmp_path_factory.mktemp("all") / "all.mlpackage"
+    write_data(cast(dict[str, bytes], artifact.data), path)
+    expected = [function(image).flatten(1).numpy() for function in PROGRAMS.values()]
+    got = np.split(coreml.load(path)(image.numpy()), np.cumsum([e.shape[1] for e in expected])[:-1], 1)
+    return dict(zip(PROGRAMS, zip(got, expected, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_package_answers_as_pytorch(name: str, answers: dict[str, tuple[Any, Any]]) -> None:
+    got, expected = answers[name]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
