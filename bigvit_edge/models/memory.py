@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.errors import UserError
 
-# Of the weights, beside the module's own, at an export's peak: 64 MiB more of Linears took 0.38 GiB more, in ONNX and in
-# ExecuTorch (`bigvit-edge export --set precisions=fp32` of 64 and of 512 MiB: 0.96 and 3.58 GiB; 0.99 and 3.62).
+# Of the weights, beside the module's own, at an export's peak: 448 MiB more of Linears took 2.63 GiB more, in ONNX and
+# ExecuTorch (`bigvit-edge export --set precisions=fp32` of 64 and of 512 MiB, AMD EPYC, 2026-11-29).
 COPIES = 5
 SHARE = 0.75  # the rest is for other processes, which grow, and an export needs several times a module's memory
 GIB = 2**30
