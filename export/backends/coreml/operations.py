@@ -44,6 +44,7 @@ def write_operations(exported: ExportedProgram) -> ExportedProgram:
     program = _decompose(copy_program(exported), WRITTEN)
     for _ in range(ROUNDS):
         write_resizes_as_products(program)
+        write_folds_as_convolutions(program)
         if not (table := _list_decompositions(program)):
             break
         program = _decompose(program, table)
@@ -215,10 +216,7 @@ def write_resizes_as_products(program: ExportedProgram) -> None:
         )
         left = add_constant(program, f"resize.{node.name}.rows", rows)
         right = add_constant(program, f"resize.{node.name}.columns", columns.mT.contiguous())
-        product = insert(node, aten.matmul.default, left, insert(node, aten.matmul.default, x, right))
-        node.replace_all_uses_with(product)
-        program.graph_signature.replace_all_uses(node.name, product.name)
-        program.graph.erase_node(node)
+        _replace(program, node, insert(node, aten.matmul.default, left, insert(node, aten.matmul.default, x, right)))
 
 
 def _converts_resize(node: Node) -> bool:
@@ -236,3 +234,32 @@ def _make_matrix(op: Any, have: int, want: int, aligned: list[bool], scale: floa
     units = torch.eye(have)[:, None, :, None].repeat(1, 1, 1, 2)  # two columns: torch 2.13 miscounts antialiasing one
     made: Tensor = op(units, [want, 2], *aligned, scale, None)
     return made[:, 0, :, 0].mT.contiguous()
+
+
+# ---- folding ---------------------------------------------------------------------------------------------------------
+
+
+def write_folds_as_convolutions(program: ExportedProgram) -> None:
+    """Windows added up where they lie, which coremltools refuses if they overlap: a transposed convolution whose
+    weights put each value of a window in its place."""
+    for node in program.graph.find_nodes(op="call_function", target=aten.col2im.default):
+        arguments: tuple[Any, ...] = node.args
+        x, size, kernel, dilation, padding, stride = arguments
+        reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+        counts = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(size, padding, reach, stride, strict=True)]
+        rest = [
+            n - ((c - 1) * s - 2 * p + r) for n, c, s, p, r in zip(size, counts, stride, padding, reach, strict=True)
+        ]
+        *batch, places, _ = x.meta["val"].shape
+        channels = places // math.prod(kernel)
+        ones = torch.eye(math.prod(kernel)).reshape(-1, 1, *kernel).repeat(channels, 1, 1, 1)  # [c * k * l, 1, k, l]
+        weight = add_constant(program, f"fold.{node.name}", ones)
+        windows = insert(node, aten.reshape.default, x, [*batch, places, *counts])
+        options = (None, list(stride), list(padding), rest, channels, list(dilation))
+        _replace(program, node, insert(node, aten.conv_transpose2d.input, windows, weight, *options))
+
+
+def _replace(program: ExportedProgram, node: Node, by: Node) -> None:
+    node.replace_all_uses_with(by)
+    program.graph_signature.replace_all_uses(node.name, by.name)
+    program.graph.erase_node(node)

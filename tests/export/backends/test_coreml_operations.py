@@ -66,6 +66,7 @@ PROGRAMS: dict[str, Callable[[Tensor], Tensor]] = {
     "sampled at a grid": lambda x: F.grid_sample(x, GRAINS, padding_mode="border", align_corners=False),
     "hardswish": lambda x: F.hardswish(x) + F.hardsigmoid(x) + F.threshold(x, 0.2, 0.0),
     "transposed convolution": lambda x: F.conv_transpose2d(x, GRAINS[0, :3, :, :, None].mT, None, 2, 1, (1, 0)),
+    "unfolded and folded": lambda x: F.fold(F.unfold(x, (3, 2), 1, 1, 2) ** 2, (8, 8), (3, 2), 1, 1, 2),
     "windows of two": lambda x: torch.cat([x, -x]).view(2, 3, 2, 4, 2, 4).permute(0, 2, 4, 1, 3, 5).flatten(1)[1:],
     "remainder of a division": lambda x: torch.fmod(x, 0.3),
 }  # fmt: skip
