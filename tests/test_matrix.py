@@ -48,7 +48,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def export(name: str, precision: str, weights: Path, folder: Path, *words: str) -> Result:
-    loose = [f"limits.{key}=0.1" for key in ("mixed_cosine", "int4_cosine", "int8_cosine", "static_cosine")]
+    loose = [
+        f"limits.{key}_{what}=0.1" for key in ("mixed", "int4", "int8", "static") for what in ("cosine", "centred")
+    ]
     loose += ["limits.cosine_min=0.0", "limits.top1_agreement=0.0", "limits.int4_agreement=0.0", "limits.images=8"]
     settings = [f"formats={name}", f"precisions={precision}", "deployment=iOS18", *loose, *words]
     settings += ["quant.p=int4", "quant.e=int8"] if precision == "mixed" else []
