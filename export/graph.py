@@ -190,6 +190,22 @@ def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
     return node
 
 
+def replace_node(program: ExportedProgram, node: Node, by: Node) -> None:
+    """`by` wherever `node` was used, the program's outputs included."""
+    node.replace_all_uses_with(by)
+    program.graph_signature.replace_all_uses(node.name, by.name)
+    program.graph.erase_node(node)
+
+
+def set_constant(program: ExportedProgram, node: Node, data: Tensor) -> None:
+    """Other data for a parameter or constant. Those of the program that this one is a copy of stay as they are."""
+    signature = program.graph_signature
+    if node.name in signature.inputs_to_parameters:
+        program.state_dict[signature.inputs_to_parameters[node.name]] = nn.Parameter(data, requires_grad=False)
+    else:
+        program.constants[signature.inputs_to_lifted_tensor_constants[node.name]] = data
+
+
 def remove_parameter(program: ExportedProgram, node: Node) -> None:
     """Drop a parameter that nothing reads any more."""
     specs = program.graph_signature.input_specs

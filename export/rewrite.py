@@ -9,23 +9,26 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from bigvit_edge.export.equivalents import write_equivalents
+from bigvit_edge.export.factors import fold_factors, write_norms_as_factors
 from bigvit_edge.export.functionalization import functionalize
-from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants
+from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants, replace_node
 from bigvit_edge.export.inlay import PROGRAM
-from bigvit_edge.export.input_folding import fold_inputs
 
 aten = torch.ops.aten
-# a scalar factor passes through these unchanged
-MOVES = {
-    aten.view.default,
-    aten.reshape.default,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.clone.default,
-    aten._unsafe_view.default,
+LIKE = {
+    aten.reshape_as.default: aten.reshape.default,
+    aten.view_as.default: aten.reshape.default,
+    aten.expand_as.default: aten.expand.default,
 }
 ALIASES = {aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default}
-KEEPERS = {aten.slice.Tensor, aten.reshape.default, aten.view.default, aten.to.dtype, aten._to_copy.default}
+KEEPERS = {
+    aten.slice.Tensor,
+    aten.reshape.default,
+    aten.view.default,
+    aten.to.dtype,
+    aten._to_copy.default,
+    aten.expand.default,
+}
 DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride, padding, dilation, groups if not given
@@ -37,17 +40,25 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
     for rewrite in (
         functionalize,
         write_equivalents,
+        write_shapes,
         drop_copies,
+        write_rolls,
         fold_constants,
-        fold_batch_norms,
-        write_patches_as_linear,
-        fold_inputs,
         fold_factors,
+        write_norms_as_factors,
+        write_patches_as_linear,
     ):
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
+
+
+def write_shapes(program: ExportedProgram) -> None:
+    """Shapes that are another value's, as numbers: that value is not read for them any more."""
+    for node in program.graph.nodes:
+        if node.target in LIKE:
+            node.args, node.target = (node.args[0], list(_shape(node))), LIKE[node.target]
 
 
 def drop_copies(program: ExportedProgram) -> None:
@@ -59,7 +70,24 @@ def drop_copies(program: ExportedProgram) -> None:
             continue
         keeps = node.target in KEEPERS and _type(node) == _type(node.args[0])
         if keeps or node.target in ALIASES or (node.target in DROPOUTS and not node.args[2]):
-            _replace(program, node, node.args[0])
+            replace_node(program, node, node.args[0])
+
+
+def write_rolls(program: ExportedProgram) -> None:
+    """A roll as the two parts that it exchanges: converters make gathers of computed places of it."""
+    for roll in list(program.graph.find_nodes(op="call_function", target=aten.roll.default)):
+        arguments: tuple[Any, ...] = roll.args
+        value, shifts, dims = (*arguments, [])[:3]
+        if not dims:  # of the whole value in one row
+            continue
+        for shift, dim in zip(shifts, dims, strict=True):
+            size = _shape(roll)[dim]
+            if place := -shift % size:
+                head, tail = (
+                    insert(roll, aten.slice.Tensor, value, dim, *ends) for ends in ((place, size), (0, place))
+                )
+                value = insert(roll, aten.cat.default, [head, tail], dim)
+        replace_node(program, roll, value)
 
 
 def fold_constants(program: ExportedProgram) -> None:
@@ -86,29 +114,6 @@ def draws(node: Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def fold_batch_norms(program: ExportedProgram) -> None:
-    """Batch norm at inference is a factor and an offset for each channel, which the convolution before it can have in
-    its weight and bias. Of a convolution that has no bias, the norm's own becomes the bias."""
-    keys = program.graph_signature.inputs_to_parameters
-    for norm in program.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
-        data = read_constants(program)  # anew: two norms in a row fold into the same convolution
-        arguments: tuple[Any, ...] = norm.args
-        conv, gain, offset, mean, variance, training, _, eps, *_ = arguments
-        if conv.target is not aten.conv2d.default or len(conv.users) > 1 or training or None in (gain, offset, mean):
-            continue
-        x, weight, bias, *options = conv.args + CONVOLUTION[len(conv.args) - 2 :]
-        own = [weight, offset if bias is None else bias]
-        if any(node.name not in keys or len(node.users) > 1 for node in own):
-            continue
-        scale = data[gain] * (data[variance] + eps).rsqrt()  # [out]
-        before = 0 if bias is None else data[bias]
-        folded = (data[weight] * scale.view(-1, 1, 1, 1), (before - data[mean]) * scale + data[offset])
-        for node, value in zip(own, folded, strict=True):
-            program.state_dict[keys[node.name]] = torch.nn.Parameter(value, requires_grad=False)
-        conv.args = (x, *own, *options)
-        _replace(program, norm, conv)
-
-
 def write_patches_as_linear(program: ExportedProgram) -> None:
     """A convolution over patches that do not overlap, and the flatten and transpose that make tokens of its output, are
     a transpose and a Linear over whole patches: one product of inner length 3 * p * q, where XNNPACK's convolution sums
@@ -131,7 +136,7 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
         pixels = insert(conv, aten.permute.default, insert(conv, aten.reshape.default, x, grid), [0, 2, 4, 1, 3, 5])
         pixels = insert(conv, aten.reshape.default, pixels, [b, grid[2] * grid[4], size])  # [B, N, 3 * p * q]
         flat = insert(conv, aten.reshape.default, weight, [out, size])
-        _replace(program, tokens, insert(conv, aten.linear.default, pixels, flat, bias))
+        replace_node(program, tokens, insert(conv, aten.linear.default, pixels, flat, bias))
 
 
 def _find_tokens(conv: Node) -> Node | None:
@@ -152,60 +157,6 @@ def _find_tokens(conv: Node) -> Node | None:
 def _only_user(node: Node) -> Node | None:
     users = list(node.users)
     return users[0] if len(users) == 1 else None
-
-
-def fold_factors(program: ExportedProgram) -> None:
-    """Fold constant factors into the Linear they follow: 1/sqrt(d) into q, gamma into up and down. Three element-wise
-    ops fewer a layer."""
-    for mul in program.graph.find_nodes(op="call_function", target=aten.mul.Tensor):
-        _fold(program, mul)
-
-
-def _fold(program: ExportedProgram, mul: Node) -> None:
-    for value, factor in (mul.args, mul.args[::-1]):
-        scale = _constant(program, factor)
-        if scale is None or not isinstance(value, Node):
-            continue
-        linear = _find_linear(value, through_moves=scale.numel() == 1)
-        if linear is None or scale.dim() > 1:
-            continue
-        for argument in linear.args[1:3]:
-            if isinstance(argument, Node):
-                key = program.graph_signature.inputs_to_parameters[argument.name]
-                weight = program.state_dict[key].detach()
-                scaled = weight * (scale.unsqueeze(1) if weight.dim() == 2 and scale.dim() else scale)
-                program.state_dict[key] = torch.nn.Parameter(scaled, requires_grad=False)
-        _replace(program, mul, value)
-        return
-
-
-def _constant(program: ExportedProgram, factor: object) -> torch.Tensor | None:
-    """A number or a parameter, as a tensor; None if it is computed."""
-    if isinstance(factor, int | float):
-        return torch.tensor(float(factor))
-    if isinstance(factor, Node) and factor.name in program.graph_signature.inputs_to_parameters:
-        parameter: torch.Tensor = program.state_dict[program.graph_signature.inputs_to_parameters[factor.name]]
-        return parameter.detach()
-    return None
-
-
-def _find_linear(node: Node, through_moves: bool) -> Node | None:
-    """The Linear that alone feeds this value, itself unused elsewhere and with weights of its own."""
-    while len(node.users) == 1:
-        if node.target is aten.linear.default:
-            weights = [a for a in node.args[1:3] if isinstance(a, Node)]
-            return node if all(w.op == "placeholder" and len(w.users) == 1 for w in weights) else None
-        if not (through_moves and node.target in MOVES and isinstance(node.args[0], Node)):
-            return None
-        node = node.args[0]
-    return None
-
-
-def _replace(program: ExportedProgram, node: Node, by: Any) -> None:
-    """`by` wherever `node` was used, the program's outputs included."""
-    node.replace_all_uses_with(by)
-    program.graph_signature.replace_all_uses(node.name, by.name)
-    program.graph.erase_node(node)
 
 
 def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:

@@ -69,6 +69,7 @@ NO_CONVERSION = "coremltools has no conversion for it"
 UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
 
 aten = torch.ops.aten
+WHOLE = [aten.linear.default, aten.hardswish.default, aten.max_pool2d.default, aten.upsample_bilinear2d.vec]
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
@@ -112,8 +113,8 @@ def lower_programs(
     """The graphs by method name, delegated to XNNPACK, which chooses its kernels on the device. words: methods that
     return a string. first: by method name, who takes ops before XNNPACK does."""
     # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
-    # Here that is Linear alone, and preserve_ops keeps it. Dim-order ops would only be taken out again.
-    config = EdgeCompileConfig(preserve_ops=[aten.linear.default], _check_ir_validity=False, _skip_dim_order=True)
+    # Here those are few, and preserve_ops keeps them. Dim-order ops would only be taken out again.
+    config = EdgeCompileConfig(preserve_ops=WHOLE, _check_ir_validity=False, _skip_dim_order=True)
     programs = {name: write_program(graph) for name, graph in graphs.items()}
     edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
     if first:

@@ -1,23 +1,30 @@
 """Rewrites for XNNPACK: what it refuses, in ops that it takes."""
 
-from itertools import accumulate
 from operator import getitem
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.nn.functional import gelu, linear
 
 from bigvit_edge.export.backends.executorch.casts import CAST
+from bigvit_edge.export.backends.executorch.decompositions import OTHERS
+from bigvit_edge.export.backends.executorch.moves import (
+    replace,
+    view,
+    write_expands,
+    write_select_as_slice,
+    write_splits_as_slices,
+    write_strides,
+    write_views,
+)
 from bigvit_edge.export.graph import add_constant, insert
 from bigvit_edge.export.inlay import PROGRAM
-from bigvit_edge.export.rewrite import fold_constants
+from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
 aten = torch.ops.aten
-SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)  # arguments: value, how, dimension
+MAX_POOLING: tuple[Any, ...] = ([], [0, 0], [1, 1], False)  # stride, padding, dilation, ceil if not given
 POOLING: tuple[Any, ...] = (
     [],
     [0, 0],
@@ -29,22 +36,20 @@ POOLING: tuple[Any, ...] = (
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
     """A copy of the program that computes the same in ops that XNNPACK takes."""
-    program = exported.run_decompositions(
-        {
-            aten.layer_norm.default: normalize,
-            aten.gelu.default: bend,
-            aten.silu.default: swish,
-            aten.scaled_dot_product_attention.default: attend,
-        }
-    )
+    program = exported.run_decompositions(OTHERS)
     for rewrite in (
+        drop_copies,
         write_casts,
         dispatch_in_float,
         call_in_float,
-        write_select_as_slice,
         write_splits_as_slices,
+        write_select_as_slice,
         flatten_topk,
+        write_views,
+        write_strides,
+        write_expands,
         write_scalars,
+        complete_pooling,
         pad_before_pooling,
         keep_pooled_dims,
         fold_constants,
@@ -55,76 +60,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
     return program  # type: ignore[no-any-return]
 
 
-# ---- ops written in others; NotImplemented is PyTorch's word for: leave the op as it is ------------------------------
-
-
-def normalize(
-    x: Tensor,
-    shape: list[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    cudnn: bool = True,
-) -> Tensor:
-    """Layer norm over the last dimension. XNNPACK has no such op, and takes a mean only over pixels; but a mean is a
-    Linear with one output. In float32 whatever the type: a square passes float16's 65504 from 256 on."""
-    if len(shape) != 1:
-        return NotImplemented  # type: ignore[no-any-return]
-    dtype, x = x.dtype, x.float()
-    average = torch.full((1, shape[0]), 1 / shape[0])  # [1, C]
-    x = x - linear(x, average)  # [..., C] - [..., 1]
-    x = x * torch.rsqrt(linear(x * x, average, torch.full((1,), eps)))  # [..., C]
-    x = x if weight is None else x * weight.float()
-    return (x if bias is None else x + bias.float()).to(dtype)
-
-
-def bend(x: Tensor, approximate: str = "none") -> Tensor:
-    """GELU in float16, which XNNPACK has in float32 alone."""
-    if x.dtype != torch.float16:
-        return NotImplemented  # type: ignore[no-any-return]
-    return gelu(x.float(), approximate=approximate).half()
-
-
-def swish(x: Tensor) -> Tensor:
-    """SiLU in its own type, where PyTorch's way casts float16 to float32 and back."""
-    return x * torch.sigmoid(x)
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
-    causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Attention without a care for rows that are masked out altogether, which a picture has not: PyTorch's own way
-    spends ten ops on those, and expands on the batch."""
-    if (
-        dropout
-        or causal
-        or enable_gqa
-        or q.shape[:-2] != k.shape[:-2]
-        or (mask is not None and not mask.is_floating_point())
-    ):
-        return NotImplemented  # type: ignore[no-any-return]
-    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-    score = torch.bmm(q.flatten(0, -3), k.flatten(0, -3).transpose(1, 2))  # [B * H, N, M]
-    if mask is not None:
-        score = (score.view(*q.shape[:-1], k.shape[-2]) + mask).flatten(0, -3)  # [B, H, N, M] between
-    return torch.bmm(score.softmax(-1), v.flatten(0, -3)).view(*q.shape[:-1], v.shape[-1])
-
-
 # ---- the graph edited ------------------------------------------------------------------------------------------------
-
-
-def replace(program: ExportedProgram, node: Node, by: Node) -> None:
-    """`by` wherever `node` was used, the program's outputs included."""
-    node.replace_all_uses_with(by)
-    program.graph_signature.replace_all_uses(node.name, by.name)
 
 
 def write_casts(program: ExportedProgram) -> None:
@@ -161,29 +97,6 @@ def call_in_float(program: ExportedProgram) -> None:
         replace(program, call, after)
 
 
-def write_select_as_slice(program: ExportedProgram) -> None:
-    """x[:, 0] as x[:, 0:1] without that dimension: XNNPACK slices, but does not select."""
-    for select in program.graph.find_nodes(op="call_function", target=aten.select.int):
-        value, dim, index = select.args
-        if select.meta["val"].is_floating_point() and index >= 0:
-            part = insert(select, aten.slice.Tensor, value, dim, index, index + 1)
-            replace(program, select, insert(select, aten.view.default, part, list(select.meta["val"].shape)))
-
-
-def write_splits_as_slices(program: ExportedProgram) -> None:
-    """Each part of a split as a slice of its own."""
-    for split in program.graph.nodes:
-        if split.target not in SPLITS:
-            continue
-        value, _, *given = split.args
-        dim = given[0] if given else 0
-        ends = list(accumulate(part.shape[dim] for part in split.meta["val"]))
-        for item in list(split.users):
-            place = item.args[1]
-            start = ends[place] - split.meta["val"][place].shape[dim]
-            replace(program, item, insert(split, aten.slice.Tensor, value, dim, start, ends[place]))
-
-
 def flatten_topk(program: ExportedProgram) -> None:
     """topk of one row [1, N] and the selects of that row behind it, as topk of [N]: the selects are not delegated."""
     for topk in program.graph.find_nodes(op="call_function", target=aten.topk.default):
@@ -215,6 +128,21 @@ def write_scalars(program: ExportedProgram) -> None:
                 node.args = tuple(float(a) if type(a) is int else a for a in node.args)
 
 
+def leaves_a_rest(sizes: list[int], kernel: list[int], stride: list[int], padding: list[int]) -> bool:
+    """Whether rounding a pooled size up gives more than rounding it down."""
+    both = (list(pair) * 2 if len(pair) == 1 else pair for pair in (kernel, stride, padding))
+    return any((n + 2 * p - k) % s for n, k, s, p in zip(sizes, *both, strict=True))
+
+
+def complete_pooling(program: ExportedProgram) -> None:
+    """Max pooling with each argument that XNNPACK's rule counts on."""
+    for pool in program.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
+        given: tuple[Any, ...] = pool.args
+        x, kernel, *rest = given
+        stride, *others = [*rest, *MAX_POOLING[len(rest) :]]
+        pool.args = (x, kernel, stride or kernel, *others)
+
+
 def pad_before_pooling(program: ExportedProgram) -> None:
     """An average over zeros at the edges as an average of a padded image: XNNPACK's leaves such zeros out, and even
     without padding wants to be told so."""
@@ -222,6 +150,7 @@ def pad_before_pooling(program: ExportedProgram) -> None:
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
         stride, padding, ceil, *include_and_divisor = [*rest, *POOLING[len(rest) :]]
+        ceil = ceil and leaves_a_rest(x.meta["val"].shape[-2:], kernel, stride or kernel, padding)
         if ceil or include_and_divisor != [True, None] or len(x.meta["val"].shape) != 4:
             continue
         rows, columns = padding * 2 if len(padding) == 1 else padding
@@ -236,4 +165,4 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
         x, dims, *keep = mean.args
         if len(x.meta["val"].shape) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
             kept = insert(mean, aten.mean.dim, x, dims, True)
-            replace(program, mean, insert(mean, aten.view.default, kept, list(mean.meta["val"].shape)))
+            replace(program, mean, view(mean, kept, mean.meta["val"].shape))
