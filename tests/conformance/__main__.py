@@ -21,6 +21,7 @@ from bigvit_edge.errors import suggest
 from tests.conformance.cells import CELLS, Result
 from tests.conformance.models import MODELS
 from tests.conformance.page import write_page
+from tests.conformance.scan import describe, scan_models
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "build/conformance"
@@ -97,11 +98,18 @@ def main() -> None:
     parser.add_argument("--models", help="some of them, with commas between")
     parser.add_argument("--retry", action="store_true", help="try again what is not right")
     parser.add_argument("--fresh", action="store_true", help="try again what other sources made")
+    parser.add_argument("--scan", action="store_true", help="compare our rewrites alone with PyTorch")
     given = parser.parse_args()
     names = given.models.split(",") if given.models else list(MODELS)
     for name in names:
         if name not in MODELS:
             parser.error(f"unknown model {name!r} {suggest(name, MODELS)}")
+    if given.scan:
+        wrong = 0
+        for name, found in scan_models(names):
+            print(describe(name, found), flush=True)
+            wrong += not found.right
+        sys.exit(f"{wrong} of {len(names)} models differ" if wrong else 0)
     RESULTS.mkdir(parents=True, exist_ok=True)
     sources = hash_sources()
     work = list(list_work(names, sources, given.retry, given.fresh))
