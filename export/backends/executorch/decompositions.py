@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, hardtanh, linear
+from torch.nn.functional import avg_pool2d, gelu, hardtanh, linear
 
 aten = torch.ops.aten
 LEAVE: Tensor = NotImplemented  # PyTorch's word for: as it is
@@ -171,7 +171,15 @@ def repeat_pixels(x: Tensor, size: list[int] | None, scales: list[float] | None)
     return (x.view(b, c, h, 1, w, 1) * ones).view(b, c, rows, columns)
 
 
+def pool_rows(
+    x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: tuple[int, ...] = (0,), *options: bool
+) -> Tensor:
+    """An average along the last dimension as one over pixels in a row."""
+    return avg_pool2d(x.unsqueeze(-2), (1, *kernel), (1, *(stride or kernel)), (0, *padding), *options).squeeze(-2)
+
+
 OTHERS: dict[Any, Any] = {
+    aten.avg_pool1d.default: pool_rows,
     aten.layer_norm.default: normalize,
     aten.group_norm.default: normalize_groups,
     aten.gelu.default: bend,

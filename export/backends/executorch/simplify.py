@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.nn.functional import avg_pool2d, pad
 
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.backends.executorch.decompositions import OTHERS
@@ -128,35 +129,45 @@ def write_scalars(program: ExportedProgram) -> None:
                 node.args = tuple(float(a) if type(a) is int else a for a in node.args)
 
 
-def leaves_a_rest(sizes: list[int], kernel: list[int], stride: list[int], padding: list[int]) -> bool:
-    """Whether rounding a pooled size up gives more than rounding it down."""
-    both = (list(pair) * 2 if len(pair) == 1 else pair for pair in (kernel, stride, padding))
-    return any((n + 2 * p - k) % s for n, k, s, p in zip(sizes, *both, strict=True))
-
-
 def complete_pooling(program: ExportedProgram) -> None:
-    """Max pooling with each argument that XNNPACK's rule counts on."""
-    for pool in program.graph.find_nodes(op="call_function", target=aten.max_pool2d.default):
+    """Max pooling with each argument that XNNPACK's rule counts on; where the rule refuses it all the same, as the op
+    that ExecuTorch has a kernel for."""
+    for pool in list(program.graph.find_nodes(op="call_function", target=aten.max_pool2d.default)):
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
         stride, *others = [*rest, *MAX_POOLING[len(rest) :]]
-        pool.args = (x, kernel, stride or kernel, *others)
+        kernel, stride = (list(pair) * 2 if len(pair) == 1 else pair for pair in (kernel, stride or kernel))
+        pool.args = (x, kernel, stride, *others)
+        if len(x.meta["val"].shape) != 4 or stride[0] > kernel[0] or stride[1] > kernel[1]:
+            both = insert(pool, aten.max_pool2d_with_indices.default, *pool.args)
+            replace(program, pool, insert(pool, getitem, both, 0))
 
 
 def pad_before_pooling(program: ExportedProgram) -> None:
-    """An average over zeros at the edges as an average of a padded image: XNNPACK's leaves such zeros out, and even
-    without padding wants to be told so."""
-    for pool in program.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default):
+    """An average over zeros at the edges, or over windows that reach past them, as an average of a padded image, times
+    what each window's divisor makes of it: XNNPACK's leaves such zeros out, knows no such windows, and even without
+    padding wants to be told so."""
+    for pool in list(program.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default)):
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
-        stride, padding, ceil, *include_and_divisor = [*rest, *POOLING[len(rest) :]]
-        ceil = ceil and leaves_a_rest(x.meta["val"].shape[-2:], kernel, stride or kernel, padding)
-        if ceil or include_and_divisor != [True, None] or len(x.meta["val"].shape) != 4:
+        stride, padding, *options = [*rest, *POOLING[len(rest) :]]
+        if len(x.meta["val"].shape) != 4:
             continue
-        rows, columns = padding * 2 if len(padding) == 1 else padding
-        if rows or columns:
-            x = insert(pool, aten.constant_pad_nd.default, x, [columns, columns, rows, rows])
-        pool.args = (x, kernel, stride or kernel, [0, 0], False, False)
+        sizes = x.meta["val"].shape[2:], pool.meta["val"].shape[2:]
+        pairs = (kernel, stride or kernel, padding)
+        kernel, stride, padding = (list(pair) * 2 if len(pair) == 1 else list(pair) for pair in pairs)
+        plain = (kernel, stride, [0, 0], False, False)
+        edges = []  # before and behind, columns first
+        for size, count, k, step, before in reversed(list(zip(*sizes, kernel, stride, padding, strict=True))):
+            edges += [before, max(0, (count - 1) * step + k - size - before)]
+        ones = torch.ones(1, 1, *sizes[0])
+        factor = avg_pool2d(ones, kernel, stride, padding, *options) / avg_pool2d(pad(ones, edges), *plain)
+        padded = insert(pool, aten.constant_pad_nd.default, x, edges) if any(edges) else x
+        average = insert(pool, aten.avg_pool2d.default, padded, *plain)
+        if not torch.equal(factor, torch.ones_like(factor)):
+            constant = add_constant(program, f"divisors.{pool.name}", factor.to(x.meta["val"].dtype))
+            average = insert(pool, aten.mul.Tensor, average, constant)
+        replace(program, pool, average)
 
 
 def keep_pooled_dims(program: ExportedProgram) -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("executorch")
 
 from bigvit_edge.artifact import Method, write_data
 from bigvit_edge.export.backends import executorch
+from bigvit_edge.export.backends.executorch.partition import NO_RULE
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.target import Target
@@ -86,14 +87,12 @@ def test_pooling(options: dict[str, object], tmp_path: Path) -> None:
 
 
 def test_pooling_that_stays_outside_says_why(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    method = check(Pool(kernel_size=3, ceil_mode=True), draw(1, 3, 8, 8), tmp_path)
-    (found,) = method.leftovers
-    assert (found.op, found.layer, found.reason) == (
-        "aten.avg_pool2d.default",
-        "pool",
-        "XNNPACK: ceil mode is not supported",
-    )
+    class Strided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.max_pool2d(x, 1, 2).exp()
+
+    (found,) = check(Strided(), draw(1, 3, 8, 8), tmp_path).leftovers
+    assert (found.op, found.reason) == ("aten.max_pool2d_with_indices.default", NO_RULE)
 
 
 class Attention(nn.Module):

@@ -50,7 +50,11 @@ OPS: dict[str, Op] = {
     "every other": lambda x: x[:, :, ::2, 1::2].exp(),
     "every third, not even": lambda x: x[:, 1::3] * 2,
     "max pooling": lambda x: F.max_pool2d(x, 2) + F.max_pool2d(x, 3, 2, 1),
-    "average of whole windows": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True),
+    "average of whole windows": lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False),
+    "average past the edges": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "average past the edges, of what is there": lambda x: F.avg_pool2d(x, 3, 2, 1, True, count_include_pad=False),
+    "average by another divisor": lambda x: F.avg_pool2d(x, (2, 3), divisor_override=4),
+    "average of tokens": lambda x: F.avg_pool1d(x.flatten(2), 4, 3),
     "dimensions of one": lambda x: x.unsqueeze(1).squeeze(0).unsqueeze(2).exp().squeeze(),
 }
 
