@@ -77,7 +77,7 @@ def sort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
     runtime does so, as ONNX Runtime's and LiteRT's do."""
     if _value(x).dtype == torch.bool:
         return NotImplemented
-    return _take_top(call, x, _shape(x)[dim], dim, descending)
+    return tuple(_take_top(call, x, _shape(x)[dim], dim, descending))
 
 
 def sort_stable(call: Call, x: Any, *, stable: bool | None, dim: int = -1, descending: bool = False) -> Any:
@@ -100,11 +100,26 @@ def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
     return tuple(taken if keepdim else [call(aten.squeeze.dim, part, dim) for part in taken])
 
 
-def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> tuple[Any, Any]:
-    """LiteRT's top-k takes the largest alone."""
-    top = call(aten.topk.default, x if largest else call(aten.neg.default, x), count, dim, True, True)
-    values, order = call(getitem, top, 0), call(getitem, top, 1)
-    return (values if largest else call(aten.neg.default, values)), order
+def top(place: Place, x: Any, count: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """Of what LiteRT's own cannot."""
+    read = any(user.args[1] == 1 and user.users for user in place.node.users)
+    if largest and read and len(_shape(x)) == 2 and dim % 2 == 1:
+        return NotImplemented
+    return tuple(_take_top(place, x, count, dim, largest))
+
+
+def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> list[Any]:
+    """Values and places. LiteRT's top-k takes the largest alone, of the rows of a matrix, and becomes a sort, which its
+    interpreter has not, where nobody reads the places: so they give the values."""
+    last = len(_shape(x)) - 1
+    turns = dim % (last + 1) != last
+    x = call(aten.transpose.int, x, dim, last) if turns else x
+    shape = _shape(x)
+    flat = call(aten.reshape.default, x if largest else call(aten.neg.default, x), [-1, shape[-1]])
+    order = call(getitem, call(aten.topk.default, flat, count, -1, True, True), 1)
+    order = call(aten.reshape.default, order, [*shape[:-1], count])
+    parts = [call(aten.gather.default, x, last, order), order]
+    return [call(aten.transpose.int, part, dim, last) for part in parts] if turns else parts
 
 
 # ---- windows and diagonals -------------------------------------------------------------------------------------------
@@ -152,18 +167,6 @@ def einsum(call: Call, equation: str, operands: list[Any], **options: Any) -> An
             term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
         terms[number] = term
     return call(aten.einsum.default, f"{','.join(terms)}->{output}", operands, **options)
-
-
-EVERYWHERE: Mapping[Any, Writer] = {
-    aten.sort.default: sort,
-    aten.sort.stable: sort_stable,
-    aten.argsort.default: argsort,
-    aten.argsort.stable: argsort_stable,
-    aten.median.dim: median,
-    aten.adaptive_max_pool2d.default: adaptive_max_pool,
-    aten.diagonal.default: diagonal,
-    aten.einsum.default: einsum,
-}
 
 
 # ---- scatters, for formats without -----------------------------------------------------------------------------------
@@ -276,16 +279,20 @@ def _list_sources(numbers: Tensor, places: int, accumulate: bool) -> list[Tensor
     return rounds
 
 
-SCATTERS: Mapping[Any, Writer] = {
-    aten.scatter.value: scatter_value,
-    aten.scatter.src: scatter,
-    aten.scatter_add.default: scatter_add,
+EVERYWHERE: Mapping[Any, Writer] = {
+    aten.sort.default: sort,
+    aten.sort.stable: sort_stable,
+    aten.argsort.default: argsort,
+    aten.argsort.stable: argsort_stable,
+    aten.median.dim: median,
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.diagonal.default: diagonal,
+    aten.einsum.default: einsum,
     aten.scatter_reduce.two: scatter_reduce,
-    aten.index_put.default: index_put,
 }
 
 
-# ---- resizing, for formats that do it otherwise ----------------------------------------------------------------------
+# ---- resizing, which LiteRT does otherwise or in many steps ----------------------------------------------------------
 
 
 def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
@@ -315,7 +322,12 @@ def resize(place: Place, x: Any, *options: Any) -> Any:
     return place(aten.transpose.int, place(aten.matmul.default, turned, place.store(rows.contiguous())), 2, 3)
 
 
-RESIZES: Mapping[Any, Writer] = {
+LITERT: Mapping[Any, Writer] = {  # besides EVERYWHERE
+    aten.topk.default: top,
+    aten.scatter.value: scatter_value,
+    aten.scatter.src: scatter,
+    aten.scatter_add.default: scatter_add,
+    aten.index_put.default: index_put,
     aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,

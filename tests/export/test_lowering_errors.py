@@ -110,6 +110,7 @@ def test_a_fault_of_our_own_stays_one() -> None:
         ("onnx", Values(), "aten.kthvalue", "values"),
         ("litert", Values(), "aten.kthvalue", "values"),
         ("litert", Frequencies(), "aten.fft_rfft", "frequencies"),
+        ("executorch", Values(), "aten.kthvalue", "values"),
     ],
 )
 def test_what_converters_refuse(

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 
 from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list_versions, name_method
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.backends.executorch.kernels import refuse_missing
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
 from bigvit_edge.export.backends.executorch.simplify import simplify
 from bigvit_edge.export.console import silenced
@@ -117,6 +118,7 @@ def lower_programs(
     config = EdgeCompileConfig(preserve_ops=WHOLE, _check_ir_validity=False, _skip_dim_order=True)
     programs = {name: write_program(graph) for name, graph in graphs.items()}
     edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
+    refuse_missing({name: edge.exported_program(name) for name in graphs})
     if first:
         edge = edge.to_backend(dict(first))
     return edge.to_backend(dict.fromkeys(graphs, DepthPartitioner()))

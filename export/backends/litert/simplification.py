@@ -12,7 +12,7 @@ from torch.fx import Graph as FxGraph
 from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.equivalents import RESIZES, SCATTERS, write_equivalents
+from bigvit_edge.export.equivalents import LITERT, write_equivalents
 from bigvit_edge.export.graph import copy_program, layer_of
 from bigvit_edge.export.rewrite import fold_constants
 
@@ -29,7 +29,7 @@ layout_rewrite.rewriters.register(tfl.gelu.default)(layout_rewrite.noop)
 def simplify(exported: ExportedProgram) -> ExportedProgram:
     """A copy of the graph in core ATen and tfl ops."""
     exported = copy_program(exported)
-    write_equivalents(exported, {**SCATTERS, **RESIZES})
+    write_equivalents(exported, LITERT)
     fold_constants(exported)
     exported.graph.eliminate_dead_code()
     program: ExportedProgram = exported.run_decompositions(fx_infra.decomp.pre_convert_decomp() | DECOMPOSITIONS)

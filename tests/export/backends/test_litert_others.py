@@ -76,11 +76,19 @@ def sorts(m: Tokens, x: Tensor) -> Tensor:
     return x.gather(1, order[..., None].expand(-1, -1, 32)).cumsum(1) * 0.1
 
 
+def medians(m: Tokens, x: Tensor) -> Tensor:
+    return x - x.median(1, keepdim=True).values
+
+
+def largest(m: Tokens, x: Tensor) -> Tensor:
+    return torch.cat([x.topk(3, 1, largest=False).values, x.topk(7, dim=-2).values, x[0].topk(32).values[None]], 1)
+
+
 def diagonals(m: Tokens, x: Tensor) -> Tensor:
     a = x @ x.transpose(1, 2)
     return x * (torch.einsum("bii->bi", a) + torch.diagonal(a, dim1=1, dim2=2)).tanh()[..., None]
 
 
-@pytest.mark.parametrize("body", [scatters, writes, sorts, diagonals])
+@pytest.mark.parametrize("body", [scatters, writes, sorts, medians, largest, diagonals])
 def test_ops_that_the_interpreter_lacks(body: Callable[[Tokens, Tensor], Tensor], tmp_path: Path) -> None:
     export(Tokens(body), tmp_path / "model.tflite")
