@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d, gelu, hardtanh, linear
 
 aten = torch.ops.aten
 LEAVE: Tensor = NotImplemented  # PyTorch's word for: as it is
+LONGEST = 16  # dimension whose largest is looked for by comparing each
 TWICE_U = 2 * sqrt(2 / pi)  # GELU by tanh is x / 2 * (1 + tanh(u)), u = sqrt(2 / pi) * (x + 0.044715 x^3)
 
 
@@ -58,19 +59,21 @@ def attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Attention without a care for rows that are masked out altogether, which a picture has not: PyTorch's own way
-    spends ten ops on those, and expands on the batch."""
+    spends ten ops on those, and expands on the batch. Heads that share their keys are more rows of one."""
+    shared = q.dim() == k.dim() == 4 and k.shape[1] == 1 and k.shape[:2] == v.shape[:2] and k.shape[0] == q.shape[0]
     if (
         dropout
         or causal
-        or enable_gqa
-        or q.shape[:-2] != k.shape[:-2]
+        or (enable_gqa and not shared)
+        or (q.shape[:-2] != k.shape[:-2] and not shared)
         or (mask is not None and not mask.is_floating_point())
     ):
         return LEAVE
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-    score = torch.bmm(q.flatten(0, -3), k.flatten(0, -3).transpose(1, 2))  # [B * H, N, M]
+    rows = q.flatten(1, 2) if shared else q.flatten(0, -3)
+    score = torch.bmm(rows, k.flatten(0, -3).transpose(1, 2))  # [B * H, N, M], or [B, H * N, M]
     if mask is not None:
-        score = (score.view(*q.shape[:-1], k.shape[-2]) + mask).flatten(0, -3)  # [B, H, N, M] between
+        score = (score.view(*q.shape[:-1], k.shape[-2]) + mask).view(score.shape)  # [B, H, N, M] between
     return torch.bmm(score.softmax(-1), v.flatten(0, -3)).view(*q.shape[:-1], v.shape[-1])
 
 
@@ -127,6 +130,16 @@ def weigh(x: Tensor, taken: list[int], keepdim: bool, factor: float) -> Tensor:
     rows = x.permute(*kept, *taken).reshape(-1, prod(x.shape[dim] for dim in taken)).float()  # [the rest, taken]
     shape = [1 if dim in taken else size for dim, size in enumerate(x.shape) if keepdim or dim not in taken]
     return linear(rows, torch.full((1, rows.shape[1]), factor)).to(x.dtype).view(shape)
+
+
+def take_largest(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
+    """The largest along one short dimension, pair by pair."""
+    if len(dims) != 1 or not 1 < x.shape[dims[0]] <= LONGEST:
+        return LEAVE
+    parts: list[Tensor] = list(torch.split(x, 1, dims[0]))
+    while len(parts) > 1:
+        parts.append(torch.maximum(parts.pop(0), parts.pop(0)))
+    return parts[0] if keepdim else parts[0].squeeze(dims[0])
 
 
 def measure(
@@ -192,6 +205,7 @@ OTHERS: dict[Any, Any] = {
     aten.mean.default: lambda x, dtype=None: average(x, None, dtype=dtype),
     aten.sum.dim_IntList: add_up,
     aten.sum.default: lambda x, dtype=None: add_up(x, None, dtype=dtype),
+    aten.amax.default: take_largest,
     aten.linalg_vector_norm.default: measure,
     aten.pow.Tensor_Scalar: raise_to,
     aten.upsample_nearest2d.vec: repeat_pixels,

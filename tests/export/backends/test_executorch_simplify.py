@@ -41,6 +41,10 @@ OPS: dict[str, Op] = {
     "product": lambda x: x @ x.transpose(2, 3),
     "product of a batch with one": lambda x: x @ x[:, :1].transpose(2, 3),
     "product of a matrix with a batch": lambda x: x[0, 0] @ x.transpose(2, 3),
+    "attention of heads that share keys": lambda x: F.scaled_dot_product_attention(
+        x, x[:, :1], x[:, 1:2], x[0, 0, 0, :4]
+    ),
+    "largest of rows": lambda x: x.amax(2) - x.amax(-1, keepdim=True).mean(2),
     "unbind": lambda x: torch.cat(x.reshape(1, 2, 4, 4, 6).permute(1, 0, 2, 3, 4).exp().unbind(0), 1),
     "selects": lambda x: x[:, -1] * x[:, 0] - x[..., 2].unsqueeze(-1).mean(),
     "roll": lambda x: torch.roll(x, (1, -2, 4), (2, 3, -2)),
