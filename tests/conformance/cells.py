@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.convert import Subject, capture, load_backend, lower, quantize, rewrite
-from bigvit_edge.export.parity import draw_calibration, judge, make_references, measure
+from bigvit_edge.export.parity import judge
+from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.models.load import Loaded, load
 from bigvit_edge.target import Target, load_target, override
 
@@ -26,7 +27,7 @@ IMAGES = 16
 class Result:
     """What became of a cell, FORMAT/PRECISION. right: the file was made, opened in its runtime and answered within the
     limits; reason: why not. delegates: pieces that the delegate got; outside: share of the multiply-accumulates that it
-    did not; ops: those ops, by name and count; cosine: the smallest, of the answers centred over the images.
+    did not; ops: those ops, by name and count; cosine: of the logits, centred over the images.
     """
 
     cell: str
@@ -68,14 +69,14 @@ def try_model(source: str, cells: Sequence[str]) -> Iterator[Result]:
             yield Result(**{**asdict(found), "seconds": round(time.perf_counter() - start, 1)})
 
 
-def measure_cell(cell: str, artifact: Artifact, model: Loaded, target: Target, reference: object) -> Result:
+def measure_cell(cell: str, artifact: Artifact, model: Loaded, target: Target, reference: Reference) -> Result:
     """The file, written, opened in its runtime, and held against PyTorch."""
     backend = load_backend(artifact.format)
     (method,) = artifact.methods
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{backend.SUFFIX}"
         write_data(artifact.data, path)
-        parity, _ = measure(backend.load(path, 1, method.name), reference)
+        parity = measure(backend.load(path, 1, method.name), reference).parity
     faults = judge(parity, artifact.precision, target.limits, trained=False)
     ops = Counter(leftover.op for leftover in method.leftovers)
     return Result(
@@ -85,7 +86,7 @@ def measure_cell(cell: str, artifact: Artifact, model: Loaded, target: Target, r
         method.delegates,
         sum(leftover.mac_share for leftover in method.leftovers),
         ", ".join(f"{count} {op}" for op, count in ops.most_common()),
-        parity.cosine_min,
+        parity.centred_cosine,
     )
 
 
