@@ -5,20 +5,23 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-GAIN = 1.3  # of a product's output over its input, so that signals reach the end of a model of random weights
+from bigvit_edge.demo.digits import make_batch
+
+GAIN = 1.0  # of a product's output over its input: signals reach the end, and attention does not choose one token alone
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-BATCH, BATCHES = 8, 2
+IMAGES, SEED = 16, 77  # the demo's pictures that statistics are taken from, none of those that are compared
 
 
 def pretend_training(model: nn.Module, image_size: int) -> None:
-    """Draw every weight anew, and take each BatchNorm's statistics from noise images [8, 3, S, S]. In eval mode."""
+    """Draw every weight anew, and take BatchNorm's statistics from pictures like those that follow. In eval mode."""
     generator = torch.Generator().manual_seed(1)
     norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draw(name, parameter, id(parameter) in norms, generator)
-        take_statistics(model, image_size, generator)
+        take_statistics(model, image_size)
     model.eval()
 
 
@@ -41,12 +44,16 @@ def draw(name: str, parameter: Tensor, is_gain: bool, generator: torch.Generator
         parameter.normal_(0, GAIN / math.sqrt(fan_in), generator=generator)
 
 
-def take_statistics(model: nn.Module, image_size: int, generator: torch.Generator) -> None:
+def take_statistics(model: nn.Module, image_size: int) -> None:
+    """Of noise instead, they would leave activations of pictures so large that float32 itself loses the answer."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     model.eval()
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
-    for _ in range(BATCHES if norms else 0):
-        model(torch.randn(BATCH, 3, image_size, image_size, generator=generator))
+    if norms:
+        images = make_batch("train", IMAGES, SEED).images
+        model((interpolate(images, size=image_size, mode="bilinear", antialias=True) - 0.45) / 0.225)
+    for norm in norms:  # of so few images, a channel that hardly varies would be blown up
+        norm.running_var.clamp_(min=float(norm.running_var.mean()) / 10)

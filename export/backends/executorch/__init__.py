@@ -127,6 +127,8 @@ def lower_programs(
 def write_program(graph: Graph) -> ExportedProgram:
     """The graph in ops that XNNPACK takes, in its precision."""
     program = simplify(write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported)
+    for node in program.graph.nodes:  # a history of its own, which every later pass copies with all its histories
+        node.meta.pop("from_node", None)
     return insert_quantization(graph, program)
 
 
