@@ -174,7 +174,7 @@ HALF = ["--set", "precisions=fp32,fp16,int8"]
         ("wrong", ["str"]),
         ("exiting", ["exiting() raised SystemExit"]),
         ("labelled", ["the attribute `labels`", "a list of strings"]),
-        ("Spectrum", ["litert fp32 cannot be made"]),
+        ("Spectrum", ["litert does not take aten.fft", "the model itself is sound"]),
         ("huge", ["holds 100000", "at most 65504"]),
         ("absent", ["users_models:absent is nothing of that name"]),
         ("Branching", ["users_models.py:6: if x.mean() > 0", "do not depend on the image"]),
