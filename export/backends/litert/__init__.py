@@ -81,9 +81,7 @@ def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
     programs = [graph.exported for graph in graphs]
     known, data = _float_files.get(programs[0], ([], b""))
     if [reference() for reference in known] != programs:
-        model = read_model(_convert([simplify(program) for program in programs], names))
-        write_batch_products(model)
-        data = write_model(model)
+        data = write_batch_products(_convert([simplify(program) for program in programs], names))
         _float_files[programs[0]] = [ref(program) for program in programs], data
     return data
 

@@ -191,12 +191,13 @@ def list_ops(model: Model, number: int = 0) -> list[Op]:
     return ops
 
 
-def write_batch_products(model: Model) -> None:
+def write_batch_products(data: bytes) -> bytes:
     """Make a BATCH_MATMUL of each FULLY_CONNECTED whose weight is computed.
 
     The converter takes a product of attention for one where a single head, or one that all queries share, leaves a
-    matrix; XNNPACK takes constant weights alone.
+    matrix; XNNPACK takes constant weights alone. Names of tensors stay, by which the quantiser knows them.
     """
+    model, found = read_model(data), False
     for graph in model.subgraphs:
         for op in graph.operators:
             if name_op(model.operatorCodes[op.opcodeIndex]) != "FULLY_CONNECTED":
@@ -210,6 +211,8 @@ def write_batch_products(model: Model) -> None:
             op.builtinOptionsType = schema.BuiltinOptions.BatchMatMulOptions
             op.builtinOptions = schema.BatchMatMulOptionsT()
             op.builtinOptions.adjY = True
+            found = True
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if found else data
 
 
 def _find_code(model: Model, name: str, version: int) -> int:
