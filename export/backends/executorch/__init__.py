@@ -70,7 +70,7 @@ NO_CONVERSION = "coremltools has no conversion for it"
 UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
 
 aten = torch.ops.aten
-WHOLE = [aten.linear.default, aten.hardswish.default, aten.max_pool2d.default, aten.upsample_bilinear2d.vec]
+WHOLE = (aten.linear.default, aten.hardswish.default, aten.max_pool2d.default, aten.upsample_bilinear2d.vec)
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
@@ -115,7 +115,8 @@ def lower_programs(
     return a string. first: by method name, who takes ops before XNNPACK does."""
     # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
     # Here those are few, and preserve_ops keeps them. Dim-order ops would only be taken out again.
-    config = EdgeCompileConfig(preserve_ops=WHOLE, _check_ir_validity=False, _skip_dim_order=True)
+    # A list of its own: ExecuTorch appends to it.
+    config = EdgeCompileConfig(preserve_ops=[*WHOLE], _check_ir_validity=False, _skip_dim_order=True)
     programs = {name: write_program(graph) for name, graph in graphs.items()}
     edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
     refuse_missing({name: edge.exported_program(name) for name in graphs})
