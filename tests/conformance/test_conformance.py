@@ -9,7 +9,7 @@ from tests.conformance.models import MODELS, build, cut_short
 from tests.conformance.page import write_cell, write_misses, write_table
 from tests.conformance.weights import pretend_training
 
-SMALL = ("mobilevit_xxs", "efficientvit_m0")
+SMALL = ("mobilevit_xxs",)
 
 
 def test_there_are_sixty_models_of_three_libraries() -> None:
