@@ -96,7 +96,8 @@ def _answer(
             if keep is not None:
                 set_keep(model.module, keep)
             with torch.no_grad():
-                logits[keep][count] = model.module(torch.from_numpy(image[None]))[0].numpy()
+                given = torch.tensor(image[None])  # a copy: a model may change its input, which the file is given too
+                logits[keep][count] = model.module(given)[0].numpy()
             if not np.isfinite(logits[keep][count]).all():
                 bad, first = bad + 1, first or (keep, image)
         count += 1

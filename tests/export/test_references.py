@@ -31,3 +31,12 @@ def test_a_reference_that_is_not_finite_is_the_models_fault() -> None:
         UserError, match=r"logits of vit_demo are NaN or infinite on 3 of 3 images, first in layers.2.mlp.fc1"
     ):
         make_references(model, (None,), 3)
+
+
+def test_a_model_that_changes_its_input_changes_no_other_answer() -> None:
+    model = load("vit_demo")
+    expected = make_references(model, (None,), 2)[None]
+    model.module.register_forward_pre_hook(lambda module, inputs: inputs[0].sub_(0.5).add_(0.5).clamp_(-0.2, 0.2))
+    changing = make_references(model, (None,), 2)[None]
+    assert (changing.images == expected.images).all()
+    assert compare(changing.logits, expected.logits).max_abs > 0.01
