@@ -75,7 +75,7 @@ def infer_scale(mean: Triple, std: Triple) -> float:
     """
     if all(0 <= m <= 1 for m in mean) and all(0 < s <= 1 for s in std):
         return 1 / 255
-    # From 16 on nobody means 0..1, and a std below 1 is not of 0..255.
-    if all(0 <= m <= 255 for m in mean) and all(1 <= s <= 255 for s in std) and max(*mean, *std) > 16:
+    # From 16 on nobody means 0..1; a std below 1 is not of 0..255, nor is a mean between 0 and 1.
+    if all(m == 0 or 1 <= m <= 255 for m in mean) and all(1 <= s <= 255 for s in std) and max(*mean, *std) > 16:
         return 1.0
     raise ValueError(f"mean {mean} and std {std} are neither of pictures in 0..1 nor of pictures in 0..255")

@@ -264,11 +264,18 @@ def print_checks(files: Sequence[Checked]) -> None:
         print(f"note: {note}")
 
 
+class PlainConsole(Console):
+    """A console whose reader may go away: that is BrokenPipeError, as of print, and no exit of its own."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A plain table, never narrower than its cells: a figure cut short is no figure."""
     table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(cell if cell.isprintable() else ascii(cell)[1:-1]) for cell in row))
-    console = Console()
+    console = PlainConsole()
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

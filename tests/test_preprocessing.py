@@ -55,6 +55,7 @@ def test_what_shipped_manifests_say_is_still_read() -> None:
         ((1.5, 1.5, 1.5), (1.5, 1.5, 1.5), None),
         ((30000, 30000, 30000), (9000, 9000, 9000), None),
         ((-1, -1, -1), (1, 1, 1), None),
+        ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), None),  # a mean of 0..1, a std of 0..255
     ],
 )
 def test_the_scale_of_a_mean(mean: Any, std: Any, scale: float | None) -> None:

@@ -1,12 +1,15 @@
 """Latency is measured in turn, and tables say what was measured."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.check import Checked
 from bigvit_edge.measures import Parity
-from bigvit_edge.report import draw_image, measure_latency, print_checks, print_step, watch
+from bigvit_edge.report import draw_image, measure_latency, print_checks, print_rows, print_step, watch
 
 
 def test_runners_take_turns_after_one_warm_up_each() -> None:
@@ -56,3 +59,14 @@ def test_a_share_is_printed_with_its_interval_and_coverage_in_percent(capsys: py
     assert "50.0% (15.0–85.0)" in out
     assert "0.97654" in out
     assert "note: one image" in out
+
+
+def test_a_reader_that_went_away_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(BrokenPipeError):
+            print_rows(("a", "b"), [("1", "2")])
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what is left to write has somewhere to go
