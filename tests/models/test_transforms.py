@@ -1,5 +1,6 @@
 """Evaluation transforms of others, against those others."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,11 @@ from PIL import Image
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import read_image
 from bigvit_edge.models.load import load
+from bigvit_edge.models.timm_models import import_timm
 from bigvit_edge.models.transforms import make_preprocessing, read_timm
 from bigvit_edge.preprocessing import Preprocessing
 
+needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="needs the extra [timm]")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((500, 375), (375, 500), (32, 32), (33, 47), (7, 5), (1, 1), (1, 300), (801, 64), (224, 224))
 
@@ -35,6 +38,7 @@ def count_levels(found: Any, expected: Any, how: Preprocessing) -> Any:
     return np.abs(found - expected) * np.array(how.std)[:, None, None] / how.scale
 
 
+@needs_timm
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     ("crop_mode", "crop_pct", "interpolation", "side"),
@@ -53,12 +57,7 @@ def count_levels(found: Any, expected: Any, how: Preprocessing) -> Any:
 def test_as_timm_does(
     tmp_path: Path, size: tuple[int, int], crop_mode: str, crop_pct: float, interpolation: str, side: int
 ) -> None:
-    from bigvit_edge.models.timm_models import import_timm
-
-    try:
-        timm = import_timm()
-    except UserError:
-        pytest.skip("timm is not installed")
+    timm = import_timm()
     told = dict(crop_mode=crop_mode, crop_pct=crop_pct, interpolation=interpolation)
     transform = timm.data.create_transform((3, side, side), mean=MEAN, std=STD, **told)
     how = make_preprocessing("m", side, MEAN, STD, **told)[0]  # type: ignore[arg-type]
