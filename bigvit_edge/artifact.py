@@ -164,7 +164,8 @@ class Manifest:
     were not; weights:
     'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
     there is none, None if random; dispatch, backend, deployment, quant, limits,
-    threads: the target's, limits being what `check` holds the files to; pictures: the user's own, if they were given.
+    threads: the target's, limits being what `check` holds the files to; pictures: the user's own, if they were given;
+    sha256: of the manifest itself, before this was added; None in one of version 2.
     """
 
     model: str
@@ -184,6 +185,7 @@ class Manifest:
     heads: int | None = None
     pictures: Evaluated | None = None
     version: int = VERSION
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MOST_THREADS or not self.artifacts:

@@ -1,5 +1,6 @@
 """Bundles on disk: the manifest read and written, and whether the folder is what was exported."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,8 +20,16 @@ AGAIN = "export the model again"
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """As manifest.json, two-space indented, in the order of the fields."""
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, allow_nan=False) + "\n")
+    """Write manifest.json, indented by two, in the order of the fields."""
+    data = asdict(manifest)
+    data["sha256"] = hash_manifest(data)
+    (folder / MANIFEST).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def hash_manifest(data: dict[str, Any]) -> str:
+    """sha256 of a manifest's JSON object without its own `sha256`, in hex."""
+    text = json.dumps({key: value for key, value in data.items() if key != "sha256"}, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -97,7 +106,7 @@ def check_output(output: Path, force: bool = False) -> Path:
 
 def list_changes(folder: Path, manifest: Manifest) -> list[str]:
     """What in a bundle's folder is not as it was exported, in words: files, folders and links that are not its own,
-    files of its own that are others now, and words in the manifest that are none of ours.
+    files of its own that are others now, and a manifest that was edited.
     """
     entries = {entry.file: entry for entry in manifest.artifacts}
     names = sorted(path.name for path in folder.iterdir())
@@ -109,7 +118,10 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
         for path in sorted((folder / name).rglob("*"))
         if not path.is_symlink() and path.is_dir() and not any(path.iterdir())
     ]
-    words = [f"{MANIFEST} has {word}" for word in _list_unknown(_parse_manifest(folder / MANIFEST), asdict(manifest))]
+    data = _parse_manifest(folder / MANIFEST)
+    words = [f"{MANIFEST} has {word}" for word in _list_unknown(data, asdict(manifest))]
+    if manifest.sha256 not in (None, hash_manifest(data)) and not words:
+        words = [f"{MANIFEST} was edited after the export"]
     return foreign + changed + empty + words
 
 
