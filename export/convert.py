@@ -29,6 +29,7 @@ from bigvit_edge.export.inlay import (
 )
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.pictures import Watch, unwatched
+from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
@@ -122,6 +123,11 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
             exported = torch.export.export(module.eval(), (image,), strict=False)
         except Exception as e:
             raise UserError(explain_capture_failure(e), FIXED, LEAVE) from e
+        if fault := find_autocast(exported):
+            raise UserError(
+                fault, "a model in float32 (of which precisions=fp16 makes float16)", "leave autocast to training"
+            )
+        inline_regions(exported)
         if fault := find_dynamic_shape(exported):
             raise UserError(fault, FIXED, LEAVE)
         if fault := find_random(exported):
