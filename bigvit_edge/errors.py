@@ -26,3 +26,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """'did you mean …?' with the nearest known names, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def name_type(value: object) -> str:
+    """What a value is, with its article: 'a list', 'an int', 'None'."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"

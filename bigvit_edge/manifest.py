@@ -17,6 +17,7 @@ READABLE = (2, 3)  # versions of the layout; what 3 has besides 2 has a default
 MOST_BYTES = 2**26  # of a manifest
 SHOWN = 5  # faults named in an error
 AGAIN = "export the model again"
+EDITED = f"{MANIFEST} was edited after the export"
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -46,7 +47,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        fault = f"{path} cannot be understood ({where}: {first['msg']})"
+        fault = f"{path} cannot be understood ({where}: {first['msg'].removeprefix('Value error, ')})"
         raise UserError(fault, "a manifest as exported", AGAIN) from e
     except UserError as e:  # from the limits' own check
         raise UserError(f"{path}: {e.met}", e.expected, AGAIN) from e
@@ -118,11 +119,15 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
         for path in sorted((folder / name).rglob("*"))
         if not path.is_symlink() and path.is_dir() and not any(path.iterdir())
     ]
-    data = _parse_manifest(folder / MANIFEST)
-    words = [f"{MANIFEST} has {word}" for word in _list_unknown(data, asdict(manifest))]
-    if manifest.sha256 not in (None, hash_manifest(data)) and not words:
-        words = [f"{MANIFEST} was edited after the export"]
+    words = [f"{MANIFEST} has {word}" for word in _list_unknown(_parse_manifest(folder / MANIFEST), asdict(manifest))]
+    if not words and is_edited(folder, manifest):
+        words = [EDITED]
     return foreign + changed + empty + words
+
+
+def is_edited(folder: Path, manifest: Manifest) -> bool:
+    """Whether the manifest on disk is not as the export wrote it; of one without a hash of its own, nobody knows."""
+    return manifest.sha256 not in (None, hash_manifest(_parse_manifest(folder / MANIFEST)))
 
 
 def _list_unknown(data: Any, known: Any, where: str = "") -> Iterator[str]:

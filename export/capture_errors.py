@@ -23,7 +23,10 @@ DATA_DEPENDENT = (
     "DataDependentOutputException",
     "_local_scalar_dense",
 )
-ADVICE = "a mobile graph is fixed: write it with torch.where, or with top-k of a constant number"
+ADVICE = (
+    "a mobile graph is fixed: write it with torch.where, or with top-k of a constant number; where the tensor is the "
+    "same for every image, with Python's numbers"
+)
 CALL = "torch/nn/modules/module.py"  # through which a module is called: what is outside the first is not the model's
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 LONGEST = 200  # letters of a framework's own words
@@ -47,7 +50,7 @@ def explain_capture_failure(error: BaseException) -> str:
     """
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
-        return f"what the model does depends on the values in the image{_at(line)}; {ADVICE}"
+        return f"what the model does depends on the values in a tensor{_at(line)}; {ADVICE}"
     return f"{type(error).__name__}: {read_first_line(error)}{_at(line)}"
 
 
@@ -69,7 +72,7 @@ def find_dynamic_shape(exported: ExportedProgram) -> str | None:
             for value in values
             for size in getattr(value, "shape", (value,))
         ):
-            return f"a shape or number depends on the values in the image: {describe_node(node)}; {ADVICE}"
+            return f"a shape or number depends on the values in a tensor: {describe_node(node)}; {ADVICE}"
     return None
 
 

@@ -13,7 +13,7 @@ from bigvit_edge.export.parity import explain_reference, judge
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
-from bigvit_edge.manifest import find_fault, read_manifest
+from bigvit_edge.manifest import EDITED, find_fault, is_edited, read_manifest
 from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
@@ -68,7 +68,8 @@ def check_bundle(
     check_memory(loaded.module, loaded.image_size)
     with redirect_stdout(sys.stderr):  # what a user's model prints is no part of --json
         references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
-    files = (_check_file(folder, entry, manifest, loaded, references) for entry in manifest.artifacts)
+    edited = [EDITED] if is_edited(folder, manifest) else []
+    files = (_check_file(folder, entry, manifest, loaded, references, edited) for entry in manifest.artifacts)
     return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods]
 
 
@@ -117,11 +118,16 @@ def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list
 
 
 def _check_file(
-    folder: Path, entry: Entry, manifest: Manifest, model: Loaded, references: dict[float | None, Reference]
+    folder: Path,
+    entry: Entry,
+    manifest: Manifest,
+    model: Loaded,
+    references: dict[float | None, Reference],
+    edited: list[str],
 ) -> list[Checked]:
     if fault := find_fault(folder, entry):
         return [Checked(entry.file, None, (fault,))]
-    said = list_contradictions(entry, manifest, model)
+    said = list_contradictions(entry, manifest, model) or edited
     if (entry.inputs[0].shape[2], entry.outputs[0].shape[1]) != (model.image_size, model.num_classes):
         return [Checked(entry.file, None, tuple(said))]
     checks = []

@@ -33,6 +33,7 @@ from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
+from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.target import CHOICES, Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
@@ -118,7 +119,7 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
     if keep is not None:
         set_keep(module, keep)
     image = torch.zeros(1, 3, image_size, image_size)
-    with torch.no_grad(), silenced(), noting_lines():
+    with torch.no_grad(), silenced(), noting_lines(), normalizing_without_branch():
         try:
             exported = torch.export.export(module.eval(), (image,), strict=False)
         except Exception as e:

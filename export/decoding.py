@@ -57,7 +57,8 @@ def decode(path: Path, side: int) -> Decoded:
     there is no file, it is in none of FORMATS, damaged, or larger than MOST_MEGAPIXELS (told by its header).
     """
     if not path.is_file():
-        raise UserError(f"no file {path}", "a picture", "check the path")
+        what = f"{path} is a folder, a pipe or a device" if path.exists() else f"no file {path}"
+        raise UserError(what, "a picture's file", "check the path")
     notes: dict[str, None] = {}  # ordered, each once
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

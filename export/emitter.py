@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bigvit_edge.artifact import name_method
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.export.assembler import BIG, LITTLE, Assembler, Place, Rows, Table
 from bigvit_edge.export.graph import PATCHES, Graph
 from bigvit_edge.export.panels import PANEL
@@ -105,7 +105,7 @@ def find_head(model: ViT | BLViT) -> nn.Linear:
     if isinstance(head, nn.Linear):
         return head
     if type(head) is not nn.Identity:
-        met = f"a {type(head).__name__} as the head of a {type(model).__name__} for our core"
+        met = f"{name_type(head)} as the head of {name_type(model)} for our core"
         raise UserError(met, "a Linear or an Identity", "put it behind the model, or add --set backend=xnnpack")
     (dim,) = model.norm.normalized_shape
     same = nn.Linear(dim, dim, device="meta")

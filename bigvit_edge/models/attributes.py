@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Container, Mapping
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,13 @@ def to_names(value: Any) -> tuple[str, ...] | None:
     return tuple(map(str, value))
 
 
-def check_keep(model: nn.Module, source: str) -> None:
-    """UserError if the attribute keep, which is read again and again, raises."""
-    _get(model, source, "keep")
+def check_keep(model: nn.Module, source: str) -> tuple[str, ...]:
+    """A note where the attribute keep is a number but no share. UserError if it, which is read again and again,
+    raises."""
+    keep = _get(model, source, "keep")
+    if _is_number(keep) and not 0 < keep <= 1:
+        return (f"the attribute `keep` of {source} is {keep}, no share in (0, 1]: taken for something else",)
+    return ()
 
 
 def _get(model: nn.Module, source: str, name: str) -> Any:
@@ -133,7 +138,11 @@ def _to_share(value: Any) -> float | None:
 
 
 def _among(known: Container[str]) -> Callable[[Any], str | None]:
-    return lambda value: value if isinstance(value, str) and value in known else None
+    def convert(value: Any) -> str | None:
+        word = value.value if isinstance(value, Enum) else value  # torchvision's InterpolationMode
+        return word if isinstance(word, str) and word in known else None
+
+    return convert
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.models.traces import find_line, list_causes
 
@@ -113,7 +113,7 @@ def _describe(answer: Any) -> str:
     if isinstance(answer, Tensor):
         return f"a tensor {list(answer.shape)}"
     if isinstance(answer, dict):
-        return f"a {type(answer).__name__} of {', '.join(map(str, answer))}"
+        return f"{name_type(answer)} of {', '.join(map(str, answer))}"
     kind = type(answer).__name__
     return f"a {kind} of {len(answer)}" if isinstance(answer, tuple | list) else f"a {kind}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.errors import UserError, name_type, suggest
 from bigvit_edge.models.contract import explain_failure
 from bigvit_edge.models.memory import GIB, SHARE, bounded, measure_free
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
@@ -44,7 +44,7 @@ def import_factory(source: str) -> Callable[[], object]:
         raise explain_failure(e, f"importing {module_name}") from e
     factory = getattr(module, function_name, None)
     if not callable(factory) or isinstance(factory, nn.Module):
-        kind = "nothing of that name" if factory is None else f"a {type(factory).__name__}"
+        kind = "nothing of that name" if factory is None else name_type(factory)
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise UserError(f"{source} is {kind}", FUNCTION, suggest(function_name, names))
     if needed := _list_needed(factory):
@@ -70,7 +70,7 @@ def call_factory(factory: Callable[[], object], source: str) -> nn.Module:
     with bounded(), _explained(f"{source}()"), chdir("."), redirect_stdout(sys.stderr):
         model = factory()
     if not isinstance(model, nn.Module):
-        kind, do = f"a {type(model).__name__}", "return the module alone"
+        kind, do = name_type(model), "return the module alone"
         if isinstance(model, type):
             kind, do = f"the class {model.__name__}", f"return {model.__name__}()"
         raise UserError(f"{source}() returned {kind}", "a torch.nn.Module", do)

@@ -26,6 +26,8 @@ SUFFIXES = {
     ".pdparams": ("a PaddlePaddle checkpoint", CONVERT),
     ".mlmodel": ("a Core ML model", SAVE),
 }
+ZIP = b"PK\x03\x04"  # what torch.save's files and .npz begin with
+TEXT = re.compile(rb"[\t\n\r -~]+")
 TENSORFLOW = re.compile(r".*(\.data-\d+-of-\d+|\.index|\.meta)")  # a checkpoint's parts
 MEMBERS = (  # what a name inside a zip ends with
     (
@@ -49,16 +51,19 @@ def refuse_other_kinds(path: Path) -> None:
     if head[8:9] == b"{":  # safetensors: in front stands a length, which can be any bytes
         return
     kind = next(((what, do) for pattern, what, do in KINDS if re.match(pattern, head, re.DOTALL)), None)
-    kind = kind or SUFFIXES.get(path.suffix.lower()) or _name_zip(path)
+    kind = kind or SUFFIXES.get(path.suffix.lower()) or _name_zip(path, head)
+    if not kind and TEXT.fullmatch(head) and path.suffix != ".json":  # of which an index is
+        kind = "a text", SAVE
     if TENSORFLOW.fullmatch(path.name) and not kind:
         kind = "a part of a TensorFlow checkpoint", CONVERT
     if kind:
         raise UserError(f"{path} is {kind[0]}", "a .safetensors, .npz or PyTorch checkpoint", kind[1])
 
 
-def _name_zip(path: Path) -> tuple[str, str] | None:
+def _name_zip(path: Path, head: bytes) -> tuple[str, str] | None:
     if not zipfile.is_zipfile(path):
-        return None
+        cut = head.startswith(ZIP[: len(head)])
+        return ("cut short: of a checkpoint as zip, the end is missing", "copy or download it again") if cut else None
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     for pattern, what, do in MEMBERS:

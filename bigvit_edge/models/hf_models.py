@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.models.attributes import to_names
 from bigvit_edge.models.contract import first_line
 from bigvit_edge.models.state_dicts import list_few
@@ -173,7 +173,7 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
     missing = sorted(told["missing_keys"])
     fresh, notes = [*missing, *misshaped], []
     if fresh and (num_classes is None or not all("classifier" in name or "head" in name for name in fresh)):
-        met = f"{folder.source} lacks weights of a {type(model).__name__}: {list_few(fresh)}"
+        met = f"{folder.source} lacks weights of {name_type(model)}: {list_few(fresh)}"
         raise UserError(met, "all of them", "take a folder of a trained classifier, or --num-classes N for a new head")
     if getattr(folder.config, "auto_map", None):
         notes.append(f"config.json names code of its own, which was not run; {type(model).__name__} is taken")

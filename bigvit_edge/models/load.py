@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.errors import UserError, name_type, suggest
 from bigvit_edge.models.attributes import check_keep, read_labels, read_preprocessing, read_size
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
@@ -147,7 +147,7 @@ def set_keep(module: nn.Module, keep: float) -> None:
         raise UserError(f"keep {keep}", "a share of the tokens, above 0 and at most 1", "for example --keep 0.5")
     if not has_keep(module):
         raise UserError(
-            f"keep {keep} for a {type(module).__name__}",
+            f"keep {keep} for {name_type(module)}",
             "no keep ratio: the model is dense",
             "leave it out, or take a blvit_* model",
         )
@@ -297,12 +297,12 @@ def _load_factory(source: str, wanted: Wanted) -> Loaded:
     if weights is not None:
         taken = load_weights(model, Path(weights), wanted.weights_key)
         kind, digest = FILE, hash_weights(Path(weights))
-    check_keep(model, source)
+    of_keep = check_keep(model, source)
     size, of_size = read_size(model, source, image_size)
     how, of_images = read_preprocessing(model, source, size)
     classes, of_answers = count_classes(model, size, source)
     labels = read_labels(model, source, classes)
-    notes = (*unwrapped, *settled, *taken, *of_size, *of_images, *of_answers)
+    notes = (*unwrapped, *settled, *taken, *of_keep, *of_size, *of_images, *of_answers)
     return Loaded(model, source, classes, labels, how, kind, digest, notes)
 
 

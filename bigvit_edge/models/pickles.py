@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 
 import torch
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, name_type
 
 PLAIN = re.compile(  # of the standard library
     r"(argparse\.Namespace|types\.SimpleNamespace|functools\.partial|typing\.\w+|enum\.\w+|uuid\.\w+|inspect\._empty"
@@ -71,7 +71,7 @@ def read_pickle(path: Path) -> Mapping[object, object]:
         return content
     if isinstance(content, StandIn):
         raise _refuse_module(path, type(content).__name__)
-    raise UserError(f"{path} holds a {type(content).__name__}", "a state dict: names and tensors", SAVE)
+    raise UserError(f"{path} holds {name_type(content)}", "a state dict: names and tensors", SAVE)
 
 
 def _load(path: Path) -> object:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.errors import UserError, name_type, suggest
 
 SHOWN = 5  # keys listed in an error
 DEEPEST, MOST = 6, 200_000  # names on the way to a tensor, and of entries: a file may be made to never end
@@ -133,7 +133,7 @@ def describe_keys(found: Mapping[str, object]) -> str:
         if tensors and rests != [""]:
             texts.append(f"{first} ({len(tensors)} tensors: {list_few(tensors, 3)})")
         else:
-            texts.append(first if isinstance(value, Tensor) or value is None else f"{first} (a {type(value).__name__})")
+            texts.append(first if isinstance(value, Tensor) or value is None else f"{first} ({name_type(value)})")
     return list_few(texts, 2 * SHOWN) or "none"
 
 
@@ -160,7 +160,7 @@ def _find_fault(key: str, value: object, wants: Callable[[str], bool]) -> str | 
     if not isinstance(value, Tensor):
         if key.endswith("_packed_params"):
             return "a quantised layer's weights"
-        return f"a {type(value).__name__}" if wants(key) else None
+        return name_type(value) if wants(key) else None
     kinds = {
         "quantised": value.is_quantized,
         "nested": value.is_nested,

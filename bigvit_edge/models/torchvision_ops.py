@@ -1,10 +1,14 @@
-"""The ops that torchvision describes on import, for where its compiled extension does not load."""
+"""What of torchvision stands in the way: ops of a compiled extension that does not load, a branch in its Normalize."""
 
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
-from torch import library
+from torch import Tensor, library
 
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 kept: list[library.Library] = []  # what a Library defined goes when it does
@@ -27,3 +31,20 @@ def define_torchvision_ops() -> None:
     for op in ("nms", "qnms"):
         ops.define(op + SCHEMA)  # type: ignore[no-untyped-call]
     kept.append(ops)
+
+
+@contextmanager
+def normalizing_without_branch() -> Iterator[None]:
+    """Let a model use torchvision's Normalize while torch.export reads it, which cannot follow its `if` on a tensor."""
+    module = sys.modules.get("torchvision.transforms._functional_tensor")
+    if module is None:
+        yield
+    else:
+        with patch.object(module, "normalize", _normalize):
+            yield
+
+
+def _normalize(tensor: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> Tensor:
+    numbers = (torch.as_tensor(values, dtype=tensor.dtype, device=tensor.device) for values in (mean, std))
+    means, stds = (values.view(-1, 1, 1) if values.ndim == 1 else values for values in numbers)
+    return tensor.sub_(means).div_(stds) if inplace else (tensor - means) / stds

@@ -60,10 +60,14 @@ def make_preprocessing(
     crop_pct: size over the pixels resized to; crop_mode: 'center', 'squash' or 'border'. With neither, the largest
     centre square. UserError on words that we do not have, and on a mean and std of no sure scale.
     """
+    do = "say both of pictures in 0..1 (such as 0.485 and 0.229) or both of pictures in 0..255 (123.675 and 58.395)"
     try:
+        scale = infer_scale(mean, std)
+        do = "correct it"
         if interpolation not in (None, *INTERPOLATIONS):
             raise ValueError(f"interpolation {interpolation!r}, where one of {', '.join(INTERPOLATIONS)} is expected")
-        scale = infer_scale(mean, std)
+        if crop_pct is not None and not 0 < crop_pct <= 2:  # of volo_d5 1.15
+            raise ValueError(f"crop_pct {crop_pct}, where the share of a side that is kept, such as 0.875, is expected")
         how = Preprocessing(
             size,
             mean,
@@ -74,7 +78,6 @@ def make_preprocessing(
             resize_to=None if crop_pct is None else math.floor(size / crop_pct),
         )
     except ValueError as e:
-        do = "say both of pictures in 0..1 (such as 0.485 and 0.229) or both of pictures in 0..255 (123.675 and 58.395)"
         raise UserError(f"{source} says {e}", "an evaluation transform of pictures", do) from e
     note = f"mean {mean} is of pictures in 0..255: their values are not divided by 255"
     return how, (note,) if scale == 1 else ()

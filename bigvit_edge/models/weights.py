@@ -195,9 +195,14 @@ def _read_shards(path: Path) -> dict[str, object]:
 
 def _read_index(path: Path) -> dict[str, str]:
     """File names by key. UserError if a file lies elsewhere than beside the index, or is not there."""
-    places = json.loads(path.read_bytes()).get("weight_map")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise UserError(f"{path} has no weight_map", "an index of a checkpoint's files", "copy or download it again")
+        met = f"{path} has no weight_map, which says in which file each tensor is"
+        raise UserError(met, "an index of a checkpoint's files", "copy or download it again")
     for name in sorted(set(places.values())):
         if Path(name).name != name or name.endswith(".json"):
             raise UserError(

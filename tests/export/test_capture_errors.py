@@ -84,7 +84,7 @@ def test_control_flow_that_depends_on_the_image(model: nn.Module, word: str) -> 
     with pytest.raises(Exception) as failure:  # noqa: PT011  torch.export's own, of no documented kind
         export(model)
     told = explain_capture_failure(failure.value)
-    assert told.startswith(f"what the model does depends on the values in the image at {place(word)}")
+    assert told.startswith(f"what the model does depends on the values in a tensor at {place(word)}")
     assert "torch.where" in told
 
 
@@ -105,7 +105,7 @@ def test_what_torch_takes_and_no_backend_does(model: nn.Module, op: str, word: s
         exported = export(nn.Sequential(model))
     told = find_dynamic_shape(exported)
     assert told is not None
-    assert f" depends on the values in the image: {op} in layer 0 at {place(word)}" in told
+    assert f" depends on the values in a tensor: {op} in layer 0 at {place(word)}" in told
 
 
 @pytest.mark.parametrize(

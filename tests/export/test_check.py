@@ -83,6 +83,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "std": (say(std=[0.1, 0.5, 0.5]), "the manifest says std"),
     "color": (say(color="BGR"), "the manifest says color BGR, the model RGB"),
     "crop": (say(crop="squash"), "the manifest says crop squash"),
+    "cosine": (lambda entry: entry["methods"][0].update(cosine_mean=1.0), "manifest.json was edited after the export"),
     "layers": (lambda entry: entry.update(layers={"head": "int8"}), "Linears of an fp32 file are int8"),
 }
 

@@ -306,3 +306,8 @@ def test_damaged_files_end_in_words(tmp_path: Path, suffix: str, capfd: pytest.C
 def test_every_format_that_is_named_is_tried() -> None:
     names = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}
     assert {names.get(suffix, suffix.upper()) for suffix in SAVED} == set(FORMATS)
+
+
+def test_a_folder_is_no_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder, a pipe or a device; expected a picture's file"):
+        prepare(tmp_path, HOW)

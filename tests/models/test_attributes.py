@@ -1,5 +1,6 @@
 """What a user's module says of itself."""
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,28 @@ def test_a_property_that_raises_is_named() -> None:
         read_preprocessing(Raising(), "mine", 32)
     with pytest.raises(UserError, match="`keep` of mine raised AttributeError"):
         check_keep(Raising(), "mine")
+
+
+class Interpolation(Enum):
+    """As torchvision's InterpolationMode."""
+
+    BICUBIC = "bicubic"
+
+
+def test_an_interpolation_may_be_torchvisions() -> None:
+    how, _ = read_preprocessing(make(interpolation=Interpolation.BICUBIC), "mine", 32)
+    assert how.resize == "bicubic, antialiased"
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(87.5, "crop_pct 87.5.*such as 0.875"), (1e-6, "resize_to .*correct it")]
+)
+def test_a_crop_that_cannot_be_is_not_blamed_on_the_mean(share: float, message: str) -> None:
+    with pytest.raises(UserError, match=message) as met:
+        read_preprocessing(make(crop_pct=share), "mine", 32)
+    assert "0.485" not in str(met.value)
+
+
+def test_a_keep_that_is_no_share_is_told() -> None:
+    assert "is 2.5, no share" in check_keep(make(keep=2.5), "mine")[0]
+    assert not check_keep(make(keep=0.25), "mine")

@@ -31,6 +31,11 @@ from bigvit_edge.models.weights import read_entries
         ("saved_model.pb", b"\x08\x01", "a TensorFlow graph"),
         ("model.ckpt-7.data-00000-of-00001", b"\0\1", "a part of a TensorFlow checkpoint"),
         ("model.ckpt.index", b"\0\1", "a part of a TensorFlow checkpoint"),
+        ("w.pth", b"Not here any more.\n", "is a text"),
+        ("w.pth", b"PK\x03\x04" + bytes(60), "is cut short.*again"),
+        ("w.npz", b"PK\x03", "is cut short.*again"),
+        ("w.index.json", b"[1, 2]", "has no weight_map.*an index"),
+        ("w.index.json", b'{"weight_map"', "has no weight_map.*an index"),
     ],
 )
 def test_other_kinds_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
