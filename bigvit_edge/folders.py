@@ -71,9 +71,12 @@ def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
     parents = [parent for parent in folder.parents if not parent.exists()]
     part, lock = None, None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder.parent)
-        part = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=folder.parent))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(folder.parent)
+            part = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=folder.parent))
+        except OSError as e:  # /proc, a full disk
+            raise UserError(f"{folder} cannot be made ({e.strerror})", "a place for new folders", OTHER) from e
         lock = _mark(part, folder)
         (part / NEW).mkdir()
         yield part / NEW

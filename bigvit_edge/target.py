@@ -22,6 +22,7 @@ GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are
 HIGHEST = {"images": MOST_IMAGES, "fp32_max_abs": math.inf, "max_fragments": math.inf, "low_keep_slack": math.inf}
 MOST_THREADS = 64
+KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 # Formats with a choice of BACKENDS; where the one chosen is not theirs, they stay with xnnpack.
@@ -256,7 +257,7 @@ def _parse(key: str, text: str, kind: Any) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"{key}={text}", f"a value of type {kind.__name__}") from None
+        raise UserError(f"{key}={text}", KINDS.get(kind, kind.__name__)) from None
 
 
 def _build(cls: Any, data: dict[str, Any], where: str) -> Any:
@@ -281,7 +282,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return float(value)
     if get_origin(kind) is not tuple and type(value) is kind:
         return value
-    raise UserError(f"{where} = {value!r}", f"a value of type {getattr(kind, '__name__', kind)}")
+    raise UserError(f"{where} = {value!r}", KINDS.get(kind, "a table" if is_dataclass(kind) else "a list of words"))
 
 
 def _check_words(key: str, words: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from bigvit_edge.export.parity import explain_reference, judge
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
-from bigvit_edge.manifest import EDITED, find_fault, is_edited, read_manifest
+from bigvit_edge.manifest import AGAIN, EDITED, find_fault, is_edited, read_manifest
 from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
@@ -62,13 +62,18 @@ def check_bundle(
     """
     manifest = read_manifest(folder)
     found = None if images is None else find_pictures(images)
-    loaded = _load(manifest, weights, model, weights_key, heads)
+    edited = [EDITED] if is_edited(folder, manifest) else []
+    try:
+        loaded = _load(manifest, weights, model, weights_key, heads)
+    except UserError as e:
+        if not edited:
+            raise
+        raise UserError(f"{EDITED}; by what it says: {e.met}", e.expected, AGAIN) from e
     set_dispatch(loaded.module, manifest.dispatch)
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
     check_memory(loaded.module, loaded.image_size)
     with redirect_stdout(sys.stderr):  # what a user's model prints is no part of --json
         references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
-    edited = [EDITED] if is_edited(folder, manifest) else []
     files = (_check_file(folder, entry, manifest, loaded, references, edited) for entry in manifest.artifacts)
     return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods]
 

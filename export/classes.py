@@ -29,8 +29,8 @@ def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int
     if not lacking:
         return found, []
     some = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
-    has = "labels" if labels is None else f"{len(lacking)} of {len(names)} classes"
-    return found, [f"the model has no {has} for {some}: their pictures count for agreement alone, not for accuracy"]
+    has = "labels for" if labels is None else f"label for {len(lacking)} of the {len(names)} names,"
+    return found, [f"the model has no {has} {some}: their pictures count for agreement alone, not for accuracy"]
 
 
 def _index_labels(labels: Sequence[str]) -> dict[str, int]:

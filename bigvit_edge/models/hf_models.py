@@ -37,6 +37,11 @@ FILES = (  # of a folder: what says which model it is
     "pytorch_model*.bin",
     "pytorch_model.bin.index.json",
 )
+UNKNOWN = (
+    "does not recognize this architecture",
+    "Unrecognized model in",
+    "Unrecognized configuration class",
+)  # in what transformers says of a model that it does not know
 
 
 class Classifier(nn.Module):
@@ -144,6 +149,11 @@ def explain_reading(folder: Folder, e: Exception) -> UserError:
     if "trust_remote_code" in str(e):
         met = f"{folder.source} wants code of its own, which was not run"
         return UserError(met, "a model of transformers' own classes", "write a function: package.module:build")
+    if any(words in str(e) for words in UNKNOWN):
+        met = f"{folder.source} is of a kind that the installed transformers has no image classifier of"
+        return UserError(
+            f"{met} ({first_line(e)})", "a model of AutoModelForImageClassification", "see its config.json"
+        )
     if folder.local:
         expected = "a whole folder as transformers' save_pretrained writes it"
         return UserError(f"{folder.source} cannot be read ({first_line(e)})", expected, "copy or download it again")

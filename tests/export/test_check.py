@@ -188,3 +188,10 @@ def test_what_a_users_model_prints_stays_out_of_the_answer(
     out, err = capsys.readouterr()
     assert (checked.faults, out) == ((), "")
     assert "hello" in err
+
+
+def test_an_edited_manifest_is_not_blamed_on_the_caller(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"heads": null', '"heads": 7'))
+    with pytest.raises(UserError, match=r"manifest.json was edited after the export; by what it says: .*7"):
+        check_bundle(bundle)

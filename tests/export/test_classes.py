@@ -28,7 +28,7 @@ def test_a_name_finds_its_class(name: str, number: int) -> None:
 def test_a_name_that_two_labels_have_is_none() -> None:
     found, (note,) = match_classes(["bat"], ("bat, flying", "bat, baseball"), 2)
     assert found == {}
-    assert "has no 1 of 1 classes for bat" in note
+    assert "has no label for 1 of the 1 names, bat" in note
 
 
 def test_labels_with_wordnet_numbers() -> None:
@@ -41,7 +41,7 @@ def test_labels_with_wordnet_numbers() -> None:
 def test_what_the_model_lacks_is_said() -> None:
     found, (note,) = match_classes(["tench", "dodo", "7"], IMAGENET, 5)
     assert found == {"tench": 0}
-    assert "2 of 3 classes for 7, dodo" in note
+    assert "no label for 2 of the 3 names, 7, dodo" in note
 
 
 def test_a_digit_that_is_a_label_is_that_label() -> None:

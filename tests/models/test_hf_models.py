@@ -142,7 +142,7 @@ def change(folder: Path, **entries: object) -> None:
         (lambda vit: (vit / "model.safetensors").unlink(), "no weights in .*; expected model.safetensors"),
         (lambda vit: (vit / "model.safetensors").write_bytes(b"12345678" * 9), "cannot be read .*copy or download"),
         (lambda vit: change(vit, model_type="bert"), "is a bert, of which transformers has no image classifier"),
-        (lambda vit: change(vit, model_type="nothing_known"), "cannot be read"),
+        (lambda vit: change(vit, model_type="nothing_known"), "of a kind that the installed transformers"),
         (lambda vit: change(vit, quantization_config={"quant_method": "gptq"}), "is quantised .*--set precisions=int8"),
         (
             lambda vit: change(vit, num_hidden_layers=2),
