@@ -55,7 +55,7 @@ def load_files(
             torch.set_num_threads(before)
 
     declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
-    return Runner(run, type_.shape, declared.get(logits, ()))
+    return Runner(run, type_.shape, declared.get(logits, ()), chosen.words)
 
 
 def list_ops(files: Mapping[str, bytes], where: object, function: str | None = None) -> list[Op]:

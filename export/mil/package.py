@@ -77,13 +77,15 @@ class Op:
 @dataclass(frozen=True)
 class Function:
     """One entry point. opset: which version its ops are of, as 'CoreML7'; inputs: name -> type; outputs: names of
-    values."""
+    values; words: what the package says of itself, as its writer defined.
+    """
 
     name: str
     opset: str
     inputs: dict[str, Type]
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
+    words: Mapping[str, str]
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
@@ -108,21 +110,23 @@ def read_function(files: Mapping[str, bytes], where: object, name: str | None = 
         wanted, known = name or model.description.defaultFunctionName or "main", sorted(model.mlProgram.functions)
         if wanted not in known:
             raise UserError(f"{where}: no method {wanted!r}", f"one of {', '.join(known)}", suggest(wanted, known))
-        return _read_function(wanted, model.mlProgram.functions[wanted], files, path.rpartition("/")[0] + "/")
+        words = dict(model.description.metadata.userDefined)
+        return _read_function(wanted, model.mlProgram.functions[wanted], files, path.rpartition("/")[0] + "/", words)
     # whatever a damaged byte does to json, protobuf or NumPy
     except (LookupError, ValueError, TypeError, AttributeError, DecodeError, RecursionError, struct.error) as e:
         met = f"{where}: damaged ({type(e).__name__}: {e})"
         raise UserError(met, "an .mlpackage as exported", EXPORT_AGAIN) from e
 
 
-def _read_function(name: str, function: Any, files: Mapping[str, bytes], folder: str) -> Function:
+def _read_function(
+    name: str, function: Any, files: Mapping[str, bytes], folder: str, words: Mapping[str, str]
+) -> Function:
     block = function.block_specializations[function.opset]
     ops = tuple(_read_op(op, files, folder) for op in block.operations)
     if not block.outputs:
         raise ValueError(f"function {name} has no output")
-    return Function(
-        name, function.opset, {i.name: _read_type(i.type) for i in function.inputs}, tuple(block.outputs), ops
-    )
+    inputs = {i.name: _read_type(i.type) for i in function.inputs}
+    return Function(name, function.opset, inputs, tuple(block.outputs), ops, words)
 
 
 def _read_op(op: Any, files: Mapping[str, bytes], folder: str) -> Op:

@@ -1,6 +1,7 @@
 """What a manifest says is enough to find the same model; what is not so of model or file, check and run refuse."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,7 +27,12 @@ from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 from bigvit_edge.target import Limits, load_target, override
 
 TINY = Card("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
-HOST = replace(load_target("host"), formats=("bve", "onnx"), precisions=("fp32",), limits=Limits(images=2))
+HOST = replace(
+    load_target("host"),
+    formats=("bve", "onnx", "coreml"),
+    precisions=("fp32",),
+    limits=Limits(images=2, max_fallback=1.0),
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
     folder = tmp_path / "bundle"
-    folder.mkdir()
-    for path in exported.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(exported, folder)
     Image.new("RGB", (32, 32), "red").save(tmp_path / "p.png")
     return folder
 
@@ -93,13 +97,17 @@ def test_check_finds_what_is_not_so_of_the_model(bundle: Path, name: str) -> Non
     lie, words = LIES[name]
     edit(bundle, lie)
     checked = check_bundle(bundle)
-    assert [file.file for file in checked] == ["tiny_dense_fp32.bve", "tiny_dense_fp32.onnx"]
+    assert [file.file for file in checked] == [
+        "tiny_dense_fp32.bve",
+        "tiny_dense_fp32.onnx",
+        "tiny_dense_fp32.mlpackage",
+    ]
     for file in checked:
         assert any(words in fault for fault in file.faults), file.faults
 
 
 def test_check_finds_nothing_where_all_is_so(exported: Path) -> None:
-    assert [file.faults for file in check_bundle(exported)] == [(), ()]
+    assert [file.faults for file in check_bundle(exported)] == [()] * 3
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,7 @@ def test_check_finds_nothing_where_all_is_so(exported: Path) -> None:
      (lambda entry: entry.update(labels=None), "where its manifest says None"),
      (say(mean=[0.4, 0.5, 0.5]), 'says of itself preprocessing {"size": 32')],
 )  # fmt: skip
-@pytest.mark.parametrize("suffix", ["bve", "onnx"])
+@pytest.mark.parametrize("suffix", ["bve", "onnx", "mlpackage"])
 def test_run_refuses_a_manifest_that_says_otherwise_than_the_file(
     bundle: Path, lie: Any, words: str, suffix: str
 ) -> None:
