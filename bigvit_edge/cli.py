@@ -37,7 +37,8 @@ def main_help() -> None:
     """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
 
     Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 3 a fault
-    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM.
+    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM;
+    141 who read the output went away.
     """
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch.fx import Node
 
-from bigvit_edge.artifact import Artifact, Method
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.export.graph import Graph, layer_of, matrix_products, read_constants, weight_name
 from bigvit_edge.measures import FLOAT, Coverage
 
@@ -15,12 +15,11 @@ LINEAR, CONVOLUTION, PRODUCT, REST = "Linears", "convolutions", "products of act
 def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[str, str]) -> Artifact:
     """The artifact, each entry point with what its graph says. layers: the precision of each quantised layer in it."""
     of = {graph.keep: graph for graph in graphs}
-    methods = [_add(method, of[method.keep], layers, artifact.products) for method in artifact.methods]
+    methods = [
+        replace(method, coverage=count_coverage(of[method.keep], layers, artifact.products))
+        for method in artifact.methods
+    ]
     return replace(artifact, methods=tuple(methods))
-
-
-def _add(method: Method, graph: Graph, layers: Mapping[str, str], products: Mapping[str, str]) -> Method:
-    return replace(method, coverage=count_coverage(graph, layers, products))
 
 
 def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[str, str]) -> tuple[Coverage, ...]:
@@ -30,8 +29,8 @@ def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[st
     layers: how each quantised layer is computed; products: as of Artifact. What they do not name is float, but for a
     graph that is in fp32 or fp16 as a whole.
     """
-    constants = read_constants(graph.exported).keys()
-    data = {node: value for node, value in read_constants(graph.exported).items() if value.is_floating_point()}
+    constants = read_constants(graph.exported)
+    data = {node: value for node, value in constants.items() if value.is_floating_point()}
     whole = graph.precision if graph.precision in ("fp32", "fp16") else None
     macs: dict[tuple[str, str], int] = {}
     sizes: dict[tuple[str, str], int] = {}
@@ -39,7 +38,7 @@ def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[st
     for node, count in matrix_products(graph.exported):
         name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
         sources = _list_sources(node.args[2 if name == "addmm" else 1])
-        kind = (CONVOLUTION if name.startswith("conv") else LINEAR) if sources <= constants else PRODUCT
+        kind = (CONVOLUTION if name.startswith("conv") else LINEAR) if sources <= constants.keys() else PRODUCT
         layer = (weight_name(graph.exported, node) or "").removesuffix(".weight") or layer_of(node)
         key = whole or (_find_around(layer, products) if kind == PRODUCT else layers.get(layer, FLOAT)), kind
         macs[key] = macs.get(key, 0) + count
