@@ -2,10 +2,20 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from bigvit_edge.interruption import Interrupted, catching, check_interruption, shielded
+from bigvit_edge.interruption import SIGNALS, Interrupted, catching, check_interruption, shielded
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """Nothing ignored, as it is in a job in the background and under nohup."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
