@@ -1,7 +1,12 @@
 """What the command line prints in one piece instead of a traceback."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+SHOWN = 5  # of many things, how many a message names
+LONGEST = 200  # letters of others' words in a message
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
@@ -32,3 +37,32 @@ def name_type(value: object) -> str:
     """What a value is, with its article: 'a list', 'an int', 'None'."""
     name = type(value).__name__
     return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+
+
+def first_words(e: BaseException) -> str:
+    """The first line of what an error says, without colours, cut after a word."""
+    try:
+        text = str(e.args[0] if isinstance(e, KeyError) and e.args else e)  # a KeyError shows as a repr
+    except Exception:
+        text = "<exception str() failed>"
+    line = " ".join(next(iter(COLOURS.sub("", text).strip().splitlines()), "").split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST].rpartition(' ')[0] or line[:LONGEST]} ..."
+
+
+def first_line(e: BaseException) -> str:
+    """The kind of error and its first words; of our own, all the words alone."""
+    if isinstance(e, InternalError):
+        return " ".join(str(e).split())
+    return f"{type(e).__name__}: {words}" if (words := first_words(e)) else type(e).__name__
+
+
+def keep_few(items: Iterable[str], shown: int = SHOWN) -> list[str]:
+    """The first ones, and how many more there are."""
+    items = list(items)
+    return items[:shown] + ([f"and {len(items) - shown} more"] if len(items) > shown else [])
+
+
+def list_few(items: Iterable[str], shown: int = SHOWN, by: str = ", ") -> str:
+    """The same in one line."""
+    kept = keep_few(items, shown)
+    return " ".join((by.join(kept[:shown]), *kept[shown:]))

@@ -1,5 +1,6 @@
 """How a verb ends: one message, one exit code, never a traceback on the terminal."""
 
+import errno
 import functools
 import io
 import os
@@ -15,12 +16,17 @@ from typing import Any
 
 import typer
 
-from bigvit_edge.errors import InternalError, LimitError, UserError
+from bigvit_edge.errors import LimitError, UserError, first_line
 from bigvit_edge.interruption import Interrupted
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # what a terminal would obey, wherever it came from
 NO_MEMORY = "can't allocate memory"  # what PyTorch's RuntimeError says, where others raise MemoryError
+EXPECTED = {  # of the user's disk and rights; an OSError of another kind is no input's fault
+    errno.ENOSPC: (room := "room on the disk"), errno.EDQUOT: room, errno.EFBIG: room,
+    errno.EACCES: (rights := "what this user may read and write"), errno.EPERM: rights, errno.EROFS: rights,
+    errno.ENAMETOOLONG: "a shorter path", errno.EMFILE: "more open files (ulimit -n)", errno.EIO: "a sound disk",
+}  # fmt: skip
 
 
 def prepare_streams() -> None:
@@ -60,13 +66,16 @@ def end(e: BaseException) -> typer.Exit:
         case BrokenPipeError():  # who reads our output has seen enough
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it at its end
             return typer.Exit(PIPE)
-        case OSError():
-            return fail(WRONG, f"error: {e}")
+        case OSError() if e.errno in EXPECTED:
+            place = f"{e.filename}: " if e.filename else ""
+            said = UserError(f"{place}{e.strerror}", EXPECTED[e.errno])
+            return fail(WRONG, "; ".join((f"error: {said}", *notes(e))))
         case Interrupted():
             return fail(128 + e.number, "; ".join(("interrupted", *notes(e))))
         case KeyboardInterrupt():
             return fail(CTRL_C, "; ".join(("interrupted", *notes(e))))
-    if isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and NO_MEMORY in str(e)):
+    refused = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
+    if refused or (isinstance(e, RuntimeError) and NO_MEMORY in str(e)):
         said = UserError(
             f"not enough memory ({first_line(e)})", "a model that fits", "take a smaller one or image size"
         )
@@ -85,12 +94,6 @@ def fail(code: int, message: str) -> typer.Exit:
     """Say it on stderr, and the exit to raise."""
     print(CONTROL.sub(lambda found: ascii(found[0])[1:-1], message), file=sys.stderr)
     return typer.Exit(code)
-
-
-def first_line(e: BaseException) -> str:
-    """The kind of error and its first words; of our own, the words alone."""
-    text = "".join(traceback.format_exception_only(e)).strip()  # which takes a broken __str__
-    return " ".join(text.removeprefix(f"{InternalError.__module__}.{InternalError.__name__}: ").splitlines()[0].split())
 
 
 def write_log(e: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, first_line
 from bigvit_edge.interruption import shielded
 
 PREFIX, SUFFIX = ".bigvit-edge.", ".part"  # of a folder in which another is made
@@ -64,16 +64,18 @@ def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
     """A new folder for the block to fill, which then takes the place of `folder`. It lies beside that, and all parents
     are made now. check: called first and last, since an hour may lie between them.
 
-    If the block fails (Ctrl-C and SIGTERM included) all that was made vanishes, and a note on the error says so. What a
-    process that was killed has left beside `folder` is cleared.
+    If the block fails (Ctrl-C and SIGTERM included) all that was made vanishes, and a note on the error says so; what
+    was in `folder` before does not, wherever it is by then. What a process that was killed has left beside `folder` is
+    cleared first, since that may put back what check looks for.
     """
+    if folder.parent.is_dir():
+        clear_leftovers(folder.parent)
     check()
     parents = [parent for parent in folder.parents if not parent.exists()]
     part, lock = None, None
     try:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            clear_leftovers(folder.parent)
             part = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=folder.parent))
         except OSError as e:  # /proc, a full disk
             raise UserError(f"{folder} cannot be made ({e.strerror})", "a place for new folders", OTHER) from e
@@ -86,7 +88,7 @@ def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
     except BaseException as e:
         with shielded():
-            if part is not None:
+            if part is not None and not (part / OLD).exists():
                 shutil.rmtree(part, ignore_errors=True)
             for parent in parents:
                 with suppress(OSError):
@@ -110,7 +112,9 @@ def _mark(part: Path, folder: Path) -> int:
 
 
 def _put(part: Path, folder: Path) -> None:
-    """Two renames. For the instant between them nothing is there, and what was lies in `part`."""
+    """Two renames. For the instant between them nothing is there, and what was lies in `part`. UserError that says
+    where if somebody makes the folder in that instant.
+    """
     if not folder.exists():
         (part / NEW).rename(folder)
         return
@@ -119,14 +123,18 @@ def _put(part: Path, folder: Path) -> None:
     folder.rename(part / OLD)
     try:
         (part / NEW).rename(folder)
-    except BaseException:
-        (part / OLD).rename(folder)
+    except BaseException as e:
+        try:
+            (part / OLD).rename(folder)
+        except OSError:
+            met = f"{folder}, made by somebody else meanwhile ({first_line(e)}); what was in it is in {part / OLD}"
+            raise UserError(met, "a folder that only one program writes to", "move it back by hand") from e
         raise
 
 
 def clear_leftovers(above: Path) -> None:
     """Take away what processes that were killed have left in a folder: never what a living one is filling, nor anything
-    that is not marked as ours. A folder that was about to be replaced is put back.
+    that is not marked as ours. A folder that was about to be replaced is put back, or stays if that cannot be.
     """
     for part in above.glob(f"{PREFIX}????????{SUFFIX}"):
         with suppress(OSError):
@@ -146,6 +154,8 @@ def _clear(part: Path) -> None:
         folder = part.with_name(Path(os.fsdecode(text.removeprefix(MARK))).name)
         if (part / OLD).exists() and not os.path.lexists(folder):
             (part / OLD).rename(folder)
+        elif (part / OLD).exists() and (part / NEW).exists():
+            return  # in its place is neither that nor the new one
         shutil.rmtree(part)
     finally:
         os.close(lock)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bigvit_edge.artifact import MANIFEST, PACKAGES, Entry, Manifest, hash_file, measure_size
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.folders import check_rights, is_plain, resolve_output
 
 READABLE = (2, 3)  # versions of the layout; what 3 has besides 2 has a default
 MOST_BYTES = 2**26  # of a manifest
-SHOWN = 5  # faults named in an error
 AGAIN = "export the model again"
 EDITED = f"{MANIFEST} was edited after the export"
 
@@ -90,12 +89,11 @@ def check_output(output: Path, force: bool = False) -> Path:
     try:
         manifest = read_manifest(folder)
     except UserError as e:
-        holds = f"it holds {', '.join(found[:SHOWN])}" if MANIFEST not in found else e.met
+        holds = f"it holds {list_few(found)}" if MANIFEST not in found else e.met
         met = f"{folder} exists and is not a bundle of this version ({holds})"
         raise UserError(met, "a new folder", "choose another -o, or move it away") from e
     if changes := list_changes(folder, manifest):
-        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-        met = f"{folder} is not the bundle alone, as it was exported: {'; '.join(changes[:SHOWN])}{more}"
+        met = f"{folder} is not the bundle alone, as it was exported: {list_few(changes, by='; ')}"
         raise UserError(met, "nothing in it that would be lost", "choose another -o, or move it away")
     if not force:
         raise UserError(f"{folder} is a bundle already", "a new folder", "add --force to replace it")

@@ -26,7 +26,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from bigvit_edge.demo.accuracy import Score, measure_scores, normalize
 from bigvit_edge.demo.digits import Batch, held_out, make_batch
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.errors import UserError, first_line, suggest
 from bigvit_edge.folders import is_plain, resolve_folder
 from bigvit_edge.models.blvit import BLViT, permute, restore
 from bigvit_edge.models.load import build, load_model
@@ -306,7 +306,7 @@ def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.
     try:
         return _restore(tensors, int(metadata["step"]), model, optimizers)
     except (KeyError, ValueError, RuntimeError) as e:
-        met = f"{path} cannot be resumed ({type(e).__name__}: {str(e).splitlines()[0]})"
+        met = f"{path} cannot be resumed ({first_line(e)})"
         raise UserError(met, "a checkpoint as it was written", "choose another -o") from e
 
 

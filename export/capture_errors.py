@@ -1,9 +1,7 @@
 """Why a model could not be captured, in the user's own terms."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from textwrap import shorten
 from traceback import StackSummary
 from unittest.mock import patch
 
@@ -14,6 +12,7 @@ from torch.fx import Node
 from torch.fx.proxy import TracerBase
 from torch.utils._pytree import tree_leaves
 
+from bigvit_edge.errors import first_words
 from bigvit_edge.export.graph import layer_of
 from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source
 
@@ -28,8 +27,6 @@ ADVICE = (
     "same for every image, with Python's numbers"
 )
 CALL = "torch/nn/modules/module.py"  # through which a module is called: what is outside the first is not the model's
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-LONGEST = 200  # letters of a framework's own words
 
 
 @contextmanager
@@ -51,14 +48,7 @@ def explain_capture_failure(error: BaseException) -> str:
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
         return f"what the model does depends on the values in a tensor{_at(line)}; {ADVICE}"
-    return f"{type(error).__name__}: {read_first_line(error)}{_at(line)}"
-
-
-def read_first_line(error: BaseException) -> str:
-    """The first line of what an error says, without colours, cut after a word."""
-    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # which shows as a repr
-    first = next(iter(COLOURS.sub("", words).strip().splitlines()), "")
-    return shorten(first, LONGEST, placeholder=" ...")
+    return f"{type(error).__name__}: {first_words(error)}{_at(line)}"
 
 
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:

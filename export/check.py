@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Entry, Manifest
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, keep_few
 from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.evaluation import prepare_check
 from bigvit_edge.export.parity import explain_reference, judge
@@ -20,7 +20,6 @@ from bigvit_edge.models.load import Loaded, is_factory, load
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.target import LAYER_PRECISIONS
 
-SHOWN = 5  # contradictions named of each file
 # What the quantised Linears of a precision can be; of mixed, any.
 LAYERS = {"fp32": (), "fp16": (), "int8": ("int8",), "int8-static": ("int8-static",), "int4": ("int4", "int8")}
 
@@ -119,7 +118,7 @@ def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list
     said = [f"the manifest says {name} {told}, the model {own}" for name, told, own in pairs if told != own]
     if wrong := sorted({*entry.layers.values()} - {*LAYERS.get(entry.precision, LAYER_PRECISIONS)}):
         said.append(f"the manifest says that Linears of an {entry.precision} file are {', '.join(wrong)}")
-    return said[:SHOWN] + ([f"and {len(said) - SHOWN} more"] if len(said) > SHOWN else [])
+    return keep_few(said)
 
 
 def _check_file(

@@ -4,8 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from bigvit_edge.errors import list_few
+
 WNID = re.compile(r"n\d{8}\b")  # of WordNet, as ImageNet's folders are called
-SHOWN = 5
 
 
 def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int) -> tuple[dict[str, int], list[str]]:
@@ -28,9 +29,10 @@ def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int
     lacking = [name for name in names if name not in found]
     if not lacking:
         return found, []
-    some = ", ".join(lacking[:SHOWN]) + (f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else "")
     has = "labels for" if labels is None else f"label for {len(lacking)} of the {len(names)} names,"
-    return found, [f"the model has no {has} {some}: their pictures count for agreement alone, not for accuracy"]
+    return found, [
+        f"the model has no {has} {list_few(lacking)}: their pictures count for agreement alone, not for accuracy"
+    ]
 
 
 def _index_labels(labels: Sequence[str]) -> dict[str, int]:

@@ -49,7 +49,10 @@ def end(e: BaseException) -> int:
         (UserError("this", "that", "do it"), 2, "error: this; expected that; do it"),
         (noted(LimitError("a.pte: bad")), 1, "past the target's limits:\na.pte: bad\nnothing was written"),
         (UserError("\x1b[2J\x9b2J caf\u00e9", "b"), 2, "error: \\x1b[2J\\x9b2J caf\u00e9; expected b"),
-        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device"),
+        (noted(OSError(28, "No space left on device")), 2,
+         "error: No space left on device; expected room on the disk; nothing was written"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2,
+         "error: /a/b: Permission denied; expected what this user may read and write"),
         (noted(KeyboardInterrupt()), 130, "interrupted; nothing was written"),
         (noted(Interrupted(signal.SIGINT)), 130, "interrupted; nothing was written"),
         (noted(Interrupted(signal.SIGTERM)), 143, "interrupted; nothing was written"),
@@ -57,7 +60,7 @@ def end(e: BaseException) -> int:
         (typer.Exit(1), 1, ""),
         (BrokenPipeError(), 141, ""),
     ],
-)
+)  # fmt: skip
 def test_ends_that_are_known(
     e: BaseException, code: int, message: str, logs: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -74,13 +77,17 @@ def test_too_little_memory_is_said_so(text: str, logs: Path, capfd: pytest.Captu
     assert f"error: not enough memory (MemoryError{': ' + text if text else ''})" in capfd.readouterr().err
     assert end(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")) == 2
     assert "you tried to allocate 9 bytes" in capfd.readouterr().err
+    assert end(OSError(12, "Cannot allocate memory")) == 2
     assert not list(logs.iterdir())
 
 
 @pytest.mark.parametrize(
     ("e", "words"),
     [
-        (KeyError("x"), "KeyError: 'x'"),
+        (KeyError("x"), "KeyError: x"),
+        (OSError("libx.so: cannot open shared object file"), "OSError: libx.so: cannot open shared object file"),
+        (FileNotFoundError(2, "No such file or directory", "own.toml"), "No such file or directory: 'own.toml'"),
+        (SyntaxError("invalid syntax", ("gen.py", 3, 1, "x x", 3, 2)), "SyntaxError: invalid syntax (gen.py, line 3)"),
         (noted(InternalError("the quantiser took other layers")), "error: the quantiser took other layers; this is"),
         (RecursionError("maximum recursion depth exceeded"), "RecursionError: maximum recursion depth exceeded"),
         (AssertionError(), "AssertionError"),

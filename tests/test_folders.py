@@ -73,6 +73,50 @@ def test_a_failed_swap_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest
     assert [*tmp_path.rglob("*")] == [out, out / "old"]
 
 
+def test_the_old_one_is_never_lost_where_somebody_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
+    out.mkdir()
+    (out / "old").write_text("mine")
+
+    def come_between(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        if target.name == OLD:
+            (out / "theirs").mkdir(parents=True)
+        return renamed
+
+    def replace_it() -> None:
+        with stage(out) as part:
+            (part / "x").write_text("new")
+            monkeypatch.setattr(Path, "rename", come_between)
+
+    with pytest.raises(UserError, match="made by somebody else") as caught:
+        replace_it()
+    monkeypatch.undo()
+    kept = Path(caught.value.met.rpartition(" is in ")[2])
+    with stage(tmp_path / "another"):  # clears what dead processes left
+        pass
+    assert (kept / "old").read_text() == "mine"
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+    (out / "theirs").rmdir()
+    out.rmdir()
+    clear_leftovers(tmp_path)
+    assert [path.name for path in out.iterdir()] == ["old"]
+
+
+def test_what_a_killed_process_had_moved_away_is_back_before_the_first_check(tmp_path: Path) -> None:
+    (make_part(tmp_path) / OLD).mkdir()
+
+    def refuse() -> None:
+        if (tmp_path / "out").exists():
+            raise UserError("a bundle already", "a new folder")
+
+    with pytest.raises(UserError, match="a bundle already"), staging(tmp_path / "out", refuse):
+        pytest.fail("an hour of work for nothing")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_who_came_first_meanwhile_is_not_written_over(tmp_path: Path) -> None:
     def refuse() -> None:
         if (tmp_path / "out").exists():

@@ -1,7 +1,6 @@
 """What a model of others must be: dense float tensors on the CPU, an image in, logits out."""
 
 import sys
-import textwrap
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from bigvit_edge.errors import UserError, name_type
+from bigvit_edge.errors import UserError, first_line, name_type
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.models.traces import find_line, list_causes
 
@@ -133,9 +132,3 @@ def explain_failure(
     if isinstance(e, ModuleNotFoundError) and e.name:
         do = f"install the package of {e.name}, or {do}"
     return UserError(met, expected, do)
-
-
-def first_line(e: BaseException) -> str:
-    """The kind of error and its first words."""
-    text = textwrap.shorten(next(iter(str(e).strip().splitlines()), ""), 200, placeholder=" …")
-    return f"{type(e).__name__}: {text}" if text else type(e).__name__

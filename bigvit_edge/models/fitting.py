@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import OWN, Checkpoint
-from bigvit_edge.models.state_dicts import list_few
 from bigvit_edge.models.vit import LAYER_NORM_EPS, Attention, ViT
 from bigvit_edge.models.weights import fill
 from bigvit_edge.models.zoo import CARDS, Card

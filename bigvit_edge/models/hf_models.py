@@ -19,10 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.errors import UserError, name_type
+from bigvit_edge.errors import UserError, first_line, list_few, name_type
 from bigvit_edge.models.attributes import to_names
-from bigvit_edge.models.contract import first_line
-from bigvit_edge.models.state_dicts import list_few
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from bigvit_edge.models.weights import hash_weights
 
@@ -130,18 +128,13 @@ def find_folder(source: str, num_classes: int | None) -> Folder:
     except Exception as e:  # ValueError on an unknown type, OSError without a network, anything on damaged JSON
         raise explain_reading(folder, e) from e
     if getattr(config, "quantization_config", None):
-        met = f"{source} is quantised ({first_line_of(config.quantization_config)})"
+        met = f"{source} is quantised ({' '.join(str(config.quantization_config).split())[:80]})"
         raise UserError(met, "a model in float", "name the one that it was made of; --set precisions=int8 quantises")
     known = transformers.AutoModelForImageClassification._model_mapping
     if type(config) not in known:
         met = f"{source} is a {config.model_type}, of which transformers has no image classifier"
         raise UserError(met, "a model for image classification", "wrap it in a function: package.module:build")
     return Folder(source, where, local, config)
-
-
-def first_line_of(value: object) -> str:
-    """A value in one short line."""
-    return " ".join(str(value).split())[:80]
 
 
 def explain_reading(folder: Folder, e: Exception) -> UserError:

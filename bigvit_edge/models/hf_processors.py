@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.errors import UserError
-from bigvit_edge.models.contract import first_line
+from bigvit_edge.errors import UserError, first_line
 from bigvit_edge.models.hf_models import Folder, explain_reading, import_transformers, quiet
 from bigvit_edge.models.transforms import INTERPOLATIONS
 from bigvit_edge.models.zoo import HALF

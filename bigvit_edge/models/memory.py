@@ -25,13 +25,16 @@ ASSURED = 512  # pixels of a side up to which no model is tried beforehand
 
 
 def measure_free(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take, by the system and by its control group; None where nothing says so."""
+    """Bytes that this process may still take, by the system and by its control group, whose cache of files makes room;
+    None where nothing says so."""
     fields = dict(line.partition(":")[::2] for line in _read(root / "proc/meminfo").splitlines())
     free = [int(fields["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in fields else []
     group = root / "sys/fs/cgroup"
     most, used = _read(group / "memory.max"), _read(group / "memory.current")
     if most.strip().isdecimal() and used.strip().isdecimal():
-        free.append(int(most) - int(used))
+        held = dict(line.partition(" ")[::2] for line in _read(group / "memory.stat").splitlines())
+        cached = sum(int(held.get(name, 0)) for name in ("inactive_file", "active_file"))
+        free.append(int(most) - int(used) + cached)
     return max(0, min(free)) if free else None
 
 

@@ -20,12 +20,13 @@ from bigvit_edge.errors import UserError, name_type
 
 PLAIN = re.compile(  # of the standard library
     r"(argparse\.Namespace|types\.SimpleNamespace|functools\.partial|typing\.\w+|enum\.\w+|uuid\.\w+|inspect\._empty"
-    r"|decimal\.Decimal|fractions\.Fraction|(pathlib|datetime|zoneinfo|collections)\.[\w.]+"
+    r"|decimal\.Decimal|fractions\.Fraction|(pathlib|datetime|zoneinfo|collections)\.[\w.]*"  # none: cut short
     r"|builtins\.(int|float|complex|bool|str|bytes|bytearray|list|tuple|dict|set|frozenset|slice|range|object|type))"
 )
 UNKNOWN = re.compile(r"(?:Unsupported global: GLOBAL (\S+) was not|unsupported GLOBAL (\S+) whose module)")
 SOURCE = "Only persistent_load of storage"  # an old file's module, saved with its source
 FILLED = re.compile(r"Can only (SETITEM|append|extend).* but got <class '(\S+)'>")
+ADVICE = "WeightsUnpickler error:"  # before it, PyTorch advises what does not apply here
 MOST_KINDS = 200  # of stand-ins: each costs another reading
 SAVE = "where it was made: torch.save(model.state_dict(), ...), or safetensors.torch.save_file"
 
@@ -64,7 +65,7 @@ def read_pickle(path: Path) -> Mapping[object, object]:
             break
         except UnpicklingError as e:
             if not _add_stand_in(stand_ins, str(e), path):
-                raise
+                raise UnpicklingError(str(e).rpartition(ADVICE)[2].strip()) from e
     else:
         raise UserError(f"{path} names over {MOST_KINDS} classes", "a state dict: names and tensors", SAVE)
     if isinstance(content, Mapping):

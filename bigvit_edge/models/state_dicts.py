@@ -6,32 +6,36 @@ stands in front of the keys that the model wants is their prefix.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bigvit_edge.errors import UserError, name_type, suggest
+from bigvit_edge.errors import SHOWN, UserError, list_few, name_type, suggest
 
-SHOWN = 5  # keys listed in an error
 DEEPEST, MOST = 6, 200_000  # names on the way to a tensor, and of entries: a file may be made to never end
 PLAIN = "save the plain weights of the model as it was trained; int8 and the like are made by the export itself"
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|avg|swa|teacher)(?:[._]|$)")  # teacher: self-distillation's (DINO)
 
 
 def flatten(content: Mapping[object, object], path: Path) -> dict[str, object]:
-    """{"a": {"b": x}} as {"a.b": x}. Entries under other keys than strings (an optimizer's numbers) are left out."""
+    """{"a": {"b": x}} as {"a.b": x}. Entries under other keys than strings (an optimizer's numbers) are left out.
+    UserError if two tensors come to one key, or the entries are too many.
+    """
     flat: dict[str, object] = {}
-    inner: list[tuple[str, Mapping[object, object], int]] = [("", content, 1)]
+    inner: deque[tuple[str, Mapping[object, object], int]] = deque([("", content, 1)])
     while inner:
-        before, mapping, depth = inner.pop(0)
+        before, mapping, depth = inner.popleft()
         for name, value in mapping.items():
             if isinstance(name, str) and isinstance(value, Mapping) and depth < DEEPEST:
                 inner.append((f"{before}{name}.", value, depth + 1))
             elif isinstance(name, str):
-                flat[before + name] = value
+                twin = flat.setdefault(before + name, value)
+                if twin is not value and (isinstance(twin, Tensor) or isinstance(value, Tensor)):
+                    met = f"{path} has two entries {before + name}, one by that name and one inside others"
+                    raise UserError(met, "one tensor of a name", "save model.state_dict() alone")
         if len(flat) + len(inner) > MOST:
             raise UserError(f"{path} has more than {MOST} entries", "a checkpoint", "check how the file was made")
     return flat
@@ -135,12 +139,6 @@ def describe_keys(found: Mapping[str, object]) -> str:
         else:
             texts.append(first if isinstance(value, Tensor) or value is None else f"{first} ({name_type(value)})")
     return list_few(texts, 2 * SHOWN) or "none"
-
-
-def list_few(names: Iterable[str], shown: int = SHOWN) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def convert_tensors(chosen: Mapping[str, object], wants: Callable[[str], bool], path: Path) -> dict[str, Tensor]:

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.models.contract import first_line
+from bigvit_edge.errors import UserError, first_line, suggest
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 
 TIMM = "timm:"  # in front of a name in timm's registry

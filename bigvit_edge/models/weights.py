@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.artifact import hash_file
+from bigvit_edge.errors import UserError, first_line, list_few
 from bigvit_edge.models.file_kinds import refuse_other_kinds
 from bigvit_edge.models.pickles import read_pickle
-from bigvit_edge.models.state_dicts import choose, convert_tensors, describe_keys, flatten, list_few
+from bigvit_edge.models.state_dicts import choose, convert_tensors, describe_keys, flatten
 
 INDEX = ".index.json"  # of several files, by Hugging Face's convention
 
@@ -38,7 +39,7 @@ def read_entries(path: Path) -> dict[str, object]:
     except UserError:
         raise
     except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
-        fault = f"{path} cannot be read as tensors ({_first_line(e)}; nothing in it was executed)"
+        fault = f"{path} cannot be read as tensors ({first_line(e)}; nothing in it was executed)"
         raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
     if not any(isinstance(value, Tensor) for value in found.values()):
         met = f"{path} holds no tensors ({describe_keys(found)})"
@@ -127,15 +128,10 @@ def hash_weights(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"no file {path}", "a checkpoint", "check the path")
     if not path.name.endswith(INDEX):
-        return _hash_file(path)
+        return hash_file(path)
     files = [path, *(path.parent / name for name in sorted(set(_read_index(path).values())))]
-    lines = "".join(f"{_hash_file(file)}  {file.name}\n" for file in files)
+    lines = "".join(f"{hash_file(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def hash_state(model: nn.Module) -> str:
@@ -219,9 +215,3 @@ def read_metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         return dict(json.loads(f.read(length)).get("__metadata__", {}))
-
-
-def _first_line(e: BaseException) -> str:
-    """The error's own first words; PyTorch goes on with advice that does not apply here."""
-    text = str(e).split("WeightsUnpickler error:")[-1].strip()
-    return f"{type(e).__name__}: {text.splitlines()[0][:160]}" if text else type(e).__name__

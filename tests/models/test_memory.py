@@ -26,6 +26,8 @@ def test_what_is_free_is_the_least_of_what_binds(tmp_path: Path) -> None:
     assert measure_free(tmp_path) == 2000 * 1024
     write(tmp_path, {"sys/fs/cgroup/memory.max": "5000\n"})
     assert measure_free(tmp_path) == 4900
+    write(tmp_path, {"sys/fs/cgroup/memory.stat": "anon 60\nfile 35\ninactive_file 20\nactive_file 10\nshmem 5\n"})
+    assert measure_free(tmp_path) == 4930  # the cache of files is given back, shared memory is not
 
 
 def test_more_than_is_free_fails_instead_of_being_killed(monkeypatch: pytest.MonkeyPatch) -> None:

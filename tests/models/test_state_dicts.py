@@ -31,6 +31,15 @@ def make_state(seed: int) -> State:
 RAW, OTHER = make_state(1), make_state(2)
 
 
+def test_two_tensors_of_one_key_are_refused_and_other_entries_are_not() -> None:
+    one, two = torch.zeros(1), torch.ones(1)
+    for content in ({"a.b": one, "a": {"b": two}}, {"a": {"b": two}, "a.b": one}, {"a.b": 1, "a": {"b": two}}):
+        with pytest.raises(UserError, match=r"x.pth has two entries a.b, .*expected one tensor of a name"):
+            flatten(content, Path("x.pth"))
+    assert flatten({"a.b": one, "a": {"b": one}}, Path("x")) == {"a.b": one}
+    assert flatten({"w": one, "lr.g": 1, "lr": {"g": 2}}, Path("x")).keys() == {"w", "lr.g"}
+
+
 def put_under(prefix: str, state: State) -> State:
     return {prefix + key: tensor for key, tensor in state.items()}
 
@@ -122,7 +131,7 @@ def test_what_would_change_the_function_is_unexpected_behind_any_prefix(tmp_path
 def test_an_unknown_file_tells_its_keys(tmp_path: Path) -> None:
     content = {"epoch": 3, "weights": {"w1": torch.ones(2), "w2": torch.ones(2)}, "rng": torch.ones(1)}
     with pytest.raises(
-        UserError, match=r"none of the 16 keys of Net; it has epoch \(a int\), rng, weights \(2 tensors"
+        UserError, match=r"none of the 16 keys of Net; it has epoch \(an int\), rng, weights \(2 tensors"
     ):
         read(content, tmp_path)
     with pytest.raises(
@@ -187,5 +196,5 @@ def test_a_file_that_never_ends_is_refused() -> None:
 
 def test_keys_in_words() -> None:
     found = {"a.b": torch.ones(1), "a.c": torch.ones(1), "d": 3, "e": torch.ones(1)}
-    assert describe_keys(found) == "a (2 tensors: b, c), d (a int), e"
+    assert describe_keys(found) == "a (2 tensors: b, c), d (an int), e"
     assert choose(found, lambda key: key == "b", Path("w"))[0].keys() == {"b", "c"}

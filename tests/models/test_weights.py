@@ -37,8 +37,13 @@ def test_saved_weights_come_back_in_half_precision(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}])
 def test_torch_checkpoints_load(tmp_path: Path, wrap: object) -> None:
-    torch.save(wrap(net().state_dict()), tmp_path / "w.pth")
-    load_weights(net(), tmp_path / "w.pth")
+    model, again = net(), net()
+    for parameter in again.parameters():
+        nn.init.zeros_(parameter)
+    torch.save(wrap(model.state_dict()), tmp_path / "w.pth")
+    load_weights(again, tmp_path / "w.pth")
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -59,14 +64,14 @@ def test_a_file_cut_anywhere_is_said_to_be_unreadable(tmp_path: Path, name: str,
     whole = path.read_bytes()
     for length in range(0, len(whole) - 1, max(1, len(whole) // 40)):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"not executed|nothing in it was executed|is empty"):
+        with pytest.raises(UserError, match=r"nothing in it was executed|is empty|is cut short"):
             read_weights(path)
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(50), b'{"a": 1}', b"some text\n", bytes(range(256))])
 def test_another_kind_of_file_is_not_called_code(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read as tensors"):
+    with pytest.raises(UserError, match=r"cannot be read as tensors|is a text"):
         read_weights(tmp_path / "x.pth")
 
 
