@@ -1,6 +1,7 @@
 """What the command line prints in one piece instead of a traceback."""
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -25,6 +26,13 @@ class LimitError(Exception):
 
 class InternalError(Exception):
     """What went wrong though the input was right (exit code 3): a fault of this program's, never of the user's."""
+
+
+def lacks_memory(e: BaseException) -> bool:
+    """Whether memory ran out, which PyTorch says in a RuntimeError's words."""
+    if isinstance(e, OSError):
+        return e.errno == errno.ENOMEM
+    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

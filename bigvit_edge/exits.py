@@ -16,12 +16,11 @@ from typing import Any
 
 import typer
 
-from bigvit_edge.errors import LimitError, UserError, first_line
+from bigvit_edge.errors import LimitError, UserError, first_line, lacks_memory
 from bigvit_edge.interruption import Interrupted
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # what a terminal would obey, wherever it came from
-NO_MEMORY = "can't allocate memory"  # what PyTorch's RuntimeError says, where others raise MemoryError
 EXPECTED = {  # of the user's disk and rights; an OSError of another kind is no input's fault
     errno.ENOSPC: (room := "room on the disk"), errno.EDQUOT: room, errno.EFBIG: room,
     errno.EACCES: (rights := "what this user may read and write"), errno.EPERM: rights, errno.EROFS: rights,
@@ -74,8 +73,7 @@ def end(e: BaseException) -> typer.Exit:
             return fail(128 + e.number, "; ".join(("interrupted", *notes(e))))
         case KeyboardInterrupt():
             return fail(CTRL_C, "; ".join(("interrupted", *notes(e))))
-    refused = isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
-    if refused or (isinstance(e, RuntimeError) and NO_MEMORY in str(e)):
+    if lacks_memory(e):
         said = UserError(
             f"not enough memory ({first_line(e)})", "a model that fits", "take a smaller one or image size"
         )

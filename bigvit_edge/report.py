@@ -167,7 +167,12 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     images = next((str(m.parity.images) for m in methods if m.parity), "no")
     yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {images} images"
     yield "centred: cosine of the logits without what those of all images have in common; ranges: 95 % confidence"
-    doubts = (explain_reference(m.parity, e.precision) for e in manifest.artifacts for m in e.methods if m.parity)
+    doubts = (
+        explain_reference(m.parity, e.precision, manifest.limits, m.keep)
+        for e in manifest.artifacts
+        for m in e.methods
+        if m.parity
+    )
     yield from dict.fromkeys(doubt for doubt in doubts if doubt)
     expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
     if expected:

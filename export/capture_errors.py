@@ -1,5 +1,6 @@
 """Why a model could not be captured, in the user's own terms."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import StackSummary
@@ -12,9 +13,9 @@ from torch.fx import Node
 from torch.fx.proxy import TracerBase
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.errors import first_words
+from bigvit_edge.errors import first_words, lacks_memory
 from bigvit_edge.export.graph import layer_of
-from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source
+from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source, list_causes
 
 DATA_DEPENDENT = (
     "GuardOnDataDependentSymNode",
@@ -39,6 +40,14 @@ def noting_lines() -> Iterator[None]:
 
     with patch.object(TracerBase, "_filter_traceback_frames", keep):
         yield
+
+
+def find_shortage(error: BaseException) -> BaseException | None:
+    """That memory or disk ran out, which is no fault of the model's: the first such error among those that led to this
+    one."""
+    full = errno.ENOSPC, errno.EDQUOT
+    links = list_causes(error)
+    return next((e for e in links if lacks_memory(e) or (isinstance(e, OSError) and e.errno in full)), None)
 
 
 def explain_capture_failure(error: BaseException) -> str:

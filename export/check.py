@@ -145,6 +145,6 @@ def _check_file(
             checks.append(Checked(entry.file, method.keep, (*said, *faults), notes=notes))
             continue
         faults = said + judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
-        doubts = [doubt] if (doubt := explain_reference(parity, entry.precision)) else []
+        doubts = [doubt] if (doubt := explain_reference(parity, entry.precision, manifest.limits, method.keep)) else []
         checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, tuple(doubts), confusions))
     return checks

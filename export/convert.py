@@ -14,7 +14,13 @@ from torch import nn
 from bigvit_edge.artifact import Array, Artifact, Entry, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
-from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
+from bigvit_edge.export.capture_errors import (
+    explain_capture_failure,
+    find_dynamic_shape,
+    find_random,
+    find_shortage,
+    noting_lines,
+)
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.coverage import add_coverage
 from bigvit_edge.export.graph import Graph, Inlay
@@ -123,6 +129,8 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
         try:
             exported = torch.export.export(module.eval(), (image,), strict=False)
         except Exception as e:
+            if shortage := find_shortage(e):
+                raise shortage from None
             raise UserError(explain_capture_failure(e), FIXED, LEAVE) from e
         if fault := find_autocast(exported):
             raise UserError(
@@ -176,13 +184,16 @@ def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subje
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """The graphs in a format's own terms. UserError if its framework cannot, naming the op, its layer and line."""
+    """The graphs in a format's own terms. UserError if its framework cannot, naming the op, its layer and line; where
+    memory or disk runs out, what says so."""
     backend = load_backend(name)
     try:
         return backend.lower(graphs, target, metadata)
-    except UserError:
+    except (UserError, OSError):
         raise
     except Exception as e:
+        if shortage := find_shortage(e):
+            raise shortage from None
         told = explain_lowering_failure(e, graphs[0], name, lambda graph: backend.lower([graph], target, metadata))
         if told is None:
             raise

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import add_constant, insert, read_constants
+from bigvit_edge.export.graph import add_constant, insert, read_constants, redirect_uses, shape_of
 
 aten = torch.ops.aten
 Call = Callable[..., Any]
@@ -48,25 +48,16 @@ def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | 
             continue
         made = writers[node.target](Place(program, node), *node.args, **node.kwargs)
         if isinstance(made, Node):
-            _replace(program, node, made)
+            redirect_uses(program, node, made)
         elif made is not NotImplemented and all(made[user.args[1]] for user in node.users if user.users):
             for user in list(node.users):  # each takes one of the values
                 if user.users:
-                    _replace(program, user, made[user.args[1]])
-
-
-def _replace(program: ExportedProgram, node: Node, by: Node) -> None:
-    node.replace_all_uses_with(by)
-    program.graph_signature.replace_all_uses(node.name, by.name)
+                    redirect_uses(program, user, made[user.args[1]])
 
 
 def _value(x: Any) -> Tensor:
     value: Tensor = x.meta["val"] if isinstance(x, Node) else x
     return value
-
-
-def _shape(x: Any) -> list[int]:
-    return list(_value(x).shape)
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------
@@ -75,9 +66,7 @@ def _shape(x: Any) -> list[int]:
 def sort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
     """Values and their order: top-k of all of them. The lowest index comes first of equal values where top-k of the
     runtime does so, as ONNX Runtime's and LiteRT's do."""
-    if _value(x).dtype == torch.bool:
-        return NotImplemented
-    return tuple(_take_top(call, x, _shape(x)[dim], dim, descending))
+    return tuple(_take_top(call, x, (shape_of(x) or (1,))[dim], dim, descending))
 
 
 def sort_stable(call: Call, x: Any, *, stable: bool | None, dim: int = -1, descending: bool = False) -> Any:
@@ -85,8 +74,7 @@ def sort_stable(call: Call, x: Any, *, stable: bool | None, dim: int = -1, desce
 
 
 def argsort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
-    made = sort(call, x, dim, descending)
-    return made if made is NotImplemented else made[1]
+    return sort(call, x, dim, descending)[1]
 
 
 def argsort_stable(call: Call, x: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
@@ -95,7 +83,9 @@ def argsort_stable(call: Call, x: Any, *, stable: bool, dim: int = -1, descendin
 
 def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
     """The lower one of an even number, and where it stands."""
-    last = (_shape(x)[dim] - 1) // 2
+    if not shape_of(x):
+        return sort(call, x)
+    last = (shape_of(x)[dim] - 1) // 2
     taken = [call(aten.slice.Tensor, part, dim, last, last + 1) for part in _take_top(call, x, last + 1, dim, False)]
     return tuple(taken if keepdim else [call(aten.squeeze.dim, part, dim) for part in taken])
 
@@ -103,7 +93,7 @@ def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
 def top(place: Place, x: Any, count: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """Of what LiteRT's own cannot."""
     read = any(user.args[1] == 1 and user.users for user in place.node.users)
-    if largest and read and len(_shape(x)) == 2 and dim % 2 == 1:
+    if largest and read and len(shape_of(x)) == 2 and dim % 2 == 1:
         return NotImplemented
     return tuple(_take_top(place, x, count, dim, largest))
 
@@ -111,15 +101,27 @@ def top(place: Place, x: Any, count: int, dim: int = -1, largest: bool = True, s
 def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> list[Any]:
     """Values and places. LiteRT's top-k takes the largest alone, of the rows of a matrix, and becomes a sort, which its
     interpreter has not, where nobody reads the places: so they give the values."""
-    last = len(_shape(x)) - 1
+    if not shape_of(x):
+        return [x, call(aten.zeros_like.default, x, dtype=torch.int64)]
+    last = len(shape_of(x)) - 1
     turns = dim % (last + 1) != last
     x = call(aten.transpose.int, x, dim, last) if turns else x
-    shape = _shape(x)
-    flat = call(aten.reshape.default, x if largest else call(aten.neg.default, x), [-1, shape[-1]])
+    shape = shape_of(x)
+    flat = call(aten.reshape.default, _make_key(call, x, largest), [-1, shape[-1]])
     order = call(getitem, call(aten.topk.default, flat, count, -1, True, True), 1)
     order = call(aten.reshape.default, order, [*shape[:-1], count])
     parts = [call(aten.gather.default, x, last, order), order]
     return [call(aten.transpose.int, part, dim, last) for part in parts] if turns else parts
+
+
+def _make_key(call: Call, x: Any, largest: bool) -> Any:
+    """Numbers that are the larger, the earlier a value comes: of integers, in a type that holds their negatives."""
+    floating = _value(x).is_floating_point()
+    if not floating and _value(x).itemsize < 4:
+        x = call(aten._to_copy.default, x, dtype=torch.int32)
+    if largest:
+        return x
+    return call(aten.neg.default, x) if floating else call(aten.rsub.Scalar, x, -1)  # the least has no negative
 
 
 # ---- windows and diagonals -------------------------------------------------------------------------------------------
@@ -127,12 +129,12 @@ def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> list[A
 
 def adaptive_max_pool(call: Call, x: Any, size: list[int]) -> Any:
     """[..., h, w] -> [..., *size], the largest of each window, and nothing for where it stood."""
-    pixels = _shape(x)[-2:]
+    pixels = shape_of(x)[-2:]
     if all(length % count == 0 for length, count in zip(pixels, size, strict=True)):
         window = [length // count for length, count in zip(pixels, size, strict=True)]
         return call(aten.max_pool2d.default, x, window, window), None
     for dim, count in zip((-2, -1), size, strict=True):
-        length = _shape(x)[dim]
+        length = shape_of(x)[dim]
         spans = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
         parts = [call(aten.amax.default, call(aten.slice.Tensor, x, dim, *span), [dim], True) for span in spans]
         x = call(aten.cat.default, parts, dim)
@@ -141,7 +143,7 @@ def adaptive_max_pool(call: Call, x: Any, size: list[int]) -> Any:
 
 def diagonal(call: Call, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """[..., rows, columns], in whatever order, -> [..., d]: both dimensions as one, and every (columns + 1)th of it."""
-    shape = _shape(x)
+    shape = shape_of(x)
     pair = [dim1 % len(shape), dim2 % len(shape)]
     rest = [dim for dim in range(len(shape)) if dim not in pair]
     rows, columns = (shape[dim] for dim in pair)
@@ -176,7 +178,7 @@ def scatter_value(call: Call, x: Any, dim: int, index: Any, value: Any) -> Any:
     hits = _find_hits(call, x, dim, index)
     if hits is NotImplemented:
         return hits
-    reached = call(aten.amax.default, hits, [dim % len(_shape(x)) + 1])
+    reached = call(aten.amax.default, hits, [dim % len(shape_of(x)) + 1])
     return _blend(call, reached, x, call(aten.full_like.default, x, value))
 
 
@@ -185,7 +187,7 @@ def scatter(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
     hits = _find_hits(call, x, dim, index)
     if hits is NotImplemented:
         return hits
-    dim %= len(_shape(x))
+    dim %= len(shape_of(x))
     reached = call(aten.amax.default, hits, [dim + 1])
     return _blend(call, reached, x, _gather_hits(call, hits, dim, index, source))
 
@@ -194,7 +196,7 @@ def scatter_add(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
     hits = _find_hits(call, x, dim, index)
     if hits is NotImplemented:
         return hits
-    return call(aten.add.Tensor, x, _gather_hits(call, hits, dim % len(_shape(x)), index, source))
+    return call(aten.add.Tensor, x, _gather_hits(call, hits, dim % len(shape_of(x)), index, source))
 
 
 def scatter_reduce(
@@ -206,20 +208,22 @@ def scatter_reduce(
         return NotImplemented
     if reduce == "sum":
         return total
-    count = call(aten.sum.dim_IntList, _find_hits(call, x, dim, index), [dim % len(_shape(x)) + 1])
+    count = call(aten.sum.dim_IntList, _find_hits(call, x, dim, index), [dim % len(shape_of(x)) + 1])
     return call(aten.div.Tensor, total, call(aten.add.Scalar, count, 1))
 
 
 def _find_hits(call: Call, x: Any, dim: int, index: Any) -> Any:
     """[.., N, K, ..] of 1 where the k-th index at `dim` is n, and 0: floats, which every format multiplies. Its last
     dimensions are 1 where one index holds for a whole row."""
-    shape, given = _shape(x), _shape(index)
+    shape, given = shape_of(x), shape_of(index)
+    if not shape:
+        return NotImplemented
     dim %= len(shape)
     if given[:dim] + given[dim + 1 :] != shape[:dim] + shape[dim + 1 :] or not _value(x).is_floating_point():
         return NotImplemented
     if isinstance(index, Node) and index.target is aten.expand.default:
         index = index.args[0]
-    if _shape(index)[dim] != given[dim]:
+    if shape_of(index)[dim] != given[dim]:
         return NotImplemented
     places = call(aten.arange.default, shape[dim], dtype=torch.float32, device=torch.device("cpu"))
     places = call(aten.reshape.default, places, [shape[dim]] + [1] * (len(shape) - dim))
@@ -229,8 +233,8 @@ def _find_hits(call: Call, x: Any, dim: int, index: Any) -> Any:
 
 def _gather_hits(call: Call, hits: Any, dim: int, index: Any, source: Any) -> Any:
     """Of the source's values, the sum of those that go to each place."""
-    source = call(aten.slice.Tensor, source, dim, 0, _shape(index)[dim])
-    if dim == len(_shape(source)) - 2 and _shape(hits)[-1] == 1:
+    source = call(aten.slice.Tensor, source, dim, 0, shape_of(index)[dim])
+    if dim == len(shape_of(source)) - 2 and shape_of(hits)[-1] == 1:
         return call(aten.matmul.default, call(aten.squeeze.dim, hits, -1), source)
     return call(aten.sum.dim_IntList, call(aten.mul.Tensor, hits, call(aten.unsqueeze.default, source, dim)), [dim + 1])
 
@@ -241,7 +245,7 @@ def _blend(call: Call, reached: Any, x: Any, other: Any) -> Any:
 
 def index_put(place: Place, x: Any, indices: list[Any], values: Any, accumulate: bool = False) -> Any:
     """x [*A, *M, *R], of whose dimensions M constants index L places: each takes its own of the values [*A, *L, *R]."""
-    shape, known = _shape(x), [None if index is None else place.read(index) for index in indices]
+    shape, known = shape_of(x), [None if index is None else place.read(index) for index in indices]
     if any(index is not None and data is None for index, data in zip(indices, known, strict=True)):
         return NotImplemented
     spread = [part for data in known for part in ([None] if data is None else _as_integers(data))]
@@ -297,29 +301,38 @@ EVERYWHERE: Mapping[Any, Writer] = {
 
 def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
     """LiteRT's own is right for whole factors alone."""
-    if all(new % old == 0 for new, old in zip(_shape(place.node)[2:], _shape(x)[2:], strict=True)):
+    if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
         return NotImplemented
     return resize(place, x, size, scales)
 
 
 def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
     """LiteRT's own knows no factor but that of the sizes."""
-    pairs = zip(_shape(place.node)[2:], _shape(x)[2:], scales or (), strict=False)
+    pairs = zip(shape_of(place.node)[2:], shape_of(x)[2:], scales or (), strict=False)
     if all(new == old * scale for new, old, scale in pairs):
         return NotImplemented
     return resize(place, x, size, align, scales)
 
 
 def resize(place: Place, x: Any, *options: Any) -> Any:
-    """[N, C, h, w] times a matrix [w, W], and turned, one of [h, H]: whatever the op does along a dimension is linear,
-    and the matrix is its answer to the unit vectors."""
-    height, width = _shape(x)[2:]
-    op: Any = place.node.target
-    rows = op(torch.eye(height).view(height, 1, height, 1).expand(-1, -1, -1, width), *options)[:, 0, :, 0]  # [h, H]
-    columns = op(torch.eye(width).view(width, 1, 1, width).expand(-1, -1, height, -1), *options)[:, 0, 0]  # [w, W]
-    wide = place(aten.matmul.default, x, place.store(columns.contiguous()))
-    turned = place(aten.transpose.int, wide, 2, 3)
-    return place(aten.transpose.int, place(aten.matmul.default, turned, place.store(rows.contiguous())), 2, 3)
+    """[N, C, h, w] times a matrix [w, W], and turned, one of [h, H]."""
+    if not _value(x).is_floating_point():
+        return NotImplemented
+    rows, columns = (place.store(make_resizing(place.node, dim)) for dim in (2, 3))
+    turned = place(aten.transpose.int, place(aten.matmul.default, x, columns), 2, 3)
+    return place(aten.transpose.int, place(aten.matmul.default, turned, rows), 2, 3)
+
+
+def make_resizing(node: Node, dim: int) -> Tensor:
+    """[old, new]: what a resizing makes of each place along that dimension of an image. It is linear and sees each
+    dimension by itself, so its answer to the unit vectors says all."""
+    arguments: tuple[Any, ...] = node.args
+    op: Any = node.target
+    x, _, *align, scales = arguments
+    old, new = shape_of(x)[dim], shape_of(node)[dim]
+    units = torch.eye(old)[:, None, :, None].repeat(1, 1, 1, 2)  # two columns: torch 2.13 miscounts antialiasing one
+    made = op(units, *((None, *align, [scales[dim - 2], 1.0]) if scales else ([new, 2], *align, None)))
+    return made[:, 0, :, 0].to(_value(x).dtype).contiguous()  # type: ignore[no-any-return]
 
 
 LITERT: Mapping[Any, Writer] = {  # besides EVERYWHERE

@@ -8,7 +8,6 @@ Which values share memory is known from a run of the graph on tensors without da
 """
 
 from dataclasses import dataclass, field
-from itertools import accumulate
 from operator import getitem
 from typing import Any
 
@@ -21,11 +20,10 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.graph import add_constant, insert, read_constants
+from bigvit_edge.export.graph import SLICE, add_constant, describe_view, insert, read_constants, shape_of
 from bigvit_edge.models.traces import find_line_in
 
 aten = torch.ops.aten
-SLICE: tuple[Any, ...] = (0, None, None, 1)  # dimension, start, end, step if not given
 
 
 def functionalize(program: ExportedProgram) -> None:
@@ -152,19 +150,6 @@ def list_storages(program: ExportedProgram) -> dict[Node, set[int]]:
     }
 
 
-def describe_view(node: Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The op that makes a view of its source, and its other arguments."""
-    if node.target is not getitem:
-        return node.target, node.args[1:], node.kwargs
-    arguments: tuple[Any, ...] = node.args
-    many, place = arguments
-    if many.target is aten.unbind.int:
-        return aten.select.int, ((*many.args, 0)[1], place), {}
-    dim = (*many.args, 0)[2]  # of split, chunk and their kin: value, how, dimension
-    ends = list(accumulate(part.shape[dim] for part in many.meta["val"]))
-    return aten.slice.Tensor, (dim, (0, *ends)[place], ends[place]), {}
-
-
 def find_written(node: Node) -> Node:
     """The value that an in-place op writes. UserError if that is not its first argument alone."""
     arguments = node.target._schema.arguments  # type: ignore[union-attr]
@@ -206,7 +191,7 @@ def put_back(program: ExportedProgram, before: Node, view: Node, source: Node, v
     Which element of the source each of the view's is, the view's own op says of a source that is numbered through.
     """
     target, args, kwargs = describe_view(view)
-    shape, size = source.meta["val"].shape, source.meta["val"].numel()
+    shape, size = shape_of(source), source.meta["val"].numel()
     numbers = torch.arange(size).view(shape)
     places = target(numbers, *args, **kwargs)
     if places.shape.numel() == size and torch.equal(places.flatten(), numbers.flatten()):
@@ -228,7 +213,7 @@ def put_back(program: ExportedProgram, before: Node, view: Node, source: Node, v
 
 def join(before: Node, source: Node, dim: int, start: int, value: Node) -> Node:
     """The source with `value` from `start` on along a dimension."""
-    stop, end = start + value.meta["val"].shape[dim], source.meta["val"].shape[dim]
+    stop, end = start + shape_of(value)[dim], shape_of(source)[dim]
     head = [insert(before, aten.slice.Tensor, source, dim, 0, start)] if start else []
     tail = [insert(before, aten.slice.Tensor, source, dim, stop, end)] if stop < end else []
     return insert(before, aten.cat.default, [*head, value, *tail], dim) if head or tail else value

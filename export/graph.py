@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from math import prod
+from operator import getitem
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from bigvit_edge.artifact import Array
 
 aten = torch.ops.aten
 
+SLICE: tuple[Any, ...] = (0, None, None, 1)  # dimension, start, end, step if not given
 PATCHES = "embedding.patches"  # the Linear of the patch embedding; no layer of any graph, for there it is a convolution
 
 Range = tuple[float, float]  # smallest and largest value
@@ -103,16 +105,16 @@ def count_node_macs(node: Node) -> int:
         return 0
     name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
     if name in ("linear", "bmm", "mm", "matmul"):
-        return prod(_shape(node)) * _shape(node.args[0])[-1]
+        return prod(shape_of(node)) * shape_of(node.args[0])[-1]
     if name == "addmm":
-        return prod(_shape(node)) * _shape(node.args[1])[-1]
+        return prod(shape_of(node)) * shape_of(node.args[1])[-1]
     if name == "scaled_dot_product_attention":
-        queries, (*_, keys, _), values = _shape(node.args[0]), _shape(node.args[1]), _shape(node.args[2])
+        queries, (*_, keys, _), values = shape_of(node.args[0]), shape_of(node.args[1]), shape_of(node.args[2])
         return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
     if name in ("conv2d", "convolution"):
-        return prod(_shape(node)) * prod(_shape(node.args[1])[1:])
+        return prod(shape_of(node)) * prod(shape_of(node.args[1])[1:])
     if name == "dispatch":  # bve::dispatch: the router's Linear, of one output
-        return prod(_shape(node.args[1]))
+        return prod(shape_of(node.args[1]))
     return 0
 
 
@@ -123,9 +125,9 @@ def matrix_products(exported: ExportedProgram) -> Iterator[tuple[Node, int]]:
             yield node, macs
 
 
-def _shape(node: object) -> tuple[int, ...]:
-    assert isinstance(node, Node)
-    return tuple(node.meta["val"].shape)
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a node's value, or of a tensor."""
+    return tuple((value.meta["val"] if isinstance(value, Node) else value).shape)
 
 
 def read_constants(program: ExportedProgram) -> dict[Node, Tensor]:
@@ -175,10 +177,12 @@ def insert(before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
 
 
 def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
-    """A tensor that becomes part of the program, under that name or, where it is taken, that name with a number."""
+    """A tensor that becomes part of the program, under that name or, where it is taken, that name with a number. Taken
+    are a module's own words too: PyTorch makes the program a module again, with an attribute for each constant."""
     taken = {node.name for node in program.graph.nodes} | {"c_" + key.replace(".", "_") for key in program.constants}
     tries = chain((name,), (f"{name}_{i}" for i in count(1)))
-    name = next(name for name in tries if "c_" + name.replace(".", "_") not in taken)
+    own = dir(nn.Module)
+    name = next(n for n in tries if "c_" + n.replace(".", "_") not in taken and n.rpartition(".")[2] not in own)
     specs = program.graph_signature.input_specs
     place = next(i for i, spec in enumerate(specs) if spec.kind == InputKind.USER_INPUT)
     user_input = program.graph.find_nodes(op="placeholder")[place]
@@ -190,26 +194,48 @@ def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
     return node
 
 
-def replace_node(program: ExportedProgram, node: Node, by: Node) -> None:
+def redirect_uses(program: ExportedProgram, node: Node, by: Node) -> None:
     """`by` wherever `node` was used, the program's outputs included."""
     node.replace_all_uses_with(by)
     program.graph_signature.replace_all_uses(node.name, by.name)
+
+
+def replace_node(program: ExportedProgram, node: Node, by: Node) -> None:
+    """The same, and the node is gone."""
+    redirect_uses(program, node, by)
     program.graph.erase_node(node)
 
 
 def set_constant(program: ExportedProgram, node: Node, data: Tensor) -> None:
-    """Other data for a parameter or constant. Those of the program that this one is a copy of stay as they are."""
-    signature = program.graph_signature
-    if node.name in signature.inputs_to_parameters:
-        program.state_dict[signature.inputs_to_parameters[node.name]] = nn.Parameter(data, requires_grad=False)
-    else:
-        program.constants[signature.inputs_to_lifted_tensor_constants[node.name]] = data
+    """Other data for a parameter, buffer or constant. Those of the program that this one is a copy of stay as they
+    are."""
+    spec, store = _find_store(program, node)
+    store[spec.target] = nn.Parameter(data, requires_grad=False) if spec.kind == InputKind.PARAMETER else data
 
 
-def remove_parameter(program: ExportedProgram, node: Node) -> None:
-    """Drop a parameter that nothing reads any more."""
-    specs = program.graph_signature.input_specs
-    spec = next(spec for spec in specs if spec.arg.name == node.name)
-    specs.remove(spec)
-    program.state_dict.pop(spec.target)
+def remove_constant(program: ExportedProgram, node: Node) -> None:
+    """Drop a parameter, buffer or constant that nothing reads any more."""
+    spec, store = _find_store(program, node)
+    program.graph_signature.input_specs.remove(spec)
+    del store[spec.target]
     program.graph.erase_node(node)
+
+
+def _find_store(program: ExportedProgram, node: Node) -> tuple[Any, dict[str, Any]]:
+    """What the signature says of a constant, and where its data is: no state dict holds every buffer."""
+    spec = next(spec for spec in program.graph_signature.input_specs if spec.arg.name == node.name)
+    return spec, program.state_dict if spec.target in program.state_dict else program.constants
+
+
+def describe_view(node: Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The op that makes a view of its source, and its other arguments: a part of an unbind is a select, one of a split
+    or chunk a slice."""
+    if node.target is not getitem:
+        return node.target, node.args[1:], node.kwargs
+    arguments: tuple[Any, ...] = node.args
+    many, place = arguments
+    if many.target is aten.unbind.int:
+        return aten.select.int, ((*many.args, 0)[1], place), {}
+    dim = (*many.args, 0)[2]  # of split, chunk and their kin: value, how, dimension
+    ends = list(accumulate(part.shape[dim] for part in many.meta["val"]))
+    return aten.slice.Tensor, (dim, (0, *ends)[place], ends[place]), {}

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.emitter import find_head
-from bigvit_edge.export.graph import Graph, Inlay, read_constants, remove_parameter
+from bigvit_edge.export.graph import Graph, Inlay, read_constants, remove_constant
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import Embedding, ViT
 
@@ -112,11 +112,10 @@ def count_calls(program: ExportedProgram) -> int:
 
 
 def drop_unread(program: ExportedProgram) -> None:
-    """Drop the parameters that nothing reads any more: those of the model that was taken out."""
-    keys = program.graph_signature.inputs_to_parameters
+    """Drop the constants that nothing reads any more: those of the model that was taken out."""
     for node in read_constants(program):
-        if not node.users and node.name in keys:
-            remove_parameter(program, node)
+        if not node.users:
+            remove_constant(program, node)
     program.graph_module.recompile()
 
 

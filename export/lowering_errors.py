@@ -29,6 +29,7 @@ from bigvit_edge.models.traces import SELF, is_source, list_causes
 
 EXPECTED = "operations that its converter takes; the model itself is sound"
 MOST = 100  # kinds of op that are converted alone, the rarest first
+BRANCH = torch._ops.HigherOrderOperator  # as torch.cond, whose graphs no error names and nothing tries alone
 AT_WORK = ("node", "n")  # what converters, and torch's interpreter of graphs, call the node they work on
 
 
@@ -44,14 +45,20 @@ def explain_lowering_failure(
 ) -> UserError | None:
     """What to tell of an error that came up while `name` lowered the graph; None of a fault in our own code.
     attempt: lowers a float graph in the same way."""
+    branch = next((n for n in graph.exported.graph.nodes if isinstance(n.target, BRANCH)), None)
+
+    def fails_alike(candidate: Node) -> bool:
+        return type(_try_alone(candidate, graph, attempt)) is type(error)
+
     node = _find_at_work(error)
     if node is not None:
-        return refuse_op(name, _find_origin(node, graph.exported), read_reason(error))
+        node = _find_origin(node, graph.exported)
+        return refuse_op(name, node if branch is None or fails_alike(node) else branch, read_reason(error))
     if _is_ours(error):
         return None
-    for candidate in _list_kinds(graph.exported):
-        if type(_try_alone(candidate, graph, attempt)) is type(error):
-            return refuse_op(name, candidate, read_reason(error))
+    found = next(filter(fails_alike, _list_kinds(graph.exported)), branch)
+    if found is not None:
+        return refuse_op(name, found, read_reason(error))
     met = f"{name}'s converter fails on the {graph.precision} graph, but on no op of it alone ({read_reason(error)})"
     return UserError(met, EXPECTED, f"take another format, such as {_name_other(name)}")
 
@@ -99,7 +106,7 @@ def _find_at_work(error: Exception) -> Node | None:
 
 
 def _is_op(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload)
+    return isinstance(node.target, torch._ops.OpOverload | BRANCH)
 
 
 def _find_origin(node: Node, exported: ExportedProgram) -> Node:

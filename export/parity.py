@@ -95,16 +95,16 @@ class _Sums:
 
 def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, keep: float | None = None) -> list[str]:
     """Where a file falls short of its limits, in words; empty if it does not. trained: its weights are not random."""
-    slack = limits.low_keep_slack if precision != "fp32" and keep is not None and keep < LOW_KEEP else 1
+    slack = _choose_slack(precision, limits, keep)
     faults = []
     for what, value, name in () if parity.span == 0 else _list_cosines(parity, precision, trained):
         least = 1 - (1 - getattr(limits, name)) * slack
         if value < least:
             faults.append(f"{what} {value:.5f}, limit {least:g} ({_name_limits(name, slack)})")
-    name = CENTRED[precision]
-    lowest = bound_centred(parity, precision, 1 - (1 - getattr(limits, name)) * slack)
+    lowest, _ = bound_centred(parity, precision, limits, keep)
     if lowest is not None and parity.centred_cosine is not None and parity.centred_cosine < lowest:
-        faults.append(f"centred cosine {parity.centred_cosine:.5f}, limit {lowest:.4g} ({_name_limits(name, slack)})")
+        named = _name_limits(CENTRED[precision], slack)
+        faults.append(f"centred cosine {parity.centred_cosine:.5f}, limit {lowest:.4g} ({named})")
     if trained and parity.centred_cosine is not None:
         name = AGREEMENTS.get(precision, "top1_agreement")
         least, (_, high) = 1 - (1 - getattr(limits, name)) * slack, bound_share(parity.top1_agreement, parity.images)
@@ -114,6 +114,11 @@ def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, 
     if (precision == "fp32" or parity.span == 0) and parity.max_abs > limits.fp32_max_abs * (parity.span or 1):
         faults.append(_explain_difference(parity, limits))
     return faults
+
+
+def _choose_slack(precision: str, limits: Limits, keep: float | None) -> float:
+    """How many times as large departures may be."""
+    return limits.low_keep_slack if precision != "fp32" and keep is not None and keep < LOW_KEEP else 1
 
 
 def _list_cosines(parity: Parity, precision: str, trained: bool) -> list[tuple[str, float, str]]:
@@ -127,17 +132,28 @@ def _list_cosines(parity: Parity, precision: str, trained: bool) -> list[tuple[s
     return [mean] if precision == "int4" else [mean, ("smallest cosine", parity.cosine_min, "cosine_min")]
 
 
-def bound_centred(parity: Parity, precision: str, limit: float) -> float | None:
-    """What the centred cosine is to reach: the limit, less as rounding hides more of the little by which PyTorch's
-    logits vary; None where a file with features of other images could reach it too.
+def bound_centred(
+    parity: Parity, precision: str, limits: Limits, keep: float | None = None
+) -> tuple[float | None, str | None]:
+    """What the centred cosine is to reach: its limit, less as rounding hides more of the little by which PyTorch's
+    logits vary; and what of the file stays unseen all the same, in words. None instead of the cosine where files with
+    features of other images could reach it too, which no slack makes of a limit above that.
     """
     if parity.centred_cosine is None or parity.spread is None:
-        return None
-    lowest = limit / math.hypot(1, ROUNDING[precision] / parity.spread)
-    return lowest if lowest >= CHANCE or limit < CHANCE else None
+        return None, None
+    limit, slack = getattr(limits, CENTRED[precision]), _choose_slack(precision, limits, keep)
+    hidden = math.hypot(1, ROUNDING[precision] / parity.spread)
+    lowest = max((1 - (1 - limit) * slack) / hidden, min(CHANCE, limit / hidden))
+    if (limit if limit >= CHANCE else 1) / hidden >= CHANCE:  # a lower one is the user's own wish
+        return lowest, None
+    doubt = (
+        f"PyTorch's logits vary over the images by {parity.spread:.1g} of their size, which the rounding of "
+        f"{precision} hides: whether features are right is not seen"
+    )
+    return (lowest if limit < CHANCE else None), doubt
 
 
-def explain_reference(parity: Parity, precision: str) -> str | None:
+def explain_reference(parity: Parity, precision: str, limits: Limits, keep: float | None = None) -> str | None:
     """What PyTorch's own logits leave unsaid about a file, or None."""
     if parity.span is None or parity.spread is None:  # of a manifest that did not measure it
         return None
@@ -147,12 +163,7 @@ def explain_reference(parity: Parity, precision: str) -> str | None:
         return "one image: a file that gives the same answer to every image cannot be told from a right one"
     if parity.centred_cosine is None:
         return f"PyTorch's logits are the same for all {parity.images} images: whether features are right is not seen"
-    if bound_centred(parity, precision, 1) is None:
-        return (
-            f"PyTorch's logits vary over the images by {parity.spread:.1g} of their size, which the rounding of "
-            f"{precision} hides: whether features are right is not seen"
-        )
-    return None
+    return bound_centred(parity, precision, limits, keep)[1]
 
 
 def _explain_difference(parity: Parity, limits: Limits) -> str:

@@ -14,7 +14,16 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import Graph, Range, add_constant, copy_program, insert, remove_parameter, weight_name
+from bigvit_edge.export.graph import (
+    Graph,
+    Range,
+    add_constant,
+    copy_program,
+    insert,
+    remove_constant,
+    replace_node,
+    weight_name,
+)
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -112,7 +121,7 @@ class _Writer:
         if how == "int8-static":
             self._quantize_output(linear, choose_scale(self.graph.ranges[layer].output))
         if not weight.users:
-            remove_parameter(self.program, weight)
+            remove_constant(self.program, weight)
 
     def _share_input(self, value: Node, before: Node, *scale: Any) -> Node:
         key = (value, *scale)
@@ -134,9 +143,7 @@ class _Writer:
     def _quantize_output(self, linear: Node, scale: tuple[float, int]) -> None:
         again = insert(linear, linear.target, *linear.args)
         quantized = self._quantize_tensor(again, linear, scale)
-        linear.replace_all_uses_with(quantized)
-        self.program.graph_signature.replace_all_uses(linear.name, quantized.name)
-        self.program.graph.erase_node(linear)
+        replace_node(self.program, linear, quantized)
 
     def _quantize_weight(self, key: str, before: Node, how: str) -> Node:
         if key not in self.weights:

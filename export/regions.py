@@ -22,7 +22,9 @@ def find_autocast(program: ExportedProgram) -> str | None:
         for region in module.graph.nodes if isinstance(module, GraphModule) else ():
             if region.target is autocast and region.args[0] == "cpu" and region.args[2]:
                 body, _ = open_region(region)
-                first = next(n for n in body.graph.nodes if n.op == "call_function")
+                first = next((n for n in body.graph.nodes if n.op == "call_function"), None)
+                if first is None:
+                    continue
                 dtype = str(region.args[1]).removeprefix("torch.")
                 return f"torch.autocast computes in {dtype}, PyTorch's way on this CPU alone: {describe_node(first)}"
     return None

@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 from bigvit_edge.export.equivalents import write_equivalents
 from bigvit_edge.export.factors import fold_factors, write_norms_as_factors
 from bigvit_edge.export.functionalization import functionalize
-from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants, replace_node
+from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants, replace_node, shape_of
 from bigvit_edge.export.inlay import PROGRAM
 
 aten = torch.ops.aten
@@ -58,7 +58,7 @@ def write_shapes(program: ExportedProgram) -> None:
     """Shapes that are another value's, as numbers: that value is not read for them any more."""
     for node in program.graph.nodes:
         if node.target in LIKE:
-            node.args, node.target = (node.args[0], list(_shape(node))), LIKE[node.target]
+            node.args, node.target = (node.args[0], list(shape_of(node))), LIKE[node.target]
 
 
 def drop_copies(program: ExportedProgram) -> None:
@@ -81,7 +81,7 @@ def write_rolls(program: ExportedProgram) -> None:
         if not dims:  # of the whole value in one row
             continue
         for shift, dim in zip(shifts, dims, strict=True):
-            size = _shape(roll)[dim]
+            size = shape_of(roll)[dim]
             if place := -shift % size:
                 head, tail = (
                     insert(roll, aten.slice.Tensor, value, dim, *ends) for ends in ((place, size), (0, place))
@@ -128,7 +128,7 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
         if tokens is None:
             continue
         bias, stride, *options = [*given, *CONVOLUTION[len(given) :]]
-        (b, channels, rows, columns), (out, _, height, width) = _shape(x), _shape(weight)
+        (b, channels, rows, columns), (out, _, height, width) = shape_of(x), shape_of(weight)
         if stride != [height, width] or options != [*CONVOLUTION[2:]] or rows % height or columns % width:
             continue
         grid = [b, channels, rows // height, height, columns // width, width]
@@ -144,11 +144,11 @@ def _find_tokens(conv: Node) -> Node | None:
     anything else reads what lies between."""
     flat = _only_user(conv)
     tokens = _only_user(flat) if flat else None
-    if not flat or not tokens or len(_shape(conv)) != 4:
+    if not flat or not tokens or len(shape_of(conv)) != 4:
         return None
-    b, c, h, w = _shape(conv)
+    b, c, h, w = shape_of(conv)
     dims: tuple[Any, ...] = tokens.args[1:]
-    flattens = flat.target in FLATTENS and _shape(flat) == (b, c, h * w)
+    flattens = flat.target in FLATTENS and shape_of(flat) == (b, c, h * w)
     swaps = tokens.target is aten.transpose.int and {dim % 3 for dim in dims} == {1, 2}
     permutes = tokens.target is aten.permute.default and dims == ([0, 2, 1],)
     return tokens if flattens and (swaps or permutes) else None
@@ -160,8 +160,4 @@ def _only_user(node: Node) -> Node | None:
 
 
 def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
-    return _shape(node), node.meta["val"].dtype
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
+    return shape_of(node), node.meta["val"].dtype

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bigvit_edge.errors import UserError, name_type, suggest
+from bigvit_edge.errors import UserError, lacks_memory, name_type, suggest
 from bigvit_edge.models.contract import explain_failure
 from bigvit_edge.models.memory import GIB, SHARE, bounded, measure_free
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
@@ -85,7 +85,7 @@ def _explained(doing: str) -> Iterator[None]:
         raise
     except BaseException as e:  # SystemExit and GeneratorExit among them
         free = measure_free()
-        refused = any(isinstance(link, MemoryError) or "can't allocate memory" in str(link) for link in list_causes(e))
+        refused = any(lacks_memory(link) for link in list_causes(e))
         if refused and free is not None:
             met = f"{doing} takes more than {SHARE:.0%} of the free memory ({free / GIB:.1f} GiB)"
             raise UserError(met, "room for an export's copies", "take a larger machine, or a smaller model") from e

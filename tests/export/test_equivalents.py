@@ -1,14 +1,15 @@
 """Ops written in others give the same numbers, and are gone from the graph."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, write_equivalents
+from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, make_resizing, write_equivalents
 from bigvit_edge.export.graph import copy_program
 
 aten = torch.ops.aten
@@ -71,6 +72,13 @@ def medians(x: Tensor) -> Tensor:
         lambda x: torch.diagonal(x, -14, 1, 2),
         lambda x: torch.einsum("bii->bi", x @ x.transpose(1, 2)),
         lambda x: torch.einsum("bii, bic -> cb", x @ x.transpose(1, 2), x),
+        lambda x: (x * 40 + 120).to(torch.uint8).sort(1)[0].float(),
+        lambda x: (x * 40 + 120).to(torch.uint8).median(1).values.float(),
+        lambda x: (x * 300).clamp(-128, 127).to(torch.int8).sort(2)[0].float(),
+        lambda x: torch.cat([torch.full_like(x[:, :1], -(2.0**31)), x * 9], 1).int().sort(1)[0].float(),
+        lambda x: (x[..., 0] > 0).sort(1, descending=True)[0].float(),
+        lambda x: torch.stack([x.mean().sort()[0], x.amax().sort(0, True)[1].float()])[None],
+        lambda x: torch.stack([*map(torch.Tensor.float, x.mean().median(0)), x.mean().argsort().float()])[None],
     ],
 )
 def test_what_few_formats_have(body: Callable[..., Tensor]) -> None:
@@ -114,6 +122,8 @@ def add_up(x: Tensor) -> Tensor:
         add_up,
         lambda x: x.topk(3, 1).values,
         lambda x: torch.cat([*map(torch.Tensor.float, x.topk(3, 1, largest=False))], 1),
+        lambda x: (x * 40 + 120).to(torch.uint8).topk(3, 1, largest=False).values.float(),
+        lambda x: torch.stack([*map(torch.Tensor.float, x.mean().topk(1, 0, largest=False))])[None],
     ],
 )
 def test_scatters(body: Callable[..., Tensor]) -> None:
@@ -128,6 +138,7 @@ def test_scatters(body: Callable[..., Tensor]) -> None:
         lambda x: x.scatter_reduce(1, rows(x), x, reduce="amax"),
         lambda x: x.scatter_reduce(1, rows(x), x, reduce="mean", include_self=False),
         lambda x: x.index_put((torch.tensor([0]), pick(x)[0]), x[0, :5]),  # which places is known at run time alone
+        lambda x: x.mean().scatter_add(0, torch.tensor(0), x.amax())[None, None],
     ],
 )
 def test_what_has_no_equivalent_stays(body: Callable[..., Tensor]) -> None:
@@ -159,3 +170,30 @@ def test_resizing(options: dict[str, Any], stays: bool) -> None:
     wanted, got, ops = run(body, LITERT)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert bool(ops & LITERT.keys()) == stays
+
+
+def test_resizing_of_other_types() -> None:
+    def body(x: Tensor) -> Tensor:
+        image = x.transpose(1, 2).reshape(1, CHANNELS, 2, 8)
+        smaller = [nn.functional.interpolate(i, size=(3, 5)) for i in (image.double(), (image * 9).to(torch.uint8))]
+        return torch.cat([i.float() for i in smaller], 1)
+
+    wanted, got, _ = run(body, LITERT)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_resizing_takes_no_room_for_whole_images() -> None:
+    class Sizes(TorchDispatchMode):
+        seen: ClassVar[list[int]] = []
+
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = op(*args, **(kwargs or {}))
+            self.seen.append(made.numel())
+            return made
+
+    body = Body(lambda x: nn.functional.interpolate(x[None], (64, 40), mode="bicubic"))
+    (node,) = capture(body, 32).exported.graph.find_nodes(op="call_function", target=aten.upsample_bicubic2d.vec)
+    with Sizes():
+        rows, columns = make_resizing(node, 2), make_resizing(node, 3)
+    assert (rows.shape, columns.shape) == ((64, 64), (CHANNELS, 40))
+    assert max(Sizes.seen) == 2 * rows.numel()

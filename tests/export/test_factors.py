@@ -122,6 +122,28 @@ def test_folded(body: Callable[[Model, Tensor], Tensor], product: nn.Module, nor
     assert not any(left[op] for op in SCALING)
 
 
+def linear_on_buffers(model: Model, x: Tensor) -> Tensor:
+    return (F.linear(x.flatten(1), model.w.flatten(1), model.b) * 0.5).relu()
+
+
+def convolution_on_a_buffer(model: Model, x: Tensor) -> Tensor:
+    return model.norm(F.conv2d(x, model.w)).relu()
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("body", [linear_on_buffers, convolution_on_a_buffer])
+@torch.no_grad()
+def test_folded_into_buffers(body: Callable[[Model, Tensor], Tensor], persistent: bool) -> None:
+    model = Model(body, norm=nn.BatchNorm2d(8))
+    model.register_buffer("w", torch.randn(8, 8, 6, 6), persistent)
+    model.register_buffer("b", torch.randn(8), persistent)
+    before, image = model.w.clone(), torch.randn(1, 8, 6, 6)
+    program = rewrite_all(torch.export.export(model.eval(), (image,), strict=False))
+    torch.testing.assert_close(program.module()(image), model(image), atol=1e-4, rtol=1e-5)
+    assert torch.equal(model.w, before)
+    assert not {node.target for node in program.graph.nodes} & {*SCALING}
+
+
 def read_twice(model: Model, x: Tensor) -> Tensor:
     y = model.a(x)
     return model.norm(y) + y

@@ -105,12 +105,48 @@ def test_a_fault_of_our_own_stays_one() -> None:
 
 
 @pytest.mark.parametrize(
+    "shortage",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), OSError(28, "full")],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_where_memory_or_disk_runs_out_no_op_is_blamed(
+    shortage: Exception, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def run_out(*_: object, **options: object) -> None:
+        calls.append(1)
+        if not wrapped:
+            raise shortage
+        try:
+            raise shortage
+        except Exception as e:
+            raise ConverterError("pass 3/7 failed") from e
+
+    monkeypatch.setattr("bigvit_edge.export.backends.onnx.lower", run_out)
+    monkeypatch.setattr(torch.export, "export", run_out)
+    graph = Graph(torch.export.ExportedProgram.__new__(torch.export.ExportedProgram))
+    for step in (lambda: capture(Around(Mixer()), 16), lambda: lower([graph], "onnx", load_target("host"), {})):
+        with pytest.raises(type(shortage)) as error:
+            step()
+        assert error.value is shortage
+    assert len(calls) == 2  # nothing was tried again
+
+
+class Branch(Mixer):
+    def mix(self, x: Tensor) -> Tensor:
+        taken: Tensor = torch.cond(x.sum() > 0, lambda y: y.relu() + 1, lambda y: y.sin(), (x,))  # branch
+        return taken
+
+
+@pytest.mark.parametrize(
     ("name", "mixer", "op", "word"),
     [
         ("onnx", Values(), "aten.kthvalue", "values"),
         ("litert", Values(), "aten.kthvalue", "values"),
         ("litert", Frequencies(), "aten.fft_rfft", "frequencies"),
         ("executorch", Values(), "aten.kthvalue", "values"),
+        ("litert", Branch(), "cond", "branch"),
     ],
 )
 def test_what_converters_refuse(

@@ -193,7 +193,7 @@ def test_wrong_features_are_told_from_rounding_on_random_weights(kind: str) -> N
         right = compare(answer_rounded(model, images, precision), expected)
         assert judge(right, precision, Limits(), trained=False) == [], (precision, right)
         if kind == "alike" and precision == "int4":
-            assert "int4 hides" in (explain_reference(right, precision) or "")
+            assert "int4 hides" in (explain_reference(right, precision, Limits()) or "")
             continue
         rough = precision == "int4" or (kind, precision) == (
             "alike",
@@ -211,7 +211,7 @@ def test_what_a_reference_cannot_show_is_said() -> None:
     zero = np.zeros_like(rows)
     almost = same + 1e-3 * rows
     said = {
-        name: explain_reference(compare(logits, logits), "int8")
+        name: explain_reference(compare(logits, logits), "int8", Limits())
         for name, logits in {"rows": rows, "same": same, "zero": zero, "almost": almost, "one": rows[:1]}.items()
     }
     assert said.pop("rows") is None
@@ -222,7 +222,7 @@ def test_what_a_reference_cannot_show_is_said() -> None:
         "one": "one image",
     }.items():
         assert words in (said[name] or ""), name
-    assert explain_reference(compare(almost, almost), "fp32") is None
+    assert explain_reference(compare(almost, almost), "fp32", Limits()) is None
     # and what can still be judged is
     assert judge(compare(same, same), "int8", Limits()) == []
     assert judge(compare(zero, zero), "int8", Limits()) == []
@@ -232,8 +232,20 @@ def test_what_a_reference_cannot_show_is_said() -> None:
 
 def test_the_centred_limit_falls_as_rounding_hides_what_varies() -> None:
     clear, dim, dark = (Parity(0, 1, 1, 1, 9, centred_cosine=1.0, spread=s) for s in (0.7, 0.014, 0.001))
-    assert bound_centred(clear, "int8", 0.98) == pytest.approx(0.98, abs=2e-4)
-    assert bound_centred(dim, "int8", 0.98) == pytest.approx(0.98 / np.sqrt(2))
-    assert bound_centred(dark, "int8", 0.98) is None
-    assert bound_centred(dark, "fp32", 0.9999) == pytest.approx(0.9999, abs=1e-5)
-    assert bound_centred(clear, "int4", 0.1) == pytest.approx(0.1, abs=2e-3)  # as low as the user sets it
+    assert bound_centred(clear, "int8", Limits())[0] == pytest.approx(0.98, abs=2e-4)
+    assert bound_centred(dim, "int8", Limits())[0] == pytest.approx(0.98 / np.sqrt(2))
+    assert bound_centred(dark, "int8", Limits())[0] is None
+    assert bound_centred(dark, "fp32", Limits())[0] == pytest.approx(0.9999, abs=1e-5)
+    low = Limits(int4_centred=0.1)
+    assert bound_centred(clear, "int4", low) == (pytest.approx(0.1, abs=2e-3), None)  # as low as the user sets it
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.04, 0.0275, 0.02])  # in int4, limits of 0.746, 0.28, 0.1989, 0.147
+def test_a_file_with_features_of_other_images_is_refused_or_said_to_be_unseen(spread: float) -> None:
+    parity = Parity(0.5, 0.99, 0.99, 1.0, 9, centred_cosine=0.0, spread=spread, span=1.0)
+    for keep in (None, 0.25):
+        refused = any("centred" in fault for fault in judge(parity, "int4", Limits(), keep=keep))
+        assert refused == (explain_reference(parity, "int4", Limits(), keep) is None)
+        assert refused == (spread > 0.03)
+    (fault,) = judge(replace(parity, spread=1.0), "int4", Limits(), keep=0.25)
+    assert "limit 0.2 (limits.int4_centred, limits.low_keep_slack)" in fault

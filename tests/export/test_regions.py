@@ -38,6 +38,20 @@ class Half(nn.Module):
             return x.flatten(1) @ x.flatten(1).T
 
 
+class Idle(nn.Module):
+    """A region of few bits in which nothing is computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = x
+        return y.flatten(1) * 2
+
+
+def test_an_autocast_without_ops_is_as_none() -> None:
+    image = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(capture(Idle(), 4).exported.module()(image), image.flatten(1) * 2)
+
+
 def test_regions_are_part_of_the_graph_and_compute_the_same() -> None:
     torch.manual_seed(0)
     model, image = Guarded().eval(), torch.rand(1, 3, 4, 4)

@@ -31,6 +31,7 @@ from bigvit_edge.export.backends.coreml.package import (
     save_model,
 )
 from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
+from bigvit_edge.export.capture_errors import find_shortage
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
@@ -136,7 +137,7 @@ def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any
         return _convert_program(program, target, precision)
     except Exception as e:
         node = _find_at_work(e, program)
-        if node is None:
+        if node is None or find_shortage(e):
             raise
         node.meta["stack_trace"] = lines[node.name]
         raise refuse_op(FORMAT, node, read_reason(e)) from e

@@ -16,7 +16,8 @@ from torch.fx import Node
 
 from bigvit_edge.export.backends.coreml.ranks import lower_ranks
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import add_constant, copy_program, insert
+from bigvit_edge.export.equivalents import make_resizing, write_equivalents
+from bigvit_edge.export.graph import add_constant, copy_program, insert, replace_node, shape_of
 from bigvit_edge.export.lowering_errors import refuse_op
 
 with silenced():
@@ -26,23 +27,22 @@ with silenced():
 aten = torch.ops.aten
 ROUNDS = 8  # decompositions end in ops that are decomposed again
 
-# Resizing that coremltools converts in some forms alone (or, bicubic, in none): the op that takes sizes, and how many
-# of its arguments stand before the scales
-RESIZES = {
-    aten.upsample_bicubic2d.vec: aten.upsample_bicubic2d.default,
-    aten.upsample_bilinear2d.vec: aten.upsample_bilinear2d.default,
-    aten.upsample_nearest2d.vec: aten.upsample_nearest2d.default,
-    aten._upsample_nearest_exact2d.vec: aten._upsample_nearest_exact2d.default,
-    aten._upsample_bicubic2d_aa.vec: aten._upsample_bicubic2d_aa.default,
-    aten._upsample_bilinear2d_aa.vec: aten._upsample_bilinear2d_aa.default,
+RESIZES = {  # which coremltools converts in some forms alone, or, bicubic, in none
+    aten.upsample_bicubic2d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_nearest2d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_bicubic2d_aa.vec,
+    aten._upsample_bilinear2d_aa.vec,
 }
-INTERPOLATES = {op for op in RESIZES if "nearest" not in str(op)}  # these have align_corners
 
 
 def write_operations(exported: ExportedProgram) -> ExportedProgram:
     """The same function in ops that coremltools converts; on a copy. UserError on one for which there is no way."""
     program = _decompose(copy_program(exported), WRITTEN)
     for _ in range(ROUNDS):
+        write_equivalents(program)  # of what was taken apart
+        program.graph.eliminate_dead_code()
         write_resizes_as_products(program)
         write_folds_as_convolutions(program)
         if not (table := _list_decompositions(program)):
@@ -110,27 +110,6 @@ def _write_gelu(x: Tensor, approximate: str = "none") -> Any:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
 
 
-def _write_diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """Every (columns + 1)th value of the flattened matrix."""
-    x = x.movedim((dim1, dim2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    count = min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns)
-    first = offset if offset >= 0 else -offset * columns
-    flat = x.reshape(*x.shape[:-2], rows * columns)
-    return flat[..., first : first + (count - 1) * (columns + 1) + 1 : columns + 1]
-
-
-def _write_argsort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> Tensor:
-    return x.sort(dim, descending)[1]
-
-
-def _write_median(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    values, places = x.sort(dim)
-    middle = (x.shape[dim] - 1) // 2
-    pair = values.narrow(dim, middle, 1), places.narrow(dim, middle, 1)
-    return pair if keepdim else (pair[0].squeeze(dim), pair[1].squeeze(dim))
-
-
 def _write_cdist(x: Tensor, y: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Any:
     if p not in (1.0, 2.0):
         return NotImplemented
@@ -183,14 +162,11 @@ def _write_fmod(x: Tensor, y: Any) -> Tensor:
 
 WRITTEN: dict[Any, Callable[..., Any]] = {
     aten.affine_grid_generator.default: decomposition_table[aten.affine_grid_generator.default],
-    aten.argsort.stable: _write_argsort,
     aten.cdist.default: _write_cdist,
-    aten.diagonal.default: _write_diagonal,
     aten.fmod.Scalar: _write_fmod,
     aten.fmod.Tensor: _write_fmod,
     aten.gelu.default: _write_gelu,
     aten.index_put.default: _write_index_put,
-    aten.median.dim: _write_median,
     aten.scatter_reduce.two: _write_scatter_reduce,
     torch.ops.prims.fmod.default: _write_fmod,
 }
@@ -200,23 +176,14 @@ WRITTEN: dict[Any, Callable[..., Any]] = {
 
 
 def write_resizes_as_products(program: ExportedProgram) -> None:
-    """Resizing of a kind or at scales that coremltools refuses: two matrix products, rows and then columns, since every
-    kind is linear and works on each dimension by itself."""
+    """Resizing of a kind or at scales that coremltools refuses: two matrix products, rows and then columns."""
     for node in list(program.graph.nodes):
-        if node.target not in RESIZES or _converts_resize(node):
-            continue
-        x, _, *options = node.args
-        aligned = options[:1] if node.target in INTERPOLATES else []
-        scales = (options[1:] if node.target in INTERPOLATES else options)[:1]
-        high, wide = scales[0] if scales and scales[0] is not None else (None, None)
-        have, want = x.meta["val"].shape[-2:], node.meta["val"].shape[-2:]
-        rows, columns = (
-            _make_matrix(RESIZES[node.target], *sizes, aligned, scale)
-            for sizes, scale in zip(zip(have, want, strict=True), (high, wide), strict=True)
-        )
-        left = add_constant(program, f"resize.{node.name}.rows", rows)
-        right = add_constant(program, f"resize.{node.name}.columns", columns.mT.contiguous())
-        _replace(program, node, insert(node, aten.matmul.default, left, insert(node, aten.matmul.default, x, right)))
+        if node.target in RESIZES and not _converts_resize(node):
+            rows, columns = (make_resizing(node, dim) for dim in (2, 3))
+            left = add_constant(program, f"resize.{node.name}.rows", rows.mT.contiguous())
+            right = add_constant(program, f"resize.{node.name}.columns", columns)
+            wide = insert(node, aten.matmul.default, node.args[0], right)
+            replace_node(program, node, insert(node, aten.matmul.default, left, wide))
 
 
 def _converts_resize(node: Node) -> bool:
@@ -225,15 +192,8 @@ def _converts_resize(node: Node) -> bool:
         return False
     x, _, *options = node.args
     scales: Any = options[-1] if options else None
-    sizes = x.meta["val"].shape[-2:]  # type: ignore[union-attr]
+    sizes = shape_of(x)[-2:]
     return scales is None or all(float(s) * n == int(float(s) * n) for s, n in zip(scales, sizes, strict=True))
-
-
-def _make_matrix(op: Any, have: int, want: int, aligned: list[bool], scale: float | None) -> Tensor:
-    """[want, have]: what the op makes of each place along one dimension."""
-    units = torch.eye(have)[:, None, :, None].repeat(1, 1, 1, 2)  # two columns: torch 2.13 miscounts antialiasing one
-    made: Tensor = op(units, [want, 2], *aligned, scale, None)
-    return made[:, 0, :, 0].mT.contiguous()
 
 
 # ---- folding ---------------------------------------------------------------------------------------------------------
@@ -250,16 +210,10 @@ def write_folds_as_convolutions(program: ExportedProgram) -> None:
         rest = [
             n - ((c - 1) * s - 2 * p + r) for n, c, s, p, r in zip(size, counts, stride, padding, reach, strict=True)
         ]
-        *batch, places, _ = x.meta["val"].shape
+        *batch, places, _ = shape_of(x)
         channels = places // math.prod(kernel)
         ones = torch.eye(math.prod(kernel)).reshape(-1, 1, *kernel).repeat(channels, 1, 1, 1)  # [c * k * l, 1, k, l]
         weight = add_constant(program, f"fold.{node.name}", ones)
         windows = insert(node, aten.reshape.default, x, [*batch, places, *counts])
         options = (None, list(stride), list(padding), rest, channels, list(dilation))
-        _replace(program, node, insert(node, aten.conv_transpose2d.input, windows, weight, *options))
-
-
-def _replace(program: ExportedProgram, node: Node, by: Node) -> None:
-    node.replace_all_uses_with(by)
-    program.graph_signature.replace_all_uses(node.name, by.name)
-    program.graph.erase_node(node)
+        replace_node(program, node, insert(node, aten.conv_transpose2d.input, windows, weight, *options))

@@ -17,7 +17,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.export.graph import insert
+from bigvit_edge.export.graph import insert, redirect_uses, shape_of
 from bigvit_edge.export.lowering_errors import refuse_op
 
 aten = torch.ops.aten
@@ -89,8 +89,7 @@ class Lowering:
             self.flat[node] = made
             return
         made = self.shape(node, made, shape_of(node))
-        node.replace_all_uses_with(made)
-        self.program.graph_signature.replace_all_uses(node.name, made.name)
+        redirect_uses(self.program, node, made)
 
     def read(self, before: Node, value: Node, shape: Sequence[int]) -> Node:
         """The numbers of a value in a shape of few dimensions."""
@@ -98,10 +97,6 @@ class Lowering:
 
     def shape(self, before: Node, value: Node, shape: Sequence[int]) -> Node:
         return value if shape_of(value) == tuple(shape) else insert(before, aten.reshape.default, value, list(shape))
-
-
-def shape_of(node: Any) -> Shape:
-    return tuple(node.meta["val"].shape)
 
 
 def arguments(node: Node) -> tuple[Any, ...]:

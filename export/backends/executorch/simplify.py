@@ -11,7 +11,6 @@ from torch.nn.functional import avg_pool2d, pad
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.backends.executorch.decompositions import OTHERS
 from bigvit_edge.export.backends.executorch.moves import (
-    replace,
     view,
     write_expands,
     write_select_as_slice,
@@ -19,7 +18,7 @@ from bigvit_edge.export.backends.executorch.moves import (
     write_strides,
     write_views,
 )
-from bigvit_edge.export.graph import add_constant, insert
+from bigvit_edge.export.graph import add_constant, insert, redirect_uses, shape_of
 from bigvit_edge.export.inlay import PROGRAM
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
@@ -70,7 +69,7 @@ def write_casts(program: ExportedProgram) -> None:
         (value,) = copy.all_input_nodes
         dtype = copy.meta["val"].dtype
         if {dtype, value.meta["val"].dtype} == {torch.float16, torch.float32}:
-            replace(program, copy, insert(copy, CAST, value, dtype))
+            redirect_uses(program, copy, insert(copy, CAST, value, dtype))
 
 
 def dispatch_in_float(program: ExportedProgram) -> None:
@@ -82,7 +81,7 @@ def dispatch_in_float(program: ExportedProgram) -> None:
         results = insert(dispatch, DISPATCH, *inputs)
         for item in list(dispatch.users):
             result = insert(item, getitem, results, item.args[1])
-            replace(program, item, insert(item, CAST, result, torch.float16))
+            redirect_uses(program, item, insert(item, CAST, result, torch.float16))
 
 
 def call_in_float(program: ExportedProgram) -> None:
@@ -95,14 +94,14 @@ def call_in_float(program: ExportedProgram) -> None:
         after = insert(call, CAST, insert(call, PROGRAM, before, call.args[1]), torch.float16)
         for cast, neighbour in ((before, image), (after, user)):
             cast.meta["nn_module_stack"] = neighbour.meta.get("nn_module_stack", {})
-        replace(program, call, after)
+        redirect_uses(program, call, after)
 
 
 def flatten_topk(program: ExportedProgram) -> None:
     """topk of one row [1, N] and the selects of that row behind it, as topk of [N]: the selects are not delegated."""
     for topk in program.graph.find_nodes(op="call_function", target=aten.topk.default):
         value, k, *rest = topk.args
-        rows, *columns = value.meta["val"].shape
+        rows, *columns = shape_of(value)
         selects = [select for item in topk.users for select in item.users]
         of_row = all(select.target is aten.select.int and select.args[1:] == (0, 0) for select in selects)
         if not (rows == 1 and len(columns) == 1 and rest in ([], [1], [-1]) and of_row):
@@ -138,9 +137,9 @@ def complete_pooling(program: ExportedProgram) -> None:
         stride, *others = [*rest, *MAX_POOLING[len(rest) :]]
         kernel, stride = (list(pair) * 2 if len(pair) == 1 else pair for pair in (kernel, stride or kernel))
         pool.args = (x, kernel, stride, *others)
-        if len(x.meta["val"].shape) != 4 or stride[0] > kernel[0] or stride[1] > kernel[1]:
+        if len(shape_of(x)) != 4 or stride[0] > kernel[0] or stride[1] > kernel[1]:
             both = insert(pool, aten.max_pool2d_with_indices.default, *pool.args)
-            replace(program, pool, insert(pool, getitem, both, 0))
+            redirect_uses(program, pool, insert(pool, getitem, both, 0))
 
 
 def pad_before_pooling(program: ExportedProgram) -> None:
@@ -151,9 +150,9 @@ def pad_before_pooling(program: ExportedProgram) -> None:
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
         stride, padding, *options = [*rest, *POOLING[len(rest) :]]
-        if len(x.meta["val"].shape) != 4:
+        if len(shape_of(x)) != 4:
             continue
-        sizes = x.meta["val"].shape[2:], pool.meta["val"].shape[2:]
+        sizes = shape_of(x)[2:], shape_of(pool)[2:]
         pairs = (kernel, stride or kernel, padding)
         kernel, stride, padding = (list(pair) * 2 if len(pair) == 1 else list(pair) for pair in pairs)
         plain = (kernel, stride, [0, 0], False, False)
@@ -167,13 +166,13 @@ def pad_before_pooling(program: ExportedProgram) -> None:
         if not torch.equal(factor, torch.ones_like(factor)):
             constant = add_constant(program, f"divisors.{pool.name}", factor.to(x.meta["val"].dtype))
             average = insert(pool, aten.mul.Tensor, average, constant)
-        replace(program, pool, average)
+        redirect_uses(program, pool, average)
 
 
 def keep_pooled_dims(program: ExportedProgram) -> None:
     """A mean over all pixels that drops their dimensions as one that keeps them, and a view: XNNPACK keeps them."""
     for mean in program.graph.find_nodes(op="call_function", target=aten.mean.dim):
         x, dims, *keep = mean.args
-        if len(x.meta["val"].shape) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
+        if len(shape_of(x)) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
             kept = insert(mean, aten.mean.dim, x, dims, True)
-            replace(program, mean, view(mean, kept, mean.meta["val"].shape))
+            redirect_uses(program, mean, view(mean, kept, shape_of(mean)))

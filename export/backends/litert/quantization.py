@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -121,12 +120,8 @@ def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[s
 
 def _find_bias(exported: ExportedProgram, node: Node) -> Any:
     arguments: tuple[Any, ...] = node.args
-    names = exported.graph_signature.inputs_to_parameters
-    bias = arguments[2] if len(arguments) > 2 else None
-    if not isinstance(bias, Node) or bias.name not in names:
-        return np.float32(0)
-    parameter: Tensor = exported.state_dict[names[bias.name]]
-    return parameter.detach().numpy()
+    data = read_constants(exported).get((*arguments, None)[2])
+    return np.float32(0) if data is None else data.numpy()
 
 
 def _find_factor(a: Array, b: Array) -> Array | None:

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.equivalents import LITERT, write_equivalents
-from bigvit_edge.export.graph import copy_program, layer_of
+from bigvit_edge.export.graph import copy_program, layer_of, shape_of
 from bigvit_edge.export.rewrite import fold_constants
 
 with silenced():
@@ -66,10 +66,10 @@ DECOMPOSITIONS = {
 def _widen_operands(graph: FxGraph) -> None:
     """[1, C, 1, 1] for a constant [C, 1, 1] beside an image [1, C, h, w]: the layout pass takes four dimensions."""
     for node in list(graph.nodes):
-        if node.target not in ELEMENTWISE or len(_shape(node)) != 4:
+        if node.target not in ELEMENTWISE or len(shape_of(node)) != 4:
             continue
         for operand in node.all_input_nodes:
-            shape = _shape(operand)
+            shape = shape_of(operand)
             if operand.op == "placeholder" and 1 < len(shape) < 4:
                 wide = _insert(graph, operand, aten.view.default, (operand, [1] * (4 - len(shape)) + list(shape)))
                 node.replace_input_with(operand, wide)
@@ -83,18 +83,19 @@ def _keep_batch(graph: FxGraph) -> None:
     """Attention in four dimensions: [1, H, N, d] stays so through bmm and softmax, without reshapes around each bmm."""
     whole: dict[Node, Node] = {}  # a value [A, B, C] -> the same as [1, A, B, C]
     for node in list(graph.nodes):
-        if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        if not isinstance(source, Node) or not isinstance(node.meta.get("val"), Tensor):
             continue
-        source, shape = node.args[0], _shape(node)
-        if node.target is aten.view.default and len(shape) == 3 and _shape(source) == (1, *shape):
+        shape = shape_of(node)
+        if node.target is aten.view.default and len(shape) == 3 and shape_of(source) == (1, *shape):
             whole[node] = source
-        elif node.target is aten.view.default and source in whole and shape == (1, *_shape(source)):
+        elif node.target is aten.view.default and source in whole and shape == (1, *shape_of(source)):
             node.replace_all_uses_with(whole[source])
         elif four := _in_four(graph, node, whole):
             whole[node] = four
     for three, four in whole.items():  # for users that still want three dimensions; nobody else uses those nodes now
         if three.target is not aten.view.default and any(user not in whole for user in three.users):
-            three.replace_all_uses_with(_insert(graph, four, aten.view.default, (four, list(_shape(three)))))
+            three.replace_all_uses_with(_insert(graph, four, aten.view.default, (four, list(shape_of(three)))))
 
 
 def _in_four(graph: FxGraph, node: Node, whole: dict[Node, Node]) -> Node | None:
@@ -121,7 +122,3 @@ def _insert(graph: FxGraph, after: Node, target: Any, args: tuple[Any, ...], kwa
     node.meta = {key: after.meta[key] for key in ("nn_module_stack", "stack_trace", "from_node") if key in after.meta}
     node.meta["val"] = target(*(a.meta["val"] if isinstance(a, Node) else a for a in args), **node.kwargs)
     return node
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), Tensor) else ()

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import copy_program, insert
+from bigvit_edge.export.graph import copy_program, insert, replace_node, shape_of
 
 with silenced():
     import onnx
@@ -81,13 +81,13 @@ def widen_attention(program: ExportedProgram) -> None:
     for node in program.graph.find_nodes(op="call_function", target=ATTENTION):
         query, key, value, mask, *options = (*node.args, None)[: max(4, len(node.args))]
         mask = node.kwargs.get("attn_mask", mask)
-        shape = _shape(node)
+        shape = shape_of(node)
         dead = mask is not None and mask.meta["val"].dtype == torch.bool
         if len(shape) == 4 and not dead:
             continue
         whole = [_widen(node, part, shape[:-3]) for part in (query, key, value)]
         rest = {name: option for name, option in node.kwargs.items() if name != "attn_mask"}
-        if mask is not None and len(_shape(mask)) > 2 and len(shape) != 4:
+        if mask is not None and len(shape_of(mask)) > 2 and len(shape) != 4:
             mask = _widen(node, mask, shape[:-3])
         result = insert(node, ATTENTION, *whole, mask, *options, **rest)
         if dead:
@@ -95,25 +95,19 @@ def widen_attention(program: ExportedProgram) -> None:
             result = insert(node, aten.where.ScalarOther, alive, result, 0.0)
         if len(shape) != 4:
             result = insert(node, aten.reshape.default, result, list(shape))
-        node.replace_all_uses_with(result)
-        program.graph_signature.replace_all_uses(node.name, result.name)
-        program.graph.erase_node(node)
+        replace_node(program, node, result)
 
 
 def _widen(before: Node, value: Node, outer: tuple[int, ...]) -> Node:
     """[*outer, H, N, d] -> [B, H, N, d], with 1 where a dimension is not there. outer: of the attention; the value's
     own may be 1."""
-    *front, rows, columns = _shape(value)
+    *front, rows, columns = shape_of(value)
     if len(front) == 2 and len(outer) == 1:
         return value
     heads = front.pop() if front else 1
     if front != [*outer]:
         value = insert(before, aten.expand.default, value, [*outer, heads, rows, columns])
     return insert(before, aten.reshape.default, value, [prod(outer), heads, rows, columns])
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def _allow_copies(program: ExportedProgram) -> None:
