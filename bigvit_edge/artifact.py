@@ -165,6 +165,7 @@ class Manifest:
     'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
     there is none, None if random; dispatch, backend, deployment, quant, limits,
     threads: the target's, limits being what `check` holds the files to; pictures: the user's own, if they were given;
+    calibrated: the beginnings of the sha256 of those that it was calibrated on; none are in an older manifest;
     sha256: of the manifest itself, before this was added; None in one of version 2.
     """
 
@@ -184,6 +185,7 @@ class Manifest:
     weights_key: str | None = None
     heads: int | None = None
     pictures: Evaluated | None = None
+    calibrated: tuple[str, ...] = ()
     version: int = VERSION
     sha256: str | None = None
 

@@ -152,7 +152,7 @@ def run(
     if as_json:
         print(json.dumps([asdict(guess) for guess in answer.guesses], indent=2))
     else:
-        report.print_rows(("class", "probability"), ((g.label, f"{g.probability:.2%}") for g in answer.guesses))
+        report.print_guesses(answer.guesses)
 
 
 @app.command()

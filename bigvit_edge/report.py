@@ -25,6 +25,7 @@ from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, open_entry
 from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.inference import Guess
 from bigvit_edge.export.parity import explain_reference
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
@@ -35,6 +36,7 @@ from bigvit_edge.target import LAYER_PRECISIONS
 STARTED = time.monotonic()  # the command line imports this when the work begins
 Key = TypeVar("Key", bound=Hashable)
 Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
+MOST_LABEL = 80  # letters of a label in a table
 PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
@@ -127,6 +129,7 @@ def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) 
     calls the folder. Whatever fails here is no fault of the user's: InternalError.
     """
     try:
+        check_interruption()  # of a signal that came while the folder was put in its place
         print_bundle(manifest, model, measure_bundle(folder, manifest), named)
         print(end="", flush=True)
     except BaseException as e:
@@ -267,6 +270,13 @@ def print_checks(files: Sequence[Checked]) -> None:
             print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")
     for note in dict.fromkeys(note for f in files for note in f.notes):
         print(f"note: {note}")
+
+
+def print_guesses(guesses: Sequence[Guess]) -> None:
+    """The classes of a picture, their labels in MOST_LABEL letters at most."""
+    cut = MOST_LABEL - 1
+    labels = (g.label if len(g.label) <= MOST_LABEL else f"{g.label[:cut]}…" for g in guesses)
+    print_rows(("class", "probability"), zip(labels, (f"{g.probability:.2%}" for g in guesses), strict=True))
 
 
 class PlainConsole(Console):

@@ -109,7 +109,7 @@ def export_bundle(
             dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
-            pictures=evaluation.pictures,
+            pictures=evaluation.pictures, calibrated=evaluation.digests,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
         write_manifest(manifest, part)

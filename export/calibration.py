@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Range, Ranges, read_constants, weight_name
-from bigvit_edge.export.image import read_image
-from bigvit_edge.export.pictures import CALIBRATION, SUFFIXES
-from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten
@@ -25,22 +20,6 @@ SHRINKS = torch.linspace(0.2, 1, 81).tolist()  # shares of the whole range that 
 
 # Told a Linear's layer, node, arguments and output; returns another output in its place, or None.
 Visit = Callable[[str, Node, tuple[Tensor, ...], Tensor], Tensor | None]
-
-
-def read_images(folder: Path, how: Preprocessing) -> Array:
-    """The first CALIBRATION pictures of a folder, by name, prepared as `run` prepares them, so of any size each:
-    [n, 3, S, S]. UserError if it is no folder, holds no picture, or one cannot be read.
-    """
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}", "a folder of pictures to calibrate on", "check the path")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        others = sorted(path.name for path in folder.iterdir())[:5]
-        met = f"no picture in {folder}" + (f" (it holds {', '.join(others)})" if others else ", which is empty")
-        raise UserError(
-            met, f"some that end in {', '.join(SUFFIXES[:4])} ...", "add pictures like those the model meets"
-        )
-    return np.concatenate([read_image(path, how) for path in found[:CALIBRATION]])
 
 
 def visit_linears(exported: ExportedProgram, images: Array, visit: Visit) -> Array:

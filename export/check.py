@@ -72,7 +72,7 @@ def check_bundle(
     keeps = tuple(dict.fromkeys(method.keep for entry in manifest.artifacts for method in entry.methods))
     check_memory(loaded.module, loaded.image_size)
     with redirect_stdout(sys.stderr):  # what a user's model prints is no part of --json
-        references, notes = prepare_check(loaded, keeps, manifest.limits.images, found, manifest.pictures, watch)
+        references, notes = prepare_check(loaded, keeps, found, manifest, watch)
     files = (_check_file(folder, entry, manifest, loaded, references, edited) for entry in manifest.artifacts)
     return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods]
 

@@ -15,13 +15,17 @@ def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int
 
     A name is, in this order: a label as it is, whatever its case, underscores and hyphens; one of its words between
     commas ('tench' of 'tench, Tinca tinca') that no other label has; the WordNet number that a label begins with; the
-    class's own number. A model without labels takes numbers; where there are as many names as classes, they are the
-    classes in the order of the names, as torchvision's ImageFolder counts them.
+    class's own number, from 0. A model without labels takes numbers; where there are as many names as classes, they are
+    the classes in the order of the names, as torchvision's ImageFolder counts them. Numbers from 1 are the classes in
+    their order only where the names have the same order; else nobody knows which was meant.
     """
     names = sorted(set(names))
     known = _index_labels(labels or ())
     found = {name: known[key] for name in names if (key := _normalize(name)) in known}
     numbers = {name: int(name) for name in names if name not in found and re.fullmatch(r"\d{1,9}", name)}
+    span = (min(numbers.values(), default=0), max(numbers.values(), default=0))
+    if len(numbers) == len(names) and span == (1, count):
+        return _count_from_one(numbers, count)
     found |= {name: number for name, number in numbers.items() if number < count}
     if labels is None and not found and len(names) == count:
         said = f"the model has no labels: its classes are taken to be the {count} folders in the order of their names"
@@ -33,6 +37,15 @@ def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int
     return found, [
         f"the model has no {has} {list_few(lacking)}: their pictures count for agreement alone, not for accuracy"
     ]
+
+
+def _count_from_one(numbers: dict[str, int], count: int) -> tuple[dict[str, int], list[str]]:
+    """The classes of names that are numbers from 1 to `count`, as far as they can be told."""
+    if list(numbers.values()) == [*range(1, count + 1)]:
+        said = f"the names are the numbers 1 to {count}: they are taken for the classes 0 to {count - 1} in their order"
+        return {name: number - 1 for name, number in numbers.items()}, [said]
+    said = f"the names are numbers from 1 to {count}, which can be classes in the order of the numbers or of the names"
+    return {}, [f"{said}: their pictures count for agreement alone; name them 0 to {count - 1}, or write labels.csv"]
 
 
 def _index_labels(labels: Sequence[str]) -> dict[str, int]:

@@ -98,6 +98,12 @@ def _read(path: Path, side: int, say: Say) -> tuple[Image.Image, bytes | None]:
         return _decode(picture, side, say), _find_profile(picture)
 
 
+def list_endings() -> frozenset[str]:
+    """How the names of files in FORMATS end, as '.jpg'."""
+    formats = _list_formats()
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
+
+
 def _list_formats() -> list[str]:
     """Those that this Pillow was built with."""
     if not set(FORMATS) <= Image.OPEN.keys():

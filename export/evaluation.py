@@ -1,14 +1,22 @@
 """On which images a model and its files are judged, and on which it is calibrated: the demo's or a user's."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bigvit_edge.artifact import Array
-from bigvit_edge.export.calibration import read_images
-from bigvit_edge.export.pictures import Picture, Pictures, Watch, split
+from bigvit_edge.artifact import Array, Manifest
+from bigvit_edge.export.pictures import (
+    Picture,
+    Pictures,
+    Watch,
+    choose_evenly,
+    digest_pictures,
+    leave_out,
+    split,
+)  # fmt: skip
 from bigvit_edge.export.references import Reference, answer_pictures, draw_calibration, make_references
 from bigvit_edge.measures import Evaluated
 from bigvit_edge.models.load import Loaded
@@ -18,12 +26,13 @@ Found = tuple[list[Picture], list[str]]  # as of find_pictures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """references: PyTorch's answers at each keep ratio; calibration: images [n, 3, S, S]; pictures: what of the user's
-    own is in them; notes: what to tell of those.
+    """references: PyTorch's answers at each keep ratio; calibration: images [n, 3, S, S]; digests: of the user's
+    pictures that these are, none of the demo's; pictures: what of the user's own is evaluated on; notes: what to tell.
     """
 
     references: dict[float | None, Reference]
     calibration: Array
+    digests: tuple[str, ...] = ()
     pictures: Evaluated | None = None
     notes: tuple[str, ...] = ()
 
@@ -37,23 +46,32 @@ def prepare_evaluation(
     watch: Watch,
 ) -> Evaluation:
     """For an export: the user's pictures found, or, without them, `count` of the demo's images. calibration: the folder
-    to calibrate on; without one, some of the pictures are, and the others evaluated on.
+    to calibrate on; without one, some of the pictures are. No picture is both calibrated and evaluated on.
     """
-    if found is None:
-        seen = draw_calibration(model) if calibration is None else read_images(calibration, model.preprocessing)
-        return Evaluation(make_references(model, keeps, count), seen)
-    pictures, notes = found
+    chosen, rest, notes = list[Picture](), list[Picture](), list[str]()
     if calibration is not None:
-        seen, kept, rest = read_images(calibration, model.preprocessing), 0, pictures
-    else:
-        chosen, rest = split(pictures, watch)
-        faults, said = dict[int, str](), Counter[str]()
-        some = Pictures(tuple(chosen), model.preprocessing, watch, "calibration")
-        images = list(some.read(faults, said))
-        notes = [*notes, *some.tell(faults, said)[1]]
-        seen, kept = np.stack(images), len(images)
+        chosen, notes = choose_evenly(calibration)
+    elif found is not None:
+        chosen, rest = split(found[0], watch)
+    seen, more = _read_calibration(chosen, model, watch) if chosen else (draw_calibration(model), [])
+    digests, notes = digest_pictures(chosen), [*notes, *more]
+    if found is None:
+        return Evaluation(make_references(model, keeps, count), seen, digests, None, tuple(notes))
+    if calibration is not None:
+        rest, more = leave_out(found[0], digests, watch)
+        notes += more
     references, more = answer_pictures(model, keeps, Pictures(tuple(rest), model.preprocessing, watch))
-    return Evaluation(references, seen, _count_pictures(references, kept), (*notes, *more))
+    pictures = _count_pictures(references, len(seen))
+    return Evaluation(references, seen, digests, pictures, tuple(dict.fromkeys((*notes, *found[1], *more))))
+
+
+def _read_calibration(chosen: Sequence[Picture], model: Loaded, watch: Watch) -> tuple[Array, list[str]]:
+    """Pictures as the model takes them, [n, 3, S, S], and what to tell of them."""
+    faults, said = dict[int, str](), Counter[str]()
+    pictures = Pictures(tuple(chosen), model.preprocessing, watch, "calibration")
+    images = list(pictures.read(faults, said))
+    _, notes = pictures.tell(faults, said)
+    return np.stack(images), notes
 
 
 def _count_pictures(references: dict[float | None, Reference], calibration: int) -> Evaluated:
@@ -63,20 +81,15 @@ def _count_pictures(references: dict[float | None, Reference], calibration: int)
 
 
 def prepare_check(
-    model: Loaded,
-    keeps: tuple[float | None, ...],
-    count: int,
-    found: Found | None,
-    evaluated: Evaluated | None,
-    watch: Watch,
+    model: Loaded, keeps: tuple[float | None, ...], found: Found | None, manifest: Manifest, watch: Watch
 ) -> tuple[dict[float | None, Reference], list[str]]:
-    """For a check of a bundle whose manifest says what was evaluated: PyTorch's answers, and what to tell of pictures.
-    Of a user's, those that an export of the same calibrated on are left out.
+    """For a check of a bundle: PyTorch's answers on a user's pictures, without those that it was calibrated on, else on
+    the demo's; and what to tell.
     """
     if found is None:
-        return make_references(model, keeps, count), []
-    pictures, notes = found
-    if evaluated is not None and evaluated.calibration:
-        _, pictures = split(pictures, watch)
+        return make_references(model, keeps, manifest.limits.images), []
+    pictures, notes = leave_out(found[0], manifest.calibrated, watch)
+    if manifest.pictures is not None and manifest.pictures.calibration and not manifest.calibrated:
+        notes.append("this bundle does not say which pictures it was calibrated on; some of these can be among them")
     references, more = answer_pictures(model, keeps, Pictures(tuple(pictures), model.preprocessing, watch))
-    return references, notes + more
+    return references, [*found[1], *notes, *more]

@@ -1,26 +1,24 @@
 """A user's folder of pictures: which there are, of which class, which to calibrate on and which to evaluate on."""
 
 import csv
-import hashlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import Array
-from bigvit_edge.errors import UserError
+from bigvit_edge.artifact import Array, hash_file
+from bigvit_edge.errors import UserError, keep_few, list_few
+from bigvit_edge.export.decoding import list_endings
 from bigvit_edge.export.image import prepare, read_image
 from bigvit_edge.preprocessing import Preprocessing
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2", ".tga", ".dds",
-)  # fmt: skip
 LABELS = "labels.csv"
 CALIBRATION = 128  # pictures to calibrate on at most
 MOST_UNREADABLE = 0.1  # share of a folder that may be left out, and said
-SHOWN = 5
+DIGITS = 16  # of a picture's sha256 that are kept
 
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]  # goes through something of that name and length
 
@@ -71,7 +69,7 @@ class Pictures:
 
     def drop(self, faults: dict[int, str]) -> "tuple[Pictures, list[str]]":
         """Without those at fault, and what to tell of them. UserError if they are more than MOST_UNREADABLE of all."""
-        said = f"{len(faults)} of {len(self)} pictures cannot be read ({_list_some(list(faults.values()))})"
+        said = f"{len(faults)} of {len(self)} pictures cannot be read ({list_few(faults.values(), by='; ')})"
         if len(faults) > max(1, MOST_UNREADABLE * len(self)) or len(faults) == len(self):
             raise UserError(said, f"at most {MOST_UNREADABLE:.0%}, which are left out", "check them")
         rest = tuple(picture for i, picture in enumerate(self.pictures) if i not in faults)
@@ -80,39 +78,74 @@ class Pictures:
     def tell(self, faults: dict[int, str], notes: Counter[str]) -> "tuple[Pictures, list[str]]":
         """Without those at fault, and what to tell of these and of the others."""
         rest, said = (self, []) if not faults else self.drop(faults)
-        shown = [f"{count} of {len(rest)} pictures: {note}" for note, count in notes.most_common(SHOWN)]
-        more = [f"and {len(notes) - SHOWN} more notes on pictures"] if len(notes) > SHOWN else []
-        return rest, said + shown + more
+        shown = keep_few(f"{count} of {len(rest)} pictures: {note}" for note, count in notes.most_common())
+        return rest, said + shown
 
     def rename(self, name: str) -> "Pictures":
         """The same under another name for the progress bar."""
         return replace(self, name=name)
 
 
-def find_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
-    """The pictures of a folder by path, and what to tell of those left out. Their classes are what labels.csv says
-    (header file,label; files relative to the folder), else the sub-folders' names; without either they have none.
-
-    UserError if there is no folder or picture, if pictures lie beside sub-folders of pictures, or labels.csv cannot be
-    understood. Names that begin with a dot are passed over.
+def find_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files below a folder that are pictures by their endings, in order, and what to tell of the others. Linked
+    folders are entered, each folder once; names that begin with a dot are passed over. UserError if there is no folder
+    or picture, or one below cannot be listed.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}", "a folder of pictures", "check the path")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    endings, found, others, again = list_endings(), list[Path](), Counter[str](), list[str]()
+    seen = {_identify(folder)}
+    for place, inner, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        fresh = []
+        for name in sorted(name for name in inner if not name.startswith(".")):
+            if (key := _identify(Path(place, name))) in seen:
+                again.append(str(Path(place, name).relative_to(folder)))
+                continue
+            seen.add(key)
+            fresh.append(name)
+        inner[:] = fresh
+        for path in (Path(place, name) for name in names if not name.startswith(".") and name != LABELS):
+            ending = path.suffix.lower()
+            if ending in endings and path.is_file():
+                found.append(path)
+            else:
+                others["that lead nowhere" if ending in endings else ending or "without an ending"] += 1
+    kinds = list_few(f"{count} {kind}" for kind, count in sorted(others.items(), key=lambda kind: (-kind[1], kind)))
+    notes = [f"passed over what is no picture by its ending: {kinds}"] if others else []
+    if again:
+        notes.append(f"folders that were met before by another way are passed over: {list_few(again)}")
     if not found:
-        others = sorted(path.name for path in folder.iterdir())[:SHOWN]
-        met = f"no picture in {folder}" + (f" (it holds {', '.join(others)})" if others else ", which is empty")
-        raise UserError(
-            met, f"some that end in {', '.join(SUFFIXES[:4])} ...", "add pictures like those the model meets"
-        )
+        met = f"no picture in {folder}" + (f" ({'; '.join(notes)})" if notes else ", which is empty")
+        raise UserError(met, "some that end in .jpg, .png, .webp ...", "add pictures like those the model meets")
+    return sorted(found), notes
+
+
+def _identify(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _refuse(e: OSError) -> None:
+    met = f"{e.filename} cannot be listed ({e.strerror})"
+    raise UserError(met, "folders that this user may read", "check it") from e
+
+
+def find_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
+    """The pictures of a folder by path (see find_files), and what to tell of those left out. Their classes are what
+    labels.csv says (header file,label; files relative to the folder), else the sub-folders' names; without either they
+    have none.
+
+    UserError as of find_files, if pictures lie beside sub-folders of pictures, or labels.csv cannot be understood.
+    """
+    found, notes = find_files(folder)
     if (folder / LABELS).exists():
-        return _label_by_file(folder, found)
+        pictures, more = _label_by_file(folder, found)
+        return pictures, notes + more
     flat = [path for path in found if path.parent == folder]
     if flat and len(flat) < len(found):
         met = f"{folder} holds {len(flat)} pictures beside sub-folders with {len(found) - len(flat)}"
         raise UserError(met, "all in sub-folders, one a class, or none", f"move them, or add a {LABELS}")
-    return [Picture(path, None if flat else path.relative_to(folder).parts[0]) for path in found], []
+    return [Picture(path, None if flat else path.relative_to(folder).parts[0]) for path in found], notes
 
 
 def _label_by_file(folder: Path, found: Sequence[Path]) -> tuple[list[Picture], list[str]]:
@@ -142,7 +175,7 @@ def _label_by_file(folder: Path, found: Sequence[Path]) -> tuple[list[Picture], 
     if not labels:
         raise UserError(f"{path} labels no picture", "a line file,label for each", "add them, or take the file away")
     left = [str(picture.relative_to(folder)) for picture in found if picture not in labels]
-    notes = [f"{LABELS} does not name {_list_some(left)}: left out"] if left else []
+    notes = [f"{LABELS} does not name {list_few(left, by='; ')}: left out"] if left else []
     return [Picture(picture, labels[picture]) for picture in found if picture in labels], notes
 
 
@@ -151,7 +184,7 @@ def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[P
     and the others, in their order. Which is which depends on the bytes of the files alone, not on names or order, and
     copies of a picture stay together. UserError if there are not two different ones.
     """
-    hashes = {p: _hash(p.path) for p in watch(pictures, "split", len(pictures))}
+    hashes = {p: hash_file(p.path) for p in watch(pictures, "split", len(pictures))}
     copies: dict[str, int] = defaultdict(int)
     classes: dict[str, set[str]] = defaultdict(set)
     for picture, digest in hashes.items():
@@ -174,11 +207,29 @@ def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[P
     return taken, [picture for picture in pictures if hashes[picture] not in chosen]
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def choose_evenly(folder: Path) -> tuple[list[Picture], list[str]]:
+    """CALIBRATION pictures of a folder at most, as far from each other in the order of their paths as it goes, so that
+    no sub-folder is left out for its name; and what to tell of other files. UserError as of find_files.
+    """
+    found, notes = find_files(folder)
+    count = min(CALIBRATION, len(found))
+    return [Picture(found[i * len(found) // count], None) for i in range(count)], notes
 
 
-def _list_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return "; ".join(names[:SHOWN]) + more
+def digest_pictures(pictures: Iterable[Picture]) -> tuple[str, ...]:
+    """The beginning of the sha256 of each different one, in order."""
+    return tuple(sorted({hash_file(picture.path)[:DIGITS] for picture in pictures}))
+
+
+def leave_out(
+    pictures: Sequence[Picture], digests: Collection[str], watch: Watch = unwatched
+) -> tuple[list[Picture], list[str]]:
+    """Those that are none of the digested, and what to tell of the others. UserError if none is left."""
+    if not digests:
+        return list(pictures), []
+    watched = watch(pictures, "compare", len(pictures))
+    rest = [picture for picture in watched if hash_file(picture.path)[:DIGITS] not in digests]
+    count = len(pictures) - len(rest)
+    if not rest:
+        raise UserError(f"all {count} pictures were calibrated on", "others to evaluate on", "add some")
+    return rest, [f"{count} of {len(pictures)} pictures were calibrated on: left out"] if count else []

@@ -1,15 +1,11 @@
 """Ranges from calibration images, against ranges worked out by hand."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from bigvit_edge.errors import UserError
-from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, read_images, visit_linears
+from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, visit_linears
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.load import load_model
 from bigvit_edge.preprocessing import Preprocessing
@@ -74,25 +70,3 @@ def test_minmax_takes_all_there_was() -> None:
 @pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
 def test_a_constant_has_a_range(observer: str) -> None:
     assert choose_range(fill(torch.full((9,), 2.0)), Quant(observer=observer)) == (2.0, 2.0)
-
-
-def test_pictures_of_any_size_become_inputs_of_one(tmp_path: Path) -> None:
-    for i, size in enumerate([(40, 30), (16, 16), (7, 90)]):
-        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{i}.png")
-    (tmp_path / "notes.txt").write_text("not a picture")
-    images = read_images(tmp_path, HOW)
-    assert images.shape == (3, 3, 16, 16)
-    np.testing.assert_allclose(images[:, 0], 1)
-
-
-def test_folders_that_cannot_serve(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no folder .*nowhere"):
-        read_images(tmp_path / "nowhere", HOW)
-    with pytest.raises(UserError, match=r"no picture in .*, which is empty"):
-        read_images(tmp_path, HOW)
-    (tmp_path / "labels.csv").write_text("1")
-    with pytest.raises(UserError, match=r"it holds labels.csv.*some that end in .png"):
-        read_images(tmp_path, HOW)
-    (tmp_path / "broken.png").write_bytes(b"no picture at all")
-    with pytest.raises(UserError, match=r"broken.png cannot be read as a picture"):
-        read_images(tmp_path, HOW)

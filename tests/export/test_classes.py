@@ -48,6 +48,21 @@ def test_a_digit_that_is_a_label_is_that_label() -> None:
     assert match_classes(["1", "0"], ("1", "0"), 2)[0] == {"1": 0, "0": 1}
 
 
+@pytest.mark.parametrize("labels", [None, tuple("abcdefghijkl")])
+def test_numbers_from_one_are_classes_only_where_nobody_can_count_otherwise(
+    labels: tuple[str, ...] | None,
+) -> None:
+    found, (note,) = match_classes([f"{i:02}" for i in range(1, 13)], labels, 12)  # '01' to '12', whose orders agree
+    assert (found["01"], found["12"]) == (0, 11)
+    assert "the numbers 1 to 12: they are taken for the classes 0 to 11" in note
+    found, (note,) = match_classes([str(i) for i in range(1, 13)], labels, 12)  # '10' is the second name
+    assert found == {}
+    assert "in the order of the numbers or of the names: " in note
+    assert "name them 0 to 11, or write labels.csv" in note
+    assert match_classes(["1", "12"], labels, 12)[0] == {}  # 12 is no class counted from 0
+    assert match_classes([str(i) for i in range(12)], labels, 12) == ({str(i): i for i in range(12)}, [])
+
+
 def test_a_model_without_labels_takes_numbers_or_the_order_of_as_many_folders() -> None:
     assert match_classes(["0", "1"], None, 5) == ({"0": 0, "1": 1}, [])
     found, (note,) = match_classes(["dog", "cat"], None, 2)

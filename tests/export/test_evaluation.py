@@ -1,7 +1,9 @@
 """A user's pictures as the measure of an export: nothing counted twice, nothing left out in silence."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 from bigvit_edge.artifact import Array
 from bigvit_edge.cli import app
 from bigvit_edge.demo.digits import make_batch
+from bigvit_edge.errors import UserError
 from bigvit_edge.export.evaluation import prepare_check, prepare_evaluation
 from bigvit_edge.export.pictures import find_pictures, unwatched
 from bigvit_edge.export.references import measure
@@ -39,13 +42,58 @@ def test_pictures_are_split_read_and_labelled(folder: Path) -> None:
     assert evaluation.pictures.evaluation + evaluation.pictures.calibration == 42  # of 43 files
     assert len(evaluation.calibration) == evaluation.pictures.calibration
     assert any("1 of" in note and "broken.png" in note for note in evaluation.notes)
-    assert any("1 of 11 classes for dodo" in note for note in evaluation.notes)
+    assert any("1 of the 11 names, dodo" in note for note in evaluation.notes)
     held = {image.tobytes() for image in reference.images}
     assert not held & {image.tobytes() for image in evaluation.calibration}
-    again, _ = prepare_check(model, (None,), 9, find_pictures(folder), evaluation.pictures, unwatched)
+    bundle = SimpleNamespace(pictures=evaluation.pictures, calibrated=evaluation.digests)
+    again, notes = prepare_check(model, (None,), find_pictures(folder), bundle, unwatched)
     np.testing.assert_array_equal(again[None].logits, reference.logits)
-    everything, _ = prepare_check(model, (None,), 9, find_pictures(folder), Evaluated(1, 1, 0), unwatched)
-    assert len(everything[None].logits) == 42
+    assert f"{evaluation.pictures.calibration} of 43 pictures were calibrated on: left out" in notes
+
+
+def test_a_check_leaves_out_what_was_calibrated_on_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    model, pictures = load("vit_demo"), find_pictures(folder)
+    for digests, calibration in (((), 0), (("0" * 16,), 1)):  # never calibrated on these
+        bundle = SimpleNamespace(pictures=Evaluated(1, 1, calibration), calibrated=digests)
+        references, notes = prepare_check(model, (None,), pictures, bundle, unwatched)
+        assert len(references[None].logits) == 42
+        assert not any("calibrated on" in note for note in notes)
+    shutil.copy(next((folder / "3").iterdir()), tmp_path / "one.png")
+    references, _ = prepare_check(model, (None,), find_pictures(tmp_path), bundle, unwatched)
+    assert len(references[None].logits) == 1
+    older = SimpleNamespace(pictures=Evaluated(1, 1, 9), calibrated=())
+    assert any("does not say which" in note for note in prepare_check(model, (None,), pictures, older, unwatched)[1])
+
+
+def test_a_folder_to_calibrate_on_is_not_evaluated_on_even_as_copies(folder: Path, tmp_path: Path) -> None:
+    for i, path in enumerate(sorted((folder / "3").iterdir())):
+        shutil.copy(path, tmp_path / f"{i}.PNG")
+    (tmp_path / "x.heic").touch()
+    threes = len(list((folder / "3").iterdir()))
+    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), tmp_path, unwatched)
+    reference = evaluation.references[None]
+    assert reference.labels is not None
+    assert 3 not in reference.labels
+    assert evaluation.pictures == Evaluated(42 - threes, int((reference.labels >= 0).sum()), threes)
+    assert len(evaluation.digests) == threes
+    assert f"{threes} of 43 pictures were calibrated on: left out" in evaluation.notes
+    assert "passed over what is no picture by its ending: 1 .heic" in evaluation.notes
+    demo = prepare_evaluation(load("vit_demo"), (None,), 9, None, tmp_path, unwatched)
+    assert (demo.pictures, demo.digests) == (None, evaluation.digests)
+    assert len(demo.references[None].logits) == 9
+
+
+def test_pictures_of_any_size_are_calibrated_on(tmp_path: Path) -> None:
+    model = load("vit_demo")
+    for i, size in enumerate([(40, 30), (16, 16), (7, 90)]):
+        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{i}.png")
+    images = prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched).calibration
+    assert images.shape == (3, 3, model.image_size, model.image_size)
+    (tmp_path / "broken.png").write_bytes(b"no picture at all")
+    assert any("broken.png" in n for n in prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched).notes)
+    (tmp_path / "0.png").write_bytes(b"nor this")
+    with pytest.raises(UserError, match=r"2 of 4 pictures cannot be read"):
+        prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched)
 
 
 def test_accuracy_and_confusions_by_hand(folder: Path) -> None:

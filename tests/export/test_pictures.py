@@ -1,6 +1,8 @@
 """A user's folder: what is found in it, and that calibration and evaluation never share a picture."""
 
+import os
 import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,15 @@ import pytest
 from PIL import Image
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.pictures import Picture, Pictures, find_pictures, split
+from bigvit_edge.export.pictures import (
+    Picture,
+    Pictures,
+    choose_evenly,
+    digest_pictures,
+    find_pictures,
+    leave_out,
+    split,
+)  # fmt: skip
 from bigvit_edge.preprocessing import Preprocessing
 
 HOW = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -30,6 +40,72 @@ def test_sub_folders_are_classes_and_their_own_sub_folders_belong_to_them(tmp_pa
         draw(tmp_path / name, 1)
     (tmp_path / "dog" / "notes.txt").write_text("x")
     assert list_labels(tmp_path) == {"cat/a.png": "cat", "cat/more/b.PNG": "cat", "dog/a.jpg": "dog"}
+
+
+def test_linked_folders_are_classes_and_circles_end(tmp_path: Path) -> None:
+    draw(tmp_path / "all/n01/a.png", 1)
+    draw(tmp_path / "all/n02/b.png", 2)
+    (tmp_path / "all/n02/up").symlink_to(tmp_path / "all")
+    subset = tmp_path / "subset"
+    subset.mkdir()
+    for name in ("n01", "n02"):
+        (subset / name).symlink_to(tmp_path / "all" / name)
+    (subset / "n03").symlink_to(tmp_path / "all/n01")
+    (subset / "n04").symlink_to("nowhere")
+    (subset / "n02/c.jpg").symlink_to("nowhere.jpg")
+    assert list_labels(subset) == {"n01/a.png": "n01", "n02/b.png": "n02"}
+    lost, again = find_pictures(subset)[1]
+    assert lost == "passed over what is no picture by its ending: 1 that lead nowhere, 1 without an ending"
+    assert again == "folders that were met before by another way are passed over: n03, n02/up/n01, n02/up/n02"
+
+
+def test_every_ending_of_what_can_be_decoded_is_a_pictures_and_others_are_told(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.jpe", "c.JPEG", "d.ico", "e.tif", "f.webp", "g.jp2", "h.pbm"):
+        (tmp_path / name).touch()
+    assert len(find_pictures(tmp_path)[0]) == 8
+    for name in ("i.heic", "j.HEIC", "k.eps", "l.mp4", "labels.txt", ".m.heic"):
+        (tmp_path / name).touch()
+    found, (note,) = find_pictures(tmp_path)
+    assert len(found) == 8
+    assert note == "passed over what is no picture by its ending: 2 .heic, 1 .eps, 1 .mp4, 1 .txt"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what another user may not read")
+def test_a_class_that_cannot_be_listed_is_no_missing_class() -> None:
+    with tempfile.TemporaryDirectory() as root:  # not tmp_path, which is closed to others
+        Path(root).chmod(0o755)
+        draw(Path(root) / "cat/a.png", 1)
+        draw(Path(root) / "dog/b.png", 1)
+        (Path(root) / "dog").chmod(0o700)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match=r"dog cannot be listed \(Permission denied\)"):
+                find_pictures(Path(root))
+        finally:
+            os.seteuid(0)
+
+
+def test_calibration_is_spread_over_the_sub_folders(tmp_path: Path) -> None:
+    for i in range(256):
+        (tmp_path / f"{i % 4}").mkdir(exist_ok=True)
+        (tmp_path / f"{i % 4}/{i}.png").touch()
+    chosen, notes = choose_evenly(tmp_path)
+    assert notes == []
+    assert Counter(picture.path.parent.name for picture in chosen) == {str(i): 32 for i in range(4)}
+
+
+def test_what_was_calibrated_on_is_known_by_its_bytes(tmp_path: Path) -> None:
+    pictures = [Picture(draw(tmp_path / f"{i}.png", i), None) for i in range(4)]
+    digests = digest_pictures([pictures[1], pictures[2], pictures[1]])
+    assert len(digests) == 2
+    shutil.copy(tmp_path / "1.png", tmp_path / "copy.png")
+    given = [*pictures, Picture(tmp_path / "copy.png", "x")]
+    assert leave_out(given, digests) == (
+        [pictures[0], pictures[3]], ["3 of 5 pictures were calibrated on: left out"],
+    )  # fmt: skip
+    assert leave_out(pictures[:1], digests) == (pictures[:1], [])
+    with pytest.raises(UserError, match="all 1 pictures were calibrated on"):
+        leave_out(pictures[1:2], digests)
 
 
 def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_what_a_model_prints_is_kept_from_stdout(capsys: pytest.CaptureFixture[s
             "ops of the installed torchvision do not load beside",
         ),
         (ModuleNotFoundError("No module named 'x'", name="x"), "install the package of x, or correct the source"),
-        (ValueError("words " * 100), r"words words …; expected a model; correct the source$"),
+        (ValueError("words " * 100), r"words words \.\.\.; expected a model; correct the source$"),
     ],
 )
 def test_the_fault_is_laid_where_it_is(error: Exception, message: str) -> None:
