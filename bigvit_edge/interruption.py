@@ -27,13 +27,13 @@ def catching() -> Iterator[None]:
     stay ignored. For the main thread of a program.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _State.came, _State.shields = None, 0
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _receive)
     try:
         yield
     finally:
+        _State.came = None
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,15 +1,47 @@
 """Latency is measured in turn, and tables say what was measured."""
 
 import os
+import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.check import Checked
+from bigvit_edge.export.inference import Guess
+from bigvit_edge.interruption import Interrupted, catching, shielded
 from bigvit_edge.measures import Parity
-from bigvit_edge.report import draw_image, measure_latency, print_checks, print_rows, print_step, watch
+from bigvit_edge.report import (
+    MOST_LABEL,
+    draw_image,
+    finish_export,
+    measure_latency,
+    print_checks,
+    print_guesses,
+    print_rows,
+    print_step,
+    watch,
+)  # fmt: skip
+
+
+def test_long_labels_are_cut_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_guesses([Guess(300 * "x", 0.75), Guess(MOST_LABEL * "y", 0.25)])
+    said = capsys.readouterr().out
+    assert f"{(MOST_LABEL - 1) * 'x'}…" in said
+    assert MOST_LABEL * "x" not in said
+    assert MOST_LABEL * "y" in said
+    assert all(len(line) <= MOST_LABEL + 20 for line in said.splitlines())
+
+
+def test_a_signal_that_came_while_the_bundle_was_put_in_its_place_says_that_it_is_there() -> None:
+    with catching():
+        with shielded():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught:
+            finish_export(None, None, Path("/x"), Path("out"))
+    assert caught.value.__notes__ == ["the bundle is written whole, in out"]
 
 
 def test_runners_take_turns_after_one_warm_up_each() -> None:

@@ -5,6 +5,7 @@ second division), so it is not read but measured: two pictures of one colour sho
 channels, a picture of two ramps shows from where each pixel of the output comes.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bigvit_edge.models.transforms import INTERPOLATIONS
 from bigvit_edge.models.zoo import HALF
 from bigvit_edge.preprocessing import CENTER, DOWN, HALF_TO_EVEN, SQUARE, SQUASH, Preprocessing, Triple
 
+PROCESSOR = "preprocessor_config.json"
 DEFAULT_SIZE = 224  # pixels, where neither processor nor config says
 WIDTH, HEIGHT = 800, 600  # of the pictures shown to a processor
 CLOSE = 0.02  # of two ratios that are the same but for rounding
@@ -77,9 +79,21 @@ def _find_processor(folder: Folder) -> Any:
                 folder.where, backend="pil", config=folder.config, **folder.options
             )
     except Exception as e:
-        if isinstance(e, OSError) and not (Path(folder.where) / "preprocessor_config.json").exists():
+        if isinstance(e, OSError) and _lacks_processor(folder):
             return None
         raise explain_reading(folder, e) from e
+
+
+def _lacks_processor(folder: Folder) -> bool:
+    """Whether there is surely none; transformers says so of a hub that it could not ask, too."""
+    if folder.local:
+        return not (Path(folder.where) / PROCESSOR).exists()
+    hub = import_module("huggingface_hub")
+    try:
+        absent = hub.try_to_load_from_cache(folder.where, PROCESSOR) is hub._CACHED_NO_EXIST
+        return absent or not hub.file_exists(folder.where, PROCESSOR)
+    except Exception:  # of the network
+        return False
 
 
 def _run(processor: Any, picture: Image.Image, source: str) -> Pixels:

@@ -84,6 +84,31 @@ def test_what_cannot_be_carried_is_said(tmp_path: Path) -> None:
     assert "cannot be carried" in note
 
 
+@pytest.mark.parametrize("answer", [False, True, None])
+def test_a_hub_that_says_it_has_no_processor_and_one_that_cannot_be_asked(
+    answer: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = import_transformers()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Can't load image processor")
+
+    def ask(name: str, file: str) -> bool:
+        assert (name, file) == ("no-such/name-at-all", "preprocessor_config.json")
+        if answer is None:
+            raise ConnectionError("no network")
+        return answer
+
+    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", refuse)
+    monkeypatch.setattr("huggingface_hub.file_exists", ask)
+    folder = Folder("hf:no-such/name-at-all", "no-such/name-at-all", False, transformers.ViTConfig(image_size=48))
+    if answer is False:
+        assert "no preprocessor_config.json" in read_processor(folder, None)[1][0]
+        return
+    with pytest.raises(UserError, match=r"cannot be had from the hub \(OSError: Can't load image processor\)"):
+        read_processor(folder, None)
+
+
 def test_a_folder_without_a_processor(tmp_path: Path) -> None:
     folder = Folder(f"hf:{tmp_path}", str(tmp_path), True, import_transformers().ViTConfig(image_size=48))
     how, (note,) = read_processor(folder, None)
