@@ -30,12 +30,13 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def draw(name: str, parameter: Tensor, is_gain: bool, generator: torch.Generator) -> None:
-    """A matrix or kernel by its number of inputs; a gain around 1, or of LayerScale below it; the rest small."""
+    """A matrix or kernel by its number of inputs; a gain around 1; one that starts at 0 (the end of a residual branch),
+    and LayerScale, below it; the rest small."""
     if not parameter.is_floating_point():
         return
     scale_like = any(word in name for word in ("gamma", "layer_scale", ".ls", "scale"))
     if parameter.dim() <= 1 and (is_gain or scale_like) and not name.endswith("bias"):
-        low, high = (0.7, 1.3) if is_gain else (0.3, 1.0)
+        low, high = (0.7, 1.3) if is_gain and parameter.any() else (0.1, 0.5)
         parameter.uniform_(low, high, generator=generator)
     elif parameter.dim() <= 1 or parameter.shape[0] == 1 or "pos" in name or "token" in name:
         parameter.normal_(0, 0.1, generator=generator)
