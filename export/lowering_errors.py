@@ -156,8 +156,8 @@ def _try_alone(node: Node, graph: Graph, attempt: Callable[[Graph], object]) -> 
 
 
 class _Alone(nn.Module):
-    """[1, 3, side, side] -> [1, n]: an op on pieces of the image, of the shapes and types that it has in its graph, and
-    on the constants that it has there."""
+    """[1, 3, side, side] -> [1, n]: the image, and an op on pieces of it, of the shapes and types that it has in its
+    graph, and on the constants that it has there."""
 
     def __init__(self, node: Node, constants: dict[Node, Tensor]) -> None:
         super().__init__()
@@ -180,4 +180,4 @@ class _Alone(nn.Module):
         assert callable(self.node.target)
         made = [t for t in tree_leaves(self.node.target(*args, **kwargs)) if isinstance(t, Tensor)]
         real = [torch.view_as_real(t) if t.is_complex() else t for t in made]
-        return torch.cat([t.reshape(1, -1).float() for t in real], 1)
+        return torch.cat([image.flatten(1), *(t.reshape(1, -1).float() for t in real)], 1)  # which no constant is

@@ -146,6 +146,7 @@ class Branch(Mixer):
         ("litert", Values(), "aten.kthvalue", "values"),
         ("litert", Frequencies(), "aten.fft_rfft", "frequencies"),
         ("executorch", Values(), "aten.kthvalue", "values"),
+        ("onnx", Branch(), "cond", "branch"),
         ("litert", Branch(), "cond", "branch"),
     ],
 )

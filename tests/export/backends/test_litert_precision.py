@@ -278,6 +278,17 @@ def check_against(made: Graph, expected: Graph) -> None:
     quantization._check_signature(done, 0, expected, linears, ranges[1])
 
 
+def test_a_bias_that_a_batch_norm_gave_is_the_linears_own() -> None:
+    model = nn.Sequential(nn.Linear(INPUTS, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU()).eval()
+    nn.init.normal_(model[1].bias)
+    made = Graph(rewrite_all(torch.export.export(model, (torch.zeros(1, INPUTS),), strict=False)))
+    found = quantization.find_linears(
+        contents.read_model(litert.lower_float([made], [litert.SINGLE])), 0, made.exported
+    )
+    (linear,) = found.values()
+    assert linear.convert_range((-1.0, 2.0)) == (-1.0, 2.0)
+
+
 def test_other_groups_are_refused(graph: Graph) -> None:
     wide = Graph(graph.exported, "int4", {"layers.0.p.mlp.fc2": "int4"}, group=512)
     with pytest.raises(UserError, match=r"quant.group=512; expected 32, 64, 128, 256 for litert"):
