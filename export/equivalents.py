@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bigvit_edge.export.graph import add_constant, insert, read_constants, redirect_uses, shape_of
+from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
 Call = Callable[..., Any]
@@ -293,6 +294,8 @@ EVERYWHERE: Mapping[Any, Writer] = {
     aten.diagonal.default: diagonal,
     aten.einsum.default: einsum,
     aten.scatter_reduce.two: scatter_reduce,
+    aten.im2col.default: unfold,
+    aten.col2im.default: fold,
 }
 
 

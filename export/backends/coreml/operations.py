@@ -44,7 +44,6 @@ def write_operations(exported: ExportedProgram) -> ExportedProgram:
         write_equivalents(program)  # of what was taken apart
         program.graph.eliminate_dead_code()
         write_resizes_as_products(program)
-        write_folds_as_convolutions(program)
         if not (table := _list_decompositions(program)):
             break
         program = _decompose(program, table)
@@ -197,23 +196,3 @@ def _converts_resize(node: Node) -> bool:
 
 
 # ---- folding ---------------------------------------------------------------------------------------------------------
-
-
-def write_folds_as_convolutions(program: ExportedProgram) -> None:
-    """Windows added up where they lie, which coremltools refuses if they overlap: a transposed convolution whose
-    weights put each value of a window in its place."""
-    for node in program.graph.find_nodes(op="call_function", target=aten.col2im.default):
-        arguments: tuple[Any, ...] = node.args
-        x, size, kernel, dilation, padding, stride = arguments
-        reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-        counts = [(n + 2 * p - r) // s + 1 for n, p, r, s in zip(size, padding, reach, stride, strict=True)]
-        rest = [
-            n - ((c - 1) * s - 2 * p + r) for n, c, s, p, r in zip(size, counts, stride, padding, reach, strict=True)
-        ]
-        *batch, places, _ = shape_of(x)
-        channels = places // math.prod(kernel)
-        ones = torch.eye(math.prod(kernel)).reshape(-1, 1, *kernel).repeat(channels, 1, 1, 1)  # [c * k * l, 1, k, l]
-        weight = add_constant(program, f"fold.{node.name}", ones)
-        windows = insert(node, aten.reshape.default, x, [*batch, places, *counts])
-        options = (None, list(stride), list(padding), rest, channels, list(dilation))
-        replace_node(program, node, insert(node, aten.conv_transpose2d.input, windows, weight, *options))
