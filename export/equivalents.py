@@ -18,6 +18,7 @@ from bigvit_edge.export.graph import add_constant, insert, read_constants, redir
 from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
+HIGHEST_RANK = 6  # of XNNPACK's values
 Call = Callable[..., Any]
 Writer = Callable[..., Any]  # (call, *args, **kwargs of the op) -> its value, a tuple of its values, or NotImplemented
 
@@ -299,18 +300,18 @@ EVERYWHERE: Mapping[Any, Writer] = {
 }
 
 
-# ---- resizing, which LiteRT does otherwise or in many steps ----------------------------------------------------------
+# ---- resizing, which runtimes do otherwise or in many steps ----------------------------------------------------------
 
 
 def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
-    """LiteRT's own is right for whole factors alone."""
+    """Runtimes' own is right for whole factors alone."""
     if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
         return NotImplemented
     return resize(place, x, size, scales)
 
 
 def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
-    """LiteRT's own knows no factor but that of the sizes."""
+    """Runtimes' own knows no factor but that of the sizes."""
     pairs = zip(shape_of(place.node)[2:], shape_of(x)[2:], scales or (), strict=False)
     if all(new == old * scale for new, old, scale in pairs):
         return NotImplemented
@@ -318,12 +319,12 @@ def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -
 
 
 def resize(place: Place, x: Any, *options: Any) -> Any:
-    """[N, C, h, w] times a matrix [w, W], and turned, one of [h, H]."""
+    """[N, C, h, w] through a Linear [W, w], and turned, one of [H, h]."""
     if not _value(x).is_floating_point():
         return NotImplemented
-    rows, columns = (place.store(make_resizing(place.node, dim)) for dim in (2, 3))
-    turned = place(aten.transpose.int, place(aten.matmul.default, x, columns), 2, 3)
-    return place(aten.transpose.int, place(aten.matmul.default, turned, rows), 2, 3)
+    rows, columns = (place.store(make_resizing(place.node, dim).T.contiguous()) for dim in (2, 3))
+    turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
+    return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
 
 
 def make_resizing(node: Node, dim: int) -> Tensor:
@@ -338,16 +339,49 @@ def make_resizing(node: Node, dim: int) -> Tensor:
     return made[:, 0, :, 0].to(_value(x).dtype).contiguous()  # type: ignore[no-any-return]
 
 
-LITERT: Mapping[Any, Writer] = {  # besides EVERYWHERE
-    aten.topk.default: top,
-    aten.scatter.value: scatter_value,
-    aten.scatter.src: scatter,
-    aten.scatter_add.default: scatter_add,
-    aten.index_put.default: index_put,
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+def slice_by_steps(
+    place: Place, x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    """x[:, ::2] as the first column of x in pairs."""
+    shape = shape_of(x)
+    if step == 1 or not _value(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
+        return NotImplemented
+    dim, (start, _, _) = dim % len(shape), slice(start, end).indices(shape[dim])
+    return _take_every(place, x, dim, start, step, shape_of(place.node)[dim])
+
+
+def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int) -> Any:
+    """`count` elements along a dimension, from `start` on, each `step` after the one before."""
+    shape = shape_of(x)
+    first = max(0, min(start, shape[dim] - count * step))  # of whole groups that hold one element each
+    place, last = start - first, start + (count - 1) * step
+    if count == 1:
+        return call(aten.slice.Tensor, x, dim, start, start + 1)
+    if first + count * step > shape[dim]:
+        parts = [_take_every(call, x, dim, start, step, count - 1), _take_every(call, x, dim, last, 1, 1)]
+        return call(aten.cat.default, parts, dim)
+    groups = call(aten.slice.Tensor, x, dim, first, first + count * step)
+    groups = call(aten.reshape.default, groups, [*shape[:dim], count, step, *shape[dim + 1 :]])
+    taken = call(aten.slice.Tensor, groups, dim + 1, place, place + 1)
+    return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
+
+
+XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
+    aten.slice.Tensor: slice_by_steps,
     aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,
     aten._upsample_nearest_exact2d.vec: resize,
     aten._upsample_bilinear2d_aa.vec: resize,
     aten._upsample_bicubic2d_aa.vec: resize,
+}
+LITERT: Mapping[Any, Writer] = XNNPACK | {
+    aten.topk.default: top,
+    aten.scatter.value: scatter_value,
+    aten.scatter.src: scatter,
+    aten.scatter_add.default: scatter_add,
+    aten.index_put.default: index_put,
 }

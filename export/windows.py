@@ -24,9 +24,7 @@ def unfold(call: Call, x: Any, kernel: Any, dilation: Any, padding: Any, stride:
     cut = call(aten.reshape.default, x, [images, height, width])
     cut = cut_windows(call, cut, kernel[0], dilation[0], stride[0], padding[0], rows)  # [i, k, rows, W]
     cut = call(aten.reshape.default, cut, [images * kernel[0] * rows, width, 1])
-    cut = cut_windows(
-        call, cut, kernel[1], dilation[1], stride[1], padding[1], columns
-    )  # [.., l, columns, 1]
+    cut = cut_windows(call, cut, kernel[1], dilation[1], stride[1], padding[1], columns)  # [.., l, columns, 1]
     cut = call(aten.reshape.default, cut, [images, kernel[0], rows, kernel[1], columns])
     cut = call(aten.permute.default, cut, [0, 1, 3, 2, 4])
     return call(aten.reshape.default, cut, [*batch, channels * prod(kernel), rows * columns])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, make_resizing, write_equivalents
+from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, XNNPACK, make_resizing, write_equivalents
 from bigvit_edge.export.graph import copy_program
 
 aten = torch.ops.aten
@@ -129,7 +129,7 @@ def add_up(x: Tensor) -> Tensor:
 def test_scatters(body: Callable[..., Tensor]) -> None:
     wanted, got, ops = run(body, LITERT)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
-    assert not ops & ({*LITERT, aten.scatter_reduce.two} - {aten.topk.default})
+    assert not ops & ({*LITERT, aten.scatter_reduce.two} - {aten.topk.default, aten.slice.Tensor})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_scatters(body: Callable[..., Tensor]) -> None:
 def test_what_has_no_equivalent_stays(body: Callable[..., Tensor]) -> None:
     wanted, got, ops = run(body, LITERT)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
-    assert ops & ({*LITERT, aten.scatter_reduce.two} - {aten.topk.default})
+    assert ops & ({*LITERT, aten.scatter_reduce.two} - {aten.topk.default, aten.slice.Tensor})
 
 
 @pytest.mark.parametrize(
@@ -197,3 +197,15 @@ def test_resizing_takes_no_room_for_whole_images() -> None:
         rows, columns = make_resizing(node, 2), make_resizing(node, 3)
     assert (rows.shape, columns.shape) == ((64, 64), (CHANNELS, 40))
     assert max(Sizes.seen) == 2 * rows.numel()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"),
+    [(0, None, 2), (1, None, 2), (1, 16, 3), (2, 15, 7), (-7, None, 4), (0, 16, 15), (5, 6, 2)],
+)
+def test_steps_are_views(start: int, end: int | None, step: int) -> None:
+    """16 tokens: groups that fit, and a last one that ends early."""
+    wanted, got, ops = run(lambda x: x[:, start:end:step] * 2, XNNPACK)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert aten.slice.Tensor in ops
+    assert aten.index.Tensor not in ops

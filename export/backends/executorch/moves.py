@@ -1,13 +1,13 @@
 """Ops that move numbers and change none, in those that XNNPACK takes: slices, views, permutes, cats, products."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import SLICE, add_constant, describe_view, insert, redirect_uses, shape_of
+from bigvit_edge.export.equivalents import HIGHEST_RANK
+from bigvit_edge.export.graph import add_constant, describe_view, insert, redirect_uses, shape_of
 
 aten = torch.ops.aten
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int)
@@ -15,7 +15,6 @@ VIEWS = (aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.sq
 BROADCASTING = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
 }  # fmt: skip
-HIGHEST_RANK = 6  # of XNNPACK's values
 
 
 def view(before: Node, value: Node, shape: Sequence[int]) -> Node:
@@ -45,34 +44,6 @@ def write_views(program: ExportedProgram) -> None:
     for node in list(program.graph.nodes):
         if node.target in VIEWS and node.meta["val"].is_floating_point():
             redirect_uses(program, node, view(node, node.args[0], shape_of(node)))
-
-
-def write_strides(program: ExportedProgram) -> None:
-    """x[:, ::2] as the first column of x in pairs: XNNPACK slices without steps."""
-    for node in list(program.graph.find_nodes(op="call_function", target=aten.slice.Tensor)):
-        arguments: tuple[Any, ...] = node.args
-        value, dim, start, end, step = (*arguments, *SLICE[len(arguments) - 1 :])
-        shape = shape_of(value)
-        if step == 1 or not node.meta["val"].is_floating_point() or len(shape) >= HIGHEST_RANK:
-            continue
-        dim, (start, _, _) = dim % len(shape), slice(start, end).indices(shape[dim])
-        redirect_uses(program, node, take_every(node, value, dim, start, step, shape_of(node)[dim]))
-
-
-def take_every(before: Node, value: Node, dim: int, start: int, step: int, count: int) -> Node:
-    """`count` elements along a dimension, from `start` on, each `step` after the one before."""
-    shape = shape_of(value)
-    first = max(0, min(start, shape[dim] - count * step))  # of whole groups that hold one element each
-    place, last = start - first, start + (count - 1) * step
-    if count == 1:
-        return insert(before, aten.slice.Tensor, value, dim, start, start + 1)
-    if first + count * step > shape[dim]:
-        parts = take_every(before, value, dim, start, step, count - 1), take_every(before, value, dim, last, 1, 1)
-        return insert(before, aten.cat.default, list(parts), dim)
-    groups = insert(before, aten.slice.Tensor, value, dim, first, first + count * step)
-    groups = view(before, groups, [*shape[:dim], count, step, *shape[dim + 1 :]])
-    taken = insert(before, aten.slice.Tensor, groups, dim + 1, place, place + 1)
-    return view(before, taken, [*shape[:dim], count, *shape[dim + 1 :]])
 
 
 def write_expands(program: ExportedProgram) -> None:

@@ -15,10 +15,10 @@ from bigvit_edge.export.backends.executorch.moves import (
     write_expands,
     write_select_as_slice,
     write_splits_as_slices,
-    write_strides,
     write_views,
 )
-from bigvit_edge.export.graph import add_constant, insert, redirect_uses, shape_of
+from bigvit_edge.export.equivalents import XNNPACK, write_equivalents
+from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of
 from bigvit_edge.export.inlay import PROGRAM
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
@@ -36,7 +36,9 @@ POOLING: tuple[Any, ...] = (
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
     """A copy of the program that computes the same in ops that XNNPACK takes."""
-    program = exported.run_decompositions(OTHERS)
+    program = copy_program(exported)
+    write_equivalents(program, XNNPACK)
+    program = program.run_decompositions(OTHERS)
     for rewrite in (
         drop_copies,
         write_casts,
@@ -46,7 +48,6 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
         write_select_as_slice,
         flatten_topk,
         write_views,
-        write_strides,
         write_expands,
         write_scalars,
         complete_pooling,
