@@ -3,8 +3,7 @@
 A writer gets `call`, which applies an op in front of the one to be written, and that one's arguments.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import prod
 from operator import getitem
 from typing import Any
@@ -14,32 +13,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import add_constant, insert, read_constants, redirect_uses, shape_of
+from bigvit_edge.export.graph import redirect_uses, shape_of
+from bigvit_edge.export.place import Call, Place, Writer, value_of
+from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
 from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
 HIGHEST_RANK = 6  # of XNNPACK's values
-Call = Callable[..., Any]
-Writer = Callable[..., Any]  # (call, *args, **kwargs of the op) -> its value, a tuple of its values, or NotImplemented
-
-
-@dataclass
-class Place:
-    """In front of a node of a program."""
-
-    program: ExportedProgram
-    node: Node
-
-    def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Node:
-        return insert(self.node, op, *args, **kwargs)
-
-    def read(self, value: Any) -> Tensor | None:
-        """A constant's data, None of what is computed."""
-        return read_constants(self.program).get(value)
-
-    def store(self, data: Tensor) -> Node:
-        """A new constant."""
-        return add_constant(self.program, f"equivalent.{self.node.name}", data)
 
 
 def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | None = None) -> None:
@@ -55,11 +35,6 @@ def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | 
             for user in list(node.users):  # each takes one of the values
                 if user.users:
                     redirect_uses(program, user, made[user.args[1]])
-
-
-def _value(x: Any) -> Tensor:
-    value: Tensor = x.meta["val"] if isinstance(x, Node) else x
-    return value
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------
@@ -118,8 +93,8 @@ def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> list[A
 
 def _make_key(call: Call, x: Any, largest: bool) -> Any:
     """Numbers that are the larger, the earlier a value comes: of integers, in a type that holds their negatives."""
-    floating = _value(x).is_floating_point()
-    if not floating and _value(x).itemsize < 4:
+    floating = value_of(x).is_floating_point()
+    if not floating and value_of(x).itemsize < 4:
         x = call(aten._to_copy.default, x, dtype=torch.int32)
     if largest:
         return x
@@ -221,7 +196,7 @@ def _find_hits(call: Call, x: Any, dim: int, index: Any) -> Any:
     if not shape:
         return NotImplemented
     dim %= len(shape)
-    if given[:dim] + given[dim + 1 :] != shape[:dim] + shape[dim + 1 :] or not _value(x).is_floating_point():
+    if given[:dim] + given[dim + 1 :] != shape[:dim] + shape[dim + 1 :] or not value_of(x).is_floating_point():
         return NotImplemented
     if isinstance(index, Node) and index.target is aten.expand.default:
         index = index.args[0]
@@ -300,45 +275,6 @@ EVERYWHERE: Mapping[Any, Writer] = {
 }
 
 
-# ---- resizing, which runtimes do otherwise or in many steps ----------------------------------------------------------
-
-
-def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
-    """Runtimes' own is right for whole factors alone."""
-    if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
-        return NotImplemented
-    return resize(place, x, size, scales)
-
-
-def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
-    """Runtimes' own knows no factor but that of the sizes."""
-    pairs = zip(shape_of(place.node)[2:], shape_of(x)[2:], scales or (), strict=False)
-    if all(new == old * scale for new, old, scale in pairs):
-        return NotImplemented
-    return resize(place, x, size, align, scales)
-
-
-def resize(place: Place, x: Any, *options: Any) -> Any:
-    """[N, C, h, w] through a Linear [W, w], and turned, one of [H, h]."""
-    if not _value(x).is_floating_point():
-        return NotImplemented
-    rows, columns = (place.store(make_resizing(place.node, dim).T.contiguous()) for dim in (2, 3))
-    turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
-    return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
-
-
-def make_resizing(node: Node, dim: int) -> Tensor:
-    """[old, new]: what a resizing makes of each place along that dimension of an image. It is linear and sees each
-    dimension by itself, so its answer to the unit vectors says all."""
-    arguments: tuple[Any, ...] = node.args
-    op: Any = node.target
-    x, _, *align, scales = arguments
-    old, new = shape_of(x)[dim], shape_of(node)[dim]
-    units = torch.eye(old)[:, None, :, None].repeat(1, 1, 1, 2)  # two columns: torch 2.13 miscounts antialiasing one
-    made = op(units, *((None, *align, [scales[dim - 2], 1.0]) if scales else ([new, 2], *align, None)))
-    return made[:, 0, :, 0].to(_value(x).dtype).contiguous()  # type: ignore[no-any-return]
-
-
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +283,7 @@ def slice_by_steps(
 ) -> Any:
     """x[:, ::2] as the first column of x in pairs."""
     shape = shape_of(x)
-    if step == 1 or not _value(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
+    if step == 1 or not value_of(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
         return NotImplemented
     dim, (start, _, _) = dim % len(shape), slice(start, end).indices(shape[dim])
     return _take_every(place, x, dim, start, step, shape_of(place.node)[dim])
@@ -369,6 +305,20 @@ def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int)
     return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
 
 
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * (3 - len(values))
+
+
+def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
+    """Of what a ReLU gives, padded with 0 instead of -inf, which XNNPACK does not take in LiteRT."""
+    if not any(_pair(padding)) or rest or x.target not in (aten.relu.default, aten.relu6.default, aten.sigmoid.default):
+        return NotImplemented
+    rows, columns = _pair(padding)
+    padded = place(aten.constant_pad_nd.default, x, [columns, columns, rows, rows])
+    return place(aten.max_pool2d.default, padded, kernel, stride)
+
+
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
     aten.upsample_nearest2d.vec: resize_nearest,
@@ -384,4 +334,5 @@ LITERT: Mapping[Any, Writer] = XNNPACK | {
     aten.scatter.src: scatter,
     aten.scatter_add.default: scatter_add,
     aten.index_put.default: index_put,
+    aten.max_pool2d.default: max_pool,
 }

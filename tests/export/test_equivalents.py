@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, XNNPACK, make_resizing, write_equivalents
+from bigvit_edge.export.equivalents import EVERYWHERE, LITERT, XNNPACK, write_equivalents
 from bigvit_edge.export.graph import copy_program
+from bigvit_edge.export.resizing import make_resizing
 
 aten = torch.ops.aten
 TOKENS, CHANNELS = 16, 6
@@ -209,3 +210,13 @@ def test_steps_are_views(start: int, end: int | None, step: int) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert aten.slice.Tensor in ops
     assert aten.index.Tensor not in ops
+
+
+def test_pooling_of_what_is_never_negative_is_padded_with_zeros() -> None:
+    def body(x: Tensor) -> Tensor:
+        image = x.transpose(1, 2).reshape(1, CHANNELS, 4, 4)
+        return torch.cat([nn.functional.max_pool2d(y, 3, 2, (1, 0)) for y in (image.relu(), image)], 1)
+
+    wanted, got, ops = run(body, LITERT)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert aten.constant_pad_nd.default in ops

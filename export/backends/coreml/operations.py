@@ -16,9 +16,10 @@ from torch.fx import Node
 
 from bigvit_edge.export.backends.coreml.ranks import lower_ranks
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.equivalents import make_resizing, write_equivalents
+from bigvit_edge.export.equivalents import write_equivalents
 from bigvit_edge.export.graph import add_constant, copy_program, insert, replace_node, shape_of
 from bigvit_edge.export.lowering_errors import refuse_op
+from bigvit_edge.export.resizing import make_resizing
 
 with silenced():
     from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY

@@ -1,0 +1,48 @@
+"""Resizing as products with matrices, for runtimes that do it otherwise or in many steps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from bigvit_edge.export.graph import shape_of
+from bigvit_edge.export.place import Place, value_of
+
+aten = torch.ops.aten
+
+
+def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
+    """Runtimes' own is right for whole factors alone."""
+    if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
+        return NotImplemented
+    return resize(place, x, size, scales)
+
+
+def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
+    """Runtimes' own knows no factor but that of the sizes."""
+    pairs = zip(shape_of(place.node)[2:], shape_of(x)[2:], scales or (), strict=False)
+    if all(new == old * scale for new, old, scale in pairs):
+        return NotImplemented
+    return resize(place, x, size, align, scales)
+
+
+def resize(place: Place, x: Any, *options: Any) -> Any:
+    """[N, C, h, w] through a Linear [W, w], and turned, one of [H, h]."""
+    if not value_of(x).is_floating_point():
+        return NotImplemented
+    rows, columns = (place.store(make_resizing(place.node, dim).T.contiguous()) for dim in (2, 3))
+    turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
+    return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
+
+
+def make_resizing(node: Node, dim: int) -> Tensor:
+    """[old, new]: what a resizing makes of each place along that dimension of an image. It is linear and sees each
+    dimension by itself, so its answer to the unit vectors says all."""
+    arguments: tuple[Any, ...] = node.args
+    op: Any = node.target
+    x, _, *align, scales = arguments
+    old, new = shape_of(x)[dim], shape_of(node)[dim]
+    units = torch.eye(old)[:, None, :, None].repeat(1, 1, 1, 2)  # two columns: torch 2.13 miscounts antialiasing one
+    made = op(units, *((None, *align, [scales[dim - 2], 1.0]) if scales else ([new, 2], *align, None)))
+    return made[:, 0, :, 0].to(value_of(x).dtype).contiguous()  # type: ignore[no-any-return]
