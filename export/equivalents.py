@@ -93,12 +93,11 @@ def _take_top(call: Call, x: Any, count: int, dim: int, largest: bool) -> list[A
 
 def _make_key(call: Call, x: Any, largest: bool) -> Any:
     """Numbers that are the larger, the earlier a value comes: of integers, in a type that holds their negatives."""
-    floating = value_of(x).is_floating_point()
-    if not floating and value_of(x).itemsize < 4:
-        x = call(aten._to_copy.default, x, dtype=torch.int32)
-    if largest:
+    if largest and value_of(x).dtype != torch.bool:
         return x
-    return call(aten.neg.default, x) if floating else call(aten.rsub.Scalar, x, -1)  # the least has no negative
+    if not value_of(x).is_floating_point() and value_of(x).dtype != torch.int64:
+        x = call(aten._to_copy.default, x, dtype=torch.int64)
+    return x if largest else call(aten.neg.default, x)
 
 
 # ---- windows and diagonals -------------------------------------------------------------------------------------------
@@ -275,6 +274,13 @@ EVERYWHERE: Mapping[Any, Writer] = {
 }
 
 
+def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
+    """other - alpha * x of integers, of which LiteRT's converter makes x - other (litert-torch 0.10)."""
+    if alpha != 1 or value_of(x).is_floating_point():
+        return NotImplemented
+    return call(aten.add.Tensor, call(aten.neg.default, x), other)
+
+
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +336,7 @@ XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
 }
 LITERT: Mapping[Any, Writer] = XNNPACK | {
     aten.topk.default: top,
+    aten.rsub.Scalar: subtract_from,
     aten.scatter.value: scatter_value,
     aten.scatter.src: scatter,
     aten.scatter_add.default: scatter_add,

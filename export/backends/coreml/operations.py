@@ -120,7 +120,7 @@ def _write_cdist(x: Tensor, y: Tensor, p: float = 2.0, compute_mode: int | None 
 def _write_scatter_reduce(
     x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
-    """Sums and means of what falls on a place, with what was there."""
+    """Sums and means of what falls on a place, with what was there; of integers, the others being written for all."""
     if reduce not in ("sum", "mean") or not include_self:
         return NotImplemented
     total = x.scatter_add(dim, index, src)

@@ -64,6 +64,23 @@ def test_other_models_come_through(build: Callable[[], nn.Module], tmp_path: Pat
     assert np.abs(got - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
+class Integers(nn.Module):
+    """Bytes and integers from the least on, what lies where they do, and what is left of a number without them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[..., :8]
+        values, order = (x * 40 + 120).clamp(0, 255).to(torch.uint8).sort(3)
+        integers = (x * 4000).int()
+        parts = [values.float(), x.gather(3, order), x.gather(3, integers.argsort(3)), (5 - integers).float()]
+        return torch.cat(parts, 3).flatten(1)
+
+
+def test_integers_are_ordered_and_taken_away(tmp_path: Path) -> None:
+    graph = Graph(rewrite_all(capture(Integers()).exported))
+    got, expected = answers(Integers(), lower(graph), tmp_path)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
 def test_nothing_is_computed_twice() -> None:
     ops = Counter(op.name for op in list_ops(lower(capture(randomize(Mixed())))))
     assert (ops["BATCH_MATMUL"], ops["CONV_2D"]) == (2, 2)
