@@ -36,7 +36,7 @@ def draw(name: str, parameter: Tensor, is_gain: bool, generator: torch.Generator
         return
     scale_like = any(word in name for word in ("gamma", "layer_scale", ".ls", "scale"))
     if parameter.dim() <= 1 and (is_gain or scale_like) and not name.endswith("bias"):
-        low, high = (0.7, 1.3) if is_gain and parameter.any() else (0.1, 0.5)
+        low, high = (0.7, 1.3) if is_gain and parameter.any() else (0.1, 0.3)
         parameter.uniform_(low, high, generator=generator)
     elif parameter.dim() <= 1 or parameter.shape[0] == 1 or "pos" in name or "token" in name:
         parameter.normal_(0, 0.1, generator=generator)

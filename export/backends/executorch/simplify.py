@@ -53,6 +53,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
         complete_pooling,
         pad_before_pooling,
         keep_pooled_dims,
+        flatten_turned_images,
         fold_constants,
     ):
         rewrite(program)
@@ -177,3 +178,15 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
         if len(shape_of(x)) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
             kept = insert(mean, aten.mean.dim, x, dims, True)
             redirect_uses(program, mean, view(mean, kept, shape_of(mean)))
+
+
+def flatten_turned_images(program: ExportedProgram) -> None:
+    """A Linear of a turned image [B, h, w, C] as one of rows: between such an image and the Linear, XNNPACK's exporter
+    puts a copy in another layout, behind the input's quantisation, which it then no longer finds."""
+    for linear in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
+        image, *weights = linear.args
+        if image.target is not aten.permute.default or len(shape_of(image)) != 4:
+            continue
+        rows = view(linear, image, (-1, shape_of(image)[-1]))
+        product = insert(linear, aten.linear.default, rows, *weights)
+        redirect_uses(program, linear, view(linear, product, shape_of(linear)))

@@ -19,10 +19,12 @@ from bigvit_edge.target import Target
 TARGET = Target("test", "", ("executorch",))
 
 
-def check(model: nn.Module, images: Tensor, folder: Path, precision: str = "fp32", atol: float = 1e-5) -> Method:
-    """Lower it, compare the answer with PyTorch's, and say what became of it."""
+def check(
+    model: nn.Module, images: Tensor, folder: Path, precision: str = "fp32", atol: float = 1e-5, *layers: str
+) -> Method:
+    """Lower it, layers in int8, compare the answer with PyTorch's, and say what became of it."""
     exported = rewrite_all(torch.export.export(model.eval(), (images,)))
-    artifact = executorch.lower([Graph(exported, precision)], TARGET, {})
+    artifact = executorch.lower([Graph(exported, precision, dict.fromkeys(layers, "int8"))], TARGET, {})
     write_data(artifact.data, folder / "model.pte")
     with torch.no_grad():
         expected = model(images)
@@ -158,4 +160,21 @@ class Gains(nn.Module):
 def test_constants_keep_names_apart_and_attention_behind_what_is_written_in_place(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = check(Gains(), draw(1, 3, 8, 8), tmp_path)
+    assert (method.delegates, method.leftovers) == (1, ())
+
+
+class Pooled(nn.Module):
+    """As the attention of volo: a Linear on a pooled image that was turned to channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.avg_pool2d(self.conv(x), 2).permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
+
+
+def test_an_int8_linear_on_a_turned_image(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    method = check(Pooled(), draw(1, 3, 8, 8), tmp_path, "int8", 5e-3, "head")
     assert (method.delegates, method.leftovers) == (1, ())
