@@ -17,8 +17,9 @@ def load_model(
     weights_key: str | None = None,
     heads: int | None = None,
 ) -> "nn.Module":
-    """See bigvit_edge.models.load.load_model; imported here on the first call, so that the command line starts without
-    PyTorch.
+    """Build a model as bigvit_edge.models.load.load_model does.
+
+    That is imported here on the first call, so that the command line starts without PyTorch.
     """
     from bigvit_edge.models.load import load_model as load
 

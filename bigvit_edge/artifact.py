@@ -27,8 +27,10 @@ WEIGHTS = SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "fil
 
 @dataclass(frozen=True)
 class Leftover:
-    """An op that the intended unit (delegate, accelerator) does not take: its name, the module it belongs to, its share
-    of the model's multiply-accumulates in 0..1, and why it was not taken.
+    """An op that the intended unit does not take.
+
+    The unit is a delegate or an accelerator. Of the op: its name, the module it belongs to, its share of the model's
+    multiply-accumulates in 0..1, and why it was not taken.
     """
 
     op: str
@@ -39,9 +41,11 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Method:
-    """One entry point of a file: its name there and its keep ratio (None: the model has none). delegates: pieces that
-    the intended unit got; fragments: in how many of them each layer ('layers.3') is; coverage: what is in which
-    precision, empty in a manifest of version 2.
+    """One entry point of a file.
+
+    Its name there and its keep ratio (None: the model has none). delegates: pieces that the intended unit got;
+    fragments: in how many of them each layer ('layers.3') is; coverage: what is in which precision, empty in a manifest
+    of version 2.
     """
 
     name: str
@@ -54,11 +58,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A lowered model. data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions
-    of what made it; evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the
-    precision of what it quantises besides the Linears of the graph; products: that of products of two activations, by
-    the name of the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot
-    say what it answers, '' if it can.
+    """A lowered model.
+
+    data: the file's bytes, or of a package (a folder) its files' by relative path; tools: versions of what made it;
+    evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the precision of
+    what it quantises besides the Linears of the graph; products: that of products of two activations, by the name of
+    the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot say what it
+    answers, '' if it can.
     """
 
     format: str
@@ -74,8 +80,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Runner:
-    """An entry point of a file, ready to run in its runtime. image, logits: the shapes that the file itself declares;
-    -1 in a place that it leaves open. words: what it says of itself, of Subject's metadata, where it can be asked.
+    """An entry point of a file, ready to run in its runtime.
+
+    image, logits: the shapes that the file itself declares; -1 in a place that it leaves open. words: what it says of
+    itself, of Subject's metadata, where it can be asked.
     """
 
     run: Run
@@ -89,8 +97,10 @@ class Runner:
 
 @dataclass(frozen=True)
 class Verified(Method):
-    """An entry point and how well it does. parity is None in a file that is unchecked, accuracy where nobody says what
-    the images show too; confusions: of the user's pictures, the classes it does worst.
+    """An entry point and how well it does.
+
+    parity is None in a file that is unchecked, accuracy where nobody says what the images show too; confusions: of the
+    user's pictures, the classes it does worst.
     """
 
     parity: Parity | None
@@ -100,7 +110,10 @@ class Verified(Method):
 
 @dataclass(frozen=True)
 class Tensor:
-    """Specification of an input or output: shape in elements; NCHW images, logits before the softmax."""
+    """Specification of an input or output.
+
+    shape in elements; NCHW images, logits before the softmax.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -109,9 +122,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a bundle, or package (a folder). sha256 and bytes are its own (see hash_file); layers: the precision
-    of each quantised Linear, by its module's name; evaluated: see Artifact; unchecked: why it was kept without being
-    compared with PyTorch, '' if it was compared.
+    """One file of a bundle, or package (a folder).
+
+    sha256 and bytes are its own (see hash_file); layers: the precision of each quantised Linear, by its module's name;
+    evaluated: see Artifact; unchecked: why it was kept without being compared with PyTorch, '' if it was compared.
     """
 
     file: str
@@ -160,13 +174,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json. model, image_size, num_classes, weights_key, heads: as they were given to the export, None if they
-    were not; weights:
-    'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the tensors where
-    there is none, None if random; dispatch, backend, deployment, quant, limits,
-    threads: the target's, limits being what `check` holds the files to; pictures: the user's own, if they were given;
-    calibrated: the beginnings of the sha256 of those that it was calibrated on; none are in an older manifest;
-    sha256: of the manifest itself, before this was added; None in one of version 2.
+    """The content of a bundle's manifest.json.
+
+    model, image_size, num_classes, weights_key, heads: as they were given to the export, None if they were not;
+    weights: 'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the
+    tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
+    limits being what `check` holds the files to; pictures: the user's own, if they were given; calibrated: the
+    beginnings of the sha256 of those that it was calibrated on; none are in an older manifest; sha256: of the manifest
+    itself, before this was added; None in one of version 2.
     """
 
     model: str
@@ -203,17 +218,20 @@ class Manifest:
 
     @property
     def trained(self) -> bool:
-        """Whether the weights mean anything."""
+        """Tell whether the weights mean anything."""
         return self.weights != RANDOM
 
 
 def name_method(keep: float | None) -> str:
-    """What the entry point of a keep ratio is called in a file that has several: 'keep_0_25'."""
+    """Name the entry point of a keep ratio: 'keep_0_25'.
+
+    That is its name in a file that has several.
+    """
     return f"keep_{keep:g}".replace(".", "_")
 
 
 def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
-    """An artifact's data as a file, or as a package (a folder)."""
+    """Write an artifact's data as a file or a package (a folder)."""
     for name, content in data.items() if isinstance(data, dict) else [("", data)]:
         file = path / name if name else path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -221,8 +239,9 @@ def write_data(data: bytes | dict[str, bytes], path: Path) -> None:
 
 
 def list_data(path: Path) -> list[Path]:
-    """The file itself, or every file of a package, in the order of their names. UserError if something there is neither
-    file nor folder, or leads elsewhere: reading it could take forever.
+    """List a file itself, or a package's files in order of name.
+
+    UserError if something there is neither file nor folder, or leads elsewhere: reading it could take forever.
     """
     found = sorted(path.rglob("*")) if path.is_dir() else []
     for file in (path, *found):
@@ -232,7 +251,10 @@ def list_data(path: Path) -> list[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file, in hex; of a package, that of the lines 'sha256  relative/path' of its files in order."""
+    """Compute the sha256 of a file or package, in hex.
+
+    Of a package it is that of the lines 'sha256  relative/path' of its files in order.
+    """
     if path.is_dir():
         lines = "".join(f"{hash_file(file)}  {file.relative_to(path).as_posix()}\n" for file in list_data(path))
         return hashlib.sha256(lines.encode()).hexdigest()
@@ -241,12 +263,12 @@ def hash_file(path: Path) -> str:
 
 
 def measure_size(path: Path) -> int:
-    """Bytes of a file, or of all files of a package."""
+    """Count the bytes of a file or of a package's files."""
     return sum(file.stat().st_size for file in list_data(path))
 
 
 def list_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed version of each package, this one's first."""
+    """List the installed version of each package, this one's first."""
     return {package: _find_version(package) for package in ("bigvit-edge", *packages)}
 
 

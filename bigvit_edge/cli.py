@@ -34,11 +34,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 
 @app.callback()
 def main_help() -> None:
-    """Export big.LITTLE Vision Transformers to phones and boards, verified against PyTorch and measured.
+    """Export big.LITTLE Vision Transformers to phones and boards, verified and measured.
+
+    Each file's answers are compared with PyTorch's.
 
     Exit codes: 0 good; 1 a file misses the target's limits, or too much falls back; 2 the input cannot work; 3 a fault
-    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM;
-    141 who read the output went away.
+    of this program's, which names a file with the details; 129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM; 141
+    who read the output went away.
     """
 
 
@@ -76,7 +78,10 @@ def export(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace a bundle that is there")] = False,
 ) -> None:
-    """Convert MODEL for a target, check each file against PyTorch, write a bundle."""
+    """Convert MODEL for a target, check each file, write a bundle.
+
+    Each file's answers are compared with PyTorch's.
+    """
     from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
     from bigvit_edge.words import parse_keeps, parse_share
@@ -114,7 +119,10 @@ def check(
     images: Images = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a bundle: hashes, and each file reloaded in its runtime against PyTorch. Exits with 1 past the limits."""
+    """Verify a bundle: hashes, and each file's answers against PyTorch's.
+
+    Each file is reloaded in its runtime. Exits with 1 past the limits.
+    """
     from bigvit_edge.manifest import read_manifest
 
     read_manifest(folder)  # a wrong path shows before the heavy imports
@@ -161,8 +169,10 @@ def runtime_libs(
     abi: Annotated[str, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/runtime-libs"),
 ) -> None:
-    """Build the native core and its doors into ExecuTorch and LiteRT for C++ programs: libraries, headers,
-    find_package(bigvit_edge), examples."""
+    """Build the native core and its doors for C++ programs.
+
+    The doors lead into ExecuTorch and LiteRT. Written are libraries, headers, find_package(bigvit_edge) and examples.
+    """
     from bigvit_edge import report
     from bigvit_edge.runtime.libraries import build_libraries
 
@@ -226,7 +236,7 @@ def train(
 
 
 def main() -> None:
-    """The console script's entry."""
+    """Run the command line: the console script's entry."""
     prepare_streams()
     with catching():
         app()

@@ -11,8 +11,9 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
-    """What a user did that cannot work (exit code 2). met: what was found; expected: what would have been right; do:
-    what to do now.
+    """What a user did that cannot work (exit code 2).
+
+    met: what was found; expected: what would have been right; do: what to do now.
     """
 
     def __init__(self, met: str, expected: str, do: str = "") -> None:
@@ -21,34 +22,46 @@ class UserError(Exception):
 
 
 class LimitError(Exception):
-    """Files that came out worse than the target allows (exit code 1); nothing was written."""
+    """Files worse than the target allows (exit code 1).
+
+    Nothing was written.
+    """
 
 
 class InternalError(Exception):
-    """What went wrong though the input was right (exit code 3): a fault of this program's, never of the user's."""
+    """A failure on right input (exit code 3).
+
+    It is a fault of this program's, never of the user's.
+    """
 
 
 def lacks_memory(e: BaseException) -> bool:
-    """Whether memory ran out, which PyTorch says in a RuntimeError's words."""
+    """Tell whether memory ran out.
+
+    PyTorch says so in a RuntimeError's words.
+    """
     if isinstance(e, OSError):
         return e.errno == errno.ENOMEM
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean …?' with the nearest known names, or nothing."""
+    """Ask 'did you mean …?' with the nearest known names, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 def name_type(value: object) -> str:
-    """What a value is, with its article: 'a list', 'an int', 'None'."""
+    """Name a value's type with its article: 'a list', 'an int', 'None'."""
     name = type(value).__name__
     return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
 
 
-def first_words(e: BaseException) -> str:
-    """The first line of what an error says, without colours, cut after a word."""
+def cut_message(e: BaseException) -> str:
+    """Take the first line of an error's message.
+
+    Without colours, and cut after a word.
+    """
     try:
         text = str(e.args[0] if isinstance(e, KeyError) and e.args else e)  # a KeyError shows as a repr
     except Exception:
@@ -57,20 +70,23 @@ def first_words(e: BaseException) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST].rpartition(' ')[0] or line[:LONGEST]} ..."
 
 
-def first_line(e: BaseException) -> str:
-    """The kind of error and its first words; of our own, all the words alone."""
+def describe_error(e: BaseException) -> str:
+    """Name the kind of an error and its first words.
+
+    Of an InternalError, all its words and no kind.
+    """
     if isinstance(e, InternalError):
         return " ".join(str(e).split())
-    return f"{type(e).__name__}: {words}" if (words := first_words(e)) else type(e).__name__
+    return f"{type(e).__name__}: {words}" if (words := cut_message(e)) else type(e).__name__
 
 
 def keep_few(items: Iterable[str], shown: int = SHOWN) -> list[str]:
-    """The first ones, and how many more there are."""
+    """Keep the first items, and say how many more there are."""
     items = list(items)
     return items[:shown] + ([f"and {len(items) - shown} more"] if len(items) > shown else [])
 
 
 def list_few(items: Iterable[str], shown: int = SHOWN, by: str = ", ") -> str:
-    """The same in one line."""
+    """List the first items in one line, as keep_few does."""
     kept = keep_few(items, shown)
     return " ".join((by.join(kept[:shown]), *kept[shown:]))

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from bigvit_edge.errors import LimitError, UserError, first_line, lacks_memory
+from bigvit_edge.errors import LimitError, UserError, describe_error, lacks_memory
 from bigvit_edge.interruption import Interrupted
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
@@ -29,7 +29,9 @@ EXPECTED = {  # of the user's disk and rights; an OSError of another kind is no 
 
 
 def prepare_streams() -> None:
-    """Let stdout take what its encoding lacks, as stderr does: labels and paths can hold anything. What the caller has
+    """Make the standard streams take any text, and closed ones nothing.
+
+    stdout lets through what its encoding lacks, as stderr does: labels and paths can hold anything. What the caller has
     closed leads nowhere, so that no file that is opened takes its number.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -40,7 +42,10 @@ def prepare_streams() -> None:
 
 
 def explained(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with its errors printed in one piece: no traceback, a fixed exit code."""
+    """Wrap a verb so that its errors are printed in one piece.
+
+    There is no traceback, and the exit code is fixed.
+    """
 
     @functools.wraps(verb)
     def wrapped(*args: Any, **options: Any) -> None:
@@ -50,52 +55,55 @@ def explained(verb: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except BaseException as e:
-            raise end(e) from None
+            raise report_error(e) from None
 
     return wrapped
 
 
-def end(e: BaseException) -> typer.Exit:
-    """Say on stderr what went wrong, and the exit to raise."""
+def report_error(e: BaseException) -> typer.Exit:
+    """Report an error on stderr, and return the exit to raise."""
     match e:
         case UserError():
             return fail(WRONG, f"error: {e}")
         case LimitError():
-            return fail(MISSED, "\n".join(("past the target's limits:", str(e), *notes(e))))
+            return fail(MISSED, "\n".join(("past the target's limits:", str(e), *list_notes(e))))
         case BrokenPipeError():  # who reads our output has seen enough
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it at its end
             return typer.Exit(PIPE)
         case OSError() if e.errno in EXPECTED:
             place = f"{e.filename}: " if e.filename else ""
             said = UserError(f"{place}{e.strerror}", EXPECTED[e.errno])
-            return fail(WRONG, "; ".join((f"error: {said}", *notes(e))))
+            return fail(WRONG, "; ".join((f"error: {said}", *list_notes(e))))
         case Interrupted():
-            return fail(128 + e.number, "; ".join(("interrupted", *notes(e))))
+            return fail(128 + e.number, "; ".join(("interrupted", *list_notes(e))))
         case KeyboardInterrupt():
-            return fail(CTRL_C, "; ".join(("interrupted", *notes(e))))
+            return fail(CTRL_C, "; ".join(("interrupted", *list_notes(e))))
     if lacks_memory(e):
         said = UserError(
-            f"not enough memory ({first_line(e)})", "a model that fits", "take a smaller one or image size"
+            f"not enough memory ({describe_error(e)})", "a model that fits", "take a smaller one or image size"
         )
         return fail(WRONG, f"error: {said}")
     fault = "the system" if isinstance(e.__cause__, OSError) else "bigvit-edge"
-    told = "; ".join((f"this is a fault of {fault}, not of the input", *notes(e), f"details: {write_log(e)}"))
-    return fail(OURS, f"error: {first_line(e)}; {told}")
+    told = "; ".join((f"this is a fault of {fault}, not of the input", *list_notes(e), f"details: {write_log(e)}"))
+    return fail(OURS, f"error: {describe_error(e)}; {told}")
 
 
-def notes(e: BaseException) -> list[str]:
-    """What was added to an error on its way up."""
+def list_notes(e: BaseException) -> list[str]:
+    """List what was added to an error on its way up."""
     return getattr(e, "__notes__", [])
 
 
 def fail(code: int, message: str) -> typer.Exit:
-    """Say it on stderr, and the exit to raise."""
+    """Print a message on stderr, and return the exit to raise."""
     print(CONTROL.sub(lambda found: ascii(found[0])[1:-1], message), file=sys.stderr)
     return typer.Exit(code)
 
 
 def write_log(e: BaseException) -> str:
-    """The path of a new file with the traceback, what was called, and where; or that there is none."""
+    """Write the traceback to a new file, and return its path.
+
+    The file also says what was called, and where. If none can be written, the answer says that instead.
+    """
     lines = (
         f"bigvit-edge, called as {shlex.join(sys.argv)}",
         f"Python {platform.python_version()}, {platform.platform()}",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bigvit_edge.errors import UserError, first_line
+from bigvit_edge.errors import UserError, describe_error
 from bigvit_edge.interruption import shielded
 
 PREFIX, SUFFIX = ".bigvit-edge.", ".part"  # of a folder in which another is made
@@ -20,8 +20,10 @@ OTHER = "choose another -o"
 
 
 def resolve_folder(path: Path) -> Path:
-    """The absolute path of a folder that is there or can be made, for this user to write to, whatever becomes of the
-    working directory. A link stays one. UserError with the reason if it cannot be.
+    """Make a folder's path absolute, if this user can write to it.
+
+    It is there or can be made, and the path holds whatever becomes of the working directory. A link stays one.
+    UserError with the reason if it cannot be.
     """
     try:
         folder = path.resolve()
@@ -41,7 +43,10 @@ def resolve_folder(path: Path) -> Path:
 
 
 def resolve_output(path: Path) -> Path:
-    """resolve_folder for one that is to be made or replaced: UserError if it could not be renamed."""
+    """Make the path of a folder to be made or replaced absolute.
+
+    As resolve_folder; also UserError if it could not be renamed.
+    """
     folder, here = resolve_folder(path), Path.cwd()
     if folder.is_mount() or folder in (here, *here.parents):
         raise UserError(f"{folder} cannot be renamed", "a folder below the working directory", OTHER)
@@ -54,15 +59,19 @@ def resolve_output(path: Path) -> Path:
 
 
 def check_rights(folder: Path) -> None:
-    """UserError unless this user may make and take away what is in the folder."""
+    """Check that this user may add to and remove from a folder.
+
+    UserError if not.
+    """
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise UserError(f"{folder}, where this user may not write", "a folder of the user's own", OTHER)
 
 
 @contextmanager
 def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
-    """A new folder for the block to fill, which then takes the place of `folder`. It lies beside that, and all parents
-    are made now. check: called first and last, since an hour may lie between them.
+    """Give the block a new folder, which then takes `folder`'s place.
+
+    It lies beside that, and all parents are made now. check: called first and last, since an hour may lie between them.
 
     If the block fails (Ctrl-C and SIGTERM included) all that was made vanishes, and a note on the error says so; what
     was in `folder` before does not, wherever it is by then. What a process that was killed has left beside `folder` is
@@ -127,14 +136,16 @@ def _put(part: Path, folder: Path) -> None:
         try:
             (part / OLD).rename(folder)
         except OSError:
-            met = f"{folder}, made by somebody else meanwhile ({first_line(e)}); what was in it is in {part / OLD}"
+            met = f"{folder}, made by somebody else meanwhile ({describe_error(e)}); what was in it is in {part / OLD}"
             raise UserError(met, "a folder that only one program writes to", "move it back by hand") from e
         raise
 
 
 def clear_leftovers(above: Path) -> None:
-    """Take away what processes that were killed have left in a folder: never what a living one is filling, nor anything
-    that is not marked as ours. A folder that was about to be replaced is put back, or stays if that cannot be.
+    """Remove what killed processes have left in a folder.
+
+    Never what a living one is filling, nor anything that is not marked as ours. A folder that was about to be replaced
+    is put back, or stays if that cannot be.
     """
     for part in above.glob(f"{PREFIX}????????{SUFFIX}"):
         with suppress(OSError):
@@ -162,5 +173,8 @@ def _clear(part: Path) -> None:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether this is a file itself: no link, folder, pipe or device, which could be read forever."""
+    """Tell whether this is a file itself.
+
+    No link, folder, pipe or device is; those could be read forever.
+    """
     return stat.S_ISREG(path.lstat().st_mode)

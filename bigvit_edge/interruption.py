@@ -9,7 +9,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came. number: which one; a shell's exit code for it is 128 more."""
+    """The arrival of a signal.
+
+    number: which one; a shell's exit code for it is 128 more.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -23,8 +26,9 @@ class _State:
 
 @contextmanager
 def catching() -> Iterator[None]:
-    """Raise Interrupted on SIGNALS while the block runs; those that the caller ignores (nohup, a job in the background)
-    stay ignored. For the main thread of a program.
+    """Raise Interrupted on SIGNALS while the block runs.
+
+    Those that the caller ignores (nohup, a job in the background) stay ignored. For the main thread of a program.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
@@ -45,15 +49,19 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 
 def check_interruption() -> None:
-    """Raise Interrupted again if a signal came: what is raised in a callback of a framework's is lost there."""
+    """Raise Interrupted again if a signal came.
+
+    What is raised in a callback of a framework's is lost there.
+    """
     if _State.came and not _State.shields:
         raise Interrupted(_State.came)
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Hold signals back while the block runs, so that an end which has begun is not left half done; what came meanwhile
-    shows at the next check_interruption.
+    """Hold signals back while the block runs.
+
+    So an end which has begun is not left half done; what came meanwhile shows at the next check_interruption.
     """
     _State.shields += 1
     try:

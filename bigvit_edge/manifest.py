@@ -27,13 +27,19 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def hash_manifest(data: dict[str, Any]) -> str:
-    """sha256 of a manifest's JSON object without its own `sha256`, in hex."""
+    """Compute the sha256 of a manifest's JSON object, in hex.
+
+    The object is taken without its own `sha256`.
+    """
     text = json.dumps({key: value for key, value in data.items() if key != "sha256"}, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle; UserError if there is none, or it is not one of ours."""
+    """Read a bundle's manifest.
+
+    UserError if there is none, or it is not one of ours.
+    """
     from pydantic import TypeAdapter, ValidationError  # here, because listing targets and models needs none of it
 
     path = folder / MANIFEST
@@ -78,9 +84,10 @@ def _parse_number(text: str) -> int | float:
 
 
 def check_output(output: Path, force: bool = False) -> Path:
-    """Where a bundle may be written, as an absolute path that no change of the working directory moves. There is
-    nothing yet, an empty folder or, with force, a bundle exactly as it was exported. UserError naming what is in the
-    way.
+    """Check where a bundle may be written; return the absolute path.
+
+    No change of the working directory moves it. There is nothing yet, an empty folder or, with force, a bundle exactly
+    as it was exported. UserError naming what is in the way.
     """
     folder = resolve_output(output)
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
@@ -104,8 +111,10 @@ def check_output(output: Path, force: bool = False) -> Path:
 
 
 def list_changes(folder: Path, manifest: Manifest) -> list[str]:
-    """What in a bundle's folder is not as it was exported, in words: files, folders and links that are not its own,
-    files of its own that are others now, and a manifest that was edited.
+    """List in words how a bundle's folder differs from the export.
+
+    Named are files, folders and links that are not its own, files of its own that are others now, and a manifest that
+    was edited.
     """
     entries = {entry.file: entry for entry in manifest.artifacts}
     names = sorted(path.name for path in folder.iterdir())
@@ -124,7 +133,10 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def is_edited(folder: Path, manifest: Manifest) -> bool:
-    """Whether the manifest on disk is not as the export wrote it; of one without a hash of its own, nobody knows."""
+    """Tell whether the manifest on disk differs from the one exported.
+
+    Of one without a hash of its own, nobody knows: False.
+    """
     return manifest.sha256 not in (None, hash_manifest(_parse_manifest(folder / MANIFEST)))
 
 
@@ -142,7 +154,10 @@ def _list_unknown(data: Any, known: Any, where: str = "") -> Iterator[str]:
 
 
 def find_fault(folder: Path, entry: Entry) -> str | None:
-    """What is wrong with a file's kind, size or bytes, or None."""
+    """Find what is wrong with a file's kind, size or bytes.
+
+    None if nothing is.
+    """
     path = folder / entry.file
     if not os.path.lexists(path):
         return "the file is missing"

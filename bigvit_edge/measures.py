@@ -11,8 +11,10 @@ Z = 1.959964  # of a normal distribution, 95 % lie within so many standard devia
 
 @dataclass(frozen=True)
 class Parity:
-    """A file against PyTorch on the same images: largest difference of any logit; cosine of the two logit vectors, the
-    smallest and the mean; share of equal top-1, with its interval; number of images.
+    """How a file's logits compare with PyTorch's on the same images.
+
+    Largest difference of any logit; cosine of the two logit vectors, the smallest and the mean; share of equal top-1,
+    with its interval; number of images.
 
     centred_cosine: of the logits of all images as one vector, both sides less PyTorch's mean over the images, so that
     what all images have in common counts for nothing; None where PyTorch's do not vary. spread: root mean square of
@@ -34,7 +36,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of held-out images classified rightly, by the file (and its interval) and by PyTorch; number of images."""
+    """Share of held-out images classified rightly.
+
+    By the file (and its interval) and by PyTorch; number of images.
+    """
 
     top1: float
     pytorch_top1: float
@@ -44,8 +49,9 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class of which a file takes pictures for another: how many there are, how many it has right, and the class that
-    it takes most of the others for, with how many.
+    """A class of which a file takes pictures for another.
+
+    How many there are, how many it has right, and the class that it takes most of the others for, with how many.
     """
 
     label: str
@@ -57,8 +63,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The user's own pictures behind a bundle's figures: how many were evaluated on, of how many of these the model
-    knows the class, and how many others it was calibrated on.
+    """The user's own pictures behind a bundle's figures.
+
+    How many were evaluated on, of how many of these the model knows the class, and how many others it was calibrated
+    on.
     """
 
     evaluation: int
@@ -68,8 +76,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a model is of one kind of op in one precision ('float': not quantised): shares, in 0..1, of the
-    multiply-accumulates and of the weights, these by their bytes in float.
+    """The share of a model in one kind of op and precision.
+
+    The precision 'float' means not quantised. Shares, in 0..1, of the multiply-accumulates and of the weights, these by
+    their bytes in float.
     """
 
     precision: str
@@ -79,9 +89,10 @@ class Coverage:
 
 
 def bound_share(share: float, count: int) -> Interval:
-    """Where the true share lies with 95 % confidence, met in `count` independent trials.
+    """Bound a true share, met in `count` independent trials.
 
-    Wilson's interval (1927): unlike share +- 2 standard errors it stays in 0..1 and does not vanish at 0 and 1.
+    Where it lies with 95 % confidence, by Wilson's interval (1927): unlike share +- 2 standard errors it stays in 0..1
+    and does not vanish at 0 and 1.
     """
     if not count:
         return 0.0, 1.0

@@ -42,7 +42,10 @@ PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # column
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one image, in milliseconds: median, 90th percentile, number of runs."""
+    """The time of one image, in milliseconds.
+
+    Median, 90th percentile, number of runs.
+    """
 
     p50_ms: float
     p90_ms: float
@@ -50,8 +53,9 @@ class Latency:
 
 
 def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Latency]:
-    """Time several runners in turn, A B C A B C ..., after one warm-up each, so that drift of the machine falls on all
-    alike.
+    """Time several runners in turn, A B C A B C ....
+
+    After one warm-up each, so that drift of the machine falls on all alike.
     """
     times: dict[Key, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -65,8 +69,9 @@ def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> 
 
 
 def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[Point, Latency]:
-    """Latency on this machine of every entry point of a bundle, but for files that are only evaluated here: that says
-    nothing of their speed.
+    """Measure the latency of a bundle's entry points on this machine.
+
+    Files that are only evaluated here are left out: that says nothing of their speed.
     """
     runs = {
         (entry.file, method.keep): open_entry(folder, entry, manifest.threads, method.name)
@@ -78,13 +83,19 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[P
 
 
 def draw_image(shape: tuple[int, ...]) -> Array:
-    """Any image of that shape, for timing: the arithmetic does not depend on it."""
+    """Draw any image of that shape, for timing.
+
+    The arithmetic does not depend on it.
+    """
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 @contextmanager
 def print_step(name: str) -> Iterator[None]:
-    """Time a step and say on stderr how long it took. Interrupted if a signal was lost on the way."""
+    """Time a step and say on stderr how long it took.
+
+    Interrupted if a signal was lost on the way.
+    """
     check_interruption()
     start = time.perf_counter()
     yield
@@ -93,13 +104,19 @@ def print_step(name: str) -> Iterator[None]:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Say on stderr what was assumed, so that JSON on stdout stays whole."""
+    """Print on stderr what was assumed.
+
+    So JSON on stdout stays whole.
+    """
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:
-    """The table behind a `mixed` file: each Linear's SQNR at each precision, and what it became."""
+    """Print the table behind a `mixed` file.
+
+    Each Linear's SQNR at each precision, and what it became.
+    """
     precisions = [p for p in LAYER_PRECISIONS if any(p in s.sqnr_db for s in sensitivities) and p != "fp32"]
     total = sum(s.macs for s in sensitivities) or 1
     rows = (
@@ -116,7 +133,10 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
 
 
 def watch(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
-    """A progress bar on stderr, for as long as something is gone through; none where that is no terminal."""
+    """Show a progress bar on stderr while items are gone through.
+
+    None where that is no terminal.
+    """
     bar = Console(stderr=True)
     return track(items, f"  {name}", total=count, console=bar, transient=True, disable=not bar.is_terminal)
 
@@ -125,8 +145,9 @@ LISTENER = Listener(print_step, print_sensitivities, watch)
 
 
 def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) -> None:
-    """Time the files of a bundle that was just written, and print the table that ends an export. named: what the user
-    calls the folder. Whatever fails here is no fault of the user's: InternalError.
+    """Time a new bundle's files, and print its table.
+
+    named: what the user calls the folder. Whatever fails here is no fault of the user's: InternalError.
     """
     try:
         check_interruption()  # of a signal that came while the folder was put in its place
@@ -143,7 +164,7 @@ def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) 
 
 
 def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> None:
-    """The table that ends an export."""
+    """Print the table that ends an export."""
     rows = (
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
@@ -160,7 +181,7 @@ def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Late
 
 
 def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> Iterator[str]:
-    """What the table's figures mean and where they come from."""
+    """Explain what the table's figures mean and where they come from."""
     methods = [method for entry in manifest.artifacts for method in entry.methods]
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
     yield from (f"model: {note}" for note in model.notes)
@@ -253,7 +274,7 @@ def _share_cell(share: float, interval: Interval | None) -> str:
 
 
 def print_checks(files: Sequence[Checked]) -> None:
-    """The verdict on each entry point of each file of a bundle."""
+    """Print the verdict on each entry point of a bundle's files."""
     rows = [
         (
             f.file,
@@ -273,21 +294,27 @@ def print_checks(files: Sequence[Checked]) -> None:
 
 
 def print_guesses(guesses: Sequence[Guess]) -> None:
-    """The classes of a picture, their labels in MOST_LABEL letters at most."""
+    """Print a picture's classes, each label in MOST_LABEL letters at most."""
     cut = MOST_LABEL - 1
     labels = (g.label if len(g.label) <= MOST_LABEL else f"{g.label[:cut]}…" for g in guesses)
     print_rows(("class", "probability"), zip(labels, (f"{g.probability:.2%}" for g in guesses), strict=True))
 
 
 class PlainConsole(Console):
-    """A console whose reader may go away: that is BrokenPipeError, as of print, and no exit of its own."""
+    """A console whose reader may go away.
+
+    That is BrokenPipeError, as of print, and no exit of its own.
+    """
 
     def on_broken_pipe(self) -> None:
         raise
 
 
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A plain table, never narrower than its cells: a figure cut short is no figure."""
+    """Print a plain table, never narrower than its cells.
+
+    A figure cut short is no figure.
+    """
     table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(cell if cell.isprintable() else ascii(cell)[1:-1]) for cell in row))

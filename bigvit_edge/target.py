@@ -40,9 +40,10 @@ SINCE = {
 
 @dataclass(frozen=True)
 class Quant:
-    """How Linears are quantised. int8: weights per output channel, activations per row at run time. int8-static: the
-    activations' ranges are fixed beforehand on calibration images, per tensor. int4: weights in groups along the
-    inputs, activations as in int8.
+    """How Linears are quantised.
+
+    int8: weights per output channel, activations per row at run time. int8-static: the activations' ranges are fixed
+    beforehand on calibration images, per tensor. int4: weights in groups along the inputs, activations as in int8.
 
     keep_float: Linears with one of these words between the dots of their name stay float; norms and softmax always do,
     and so does the patch embedding but in bve, where its name is embedding.patches. The presets keep the routers and
@@ -76,11 +77,13 @@ class Quant:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file must reach against PyTorch, on `images` images. All: the centred cosine of the logits, without what
-    every image's have in common. fp32: the largest difference of any logit, over what PyTorch's logits span, and the
-    smallest cosine. Every other precision: the mean cosine, and but for int4 the smallest, which falls far below the
-    mean where a rounding makes the router take another token. All: the share of equal top-1; int8-static and int4 have
-    limits of their own for it, and a share misses its limit only where the upper end of its 95 % interval does.
+    """What a file must reach against PyTorch, on `images` images.
+
+    All: the centred cosine of the logits, without what every image's have in common. fp32: the largest difference of
+    any logit, over what PyTorch's logits span, and the smallest cosine. Every other precision: the mean cosine, and but
+    for int4 the smallest, which falls far below the mean where a rounding makes the router take another token. All: the
+    share of equal top-1; int8-static and int4 have limits of their own for it, and a share misses its limit only where
+    the upper end of its 95 % interval does.
 
     A model with random weights is held to untrained_cosine (the smallest; int4: untrained_int4_cosine) instead of those
     cosines, and no top-1 is asked of it. docs/parity.md has the measurements behind the figures.
@@ -127,10 +130,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Target:
-    """name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and
-    timing; dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a
-    matrix product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings);
-    backend: what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
+    """What to export for, and how.
+
+    name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and timing;
+    dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a matrix
+    product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings); backend:
+    what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
     libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
     dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
     them when it loads the file; deployment: the oldest system that a Core ML model must load on.
@@ -159,17 +164,25 @@ class Target:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
 
     def find_backend(self, name: str) -> str:
-        """What files of that format delegate to; '' where there is no choice."""
+        """Find what files of that format delegate to.
+
+        '' where there is no choice.
+        """
         choices = CHOICES.get(name, ("",))
         return self.backend if self.backend in choices else choices[0]
 
     def is_native(self, name: str) -> bool:
-        """Whether our core runs files of that format, which hold models of this package; where a framework is around
-        it, also as a part of others."""
+        """Tell whether our core runs files of that format.
+
+        Those hold models of this package; where a framework is around it, also as a part of others.
+        """
         return name == "bve" or self.find_backend(name) == "native"
 
     def list_cells(self) -> list[tuple[str, str]]:
-        """Every (format, precision) to make, by precision. UserError on one that the format or the system lacks."""
+        """List every (format, precision) to make, by precision.
+
+        UserError on one that the format or the system lacks.
+        """
         cells = [(name, precision) for precision in self.precisions for name in self.formats]
         parts = [c for c in (*self.quant.candidates, self.quant.p, self.quant.e, self.quant.router) if c]
         fixed = [part for part in ("p", "e", "router") if getattr(self.quant, part)]
@@ -194,20 +207,23 @@ class Target:
         return cells
 
     def list_modules(self) -> list[str]:
-        """The modules of export/backends that the target's formats need."""
+        """List the modules of export/backends that the target's formats need."""
         core_ml = ["coreml"] if "executorch" in self.formats and self.backend == "coreml" else []
         native = [f"{name}.native" for name in self.formats if name in CHOICES and self.is_native(name)]
         return list(dict.fromkeys([*self.formats, *core_ml, *native]))
 
 
 def list_targets() -> list[str]:
-    """Names of all presets."""
+    """List the names of all presets."""
     return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if f.name.endswith(".toml"))
 
 
 @cache
 def load_target(name: str) -> Target:
-    """A preset by name; UserError with the nearest names if there is none."""
+    """Load a preset by name.
+
+    UserError with the nearest names if there is none.
+    """
     known = list_targets()
     if name not in known:
         raise UserError(f"unknown target {name!r}", f"one of {', '.join(known)}", suggest(name, known))
@@ -220,8 +236,10 @@ def load_target(name: str) -> Target:
 
 
 def override(target: Target, settings: Iterable[str]) -> Target:
-    """The target with 'key=value' settings applied: 'limits.int8_cosine=0.99', 'formats=litert,executorch'. UserError
-    on an unknown key or a value of the wrong type.
+    """Apply 'key=value' settings to a target.
+
+    Such as 'limits.int8_cosine=0.99' or 'formats=litert,executorch'. UserError on an unknown key or a value of the
+    wrong type.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -237,7 +255,7 @@ def override(target: Target, settings: Iterable[str]) -> Target:
 
 
 def list_settings() -> dict[str, Any]:
-    """Every key that `--set` takes, with its type."""
+    """List every key that `--set` takes, with its type."""
     types: dict[str, Any] = {}
     for name, kind in get_type_hints(Target).items():
         if is_dataclass(kind):

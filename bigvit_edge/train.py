@@ -26,7 +26,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from bigvit_edge.demo.accuracy import Score, measure_scores, normalize
 from bigvit_edge.demo.digits import Batch, held_out, make_batch
-from bigvit_edge.errors import UserError, first_line, suggest
+from bigvit_edge.errors import UserError, describe_error, suggest
 from bigvit_edge.folders import is_plain, resolve_folder
 from bigvit_edge.models.blvit import BLViT, permute, restore
 from bigvit_edge.models.load import build, load_model
@@ -37,7 +37,10 @@ from bigvit_edge.models.zoo import find_card
 
 @dataclass(frozen=True)
 class Recipe:
-    """Cycles: steps of `batch` images each. Rates: Muon's. decay: share of a cycle in which it falls to 0."""
+    """How the teacher and the student are trained.
+
+    Cycles: steps of `batch` images each. Rates: Muon's. decay: share of a cycle in which it falls to 0.
+    """
 
     teacher: str
     student: str
@@ -60,7 +63,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of `fit`: its name, steps of each cycle and rate; backgrounds are varied after `plain_steps`."""
+    """One run of `fit`.
+
+    Its name, steps of each cycle and rate; backgrounds are varied after `plain_steps`.
+    """
 
     name: str
     cycles: tuple[int, ...]
@@ -69,7 +75,7 @@ class Phase:
 
     @property
     def steps(self) -> int:
-        """Of all cycles."""
+        """Count the steps of all cycles."""
         return sum(self.cycles)
 
 
@@ -78,15 +84,19 @@ RECIPES = {"demo": Recipe("vit_demo", "blvit_demo", teacher_cycles=(5000, 2500),
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name; UserError with the nearest names if there is none."""
+    """Find the recipe of that name.
+
+    UserError with the nearest names if there is none.
+    """
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}", f"one of {', '.join(RECIPES)}", suggest(name, RECIPES))
     return RECIPES[name]
 
 
 def run_recipe(recipe: Recipe, folder: Path) -> list[Score]:
-    """Run or resume a recipe in a folder; leaves TEACHER.safetensors and STUDENT.safetensors there and returns the
-    accuracy table.
+    """Run or resume a recipe in a folder.
+
+    Leaves TEACHER.safetensors and STUDENT.safetensors there and returns the accuracy table.
     """
     folder = check_run(recipe, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,8 +110,9 @@ def run_recipe(recipe: Recipe, folder: Path) -> list[Score]:
 
 
 def check_run(recipe: Recipe, output: Path) -> Path:
-    """The absolute path of a folder to run a recipe in. UserError if a file there, under a name that the run would
-    write, is not an earlier run's of the same recipe.
+    """Check a folder to run a recipe in; return its absolute path.
+
+    UserError if a file there, under a name that the run would write, is not an earlier run's of the same recipe.
     """
     folder = resolve_folder(output)
     weights = (f"{name}.safetensors" for name in (recipe.teacher, recipe.student))
@@ -121,15 +132,17 @@ def _is_own(path: Path, recipe: Recipe) -> bool:
 
 
 def evaluate_shipped(recipe: Recipe) -> list[Score]:
-    """The accuracy table of the weights that ship with the package."""
+    """Measure the accuracy table of the weights that ship with the package."""
     teacher, student = load_model(recipe.teacher), load_model(recipe.student)
     assert isinstance(student, BLViT)
     return measure_scores(teacher, student, held_out())
 
 
 class Teacher(nn.Module):
-    """A dense ViT, and a head that tells each patch's class or background. forward: images [B, 3, S, S] -> features
-    [B, N, C] and patch logits [B, N-1, classes + 1]. The head is not shipped.
+    """A dense ViT with a head that labels each patch.
+
+    The label is a class or background. forward: images [B, 3, S, S] -> features [B, N, C] and patch logits [B, N-1,
+    classes + 1]. The head is not shipped.
     """
 
     def __init__(self, teacher: ViT, seed: int) -> None:
@@ -144,7 +157,7 @@ class Teacher(nn.Module):
 
 
 def train_teacher(recipe: Recipe, folder: Path) -> Teacher:
-    """The dense teacher, with its patch-labelling head."""
+    """Train the dense teacher, with its patch-labelling head."""
     model = build(find_card(recipe.teacher))
     assert isinstance(model, ViT)
     teacher, background = Teacher(model, recipe.seed), model.head.out_features
@@ -161,7 +174,10 @@ def train_teacher(recipe: Recipe, folder: Path) -> Teacher:
 
 
 def train_student(recipe: Recipe, teacher: Teacher, folder: Path) -> BLViT:
-    """The big.LITTLE student, distilled at random keep ratios, its routers guided by what matters to the teacher."""
+    """Train the big.LITTLE student, distilled at random keep ratios.
+
+    Its routers are guided by what matters to the teacher.
+    """
     student = build(find_card(recipe.student))
     assert isinstance(student, BLViT)
     take_from_dense(student, teacher.teacher)
@@ -193,8 +209,10 @@ def train_student(recipe: Recipe, teacher: Teacher, folder: Path) -> BLViT:
 
 
 def weigh_tokens(patch_logits: Tensor) -> Tensor:
-    """What each token matters, by the teacher's own word: CLS 1, a patch its probability of not being background, 0.05
-    more for all, scaled to a sum of 1. [B, N-1, classes + 1] -> [B, N]
+    """Weigh tokens by what they matter to the teacher.
+
+    CLS 1, a patch its probability of not being background, 0.05 more for all, scaled to a sum of 1. [B, N-1, classes +
+    1] -> [B, N]
     """
     foreground = 1 - patch_logits.float().softmax(-1)[..., -1]  # [B, N-1]
     weights = torch.cat([torch.ones_like(foreground[:, :1]), foreground], dim=1) + 0.05  # [B, N]
@@ -202,7 +220,10 @@ def weigh_tokens(patch_logits: Tensor) -> Tensor:
 
 
 def guide_routers(scores: list[Tensor], orders: list[Tensor], matters: Tensor) -> Tensor:
-    """Cross-entropy between each layer's scores [B, N] and what matters [B, N] (image order), mean over layers."""
+    """Compute the cross-entropy between routers' scores and what matters.
+
+    Each layer's scores [B, N], what matters [B, N] (image order), mean over layers.
+    """
     losses = []
     for score, order in zip(scores, orders, strict=True):
         losses.append(-(matters * (score.float() + 1e-8).log()).sum(1).mean())
@@ -211,7 +232,10 @@ def guide_routers(scores: list[Tensor], orders: list[Tensor], matters: Tensor) -
 
 
 def take_from_dense(student: BLViT, dense: ViT) -> None:
-    """The P stream starts from a dense ViT of equal width and depth: embedding, blocks, norm and head."""
+    """Start the P stream from a dense ViT.
+
+    Of equal width and depth: embedding, blocks, norm and head.
+    """
     student.embedding.load_state_dict(dense.embedding.state_dict())
     for i, block in enumerate(dense.layers):
         student.get_submodule(f"layers.{i}.p").load_state_dict(block.state_dict())
@@ -222,7 +246,10 @@ def take_from_dense(student: BLViT, dense: ViT) -> None:
 def fit(
     model: nn.Module, loss_of: Callable[[Batch, int], Tensor], phase: Phase, recipe: Recipe, checkpoint: Path
 ) -> None:
-    """Run a phase, with matrix products in bfloat16. Resumes from the checkpoint if there is one."""
+    """Run a phase, with matrix products in bfloat16.
+
+    Resumes from the checkpoint if there is one.
+    """
     optimizers = make_optimizers(model, recipe)
     start = read_checkpoint(checkpoint, model, optimizers, recipe) if checkpoint.exists() else 0
     model.train()
@@ -248,14 +275,20 @@ def fit(
 
 
 def draw_batch(recipe: Recipe, phase: Phase, step: int) -> Batch:
-    """The images of one step, normalised; from the recipe's seed and the step's number alone."""
+    """Draw the images of one step, normalised.
+
+    From the recipe's seed and the step's number alone.
+    """
     seed = recipe.seed * 10_000_000 + step
     batch = make_batch("train", recipe.batch, seed, vary=step >= phase.plain_steps)
     return Batch(normalize(batch.images), batch.labels, batch.ink)
 
 
 def shape_rate(step: int, phase: Phase, recipe: Recipe) -> float:
-    """The share of the plateau's rate at a step, in 0..1: each cycle warms up, holds, and falls to 0."""
+    """Compute a step's share of the plateau's rate, in 0..1.
+
+    Each cycle warms up, holds, and falls to 0.
+    """
     for length in phase.cycles:
         if step < length:
             break
@@ -264,7 +297,10 @@ def shape_rate(step: int, phase: Phase, recipe: Recipe) -> float:
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon (orthogonalised momentum; Jordan et al. 2024) for the matrices of the layers, AdamW for everything else."""
+    """Make Muon for the layers' matrices, AdamW for everything else.
+
+    Muon is orthogonalised momentum (Jordan et al. 2024).
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -278,7 +314,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optim
 
 
 def set_rate(optimizers: tuple[torch.optim.Optimizer, ...], rate: float) -> None:
-    """Muon at `rate`, AdamW at half of it."""
+    """Set Muon to `rate`, AdamW to half of it."""
     for optimizer, factor in zip(optimizers, (1.0, 0.5), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
@@ -287,7 +323,10 @@ def set_rate(optimizers: tuple[torch.optim.Optimizer, ...], rate: float) -> None
 def write_checkpoint(
     path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], step: int, recipe: Recipe
 ) -> None:
-    """Model, optimizer moments, the next step and the recipe, in one safetensors file: written beside, then renamed."""
+    """Write a training run's state as one safetensors file.
+
+    Model, optimizer moments, the next step and the recipe: written beside, then renamed.
+    """
     tensors = {f"model.{key}": t.contiguous() for key, t in model.state_dict().items()}
     for name, p in model.named_parameters():
         for optimizer in optimizers:
@@ -299,14 +338,17 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...], recipe: Recipe) -> int:
-    """Put model and optimizers back as they were; returns the next step. UserError if it is of another recipe."""
+    """Put model and optimizers back; return the next step.
+
+    UserError if the checkpoint is of another recipe.
+    """
     if not _is_own(path, recipe):
         raise UserError(f"{path} was written by another recipe", "a checkpoint of this one", "choose another -o")
     tensors, metadata = read_weights(path), read_metadata(path)
     try:
         return _restore(tensors, int(metadata["step"]), model, optimizers)
     except (KeyError, ValueError, RuntimeError) as e:
-        met = f"{path} cannot be resumed ({first_line(e)})"
+        met = f"{path} cannot be resumed ({describe_error(e)})"
         raise UserError(met, "a checkpoint as it was written", "choose another -o") from e
 
 

@@ -6,8 +6,9 @@ from bigvit_edge.errors import UserError
 
 
 def parse_keeps(text: str | None) -> tuple[float, ...]:
-    """'0.25,0.5,1.0' -> the ratios in that order; none for None. UserError on what is no number in (0, 1], or one
-    twice.
+    """Parse '0.25,0.5,1.0' as the ratios in that order.
+
+    No ratios for None. UserError on what is no number in (0, 1], or one twice.
     """
     if text is None:
         return ()
@@ -21,7 +22,10 @@ def parse_keeps(text: str | None) -> tuple[float, ...]:
 
 
 def parse_share(text: str) -> float:
-    """'5%' or '0.05' -> 0.05. UserError on what is no share in 0..1."""
+    """Parse '5%' or '0.05' as 0.05.
+
+    UserError on what is no share in 0..1.
+    """
     share = _parse_number(text.removesuffix("%"), f"--max-fallback {text}") / (100 if text.endswith("%") else 1)
     if not 0 <= share <= 1:
         raise UserError(f"--max-fallback {text}", "a share from 0 to 1, or 0% to 100%", "for example 5%")

@@ -13,7 +13,7 @@ from torch.fx import Node
 from torch.fx.proxy import TracerBase
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.errors import first_words, lacks_memory
+from bigvit_edge.errors import cut_message, lacks_memory
 from bigvit_edge.export.graph import layer_of
 from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source, list_causes
 
@@ -57,7 +57,7 @@ def explain_capture_failure(error: BaseException) -> str:
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
         return f"what the model does depends on the values in a tensor{_at(line)}; {ADVICE}"
-    return f"{type(error).__name__}: {first_words(error)}{_at(line)}"
+    return f"{type(error).__name__}: {cut_message(error)}{_at(line)}"
 
 
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:

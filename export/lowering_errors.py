@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.errors import UserError, first_words
+from bigvit_edge.errors import UserError, cut_message
 from bigvit_edge.export.capture_errors import describe_node
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
@@ -82,7 +82,7 @@ def _find_first(error: BaseException) -> BaseException:
 def read_reason(error: Exception) -> str:
     """The first cause's words on one line, in ours where they are of the converter's inner workings."""
     first = _find_first(error)
-    words = first_words(first).rpartition("error: ")[2]
+    words = cut_message(first).rpartition("error: ")[2]
     words = re.sub(r"<OpOverload\(op='([\w.]+)', overload='\w+'\)>", r"\1", words)
     words = re.sub(r"^Lowering not found: .*|^No ONNX function found for .*", "its converter has no such op", words)
     words = re.sub(r" that was explicitly marked illegal.*", "", words)

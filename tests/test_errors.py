@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigvit_edge.errors import InternalError, first_line, first_words, keep_few, list_few
+from bigvit_edge.errors import InternalError, cut_message, describe_error, keep_few, list_few
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,13 @@ from bigvit_edge.errors import InternalError, first_line, first_words, keep_few,
     ],
 )
 def test_the_first_line_of_an_error(e: Exception, line: str) -> None:
-    assert first_line(e) == line
+    assert describe_error(e) == line
 
 
 def test_long_words_of_others_are_cut_between_two_of_them() -> None:
-    assert first_words(ValueError(60 * "four ")) == 39 * "four " + "four ..."
-    assert first_words(ValueError(300 * "x")) == 200 * "x" + " ..."
-    assert first_words(ValueError(200 * "x")) == 200 * "x"
+    assert cut_message(ValueError(60 * "four ")) == 39 * "four " + "four ..."
+    assert cut_message(ValueError(300 * "x")) == 200 * "x" + " ..."
+    assert cut_message(ValueError(200 * "x")) == 200 * "x"
 
 
 def test_few_of_many() -> None:

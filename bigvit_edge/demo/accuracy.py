@@ -17,7 +17,9 @@ CHUNK = 250  # images at a time
 
 @dataclass(frozen=True)
 class Score:
-    """name of the row; keep (None for a dense model); top1 in 0..1; ink: share of the digit's patches that the last
+    """One row of the accuracy table.
+
+    name of the row; keep (None for a dense model); top1 in 0..1; ink: share of the digit's patches that the last
     layer's P-block treated.
     """
 
@@ -27,18 +29,21 @@ class Score:
     ink: float | None
 
     def as_cells(self) -> tuple[str, str, str, str]:
-        """For a table."""
+        """Write the score as the cells of a table's row."""
         keep = "–" if self.keep is None else f"{self.keep:g}"
         return self.name, keep, f"{self.top1:.1%}", "–" if self.ink is None else f"{self.ink:.1%}"
 
 
 def normalize(images: Tensor) -> Tensor:
-    """0..1 -> the demo models' input range."""
+    """Bring images in 0..1 to the demo models' input range."""
     return (images - torch.tensor(HALF).view(3, 1, 1)) / torch.tensor(HALF).view(3, 1, 1)
 
 
 def measure_scores(teacher: nn.Module, student: BLViT, batch: Batch) -> list[Score]:
-    """Teacher, student at each keep ratio, and the student with its router replaced by chance and by an oracle."""
+    """Measure the teacher, and the student at each keep ratio.
+
+    Then the student with its router replaced by chance and by an oracle.
+    """
     rows = [Score("vit_demo (dense teacher)", None, _top1(teacher, batch), None)]
     rows += [_measure("blvit_demo", student, batch, keep) for keep in (1.0, 0.75, 0.5, 0.25)]
     for keep in (0.5, 0.25):
@@ -58,8 +63,9 @@ class RandomChoice:
 
 
 class OracleChoice:
-    """CLS, then the digit's patches, then the others by the router's score. Follows the permutations from layer to
-    layer.
+    """CLS, then the digit's patches, then the others by score.
+
+    The score is the router's. Follows the permutations from layer to layer.
     """
 
     def __init__(self, ink: Tensor) -> None:
@@ -73,7 +79,7 @@ class OracleChoice:
 
 @contextmanager
 def arranged(model: BLViT, arrange: Arrange) -> Iterator[None]:
-    """The model with every layer's choice of tokens replaced."""
+    """Replace every layer's choice of tokens until the block ends."""
     before = [layer.arrange for layer in model.layers]
     try:
         for layer in model.layers:

@@ -38,8 +38,10 @@ SplitName = Literal["train", "held_out"]
 
 @dataclass(frozen=True)
 class Batch:
-    """images float [B, 3, 64, 64] in 0..1, whole 255ths; labels int64 [B]; ink bool [B, 64]: patches that hold a part
-    of the digit.
+    """Images of cluttered digits, their labels, and where the digit is.
+
+    images float [B, 3, 64, 64] in 0..1, whole 255ths; labels int64 [B]; ink bool [B, 64]: patches that hold a part of
+    the digit.
     """
 
     images: Tensor
@@ -49,7 +51,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Split:
-    """digits float [D, 1, 8, 8] in 0..1; labels int64 [D]; photos: float [1, 3, h, w] each, shorter side 160."""
+    """The digits and background photos that a split's images are made of.
+
+    digits float [D, 1, 8, 8] in 0..1; labels int64 [D]; photos: float [1, 3, h, w] each, shorter side 160.
+    """
 
     digits: Tensor
     labels: Tensor
@@ -58,7 +63,10 @@ class Split:
 
 @cache
 def load_split(name: SplitName) -> Split:
-    """The raw material of one split. UserError if scikit-learn or scikit-image is not installed."""
+    """Load the digits and photos of one split.
+
+    UserError if scikit-learn or scikit-image is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
 
@@ -87,7 +95,10 @@ def _read_photo(path: Path) -> Tensor:
 
 
 def make_batch(split: SplitName, count: int, seed: int, vary: bool = False) -> Batch:
-    """`count` fresh images of a split, drawn from `seed` alone. vary: backgrounds altered, see _vary."""
+    """Make `count` fresh images of a split, drawn from `seed` alone.
+
+    vary: backgrounds altered, see _vary.
+    """
     material, g = load_split(split), torch.Generator().manual_seed(seed)
     background = _draw_background(material.photos, count, g)  # [B, 3, S, S]
     if vary:
@@ -109,7 +120,10 @@ def make_batch(split: SplitName, count: int, seed: int, vary: bool = False) -> B
 
 @cache
 def held_out() -> Batch:
-    """The 1,000 held-out images that every accuracy and parity figure refers to."""
+    """Make the 1,000 held-out images.
+
+    Every accuracy and parity figure refers to them.
+    """
     return make_batch("held_out", 1000, HELD_OUT_SEED)
 
 

@@ -20,7 +20,10 @@ ITSELF = {"mean": (0, 0, 0), "std": (1, 1, 1)}  # what a module says that normal
 
 
 def read_size(model: nn.Module, source: str, asked: int | None) -> tuple[int, tuple[str, ...]]:
-    """Pixels of a side: as asked for, else the attribute image_size, else timm's, else 224 with a note."""
+    """Read the pixels of a side of a model's input.
+
+    As asked for, else the attribute image_size, else timm's, else 224 with a note.
+    """
     own = _read(model, source, "image_size", _to_size, "a number of pixels, or two equal ones: images are square")
     if own is None and isinstance(config := _get(model, source, "pretrained_cfg"), Mapping):
         own = (config.get("input_size") or (None,))[-1]
@@ -30,8 +33,10 @@ def read_size(model: nn.Module, source: str, asked: int | None) -> tuple[int, tu
 
 
 def read_preprocessing(model: nn.Module, source: str, size: int) -> tuple[Preprocessing, tuple[str, ...]]:
-    """The evaluation transform of the attributes mean, std, crop_pct, crop_mode and interpolation; a timm model's own
-    where it has none of them. Notes on what was assumed. UserError on values that cannot be used.
+    """Read the evaluation transform from a model's attributes.
+
+    They are mean, std, crop_pct, crop_mode and interpolation; a timm model's own transform where it has none of them.
+    Notes on what was assumed. UserError on values that cannot be used.
     """
     said = {
         "mean": _read(model, source, "mean", _to_triple, "three numbers"),
@@ -50,7 +55,10 @@ def read_preprocessing(model: nn.Module, source: str, size: int) -> tuple[Prepro
 
 
 def read_labels(model: nn.Module, source: str, classes: int) -> tuple[str, ...] | None:
-    """The attribute labels: a list, a tuple, an array or a dict {0: name}; None if there is none."""
+    """Read the attribute labels, or None if there is none.
+
+    It is a list, a tuple, an array or a dict {0: name}.
+    """
     expected = f"{classes} strings, one for each class of the model"
     labels: tuple[str, ...] | None = _read(model, source, "labels", to_names, "a list of strings")
     if labels is not None and len(labels) != classes:
@@ -60,7 +68,10 @@ def read_labels(model: nn.Module, source: str, classes: int) -> tuple[str, ...] 
 
 
 def to_names(value: Any) -> tuple[str, ...] | None:
-    """Names in the order of the classes, of a list, an array or a dict {0: name, …} or {'0': name, …}; else None."""
+    """List class names in the order of the classes.
+
+    Of a list, an array or a dict {0: name, …} or {'0': name, …}; else None.
+    """
     if isinstance(value, Mapping):
         by_class = {str(key): name for key, name in value.items()}
         value = [by_class.get(str(i)) for i in range(len(by_class))]
@@ -72,8 +83,10 @@ def to_names(value: Any) -> tuple[str, ...] | None:
 
 
 def check_keep(model: nn.Module, source: str) -> tuple[str, ...]:
-    """A note where the attribute keep is a number but no share. UserError if it, which is read again and again,
-    raises."""
+    """Note an attribute keep that is a number but no share.
+
+    UserError if the attribute, which is read again and again, raises.
+    """
     keep = _get(model, source, "keep")
     if _is_number(keep) and not 0 < keep <= 1:
         return (f"the attribute `keep` of {source} is {keep}, no share in (0, 1]: taken for something else",)

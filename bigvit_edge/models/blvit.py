@@ -27,8 +27,10 @@ FUSE_START = 1e-4  # the streams start (almost) independent and learn how much t
 
 
 def permute(t: Tensor, order: Tensor) -> Tensor:
-    """t [B, N, ...] with its tokens taken in the given order: indices [B, N], or a permutation matrix [B, N, N], which
-    takes t [B, N] or [B, N, C]. Batch 1 with indices is a plain index_select: the one gather all runtimes have.
+    """Take the tokens of t [B, N, ...] in the given order.
+
+    order: indices [B, N], or a permutation matrix [B, N, N], which takes t [B, N] or [B, N, C]. Batch 1 with indices is
+    a plain index_select: the one gather all runtimes have.
     """
     if order.dim() == 3:
         return torch.bmm(order, t) if t.dim() == 3 else torch.bmm(order, t.unsqueeze(-1)).squeeze(-1)
@@ -39,8 +41,9 @@ def permute(t: Tensor, order: Tensor) -> Tensor:
 
 
 def restore(t: Tensor, orders: list[Tensor]) -> Tensor:
-    """Undo every layer's permutation: t [B, N, ...] in final order -> in image order. For dense tasks, distillation and
-    pictures.
+    """Undo every layer's permutation.
+
+    t [B, N, ...] in final order -> in image order. For dense tasks, distillation and pictures.
     """
     for order in reversed(orders):
         t = permute(t, order.argsort(1) if order.dim() == 2 else order.transpose(1, 2))
@@ -48,7 +51,10 @@ def restore(t: Tensor, orders: list[Tensor]) -> Tensor:
 
 
 class Router(nn.Module):
-    """Scores from the LITTLE stream: z [B, N, c] -> softmax over tokens [B, N]."""
+    """Scores from the LITTLE stream.
+
+    z [B, N, c] -> softmax over tokens [B, N].
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -60,15 +66,20 @@ class Router(nn.Module):
 
 
 def order_tokens(score: Tensor) -> Tensor:
-    """Token indices by falling score, CLS (always token 0, and stays so) first: [B, N] -> [B, N]."""
+    """Order token indices by falling score, CLS first.
+
+    [B, N] -> [B, N]. CLS is always token 0, and stays so.
+    """
     first = torch.cat([score[:, :1] + 2, score[:, 1:]], dim=1)  # a softmax is at most 1
     return torch.topk(first, score.shape[1], dim=1).indices
 
 
 class Ranking:
-    """What order_tokens does, as a permutation matrix: score [B, N] -> [B, N, N] of 0 and 1, row p naming the token at
-    place p; equal scores keep their order. Comparisons, sums and float constants alone, exact in float16 up to 2048
-    tokens. The constants are each layer's own: partitioners stumble over one that layers share.
+    """What order_tokens does, as a permutation matrix.
+
+    score [B, N] -> [B, N, N] of 0 and 1, row p naming the token at place p; equal scores keep their order. Comparisons,
+    sums and float constants alone, exact in float16 up to 2048 tokens. The constants are each layer's own: partitioners
+    stumble over one that layers share.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -86,16 +97,19 @@ class Ranking:
 
 
 def gate_from(score: Tensor, tokens: int) -> Tensor:
-    """The gate on the P-MLP's residual, in (0, 2): 1 where the score is the mean 1/N, so a uniform router leaves a
-    pretrained P-block as it was. It is how the router gets its gradient (top-k has none). [B, k] -> [B, k, 1].
+    """Compute the gate on the P-MLP's residual.
+
+    [B, k] -> [B, k, 1], in (0, 2): 1 where the score is the mean 1/N, so a uniform router leaves a pretrained P-block
+    as it was. It is how the router gets its gradient (top-k has none).
     """
     odds = score * tokens
     return (2 * odds / (1 + odds)).unsqueeze(-1)
 
 
 class Layer(nn.Module):
-    """One big.LITTLE layer: a P-block of width C on k tokens beside an E-block of width c on all N, exchanging what
-    they know.
+    """One big.LITTLE layer: a P-block beside an E-block.
+
+    The P-block has width C and k tokens, the E-block width c and all N; they exchange what they know.
     """
 
     def __init__(self, dim: int, head_dim: int, little_dim: int, little_head_dim: int) -> None:
@@ -113,7 +127,10 @@ class Layer(nn.Module):
         self.gamma_down = nn.Parameter(torch.full((little_dim,), FUSE_START))
 
     def forward(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, C], z [B, N, c] -> both in this layer's order, and that order, [B, N] or [B, N, N] (see permute)."""
+        """Run the layer on both streams.
+
+        x [B, N, C], z [B, N, c] -> both in this layer's order, and that order, [B, N] or [B, N, N] (see permute).
+        """
         n = x.shape[1]
         x, z, gate, order = self.dispatch_tokens(x, z, k)
         xs, skipped, zn = x[:, :k], x[:, k:], self.e.norm1(z)  # [B, k, C], [B, N-k, C], [B, N, c]
@@ -130,8 +147,10 @@ class Layer(nn.Module):
         return x, z, order
 
     def dispatch_tokens(self, x: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x [B, N, C], z [B, N, c] -> both with the selected tokens first, the gate on these [B, k, 1], and the order,
-        [B, N] or [B, N, N].
+        """Put the selected tokens of both streams first.
+
+        x [B, N, C], z [B, N, c] -> both in the new order, the gate on the selected tokens [B, k, 1], and the order, [B,
+        N] or [B, N, N].
         """
         if self.arrange is None:
             norm, linear = self.router.norm, self.router.score
@@ -142,8 +161,10 @@ class Layer(nn.Module):
         return permute(x, order), permute(z, order), gate_from(ranked, x.shape[1]), order
 
     def cross_attend(self, xs: Tensor, skipped: Tensor) -> Tensor:
-        """Semi-cross attention: k queries over N keys, the skipped tokens' [B, N-k, c] projected from the LITTLE stream
-        -> [B, k, C].
+        """Attend from the k selected tokens to all N.
+
+        Semi-cross attention: the keys of the skipped tokens [B, N-k, c] are projected from the LITTLE stream -> [B, k,
+        C].
         """
         attn = self.p.attn
         keys, values = attn.k(xs), attn.v(xs)  # [B, k, C]
@@ -154,7 +175,9 @@ class Layer(nn.Module):
 
 
 class BLViT(nn.Module):
-    """big.LITTLE Vision Transformer. forward: float images [B, 3, image_size, image_size] -> logits [B, num_classes].
+    """big.LITTLE Vision Transformer.
+
+    forward: float images [B, 3, image_size, image_size] -> logits [B, num_classes].
 
     `keep` in (0, 1] is the share of tokens that the P-blocks treat; it may be set at any time, and one set of weights
     can serve several.
@@ -176,8 +199,9 @@ class BLViT(nn.Module):
         nn.init.trunc_normal_(self.embedding.position, std=0.02)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Images [B, 3, S, S] -> x [B, N, C] and z [B, N, c] in the last layer's order; each layer's order (see
-        permute).
+        """Encode images [B, 3, S, S] as tokens of both streams.
+
+        Returns x [B, N, C] and z [B, N, c] in the last layer's order, and each layer's order (see permute).
         """
         x = self.embedding(images)  # [B, N, C]
         z = self.little(x)  # [B, N, c]
@@ -193,13 +217,18 @@ class BLViT(nn.Module):
         return self.classify(x, z)
 
     def classify(self, x: Tensor, z: Tensor) -> Tensor:
-        """Both streams as encode gives them, x [B, N, C] and z [B, N, c] -> logits [B, num_classes], from CLS alone."""
+        """Compute logits [B, num_classes] from the CLS of both streams.
+
+        x [B, N, C] and z [B, N, c] are as encode gives them.
+        """
         return self.head(self.norm(x[:, 0] + self.up(z[:, 0])))  # type: ignore[no-any-return]
 
 
 def set_dispatch(model: nn.Module, dispatch: str) -> None:
-    """How the layers arrange their tokens from now on: 'permute', 'onehot' or 'kernel', in every big.LITTLE ViT that
-    the model is or has in it. Without routers nothing is done.
+    """Set how the layers arrange their tokens from now on.
+
+    'permute', 'onehot' or 'kernel', in every big.LITTLE ViT that the model is or has in it. Without routers nothing is
+    done.
     """
     for inside in model.modules():
         if not isinstance(inside, BLViT):
@@ -210,7 +239,10 @@ def set_dispatch(model: nn.Module, dispatch: str) -> None:
 
 
 def selected_tokens(orders: list[Tensor], k: int) -> Tensor:
-    """Which image tokens each layer's P-block treated: orders as from encode -> bool [layers, B, N] in image order."""
+    """Mark the image tokens that each layer's P-block treated.
+
+    orders as from encode -> bool [layers, B, N] in image order.
+    """
     indices = [order.long() if order.dim() == 2 else order.argmax(2) for order in orders]  # [B, N] each
     place = torch.arange(indices[0].shape[1]).expand_as(indices[0])  # place[b, i]: image position of the token now at i
     masks = []

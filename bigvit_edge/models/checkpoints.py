@@ -73,9 +73,11 @@ PLACES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: by this package's keys, those of a dense model unless the file is a blvit_*'s own; dialect: whose keys
-    the file has; heads: of its attention, where it says; unused: its keys that no model here has a place for; notes:
-    which of the file's weights were taken.
+    """The Vision Transformer's tensors that a file holds.
+
+    tensors: by this package's keys, those of a dense model unless the file is a blvit_*'s own; dialect: whose keys the
+    file has; heads: of its attention, where it says; unused: its keys that no model here has a place for; notes: which
+    of the file's weights were taken.
     """
 
     path: Path
@@ -91,9 +93,10 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
-    """A Vision Transformer's tensors in this package's keys. key: where in the file to look, dotted.
+    """Read a Vision Transformer's tensors in this package's keys.
 
-    UserError if the file cannot be read (see read_entries) or holds no Vision Transformer in keys known here.
+    key: where in the file to look, dotted. UserError if the file cannot be read (see read_entries) or holds no Vision
+    Transformer in keys known here.
     """
     found = read_entries(path)
     chosen, notes = choose(found, _is_known, path, key)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from bigvit_edge.errors import UserError, first_line, name_type
+from bigvit_edge.errors import UserError, describe_error, name_type
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.models.traces import find_line, list_causes
 
@@ -19,7 +19,7 @@ QUANTIZED = "return the float model: the export quantises, by --set precisions=i
 
 
 def settle(model: nn.Module, source: str) -> tuple[str, ...]:
-    """Put a model in eval mode and float32; notes on what changed.
+    """Put a model in eval mode and float32; note what changed.
 
     UserError, which names the tensor or module, on what cannot be exported: quantised, TorchScript, lazy, on another
     device or without numbers, sparse; and where eval() raises.
@@ -73,10 +73,10 @@ def _refuse(name: str, source: str, what: str, do: str) -> UserError:
 def count_classes(
     model: nn.Module, image_size: int, source: str, do: str = "correct the source"
 ) -> tuple[int, tuple[str, ...]]:
-    """Run a model on two images: the number of classes, and notes.
+    """Count a model's classes by running it on two images; and notes.
 
-    UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32. do: what
-    to do where it raises.
+    UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32. do: what to do
+    where it raises.
     """
     check_memory(model, image_size)
     generator = torch.Generator().manual_seed(0)
@@ -120,10 +120,13 @@ def _describe(answer: Any) -> str:
 def explain_failure(
     e: BaseException, doing: str, expected: str = "a model", do: str = "correct the source"
 ) -> UserError:
-    """Name what raised and the user's line; blame the installation where that is at fault."""
+    """Name what raised and the user's line.
+
+    The installation is blamed where that is at fault.
+    """
     line = find_line(e)
     where = f" at {line}" if line else ""
-    met = f"{doing} raised {first_line(e)}{where}"
+    met = f"{doing} raised {describe_error(e)}{where}"
     if any(word in str(link) for link in list_causes(e) for word in ("torchvision::", "torchvision versions")):
         met = (
             f"{doing}: the compiled ops of the installed torchvision do not load beside torch {version('torch')}{where}"

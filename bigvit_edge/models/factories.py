@@ -11,7 +11,7 @@ from torch import nn
 
 from bigvit_edge.errors import UserError, lacks_memory, name_type, suggest
 from bigvit_edge.models.contract import explain_failure
-from bigvit_edge.models.memory import GIB, SHARE, bounded, measure_free
+from bigvit_edge.models.memory import GIB, SHARE, bound_memory, measure_free
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from bigvit_edge.models.traces import list_causes
 
@@ -24,8 +24,10 @@ WRAPPERS = {  # PyTorch's classes around a module that compute the same -> the a
 
 
 def import_factory(source: str) -> Callable[[], object]:
-    """The function that `package.module:build` names, from the working directory or the installed packages. UserError
-    if there is no such module or function, or if importing it raises (the line in the user's source is named).
+    """Import the function that `package.module:build` names.
+
+    It is looked for in the working directory and the installed packages. UserError if there is no such module or
+    function, or if importing it raises (the line in the user's source is named).
     """
     module_name, _, function_name = source.partition(":")
     folder = str(Path.cwd())
@@ -64,10 +66,12 @@ def _list_needed(factory: Callable[..., object]) -> list[str]:
 
 
 def call_factory(factory: Callable[[], object], source: str) -> nn.Module:
-    """The model that a user's function returns. UserError if it raises (the line in the user's source is named), takes
-    more memory than there is, or returns no model.
+    """Call a user's function for its model.
+
+    UserError if it raises (the line in the user's source is named), takes more memory than there is, or returns no
+    model.
     """
-    with bounded(), _explained(f"{source}()"), chdir("."), redirect_stdout(sys.stderr):
+    with bound_memory(), _explained(f"{source}()"), chdir("."), redirect_stdout(sys.stderr):
         model = factory()
     if not isinstance(model, nn.Module):
         kind, do = name_type(model), "return the module alone"
@@ -93,7 +97,10 @@ def _explained(doing: str) -> Iterator[None]:
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model without torch.compile and DataParallel, wherever in it; a note of each kind taken off."""
+    """Take torch.compile and DataParallel off a model, wherever in it.
+
+    Returns the model, and a note of each kind taken off.
+    """
     taken: set[str] = set()
 
     def bare(module: nn.Module) -> nn.Module:

@@ -45,7 +45,10 @@ MEMBERS = (  # what a name inside a zip ends with
 
 
 def refuse_other_kinds(path: Path) -> None:
-    """UserError naming the kind of a file that is known to be no checkpoint; nothing where that is not known."""
+    """Refuse a file that is known to be no checkpoint.
+
+    UserError naming its kind; nothing where that is not known.
+    """
     with path.open("rb") as f:
         head = f.read(32)
     if head[8:9] == b"{":  # safetensors: in front stands a length, which can be any bytes

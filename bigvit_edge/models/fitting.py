@@ -29,8 +29,10 @@ USUAL_HEADS = (64, 32, 16, 8)  # widths of a head, tried in this order
 
 
 def infer_card(checkpoint: Checkpoint) -> Card:
-    """The known model with the checkpoint's shapes, or a card made from them; with the checkpoint's own image size and
-    number of classes. Heads, which shapes do not show, are of the usual width. UserError if the shapes are no ViT's.
+    """Find the known model with the checkpoint's shapes, or make a card.
+
+    With the checkpoint's own image size and number of classes. Heads, which shapes do not show, are of the usual width.
+    UserError if the shapes are no ViT's.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     try:
@@ -63,8 +65,10 @@ def infer_card(checkpoint: Checkpoint) -> Card:
 
 
 def set_heads(card: Card, heads: int | None, told: int | None) -> Card:
-    """The card with that number of heads (of the P-blocks), or with those that the checkpoint tells; its own where both
-    are None. UserError if they differ or do not divide the width.
+    """Give the card that number of heads (of the P-blocks).
+
+    Where it is None, those that the checkpoint tells; its own where both are None. UserError if they differ or do not
+    divide the width.
     """
     if heads is not None and told not in (None, heads):
         raise UserError(f"--heads {heads}", f"{told}, which the checkpoint's shapes show", "leave it out")
@@ -82,7 +86,10 @@ def _guess(dim: int, most: int = 64) -> int:
 
 
 def nearest_card(checkpoint: Checkpoint) -> Card:
-    """The known model most like the checkpoint, in width, depth and kind."""
+    """Find the known model most like the checkpoint.
+
+    Alike in width, depth and kind.
+    """
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
     dim = next((s[0] for key, s in shapes.items() if key in ("embedding.patches.weight", "norm.weight") and s), 1)
     depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=0)
@@ -104,12 +111,12 @@ def _misfit(checkpoint: Checkpoint, met: str) -> UserError:
 def fit(
     model: ViT | BLViT, checkpoint: Checkpoint, num_classes: int | None, heads_told: bool = False
 ) -> tuple[str, ...]:
-    """Fill the model from the checkpoint, and say what was done beyond copying, and what was assumed.
+    """Fill the model from the checkpoint, and note what was assumed.
 
-    Positions of another grid are interpolated. A dense checkpoint fills the P stream of a BLViT, the rest keeps its
-    random start. num_classes, if given: the head may be another one than the checkpoint's, and then starts anew.
-    heads_told: the number of heads is known, not assumed.
-    UserError naming the keys that are missing, unexpected or misshaped; the model is then as it was.
+    Notes also say what was done beyond copying. Positions of another grid are interpolated. A dense checkpoint fills
+    the P stream of a BLViT, the rest keeps its random start. num_classes, if given: the head may be another one than
+    the checkpoint's, and then starts anew. heads_told: the number of heads is known, not assumed. UserError naming the
+    keys that are missing, unexpected or misshaped; the model is then as it was.
     """
     own, tensors = model.state_dict(), dict(checkpoint.tensors)
     notes = [*checkpoint.notes, *_describe_source(model, checkpoint, heads_told)]
@@ -195,7 +202,10 @@ def _fit_positions(own: Tensor, tensors: dict[str, Tensor]) -> list[str]:
 
 
 def resize_positions(position: Tensor, grid: int) -> Tensor:
-    """[1, 1 + g * g, C] -> [1, 1 + grid * grid, C]: bicubic with antialias, CLS as it was; as timm does."""
+    """Resize positions to a grid.
+
+    [1, 1 + g * g, C] -> [1, 1 + grid * grid, C]: bicubic with antialias, CLS as it was; as timm does.
+    """
     cls, patches = position[:, :1], position[:, 1:]
     before = isqrt(patches.shape[1])
     image = patches.reshape(1, before, before, -1).permute(0, 3, 1, 2)  # [1, C, g, g]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.errors import UserError, first_line, list_few, name_type
+from bigvit_edge.errors import UserError, describe_error, list_few, name_type
 from bigvit_edge.models.attributes import to_names
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from bigvit_edge.models.weights import hash_weights
@@ -43,9 +43,9 @@ UNKNOWN = (
 
 
 class Classifier(nn.Module):
-    """A transformers classifier that answers with its logits: images [B, 3, S, S] -> [B, classes].
+    """A transformers classifier that answers with its logits.
 
-    interpolate: its positions, to another image size than its own.
+    images [B, 3, S, S] -> [B, classes]. interpolate: its positions, to another image size than its own.
     """
 
     def __init__(self, model: nn.Module, interpolate: bool) -> None:
@@ -60,8 +60,10 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Folder:
-    """What `hf:` names, found. where: as transformers takes it; local: it is a folder, read without a network; config:
-    its description, of transformers' own class.
+    """The model folder that `hf:` names, found.
+
+    where: as transformers takes it; local: it is a folder, read without a network; config: its description, of
+    transformers' own class.
     """
 
     source: str
@@ -71,11 +73,14 @@ class Folder:
 
     @property
     def options(self) -> dict[str, Any]:
-        """For each of transformers' from_pretrained."""
+        """List the arguments for each of transformers' from_pretrained."""
         return {"trust_remote_code": False, "local_files_only": self.local}
 
     def hash_files(self) -> str | None:
-        """sha256 of the lines 'sha256  name' of the folder's files that say which model it is; None of a hub's name."""
+        """Hash the folder's files that say which model it is.
+
+        sha256 of their lines 'sha256  name'; None of a hub's name.
+        """
         if not self.local:
             return None
         found = sorted({path for pattern in FILES for path in Path(self.where).glob(pattern) if path.is_file()})
@@ -83,10 +88,13 @@ class Folder:
 
 
 def import_transformers() -> Any:
-    """The package transformers. UserError with what to install where it is missing."""
+    """Import the package transformers.
+
+    UserError with what to install where it is missing.
+    """
     try:
         define_torchvision_ops()
-        with quiet():
+        with silence_transformers():
             return import_module("transformers")
     except ModuleNotFoundError as e:
         met = f"{e.name} is not installed"
@@ -94,8 +102,11 @@ def import_transformers() -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """transformers and what it imports log of their own internals, and draw a bar for each file."""
+def silence_transformers() -> Iterator[None]:
+    """Silence transformers' logs and progress bars while the block runs.
+
+    It and what it imports log of their own internals, and draw a bar for each file.
+    """
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))
     try:
@@ -122,7 +133,7 @@ def find_folder(source: str, num_classes: int | None) -> Folder:
     folder = Folder(source, where, local, None)
     classes = {} if num_classes is None else {"num_labels": num_classes}
     try:
-        with quiet():
+        with silence_transformers():
             transformers.utils.logging.disable_progress_bar()
             config = transformers.AutoConfig.from_pretrained(where, **folder.options, **classes)
     except Exception as e:  # ValueError on an unknown type, OSError without a network, anything on damaged JSON
@@ -138,24 +149,27 @@ def find_folder(source: str, num_classes: int | None) -> Folder:
 
 
 def explain_reading(folder: Folder, e: Exception) -> UserError:
-    """Why transformers could not read something: the network, code of the folder's own, or damage."""
+    """Explain why transformers could not read something.
+
+    The network, code of the folder's own, or damage.
+    """
     if "trust_remote_code" in str(e):
         met = f"{folder.source} wants code of its own, which was not run"
         return UserError(met, "a model of transformers' own classes", "write a function: package.module:build")
     if any(words in str(e) for words in UNKNOWN):
         met = f"{folder.source} is of a kind that the installed transformers has no image classifier of"
         return UserError(
-            f"{met} ({first_line(e)})", "a model of AutoModelForImageClassification", "see its config.json"
+            f"{met} ({describe_error(e)})", "a model of AutoModelForImageClassification", "see its config.json"
         )
     if folder.local:
         expected = "a whole folder as transformers' save_pretrained writes it"
-        return UserError(f"{folder.source} cannot be read ({first_line(e)})", expected, "copy or download it again")
-    met = f"{folder.source} is no folder here, and cannot be had from the hub ({first_line(e)})"
+        return UserError(f"{folder.source} cannot be read ({describe_error(e)})", expected, "copy or download it again")
+    met = f"{folder.source} is no folder here, and cannot be had from the hub ({describe_error(e)})"
     return UserError(met, "a folder, or a name that can be downloaded", "without a network, name a folder")
 
 
 def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[Classifier, tuple[str, ...]]:
-    """The classifier with its weights, in float32, and notes.
+    """Build the classifier with its weights, in float32; and notes.
 
     image_size: where it is not the model's own, positions are interpolated. num_classes: the head may start at random.
     UserError if the files lack other weights.
@@ -164,7 +178,7 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
     if folder.local and not any(any(Path(folder.where).glob(pattern)) for pattern in FILES[3:]):
         raise UserError(f"no weights in {folder.where}", "model.safetensors or pytorch_model.bin", "copy them there")
     try:
-        with quiet():
+        with silence_transformers():
             model, told = transformers.AutoModelForImageClassification.from_pretrained(
                 folder.where, config=folder.config, dtype=torch.float32, weights_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True, **folder.options,
@@ -193,6 +207,9 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
 
 
 def read_hf_labels(config: Any) -> tuple[str, ...] | None:
-    """The names in id2label; None where they are transformers' LABEL_0, LABEL_1 and so on."""
+    """Read the names in id2label.
+
+    None where they are transformers' LABEL_0, LABEL_1 and so on.
+    """
     labels = to_names(config.id2label)
     return None if labels is None or all(re.fullmatch(r"LABEL_\d+", name) for name in labels) else labels

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.errors import UserError, first_line
-from bigvit_edge.models.hf_models import Folder, explain_reading, import_transformers, quiet
+from bigvit_edge.errors import UserError, describe_error
+from bigvit_edge.models.hf_models import Folder, explain_reading, import_transformers, silence_transformers
 from bigvit_edge.models.transforms import INTERPOLATIONS
 from bigvit_edge.models.zoo import HALF
 from bigvit_edge.preprocessing import CENTER, DOWN, HALF_TO_EVEN, SQUARE, SQUASH, Preprocessing, Triple
@@ -28,10 +28,11 @@ Pixels = NDArray[np.float64]
 
 
 def read_processor(folder: Folder, image_size: int | None) -> tuple[Preprocessing, tuple[str, ...]]:
-    """The transform of the folder's preprocessor_config.json, and notes on what was assumed or cannot be carried.
+    """Read the transform of the folder's preprocessor_config.json.
 
-    image_size: pixels of a side, in place of its own; what it resizes to grows in proportion. UserError on a processor
-    that cannot be read, or does to colours what is no scale, mean and std.
+    Notes say what was assumed or cannot be carried. image_size: pixels of a side, in place of its own; what it resizes
+    to grows in proportion. UserError on a processor that cannot be read, or does to colours what is no scale, mean and
+    std.
     """
     own_size = image_size or read_own_size(folder.config)
     processor = _find_processor(folder)
@@ -63,7 +64,10 @@ def read_processor(folder: Folder, image_size: int | None) -> tuple[Preprocessin
 
 
 def read_own_size(config: Any) -> int:
-    """Pixels of a side that the model's config says, or 224. UserError if it is not square."""
+    """Read the pixels of a side from the model's config, or 224.
+
+    UserError if it is not square.
+    """
     size = getattr(config, "image_size", None) or DEFAULT_SIZE
     sides = set(size) if isinstance(size, list | tuple) else {size}
     if len(sides) > 1:
@@ -74,7 +78,7 @@ def read_own_size(config: Any) -> int:
 def _find_processor(folder: Folder) -> Any:
     """The processor; None if the folder has none."""
     try:
-        with quiet():
+        with silence_transformers():
             return import_transformers().AutoImageProcessor.from_pretrained(
                 folder.where, backend="pil", config=folder.config, **folder.options
             )
@@ -99,10 +103,10 @@ def _lacks_processor(folder: Folder) -> bool:
 def _run(processor: Any, picture: Image.Image, source: str) -> Pixels:
     """What the processor makes of a picture: [3, H, W]. UserError if that is no picture."""
     try:
-        with quiet():
+        with silence_transformers():
             pixels = np.asarray(processor(picture, return_tensors="np")["pixel_values"][0], np.float64)
     except Exception as e:
-        met = f"the image processor of {source} fails on a picture of {picture.size} ({first_line(e)})"
+        met = f"the image processor of {source} fails on a picture of {picture.size} ({describe_error(e)})"
         raise UserError(met, "pixel_values", "check preprocessor_config.json") from e
     if pixels.ndim != 3 or len(pixels) != 3:
         raise UserError(f"the image processor of {source} makes {list(pixels.shape)} of a picture", "[3, S, S]")

@@ -35,14 +35,14 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for export, in eval mode: float images [B, 3, image_size, image_size], prepared as preprocessing
-    says, -> logits [B, num_classes].
+    """A model ready for export, in eval mode.
+
+    float images [B, 3, image_size, image_size], prepared as preprocessing says, -> logits [B, num_classes].
 
     source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
     checkpoint file, of an hf: folder's files, or of the tensors where there is neither (PRETRAINED, FACTORY), None if
-    RANDOM. notes: what the user
-    has to know: what the checkpoint lacked and how it was initialised, positions interpolated, keys not used, things
-    assumed.
+    RANDOM. notes: what the user has to know: what the checkpoint lacked and how it was initialised, positions
+    interpolated, keys not used, things assumed.
     """
 
     module: nn.Module
@@ -56,14 +56,15 @@ class Loaded:
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side of the input."""
+        """Read the pixels of a side of the input."""
         return self.preprocessing.size
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be other than the model's own: a checkpoint (and the name to look under in it) or PRETRAINED; pixels
-    of a side; classes; heads of attention.
+    """What is to be other than the model's own.
+
+    A checkpoint (and the name to look under in it) or PRETRAINED; pixels of a side; classes; heads of attention.
     """
 
     weights: str | Path | None
@@ -82,8 +83,9 @@ def load(
     num_classes: int | None = None,
     heads: int | None = None,
 ) -> Loaded:
-    """The model that `source` names: one of `bigvit-edge models`, a checkpoint's path, timm:NAME,
-    hf:FOLDER_OR_NAME, or package.module:build.
+    """Load the model that `source` names.
+
+    source: one of `bigvit-edge models`, a checkpoint's path, timm:NAME, hf:FOLDER_OR_NAME, or package.module:build.
 
     weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded); weights_key: where in the
     checkpoint they are, such as 'state_dict' or 'teacher.backbone', if not where they are found. image_size in pixels,
@@ -105,7 +107,10 @@ def load(
 
 
 def is_factory(source: str) -> bool:
-    """Whether loading the source runs code that is not ours, timm's or transformers'."""
+    """Tell whether loading the source runs the user's code.
+
+    That is code which is not ours, timm's or transformers'.
+    """
     return _find_loader(source) is _load_factory
 
 
@@ -119,8 +124,9 @@ def load_model(
     weights_key: str | None = None,
     heads: int | None = None,
 ) -> nn.Module:
-    """The module of `load`, with its keep ratio set: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A
-    dense model takes none.
+    """Load a model's module, and set its keep ratio.
+
+    As `load`. keep: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A dense model takes none.
     """
     module = load(
         name, weights=weights, weights_key=weights_key, image_size=image_size, num_classes=num_classes, heads=heads
@@ -131,18 +137,24 @@ def load_model(
 
 
 def has_keep(module: nn.Module) -> bool:
-    """Whether the model has a keep ratio: a number in (0, 1] as attribute `keep`."""
+    """Tell whether the model has a keep ratio.
+
+    That is a number in (0, 1] as attribute `keep`.
+    """
     return read_keep(module) is not None
 
 
 def read_keep(module: nn.Module) -> float | None:
-    """The keep ratio that the model has now; None for one without."""
+    """Read the model's present keep ratio; None for one without."""
     keep = getattr(module, "keep", None)
     return float(keep) if isinstance(keep, float | int) and not isinstance(keep, bool) and 0 < keep <= 1 else None
 
 
 def set_keep(module: nn.Module, keep: float) -> None:
-    """Set the keep ratio from now on. UserError if it is not in (0, 1], or the model has none."""
+    """Set the keep ratio from now on.
+
+    UserError if it is not in (0, 1], or the model has none.
+    """
     if not 0 < keep <= 1:
         raise UserError(f"keep {keep}", "a share of the tokens, above 0 and at most 1", "for example --keep 0.5")
     if not has_keep(module):
@@ -155,7 +167,7 @@ def set_keep(module: nn.Module, keep: float) -> None:
 
 
 def build(card: Card) -> ViT | BLViT:
-    """The card's module at its random start, in training mode."""
+    """Build the card's module at its random start, in training mode."""
     shape = dict(
         image_size=card.image_size,
         patch=card.patch,

@@ -25,8 +25,10 @@ ASSURED = 512  # pixels of a side up to which no model is tried beforehand
 
 
 def measure_free(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take, by the system and by its control group, whose cache of files makes room;
-    None where nothing says so."""
+    """Measure the bytes that this process may still take.
+
+    By the system and by its control group, whose cache of files makes room; None where nothing says so.
+    """
     fields = dict(line.partition(":")[::2] for line in _read(root / "proc/meminfo").splitlines())
     free = [int(fields["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in fields else []
     group = root / "sys/fs/cgroup"
@@ -46,8 +48,11 @@ def _read(path: Path) -> str:
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
-    """Let what runs inside allocate no more than SHARE of what is free: it fails there instead of being killed."""
+def bound_memory() -> Iterator[None]:
+    """Let the block allocate no more than SHARE of free memory.
+
+    What runs inside fails there instead of being killed.
+    """
     free, (soft, hard) = measure_free(), resource.getrlimit(resource.RLIMIT_DATA)
     if free is None:
         yield
@@ -62,7 +67,10 @@ def bounded() -> Iterator[None]:
 
 
 def require_memory(model: nn.Module, source: str) -> None:
-    """UserError, with numbers, if an export's copies of the weights do not fit into what is free."""
+    """Check that an export's copies of the weights fit into memory.
+
+    UserError, with numbers, if they are more than what is free.
+    """
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     free = measure_free()
     if free is not None and COPIES * size > free:
@@ -71,8 +79,9 @@ def require_memory(model: nn.Module, source: str) -> None:
 
 
 def check_memory(module: nn.Module, image_size: int, images: int = 1) -> None:
-    """UserError with the number if one image of that size, beside `images` of them as float32, surely needs more memory
-    than is free.
+    """Check that one image of that size fits into memory.
+
+    It lies beside `images` of them as float32. UserError with the number if that surely needs more than is free.
     """
     if image_size <= ASSURED or (peak := estimate_peak(module, image_size)) is None:
         return
@@ -83,8 +92,9 @@ def check_memory(module: nn.Module, image_size: int, images: int = 1) -> None:
 
 
 def estimate_peak(module: nn.Module, image_size: int) -> int | None:
-    """Bytes of the tensors that one image makes live at once, weights not counted; by a run of a copy of the module
-    without data. None if it does not run so.
+    """Estimate the bytes that one image makes live at once.
+
+    Of its tensors, weights not counted; by a run of a copy of the module without data. None if it does not run so.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:

@@ -40,22 +40,27 @@ class StandIn:
 
 
 class StandInMapping:
-    """The same for a class of mappings, which the unpickler fills."""
+    """A mapping of a class that is not read.
+
+    The unpickler fills it.
+    """
 
     def __new__(cls, *_: object) -> OrderedDict[object, object]:  # type: ignore[misc]
         return OrderedDict()
 
 
 class StandInList:
-    """The same for a class of sequences."""
+    """A sequence of a class that is not read."""
 
     def __new__(cls, *_: object) -> list[object]:  # type: ignore[misc]
         return []
 
 
 def read_pickle(path: Path) -> Mapping[object, object]:
-    """The names and tensors of a file by torch.save, nested as they are. UserError on a whole module, on one that names
-    code, and on what is no mapping; whatever damaged bytes raise.
+    """Read the names and tensors of a file by torch.save.
+
+    They are nested as they are there. UserError on a whole module, on one that names code, and on what is no mapping;
+    whatever damaged bytes raise.
     """
     stand_ins: dict[str, type] = {}
     for _ in range(MOST_KINDS):

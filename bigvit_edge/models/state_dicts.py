@@ -21,8 +21,10 @@ AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|avg|swa|teacher)(?:[._]|$)")  
 
 
 def flatten(content: Mapping[object, object], path: Path) -> dict[str, object]:
-    """{"a": {"b": x}} as {"a.b": x}. Entries under other keys than strings (an optimizer's numbers) are left out.
-    UserError if two tensors come to one key, or the entries are too many.
+    """Flatten {"a": {"b": x}} to {"a.b": x}.
+
+    Entries under other keys than strings (an optimizer's numbers) are left out. UserError if two tensors come to one
+    key, or the entries are too many.
     """
     flat: dict[str, object] = {}
     inner: deque[tuple[str, Mapping[object, object], int]] = deque([("", content, 1)])
@@ -44,7 +46,7 @@ def flatten(content: Mapping[object, object], path: Path) -> dict[str, object]:
 def choose(
     found: Mapping[str, object], wants: Callable[[str], bool], path: Path, key: str | None = None, least: int = 1
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """The entries that are the model's, without their prefix, and what the user has to know of the choice.
+    """Choose the model's entries, without their prefix; note what was chosen.
 
     wants: whether a key is one of the model's. Taken is the prefix under which the most such keys stand, at least
     `least` of them (else all entries as they are); of several alike the averaged weights'. What stands before the
@@ -125,7 +127,10 @@ def _describe_choice(
 
 
 def describe_keys(found: Mapping[str, object]) -> str:
-    """A file's keys by their first names, and how they go on: 'model (80 tensors: cls_token, ...), epoch'."""
+    """Describe a file's keys by their first names.
+
+    And how they go on: 'model (80 tensors: cls_token, ...), epoch'.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for entry in found:
         first, _, rest = entry.partition(".")
@@ -142,8 +147,10 @@ def describe_keys(found: Mapping[str, object]) -> str:
 
 
 def convert_tensors(chosen: Mapping[str, object], wants: Callable[[str], bool], path: Path) -> dict[str, Tensor]:
-    """The tensors among the entries, floating ones in float32. UserError naming one that has no plain numbers:
-    quantised, sparse, nested, meta, complex, float8; or a wanted one that is none.
+    """Take the tensors among the entries, floating ones in float32.
+
+    UserError naming one that has no plain numbers: quantised, sparse, nested, meta, complex, float8; or a wanted one
+    that is none.
     """
     tensors = {}
     for key, value in chosen.items():

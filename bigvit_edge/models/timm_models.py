@@ -5,14 +5,17 @@ from typing import Any
 
 from torch import nn
 
-from bigvit_edge.errors import UserError, first_line, suggest
+from bigvit_edge.errors import UserError, describe_error, suggest
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 
 TIMM = "timm:"  # in front of a name in timm's registry
 
 
 def import_timm() -> Any:
-    """The package timm. UserError with what to install where it, or torchvision, is missing."""
+    """Import the package timm.
+
+    UserError with what to install where it, or torchvision, is missing.
+    """
     try:
         define_torchvision_ops()
         return import_module("timm")
@@ -24,8 +27,10 @@ def import_timm() -> Any:
 def build_timm(
     name: str, image_size: int | None, num_classes: int | None, pretrained: bool, heads: int | None = None
 ) -> nn.Module:
-    """A model of timm's registry, optionally with a tag ('vit_tiny_patch16_224.augreg_in21k'), at a random start or, if
-    pretrained, with the weights that timm downloads. Its `pretrained_cfg` says mean, std and input size.
+    """Build a model of timm's registry.
+
+    name: optionally with a tag ('vit_tiny_patch16_224.augreg_in21k'). At a random start or, if pretrained, with the
+    weights that timm downloads. Its `pretrained_cfg` says mean, std and input size.
 
     UserError on a name or tag that timm does not have, one that leads elsewhere ('hf-hub:…'), sizes that the model
     refuses, and a download that fails.
@@ -46,7 +51,7 @@ def build_timm(
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **wanted)
     except Exception as e:  # timm's models raise anything: AssertionError, TypeError, RuntimeError, OSError
-        met = f"timm cannot make {name}" + (f" with {wanted}" if wanted else "") + f" ({first_line(e)})"
+        met = f"timm cannot make {name}" + (f" with {wanted}" if wanted else "") + f" ({describe_error(e)})"
         if pretrained:
             do = "without a network, take --weights FILE"
             raise UserError(met, "a model whose weights can be downloaded", do) from e
@@ -57,13 +62,16 @@ def build_timm(
 
 
 def count_heads(model: nn.Module) -> int | None:
-    """Heads of attention, where all layers have the same number; None where they do not, or there are none."""
+    """Count the heads of attention.
+
+    None where not all layers have the same number, or there are none.
+    """
     numbers = {number for module in model.modules() if isinstance(number := getattr(module, "num_heads", None), int)}
     return numbers.pop() if len(numbers) == 1 else None
 
 
 def list_labels(model: nn.Module, classes: int) -> tuple[str, ...] | None:
-    """ImageNet's names, if that is what timm says the model was trained on."""
+    """List ImageNet's names, if timm says the model was trained on it."""
     data = import_timm().data
     subset = data.infer_imagenet_subset(model)
     if not subset:

@@ -15,8 +15,10 @@ kept: list[library.Library] = []  # what a Library defined goes when it does
 
 
 def define_torchvision_ops() -> None:
-    """Let torchvision be imported where its compiled extension does not load (its wheel is made for another build of
-    PyTorch): it describes two ops on import, which must exist by then. No model here uses them.
+    """Let torchvision be imported without its compiled extension.
+
+    The extension does not load where its wheel is made for another build of PyTorch. torchvision describes two ops on
+    import, which must exist by then. No model here uses them.
     """
     spec = find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations or kept:
@@ -35,7 +37,10 @@ def define_torchvision_ops() -> None:
 
 @contextmanager
 def normalizing_without_branch() -> Iterator[None]:
-    """Let a model use torchvision's Normalize while torch.export reads it, which cannot follow its `if` on a tensor."""
+    """Let torch.export read torchvision's Normalize while the block runs.
+
+    It cannot follow the `if` on a tensor there.
+    """
     module = sys.modules.get("torchvision.transforms._functional_tensor")
     if module is None:
         yield

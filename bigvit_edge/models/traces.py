@@ -38,14 +38,19 @@ class Line:
 
 
 def find_line(error: BaseException) -> Line | None:
-    """The innermost line of the user's that an error passed through: neither Python's own, nor an installed package's,
-    nor this one's. Where there is none, the innermost one of an installed package other than torch (timm, say).
+    """Find the innermost line of the user's that an error passed.
+
+    Neither Python's own, nor an installed package's, nor this one's. Where there is none, the innermost one of an
+    installed package other than torch (timm, say).
     """
     return _choose([line for link in list_causes(error) for line in _lines(link)])
 
 
 def find_line_in(stack: str) -> Line | None:
-    """The same, in a stack printed as Python prints it, outermost first."""
+    """Find that line in a printed stack.
+
+    Printed as Python does, outermost first.
+    """
     found = re.findall(r'File "(.+?)", line (\d+)', stack)
     return _choose([_read_line(file, int(number)) for file, number in reversed(found)])
 
@@ -59,12 +64,15 @@ def _choose(lines: list[Line]) -> Line | None:
 
 
 def is_source(file: str) -> bool:
-    """Whether a line of that file may be named to a user: it is his own, or an installed package's."""
+    """Tell whether a user may be shown a line of that file.
+
+    It is his own, or an installed package's.
+    """
     return _is_users(file) or _is_a_packages(file)
 
 
 def list_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those it was raised from."""
+    """List the error, and those it was raised from."""
     link: BaseException | None = error
     while link is not None:
         yield link

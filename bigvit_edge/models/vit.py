@@ -12,19 +12,22 @@ LAYER_NORM_EPS = 1e-6
 
 
 def split_heads(t: Tensor, heads: int) -> Tensor:
-    """[B, N, C] -> [B*H, N, C/H]."""
+    """Split C into heads: [B, N, C] -> [B*H, N, C/H]."""
     b, n, c = t.shape
     return t.reshape(b, n, heads, c // heads).transpose(1, 2).reshape(b * heads, n, c // heads)
 
 
 def merge_heads(t: Tensor, heads: int) -> Tensor:
-    """[B*H, N, d] -> [B, N, H*d]."""
+    """Merge heads again: [B*H, N, d] -> [B, N, H*d]."""
     bh, n, d = t.shape
     return t.reshape(bh // heads, heads, n, d).transpose(1, 2).reshape(bh // heads, n, heads * d)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v: [B, n, C] queries over [B, N, C] keys and values -> [B, n, C]."""
+    """Compute softmax(q k^T / sqrt(d)) v.
+
+    [B, n, C] queries over [B, N, C] keys and values -> [B, n, C].
+    """
     q, k, v = (split_heads(t, heads) for t in (q, k, v))
     score = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))  # [B*H, n, N]
     return merge_heads(torch.bmm(score.softmax(-1), v), heads)  # [B, n, C]
@@ -55,7 +58,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; the big.LITTLE layer calls its four parts one by one."""
+    """One pre-norm transformer block.
+
+    The big.LITTLE layer calls its four parts one by one.
+    """
 
     def __init__(self, dim: int, head_dim: int) -> None:
         super().__init__()
@@ -70,7 +76,10 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Images to tokens: patches through a Linear (written as a strided convolution), CLS in front, positions added."""
+    """Images to tokens.
+
+    Patches through a Linear (written as a strided convolution), CLS in front, positions added.
+    """
 
     def __init__(self, image_size: int, patch: int, dim: int) -> None:
         super().__init__()
@@ -84,7 +93,10 @@ class Embedding(nn.Module):
 
 
 class ViT(nn.Module):
-    """The dense Vision Transformer. forward: float images [B, 3, image_size, image_size] -> logits [B, num_classes]."""
+    """The dense Vision Transformer.
+
+    forward: float images [B, 3, image_size, image_size] -> logits [B, num_classes].
+    """
 
     def __init__(self, *, image_size: int, patch: int, dim: int, depth: int, head_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -96,7 +108,10 @@ class ViT(nn.Module):
         nn.init.trunc_normal_(self.embedding.position, std=0.02)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images [B, 3, S, S] -> tokens after the last block, before the final norm [B, N, C]."""
+        """Encode images [B, 3, S, S] as tokens [B, N, C].
+
+        They are those after the last block, before the final norm.
+        """
         x = self.embedding(images)
         for layer in self.layers:
             x = layer(x)
@@ -107,7 +122,10 @@ class ViT(nn.Module):
 
 
 def initialize(module: nn.Module) -> None:
-    """The usual ViT start: Linear weights from a truncated normal of 0.02, biases 0 (timm, DeiT)."""
+    """Give a module the usual start of a ViT.
+
+    Linear weights from a truncated normal of 0.02, biases 0 (timm, DeiT).
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

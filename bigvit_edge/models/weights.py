@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bigvit_edge.artifact import hash_file
-from bigvit_edge.errors import UserError, first_line, list_few
+from bigvit_edge.errors import UserError, describe_error, list_few
 from bigvit_edge.models.file_kinds import refuse_other_kinds
 from bigvit_edge.models.pickles import read_pickle
 from bigvit_edge.models.state_dicts import choose, convert_tensors, describe_keys, flatten
@@ -25,10 +25,11 @@ INDEX = ".index.json"  # of several files, by Hugging Face's convention
 
 
 def read_entries(path: Path) -> dict[str, object]:
-    """All that a checkpoint holds, by dotted key (see flatten): tensors as they were saved, and what else there is.
+    """Read all that a checkpoint holds, by dotted key (see flatten).
 
-    Accepts .safetensors, .npz, torch.save's files, and an index of such files. UserError if it is missing, cut short,
-    of another kind, or is a pickle with code (which is not executed).
+    Tensors are as they were saved; what else there is comes along. Accepts .safetensors, .npz, torch.save's files, and
+    an index of such files. UserError if it is missing, cut short, of another kind, or is a pickle with code (which is
+    not executed).
     """
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"no file {path}"
@@ -39,7 +40,7 @@ def read_entries(path: Path) -> dict[str, object]:
     except UserError:
         raise
     except Exception as e:  # damaged bytes make the readers raise anything: KeyError, IndexError, struct.error
-        fault = f"{path} cannot be read as tensors ({first_line(e)}; nothing in it was executed)"
+        fault = f"{path} cannot be read as tensors ({describe_error(e)}; nothing in it was executed)"
         raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
     if not any(isinstance(value, Tensor) for value in found.values()):
         met = f"{path} holds no tensors ({describe_keys(found)})"
@@ -48,17 +49,18 @@ def read_entries(path: Path) -> dict[str, object]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by key, the floating ones in float32. UserError as of read_entries, and on tensors
-    without plain numbers.
+    """Read all tensors of a checkpoint by key.
+
+    Floating ones in float32. UserError as of read_entries, and on tensors without plain numbers.
     """
     return convert_tensors(read_entries(path), lambda _: False, path)
 
 
 def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
-    """Fill the model from a checkpoint, all or nothing; returns what the user has to know of it.
+    """Fill the model from a checkpoint, all or nothing; return notes.
 
-    key: where in the file to look, dotted. Wrappers and prefixes are taken off (see choose). UserError naming the first
-    missing, unexpected or misshaped keys, or those without sound numbers.
+    They say what the user has to know of it. key: where in the file to look, dotted. Wrappers and prefixes are taken
+    off (see choose). UserError naming the first missing, unexpected or misshaped keys, or those without sound numbers.
     """
     wanted = _list_wanted(model)
     found = read_entries(path)
@@ -73,7 +75,10 @@ def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[
 
 
 def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path, do: str) -> None:
-    """Fill the model with tensors that were read from `path`, all or nothing; do: what an error advises."""
+    """Fill the model with a file's tensors, all or nothing.
+
+    path: what they were read from; do: what an error advises.
+    """
     wanted = _list_wanted(model)
     misshaped = [
         f"{key} {list(found[key].shape)} instead of {list(wanted[key].shape)}"
@@ -115,15 +120,19 @@ def _list_wanted(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """The model's tensors in float16 (half the size; read back as float32), written beside and then renamed."""
+    """Save the model's tensors in float16.
+
+    Half the size; read back as float32. Written beside and then renamed.
+    """
     part = path.with_name(f".bigvit-edge.{path.name}.part")  # which no file of the user's is called
     save_file({key: t.half().contiguous() for key, t in model.state_dict().items()}, part, metadata)
     part.replace(path)
 
 
 def hash_weights(path: Path) -> str:
-    """sha256 of a checkpoint file, in hex; of an index, that of its lines and its files': 'sha256  name', in order.
-    UserError if there is none.
+    """Compute the sha256 of a checkpoint file, in hex.
+
+    Of an index, that of its lines and its files': 'sha256  name', in order. UserError if there is none.
     """
     if not path.is_file():
         raise UserError(f"no file {path}", "a checkpoint", "check the path")
@@ -135,8 +144,10 @@ def hash_weights(path: Path) -> str:
 
 
 def hash_state(model: nn.Module) -> str:
-    """sha256 of a model's tensors: names, shapes, types and bytes, in the order of the state dict. In hex. What else
-    the state dict holds (a module's extra state) is not in it.
+    """Compute the sha256 of a model's tensors, in hex.
+
+    Of names, shapes, types and bytes, in the order of the state dict. What else the state dict holds (a module's extra
+    state) is not in it.
     """
     digest = hashlib.sha256()
     for key, value in model.state_dict().items():
@@ -211,7 +222,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The string metadata of a safetensors file."""
+    """Read the string metadata of a safetensors file."""
     with path.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         return dict(json.loads(f.read(length)).get("__metadata__", {}))

@@ -12,7 +12,10 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Card:
-    """One named model. little_dim is None for a dense ViT; weights names a file shipped in bigvit_edge/demo/."""
+    """One named model.
+
+    little_dim is None for a dense ViT; weights names a file shipped in bigvit_edge/demo/.
+    """
 
     name: str
     dim: int
@@ -30,7 +33,7 @@ class Card:
 
     @property
     def tokens(self) -> int:
-        """N: patches + CLS."""
+        """Count the tokens N: patches and CLS."""
         return 1 + (self.image_size // self.patch) ** 2
 
 
@@ -55,7 +58,10 @@ CARDS = {
 
 
 def find_card(name: str) -> Card:
-    """The card of that name; UserError with the nearest names if there is none."""
+    """Find the card of that name.
+
+    UserError with the nearest names if there is none.
+    """
     if name not in CARDS:
         raise UserError(f"unknown model {name!r}", f"one of {', '.join(CARDS)}", suggest(name, CARDS))
     return CARDS[name]
@@ -63,8 +69,9 @@ def find_card(name: str) -> Card:
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of `bigvit-edge models`: parameters, and multiply-accumulates of one image at each keep ratio (1.0 alone
-    for a dense model).
+    """A line of `bigvit-edge models`.
+
+    Parameters, and multiply-accumulates of one image at each keep ratio (1.0 alone for a dense model).
     """
 
     name: str
@@ -82,7 +89,7 @@ class Listed:
 
 
 def list_models() -> list[Listed]:
-    """All known models."""
+    """List all known models."""
     return [
         Listed(
             card.name,
@@ -96,12 +103,15 @@ def list_models() -> list[Listed]:
 
 
 def count_selected(keep: float, tokens: int) -> int:
-    """k = ceil(keep * N), guarded against 0.1 * 30 = 3.0000000000000004."""
+    """Count the selected tokens, k = ceil(keep * N).
+
+    Guarded against 0.1 * 30 = 3.0000000000000004.
+    """
     return max(1, math.ceil(round(keep * tokens, 6)))
 
 
 def count_params(card: Card) -> int:
-    """Learned numbers of the model."""
+    """Count the learned numbers of a model."""
     big, little, n = card.dim, card.little_dim, card.tokens
     total = _linear(3 * card.patch**2, big) + big + n * big + 2 * big + _linear(big, card.num_classes)
     if little is None:
@@ -117,8 +127,9 @@ def count_params(card: Card) -> int:
 
 
 def count_macs(card: Card, keep: float = 1.0) -> int:
-    """Multiply-accumulates of one image: the matrix products alone (Linear, convolution, attention), as the papers
-    count.
+    """Count the multiply-accumulates of one image.
+
+    The matrix products alone (Linear, convolution, attention), as the papers count.
     """
     big, little, n = card.dim, card.little_dim, card.tokens
     total = (n - 1) * 3 * card.patch**2 * big + big * card.num_classes
@@ -132,8 +143,10 @@ def count_macs(card: Card, keep: float = 1.0) -> int:
 
 
 def count_dispatch_macs(card: Card, keep: float = 1.0) -> int:
-    """Multiply-accumulates that dispatch 'onehot' adds to count_macs: per layer, both streams times the permutation
-    matrix, and the scores of the selected tokens times its first k rows. 0 for a dense model.
+    """Count the multiply-accumulates that dispatch 'onehot' adds to count_macs.
+
+    Per layer, both streams times the permutation matrix, and the scores of the selected tokens times its first k rows.
+    0 for a dense model.
     """
     if card.little_dim is None:
         return 0

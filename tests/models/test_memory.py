@@ -9,7 +9,7 @@ from torch import nn
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import memory
-from bigvit_edge.models.memory import GIB, bounded, check_memory, estimate_peak, measure_free, require_memory
+from bigvit_edge.models.memory import GIB, bound_memory, check_memory, estimate_peak, measure_free, require_memory
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -33,7 +33,7 @@ def test_what_is_free_is_the_least_of_what_binds(tmp_path: Path) -> None:
 def test_more_than_is_free_fails_instead_of_being_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setattr(memory, "measure_free", lambda: GIB // 4)
-    with bounded():
+    with bound_memory():
         torch.empty(1000)
         with pytest.raises(RuntimeError, match="can't allocate memory"):
             torch.empty(GIB)  # 4 GiB
