@@ -3,6 +3,7 @@
 A writer gets `call`, which applies an op in front of the one to be written, and that one's arguments.
 """
 
+import math
 from collections.abc import Mapping
 from math import prod
 from operator import getitem
@@ -311,22 +312,48 @@ def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int)
     return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
 
 
+# ---- padding of maxima -----------------------------------------------------------------------------------------------
+
+
+def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
+    """Of an image that was padded with -inf for it, which XNNPACK's exporter cannot write down: padded otherwise."""
+    if x.target not in (aten.pad.default, aten.constant_pad_nd.default) or -math.inf not in x.args:
+        return NotImplemented
+    image, (left, right, top, bottom) = x.args[:2]
+    if max(top, bottom) >= _pair(kernel)[0] or max(left, right) >= _pair(kernel)[1]:
+        return NotImplemented
+    return place(aten.max_pool2d.default, _pad(place, image, (top, bottom), (left, right)), kernel, *options)
+
+
+def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
+    """Padded by an op of its own: LiteRT's converter pads with -inf, which XNNPACK does not take."""
+    rows, columns = _pair(padding)
+    if rest or not (rows or columns):
+        return pool_padded(place, x, kernel, stride, padding, *rest)
+    padded = _pad(place, x, (rows, rows), (columns, columns))
+    return place(aten.max_pool2d.default, padded, kernel, stride)
+
+
+def _pad(call: Call, x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:
+    """Around an image, what changes no maximum of windows that reach into it: zeros around what a ReLU gives, else its
+    own edge."""
+    if x.target is aten.relu.default:
+        return call(aten.constant_pad_nd.default, x, [*columns, *rows])
+    for dim, (before, after) in ((2, rows), (3, columns)):
+        first, last = (call(aten.slice.Tensor, x, dim, at, at + 1) for at in (0, shape_of(x)[dim] - 1))
+        if before or after:
+            x = call(aten.cat.default, [*[first] * before, x, *[last] * after], dim)
+    return x
+
+
 def _pair(value: Any) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * (3 - len(values))
 
 
-def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
-    """Of what a ReLU gives, padded with 0 instead of -inf, which XNNPACK does not take in LiteRT."""
-    if not any(_pair(padding)) or rest or x.target not in (aten.relu.default, aten.relu6.default, aten.sigmoid.default):
-        return NotImplemented
-    rows, columns = _pair(padding)
-    padded = place(aten.constant_pad_nd.default, x, [columns, columns, rows, rows])
-    return place(aten.max_pool2d.default, padded, kernel, stride)
-
-
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
+    aten.max_pool2d.default: pool_padded,
     aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conformance.cells import CELLS, Result, try_model
+from bigvit_edge.measures import Parity
+from tests.conformance.cells import CELLS, Result, is_near, try_model
 from tests.conformance.models import MODELS, build, cut_short
 from tests.conformance.page import write_cell, write_misses, write_table
 from tests.conformance.weights import pretend_training
@@ -52,3 +53,17 @@ def test_the_page_names_what_is_not_right_and_why() -> None:
     results = {"some": {good.cell: good, bad.cell: bad}}
     assert "| some |  | 3; 2.0% |  |  |  |  |  | **–** |" in write_table(results)
     assert "- some, onnx/int8: it fell over" in write_misses(results)
+
+
+def test_int8_may_be_as_far_off_as_its_emulation() -> None:
+    def parity(smallest: float, centred: float) -> Parity:
+        return Parity(1.0, smallest, 1.0, 1.0, 16, centred_cosine=centred)
+
+    assert is_near(parity(0.96, 0.97), parity(0.98, 0.985))
+    assert not is_near(parity(0.95, 0.97), parity(0.98, 0.985))
+    assert not is_near(parity(0.96, 0.96), parity(0.98, 0.985))
+    cell = Result("onnx/int8", True, "smallest cosine 0.96", emulated=0.985)
+    assert write_cell(cell) == "≈ right"
+    assert "- some, onnx/int8: smallest cosine 0.96; centred cosine of the emulation 0.98500" in write_misses(
+        {"some": {cell.cell: cell}}
+    )
