@@ -32,7 +32,10 @@ TYPES = {"fp32": Type.F32, "fp16": Type.F16, "int8": Type.QD8}
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of a buffer: those of a row list, or the `count` from `first` on."""
+    """The rows of a buffer that an op takes.
+
+    Those of a row list, or the `count` from `first` on.
+    """
 
     count: int
     list: int | None = None
@@ -41,7 +44,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a Linear reads or writes: rows of a buffer, from a column on."""
+    """Where a Linear reads or writes.
+
+    Rows of a buffer, from a column on.
+    """
 
     buffer: int
     rows: Rows
@@ -49,7 +55,10 @@ class Place:
 
 
 class Table:
-    """The weights that all entries share, each under its name, packed as its Linear's precision says."""
+    """The weights that all entries share.
+
+    Each under its name, packed as its Linear's precision says.
+    """
 
     def __init__(self, graphs: Sequence[Graph], kr: int) -> None:
         self.precision = graphs[0].precision
@@ -68,7 +77,10 @@ class Table:
         return self._add(name, WeightType.MATRIX, rows, columns, data)
 
     def add_linear(self, name: str, linears: Mapping[str, nn.Linear], factor: Tensor | None = None) -> int:
-        """Linears of the same input side by side, by their layers' names, each output times its factor."""
+        """Add Linears of the same input side by side.
+
+        By their layers' names, each output times its factor.
+        """
         if name in self.numbers:
             return self.numbers[name]
         weight = torch.cat([linear.weight.detach() for linear in linears.values()]).float()  # [n, k]
@@ -92,7 +104,10 @@ class Table:
         return self._put(Weight(name, kind, n, k, packed))
 
     def find_precision(self, layers: Iterable[str]) -> str:
-        """Of Linears that are computed as one. UserError if it is not the same."""
+        """Find the precision of Linears that are computed as one.
+
+        UserError if it is not the same.
+        """
         if self.precision == "fp16":
             return "fp16"
         found = {layer: self.layers.get(layer, "fp32") for layer in layers}
@@ -113,7 +128,10 @@ class Table:
 
 
 class Assembler:
-    """An entry being written: ops go to the current stage."""
+    """An entry being written.
+
+    Ops go to the current stage.
+    """
 
     def __init__(self, table: Table, size: int, classes: int) -> None:
         self.table, self.size = table, size
@@ -126,7 +144,7 @@ class Assembler:
         return len(self.buffers) - 1
 
     def add_norm(self, name: str, norm: nn.LayerNorm) -> tuple[int, int]:
-        """Its gain and offset."""
+        """Add a norm's gain and offset to the table."""
         return self.table.add_vector(f"{name}.gain", norm.weight), self.table.add_vector(f"{name}.offset", norm.bias)
 
     def add(self, name: str, call: Call, lane: int = BIG) -> None:
@@ -136,7 +154,10 @@ class Assembler:
         self, name: str, weight: int, src: Place, dst: Place, *, norm: tuple[int, int] | None = None,
         outputs: slice | None = None, accumulate: bool = False, lane: int = BIG,
     ) -> None:  # fmt: skip
-        """dst (+)= src times the weight's outputs, all of them if not told."""
+        """Add the op dst (+)= src times the weight's outputs.
+
+        All outputs if not told.
+        """
         packed = self.table.weights[weight]
         first, end, _ = (outputs or slice(None)).indices(packed.rows)
         assert first % PANEL == 0
@@ -150,7 +171,7 @@ class Assembler:
         ), lane)  # fmt: skip
 
     def add_attention(self, name: str, qkv: int, queries: int, heads: int, dst: int, lane: int = BIG) -> None:
-        """All rows of qkv are keys and values."""
+        """Add an attention whose keys and values are all rows of qkv."""
         buffer = self.buffers[qkv]
         self.macs += queries * buffer.rows * 2 * (buffer.columns // 3)
         self.add(name, Attention(qkv, queries, heads, dst, TYPES[self.table.precision]), lane)

@@ -27,8 +27,10 @@ Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
 def assign_layers(
     graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
 ) -> list[Graph]:
-    """The graphs of one model at several keep ratios, with the same precision, and where needed the same ranges,
-    for the same Linear. images: to calibrate on. show is told the sensitivities and the choice of `mixed`.
+    """Assign every Linear its precision, alike in all graphs of a model.
+
+    The graphs are of several keep ratios; where ranges are needed, they are the same for the same Linear too. images:
+    to calibrate on. show is told the sensitivities and the choice of `mixed`.
 
     UserError if a word of the settings fits no Linear, or nothing is left to quantise.
     """
@@ -65,7 +67,7 @@ def _calibrate_all(graphs: Sequence[Graph], layers: list[str], images: Array, qu
 
 
 def list_linears(graph: Graph) -> dict[str, Node]:
-    """Every Linear with a weight of its own, by its module's name."""
+    """List every Linear with a weight of its own, by module name."""
     return {
         name.removesuffix(".weight"): node
         for node, _ in matrix_products(graph.exported)
@@ -74,8 +76,10 @@ def list_linears(graph: Graph) -> dict[str, Node]:
 
 
 def list_candidates(linears: Mapping[str, Node], precision: str, quant: Quant) -> dict[str, tuple[str, ...]]:
-    """What each Linear may become, at least one each; those that can only stay float are left out. int4 needs inputs
-    that are a multiple of the group: a Linear with others has int8 in its place.
+    """List what each Linear may become, at least one each.
+
+    Those that can only stay float are left out. int4 needs inputs that are a multiple of the group: a Linear with
+    others has int8 in its place.
     """
     _check_words(list(linears), quant)
     candidates: dict[str, tuple[str, ...]] = {}

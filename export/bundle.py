@@ -42,8 +42,10 @@ MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and f
 
 @dataclass(frozen=True)
 class Source:
-    """The model to export, as load takes it, and folders of pictures: to calibrate on, and to evaluate on (the demo's
-    when None). Without the first, some of the second are calibrated on instead.
+    """The model to export, and folders of pictures.
+
+    The model as load takes it; pictures to calibrate on, and to evaluate on (the demo's when None). Without the first,
+    some of the second are calibrated on instead.
     """
 
     model: str
@@ -67,9 +69,10 @@ def export_bundle(
     unchecked: bool = False,
     listener: Listener = SILENT,
 ) -> tuple[Manifest, Loaded]:
-    """Convert a model for a target at each keep ratio (its own if none is given), check every file
-    against PyTorch, and leave the bundle in `folder`. allow_fallback: go on where too much falls back;
-    unchecked: keep a file whose answers cannot be evaluated here.
+    """Export a model for a target as a bundle in `folder`.
+
+    Converts it at each keep ratio (its own if none is given) and checks every file against PyTorch. allow_fallback: go
+    on where too much falls back; unchecked: keep a file whose answers cannot be evaluated here.
 
     UserError on input that cannot work; LimitError if a file misses the target's limits. In both cases nothing is
     written.
@@ -153,7 +156,10 @@ def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: 
 
 
 def name_source(source: str) -> str:
-    """What a model is called in its files: of a path, the file's name without its ending; of hf:, the folder's."""
+    """Name a model as its files do.
+
+    Of a path, the file's name without its ending; of hf:, the folder's.
+    """
     if source.startswith(HF):
         return Path(source.removeprefix(HF)).resolve().name
     return source.removeprefix("timm:") if ":" in source or not Path(source).is_file() else Path(source).stem

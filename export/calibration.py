@@ -23,8 +23,10 @@ Visit = Callable[[str, Node, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def visit_linears(exported: ExportedProgram, images: Array, visit: Visit) -> Array:
-    """Run the program on images [n, 3, S, S], one by one, and show each call of a named Linear. Logits
-    [n, classes]."""
+    """Run the program on images and show each call of a Linear.
+
+    images [n, 3, S, S], one by one; the Linear is a named one. Returns logits [n, classes].
+    """
     walk = _Walk(exported, visit)
     with torch.no_grad():
         return np.concatenate([walk.answer(torch.from_numpy(image[None])) for image in images])
@@ -56,7 +58,10 @@ LINEAR = {"op": "call_function", "target": aten.linear.default}
 
 @dataclass
 class Histogram:
-    """How often which values occurred: counts [BINS] of equal width from low to high, both of which occurred."""
+    """How often which values occurred.
+
+    counts [BINS] of equal width from low to high, both of which occurred.
+    """
 
     low: float = float("inf")
     high: float = float("-inf")
@@ -71,12 +76,15 @@ class Histogram:
         self.counts += torch.histc(values, BINS, self.low, self.high)
 
     def centers(self) -> Tensor:
-        """Middle of each bin [BINS]."""
+        """Compute the middle of each bin [BINS]."""
         return self.low + (torch.arange(BINS) + 0.5) * (self.high - self.low) / BINS
 
 
 def calibrate(exported: ExportedProgram, layers: Collection[str], images: Array, quant: Quant) -> dict[str, Ranges]:
-    """The ranges of the inputs and outputs of the named Linears on the images, by the observer that quant names."""
+    """Measure the ranges of the named Linears' inputs and outputs.
+
+    On the images, by the observer that quant names.
+    """
     seen: dict[str, tuple[Histogram, Histogram]] = {layer: (Histogram(), Histogram()) for layer in layers}
 
     def stretch(layer: str, node: Node, args: tuple[Tensor, ...], value: Tensor) -> None:
@@ -98,8 +106,10 @@ def calibrate(exported: ExportedProgram, layers: Collection[str], images: Array,
 
 
 def choose_range(seen: Histogram, quant: Quant) -> Range:
-    """What int8 shall span: all that was seen; the percentile at both ends; or the shares of the range, tried in steps
-    of one hundredth, with the least squared error of clipping and rounding together.
+    """Choose what int8 shall span.
+
+    All that was seen; the percentile at both ends; or the shares of the range, tried in steps of one hundredth, with
+    the least squared error of clipping and rounding together.
     """
     if quant.observer == "minmax" or seen.low == seen.high:
         return seen.low, seen.high

@@ -32,7 +32,10 @@ CALL = "torch/nn/modules/module.py"  # through which a module is called: what is
 
 @contextmanager
 def noting_lines() -> Iterator[None]:
-    """torch.export notes on each node every line of the model that led to it; left alone, those of `forward` alone."""
+    """Let torch.export note every line behind a node in the block.
+
+    Left alone it notes, of the model's lines that led to a node, those of `forward` alone.
+    """
 
     def keep(_: TracerBase, stack: StackSummary) -> StackSummary:
         inside = next((i for i, frame in enumerate(stack) if frame.filename.endswith(CALL)), len(stack))
@@ -43,16 +46,20 @@ def noting_lines() -> Iterator[None]:
 
 
 def find_shortage(error: BaseException) -> BaseException | None:
-    """That memory or disk ran out, which is no fault of the model's: the first such error among those that led to this
-    one."""
+    """Find a shortage of memory or disk among an error's causes.
+
+    Such an error is no fault of the model's; the first one among those that led to this error.
+    """
     full = errno.ENOSPC, errno.EDQUOT
     links = list_causes(error)
     return next((e for e in links if lacks_memory(e) or (isinstance(e, OSError) and e.errno in full)), None)
 
 
 def explain_capture_failure(error: BaseException) -> str:
-    """What torch.export stumbled over: the kind of failure, the user's line (file:number: text), and, for control flow
-    that depends on the image's values, what to write instead. One line.
+    """Explain in one line what torch.export stumbled over.
+
+    The kind of failure, the user's line (file:number: text), and, for control flow that depends on the image's values,
+    what to write instead.
     """
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
@@ -61,8 +68,10 @@ def explain_capture_failure(error: BaseException) -> str:
 
 
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:
-    """torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no backend
-    here does. What to tell the user of the first such op, in the same words; None if every shape is fixed.
+    """Find the first op whose shape or number depends on the image.
+
+    torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no backend here
+    does. Returns what to tell the user of it, in the words of explain_capture_failure; None if every shape is fixed.
     """
     for node in exported.graph.nodes:
         values = tree_leaves(node.meta.get("val"))
@@ -76,8 +85,10 @@ def find_dynamic_shape(exported: ExportedProgram) -> str | None:
 
 
 def find_random(exported: ExportedProgram) -> str | None:
-    """What to tell the user of the first op that draws random numbers, as dropout does in training; None if none
-    does."""
+    """Find the first op that draws random numbers.
+
+    As dropout does in training. Returns what to tell the user of it; None if none does.
+    """
     for node in exported.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and node.users and not _rests(node):
             return f"random numbers are drawn, so that each run gives another answer: {describe_node(node)}"
@@ -93,7 +104,10 @@ def _rests(node: Node) -> bool:
 
 
 def describe_node(node: Node) -> str:
-    """'aten.cumsum in layer blocks.0.attn at model.py:12: x.cumsum(1)'."""
+    """Describe a node by its op, layer and line.
+
+    'aten.cumsum in layer blocks.0.attn at model.py:12: x.cumsum(1)'.
+    """
     schema, layer = getattr(node.target, "_schema", None), layer_of(node)
     op = schema.name.replace("::", ".") if schema else getattr(node.target, "__name__", str(node.target))
     line = find_line_in(node.meta.get("stack_trace") or "")

@@ -26,9 +26,11 @@ LAYERS = {"fp32": (), "fp16": (), "int8": ("int8",), "int8-static": ("int8-stati
 
 @dataclass(frozen=True)
 class Checked:
-    """The verdict on one entry point of a file. faults: what is wrong, in words; parity and accuracy are None if it was
-    not run. keep: None if the model has none, or the file was not opened. notes: what the images could not show,
-    and what of them was left out; confusions: of the user's pictures.
+    """The verdict on one entry point of a file.
+
+    faults: what is wrong, in words; parity and accuracy are None if it was not run. keep: None if the model has none,
+    or the file was not opened. notes: what the images could not show, and what of them was left out; confusions: of the
+    user's pictures.
     """
 
     file: str
@@ -50,14 +52,16 @@ def check_bundle(
     images: Path | None = None,
     watch: Watch = unwatched,
 ) -> list[Checked]:
-    """Verify every file's hash, compare what the manifest says of it with the model and with the file itself, reload it
-    in its real runtime, and compare its answers with PyTorch's.
+    """Verify every file of a bundle against its manifest and PyTorch.
+
+    Each file's hash is verified, what the manifest says of it compared with the model and with the file itself, and the
+    file reloaded in its real runtime and its answers compared with PyTorch's. A file whose hash is wrong is not loaded:
+    native runtimes trust their input.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
-    since a bundle must not choose what code runs. images: a folder of pictures to compare on, as of export; watch shows
-    how far that is. weights_key, heads: instead of the manifest's. A file whose hash is
-    wrong is not loaded: native runtimes trust their input. UserError if the folder is no bundle or the weights are
-    others.
+    since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. images: a folder of
+    pictures to compare on, as of export; watch shows how far that is. UserError if the folder is no bundle or the
+    weights are others.
     """
     manifest = read_manifest(folder)
     found = None if images is None else find_pictures(images)
@@ -101,8 +105,10 @@ def _load(
 
 
 def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list[str]:
-    """Where the manifest says of a file what is not so of the model, in words. A manifest before version 3 says nothing
-    of crop and interpolation, whatever the model wants.
+    """List what the manifest says wrongly of a file.
+
+    In words, of what is not so of the model. A manifest before version 3 says nothing of crop and interpolation,
+    whatever the model wants.
     """
     own = model.preprocessing
     if manifest.version < 3:

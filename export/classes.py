@@ -10,7 +10,9 @@ WNID = re.compile(r"n\d{8}\b")  # of WordNet, as ImageNet's folders are called
 
 
 def match_classes(names: Iterable[str], labels: Sequence[str] | None, count: int) -> tuple[dict[str, int], list[str]]:
-    """The number of the class that each name stands for, of a model with `count` classes, and what to tell: names it
+    """Match names to the classes of a model; and notes.
+
+    Returns the number of the class that each name stands for, of `count` classes, and what to tell: names the model
     lacks, things assumed.
 
     A name is, in this order: a label as it is, whatever its case, underscores and hyphens; one of its words between

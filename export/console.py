@@ -13,8 +13,10 @@ from bigvit_edge.errors import UserError
 
 @contextmanager
 def silenced() -> Iterator[Callable[[], str]]:
-    """What is written to sys.stderr and, from C++ too, to file descriptor 2 stays off the terminal, and warnings and
-    log records up to WARNING are dropped; yields a reader of what was written so far. It is never shown: of work that
+    """Keep the terminal free of what frameworks write in the block.
+
+    What is written to sys.stderr and, from C++ too, to file descriptor 2 stays off the terminal, and warnings and log
+    records up to WARNING are dropped; yields a reader of what was written so far. It is never shown: of work that
     fails, it becomes the error's attribute `heard`, for whoever keeps its traceback; not of a UserError, which says all
     there is to say. Logging is left as it was found.
 

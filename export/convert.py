@@ -47,8 +47,10 @@ Step = Callable[[str], AbstractContextManager[None]]  # told the name of each st
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told how an export goes: step, the name of each step, for as long as it takes; show, the sensitivities of
-    `mixed` and what was chosen; watch, pictures as they are gone through.
+    """Who is told how an export goes.
+
+    step, the name of each step, for as long as it takes; show, the sensitivities of `mixed` and what was chosen; watch,
+    pictures as they are gone through.
     """
 
     step: Step = lambda name: nullcontext()
@@ -63,8 +65,10 @@ LEAVE = "write it without, or leave that part out of the model"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is converted. keeps: the ratios to capture it at, (None,) for a model without; calibration: images
-    [n, 3, S, S] as it takes them; trained: its weights are not random; metadata: to be kept inside the files.
+    """What is converted.
+
+    keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
+    trained: its weights are not random; metadata: to be kept inside the files.
     """
 
     module: nn.Module
@@ -76,9 +80,11 @@ class Subject:
 
 
 class Backend(Protocol):
-    """What a module in backends/ offers. SEVERAL: one file can hold several keep ratios; if not, lower gets one graph.
-    lower: graphs of one model and precision. load opens a file in its real runtime, on `threads` threads, at the entry
-    point of that name (the first when None); UserError if the runtime refuses it.
+    """What a module in backends/ offers.
+
+    SEVERAL: one file can hold several keep ratios; if not, lower gets one graph. lower: graphs of one model and
+    precision. load opens a file in its real runtime, on `threads` threads, at the entry point of that name (the first
+    when None); UserError if the runtime refuses it.
     """
 
     FORMAT: str
@@ -92,8 +98,10 @@ class Backend(Protocol):
 def convert_model(
     subject: Subject, target: Target, listener: Listener = SILENT
 ) -> Iterator[tuple[Artifact, Mapping[str, str]]]:
-    """Each file, and the precision of each quantised Linear in it; by precision, format and, where a format holds one
-    only, keep ratio.
+    """Convert a model to every file of a target.
+
+    Yields each file, and the precision of each quantised Linear in it; by precision, format and, where a format holds
+    one only, keep ratio.
     """
     cells = target.list_cells()
     with listener.step("capture"):
@@ -119,8 +127,9 @@ def convert_model(
 
 
 def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
-    """The model's ATen graph for one image at a keep ratio, in eval mode. UserError naming the user's line if the model
-    cannot be captured.
+    """Capture the model's ATen graph for one image at a keep ratio.
+
+    In eval mode. UserError naming the user's line if the model cannot be captured.
     """
     if keep is not None:
         set_keep(module, keep)
@@ -147,14 +156,17 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
 
 
 def rewrite(graph: Graph) -> Graph:
-    """The same function in fewer ops."""
+    """Rewrite a graph as the same function in fewer ops."""
     with silenced():
         return replace(graph, exported=rewrite_all(graph.exported))
 
 
 def part(graph: Graph, name: str, images: Array) -> Graph:
-    """The graph of a model around one of ours, of that name in it, with the two captured apart. images [n, 3, S, S]: to
-    calibrate on. UserError if the model does anything with it but call it once, with an image."""
+    """Part the graph of a model around one of ours.
+
+    name: of our model in it. The two are captured apart. images [n, 3, S, S]: to calibrate on. UserError if the model
+    does anything with ours but call it once, with an image.
+    """
     module, ((image,), _) = graph.module, graph.exported.example_inputs
     assert module is not None
     inside, kind = find_inside(module, name), type(module).__name__
@@ -177,15 +189,20 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
 
 
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
-    """Decide what becomes of each Linear; the backends apply it in their own terms."""
+    """Decide what becomes of each Linear.
+
+    The backends apply it in their own terms.
+    """
     seen = subject.calibration if subject.trained else None
     graphs = [replace(graph, calibration=seen) for graph in graphs]
     return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
-    """The graphs in a format's own terms. UserError if its framework cannot, naming the op, its layer and line; where
-    memory or disk runs out, what says so."""
+    """Lower the graphs to a format's own terms.
+
+    UserError if its framework cannot, naming the op, its layer and line; where memory or disk runs out, what says so.
+    """
     backend = load_backend(name)
     try:
         return backend.lower(graphs, target, metadata)
@@ -201,8 +218,10 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 
 
 def list_refusals(target: Target, module: nn.Module) -> list[str]:
-    """Those of the target's formats that cannot hold the model, whatever its ops: our core takes our models alone, and
-    where a framework is around it, one inside another model."""
+    """List the target's formats that cannot hold the model.
+
+    Whatever its ops: our core takes our models alone, and where a framework is around it, one inside another model.
+    """
     inlays = list_inlays(module)
     if inlays[:1] == [""]:
         return []
@@ -210,8 +229,10 @@ def list_refusals(target: Target, module: nn.Module) -> list[str]:
 
 
 def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None = None) -> Runner:
-    """An entry point of a bundle's file, the first when None. UserError if its runtime refuses the file, or if that
-    takes and answers other shapes than the manifest says, or says otherwise itself.
+    """Open an entry point of a bundle's file, the first when None.
+
+    UserError if its runtime refuses the file, or if that takes and answers other shapes than the manifest says, or says
+    otherwise itself.
     """
     runner = load_backend(entry.format).load(folder / entry.file, threads, method)
     for what, found, told in (
@@ -242,7 +263,10 @@ def _agree(text: str, told: object) -> bool:
 
 
 def load_backend(name: str) -> Backend:
-    """The backend of that name, imported now. UserError if its packages are not installed."""
+    """Import the backend of that name.
+
+    UserError if its packages are not installed.
+    """
     try:
         return cast(Backend, import_module(f"bigvit_edge.export.backends.{name}"))
     except ModuleNotFoundError as e:

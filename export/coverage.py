@@ -13,7 +13,10 @@ LINEAR, CONVOLUTION, PRODUCT, REST = "Linears", "convolutions", "products of act
 
 
 def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[str, str]) -> Artifact:
-    """The artifact, each entry point with what its graph says. layers: the precision of each quantised layer in it."""
+    """Add to each entry point of an artifact its graph's coverage.
+
+    layers: the precision of each quantised layer in it.
+    """
     of = {graph.keep: graph for graph in graphs}
     methods = [
         replace(method, coverage=count_coverage(of[method.keep], layers, artifact.products))
@@ -23,8 +26,10 @@ def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[st
 
 
 def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[str, str]) -> tuple[Coverage, ...]:
-    """One for each precision and kind of op that there is, the shares of each sort adding up to 1. Weights are counted
-    by their bytes in float, once however often they are read.
+    """Count the shares of a graph by precision and kind of op.
+
+    One Coverage for each that there is, the shares of each sort adding up to 1. Weights are counted by their bytes in
+    float, once however often they are read.
 
     layers: how each quantised layer is computed; products: as of Artifact. What they do not name is float, but for a
     graph that is in fp32 or fp16 as a whole.
@@ -69,13 +74,19 @@ def _list_sources(value: object) -> set[Node]:
 
 
 def share_covered(coverage: Iterable[Coverage], precision: str) -> tuple[float, float]:
-    """Of the multiply-accumulates and of the weights that are in the precision; for `mixed`, that are not float."""
+    """Sum up the shares that are in the precision.
+
+    Of the multiply-accumulates and of the weights; for `mixed`, those that are not float.
+    """
     inside = [c for c in coverage if c.precision == precision or (precision == "mixed" and c.precision != FLOAT)]
     return sum(c.macs for c in inside), sum(c.weights for c in inside)
 
 
 def explain_coverage(coverage: Iterable[Coverage], precision: str) -> str | None:
-    """Where most of the arithmetic is not in the precision that a file is named for: what is left in float, and why."""
+    """Explain where most of the arithmetic misses the file's named precision.
+
+    What is left in float, and why; None where it does not.
+    """
     coverage = tuple(coverage)
     share, _ = share_covered(coverage, precision)
     if not coverage or share >= 0.5:

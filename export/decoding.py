@@ -40,9 +40,10 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright picture: L, RGB, La, RGBa (colours times alpha), CMYK or LAB, of 8 bits each.
+    """An upright picture of 8 bits a channel.
 
-    profile: its ICC profile, None if it has none; notes: what was assumed.
+    L, RGB, La, RGBa (colours times alpha), CMYK or LAB. profile: its ICC profile, None if it has none; notes: what was
+    assumed.
     """
 
     image: Image.Image
@@ -80,7 +81,7 @@ def decode(path: Path, side: int) -> Decoded:
 
 
 def is_huge(picture: Image.Image) -> bool:
-    """Whether exactness in the last level costs seconds."""
+    """Tell whether exactness in the last level costs seconds."""
     return picture.width * picture.height > EXACT_MEGAPIXELS * 1e6
 
 
@@ -99,7 +100,7 @@ def _read(path: Path, side: int, say: Say) -> tuple[Image.Image, bytes | None]:
 
 
 def list_endings() -> frozenset[str]:
-    """How the names of files in FORMATS end, as '.jpg'."""
+    """List how the names of files in FORMATS end, as '.jpg'."""
     formats = _list_formats()
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
 

@@ -27,9 +27,10 @@ CLS = Rows(1)
 
 
 def emit_program(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) -> Program:
-    """The program of one model's graphs, an entry each, the largest keep ratio first. kr: of the int8 packing.
+    """Write the program of one model's graphs, an entry each.
 
-    UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
+    The largest keep ratio comes first. kr: of the int8 packing. UserError if the model is not of this package, or is to
+    be quantised in a way that a program cannot say.
     """
     table = Table(graphs, kr)
     entries = [_emit_entry(graph, table) for graph in sorted(graphs, key=lambda graph: -(graph.keep or 0))]
@@ -99,8 +100,11 @@ def _emit_embedding(to: Assembler, embedding: Embedding) -> tuple[int, Rows]:
 
 
 def find_head(model: ViT | BLViT) -> nn.Linear:
-    """Its head; where that was taken off for the features (nn.Identity), a Linear that changes nothing. UserError if it
-    is something else."""
+    """Find a model's head.
+
+    Where that was taken off for the features (nn.Identity), a Linear that changes nothing. UserError if it is something
+    else.
+    """
     head: nn.Module = model.head
     if isinstance(head, nn.Linear):
         return head
@@ -126,8 +130,10 @@ class _Attended:
         self.qkv, self.mixed = to.add_buffer(tokens.count, 3 * dim), to.add_buffer(tokens.count, dim)
 
     def project(self, at: str, attn: Attention, src: int, rows: Rows, read: Rows, norm: tuple[int, int]) -> None:
-        """Keys and values of the rows given, and queries of those that are read afterwards; of all where a product
-        cannot begin at the first key."""
+        """Project keys and values of the rows given, and queries.
+
+        Queries are of the rows that are read afterwards; of all where a product cannot begin at the first key.
+        """
         linears = {f"{at}.{part}": getattr(attn, part) for part in "qkv"}
         factor = torch.ones(3 * self.dim)
         factor[: self.dim] = (self.dim // attn.heads) ** -0.5
@@ -138,7 +144,7 @@ class _Attended:
             self.to.add_linear(f"{at}.qkv", weight, Place(src, some), dst, norm=norm, outputs=part, lane=self.lane)
 
     def attend(self, at: str, attn: Attention, dst: int, read: Rows) -> None:
-        """The attention of the rows that are read afterwards, added to them."""
+        """Add to the rows read afterwards their attention."""
         self.to.add_attention(at, self.qkv, read.count, attn.heads, self.mixed, self.lane)
         weight = self.to.table.add_linear(f"{at}.proj", {f"{at}.proj": attn.proj})
         src = Place(self.mixed, Rows(read.count))
@@ -158,7 +164,10 @@ class _Layers:
         self.e = _Attended(to, tokens, to.buffers[z].columns, LITTLE)
 
     def emit(self, at: str, layer: Layer, last: bool) -> None:
-        """One layer. Of the last only CLS is read, which is the first in every list."""
+        """Write one layer.
+
+        Of the last only CLS is read, which is the first in every list.
+        """
         to, x, z, table = self.to, self.x, self.z, self.to.table
         read_p, read_e = (CLS, CLS) if last else (self.selected, self.tokens)
         to.stage += 1

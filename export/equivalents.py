@@ -24,7 +24,10 @@ HIGHEST_RANK = 6  # of XNNPACK's values
 
 
 def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | None = None) -> None:
-    """Write every op that there is a writer for, in place; those that all formats need if none are given."""
+    """Write every op that there is a writer for, in place.
+
+    Those that all formats need if none are given.
+    """
     writers = EVERYWHERE if writers is None else writers
     for node in list(program.graph.nodes):
         if node.target not in writers:
@@ -42,8 +45,10 @@ def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | 
 
 
 def sort(call: Call, x: Any, dim: int = -1, descending: bool = False) -> Any:
-    """Values and their order: top-k of all of them. The lowest index comes first of equal values where top-k of the
-    runtime does so, as ONNX Runtime's and LiteRT's do."""
+    """Write a sort, values and their order, as top-k of all.
+
+    The lowest index comes first of equal values where top-k of the runtime does so, as ONNX Runtime's and LiteRT's do.
+    """
     return tuple(_take_top(call, x, (shape_of(x) or (1,))[dim], dim, descending))
 
 
@@ -60,7 +65,7 @@ def argsort_stable(call: Call, x: Any, *, stable: bool, dim: int = -1, descendin
 
 
 def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
-    """The lower one of an even number, and where it stands."""
+    """Write the median, the lower of two, and where it stands."""
     if not shape_of(x):
         return sort(call, x)
     last = (shape_of(x)[dim] - 1) // 2
@@ -69,7 +74,7 @@ def median(call: Call, x: Any, dim: int, keepdim: bool = False) -> Any:
 
 
 def top(place: Place, x: Any, count: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """Of what LiteRT's own cannot."""
+    """Write what LiteRT's own top-k cannot do."""
     read = any(user.args[1] == 1 and user.users for user in place.node.users)
     if largest and read and len(shape_of(x)) == 2 and dim % 2 == 1:
         return NotImplemented
@@ -105,7 +110,7 @@ def _make_key(call: Call, x: Any, largest: bool) -> Any:
 
 
 def adaptive_max_pool(call: Call, x: Any, size: list[int]) -> Any:
-    """[..., h, w] -> [..., *size], the largest of each window, and nothing for where it stood."""
+    """Write adaptive max pooling, [..., h, w] -> [..., *size], without places."""
     pixels = shape_of(x)[-2:]
     if all(length % count == 0 for length, count in zip(pixels, size, strict=True)):
         window = [length // count for length, count in zip(pixels, size, strict=True)]
@@ -119,7 +124,10 @@ def adaptive_max_pool(call: Call, x: Any, size: list[int]) -> Any:
 
 
 def diagonal(call: Call, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    """[..., rows, columns], in whatever order, -> [..., d]: both dimensions as one, and every (columns + 1)th of it."""
+    """Write a diagonal: [..., rows, columns] -> [..., d].
+
+    Rows and columns in whatever order: both dimensions as one, and every (columns + 1)th of it.
+    """
     shape = shape_of(x)
     pair = [dim1 % len(shape), dim2 % len(shape)]
     rest = [dim for dim in range(len(shape)) if dim not in pair]
@@ -134,7 +142,7 @@ def diagonal(call: Call, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) 
 
 
 def einsum(call: Call, equation: str, operands: list[Any], **options: Any) -> Any:
-    """'bii->bi': a letter that stands twice with one operand is a diagonal of it."""
+    """Write an einsum of diagonals: a letter twice in an operand, 'bii->bi'."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms, operands = inputs.split(","), list(operands)
     if not arrow or "." in inputs or all(len(set(term)) == len(term) for term in terms):
@@ -160,7 +168,7 @@ def scatter_value(call: Call, x: Any, dim: int, index: Any, value: Any) -> Any:
 
 
 def scatter(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
-    """Of indices that are there once; PyTorch says nothing of others."""
+    """Write a scatter of unrepeated indices; PyTorch says nothing of others."""
     hits = _find_hits(call, x, dim, index)
     if hits is NotImplemented:
         return hits
@@ -179,7 +187,7 @@ def scatter_add(call: Call, x: Any, dim: int, index: Any, source: Any) -> Any:
 def scatter_reduce(
     call: Call, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
 ) -> Any:
-    """Sums and means."""
+    """Write a scatter of sums or means."""
     total = scatter_add(call, x, dim, index, source)
     if reduce not in ("sum", "mean") or not include_self or total is NotImplemented:
         return NotImplemented
@@ -221,7 +229,10 @@ def _blend(call: Call, reached: Any, x: Any, other: Any) -> Any:
 
 
 def index_put(place: Place, x: Any, indices: list[Any], values: Any, accumulate: bool = False) -> Any:
-    """x [*A, *M, *R], of whose dimensions M constants index L places: each takes its own of the values [*A, *L, *R]."""
+    """Write an assignment to constant places along M dimensions.
+
+    x [*A, *M, *R], of whose dimensions M constants index L places: each takes its own of the values [*A, *L, *R].
+    """
     shape, known = shape_of(x), [None if index is None else place.read(index) for index in indices]
     if any(index is not None and data is None for index, data in zip(indices, known, strict=True)):
         return NotImplemented
@@ -276,7 +287,10 @@ EVERYWHERE: Mapping[Any, Writer] = {
 
 
 def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
-    """other - alpha * x of integers, of which LiteRT's converter makes x - other (litert-torch 0.10)."""
+    """Write other - alpha * x of integers.
+
+    LiteRT's converter makes x - other of it (litert-torch 0.10).
+    """
     if alpha != 1 or value_of(x).is_floating_point():
         return NotImplemented
     return call(aten.add.Tensor, call(aten.neg.default, x), other)
@@ -288,7 +302,7 @@ def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
 def slice_by_steps(
     place: Place, x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Any:
-    """x[:, ::2] as the first column of x in pairs."""
+    """Write x[:, ::2] as the first column of x in pairs."""
     shape = shape_of(x)
     if step == 1 or not value_of(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
         return NotImplemented
@@ -316,7 +330,10 @@ def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int)
 
 
 def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
-    """Of an image that was padded with -inf for it, which XNNPACK's exporter cannot write down: padded otherwise."""
+    """Write a max pooling of an image padded with -inf.
+
+    XNNPACK's exporter cannot write that down: the image is padded otherwise.
+    """
     if x.target not in (aten.pad.default, aten.constant_pad_nd.default) or -math.inf not in x.args:
         return NotImplemented
     image, (left, right, top, bottom) = x.args[:2]
@@ -326,7 +343,10 @@ def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
 
 
 def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
-    """Padded by an op of its own: LiteRT's converter pads with -inf, which XNNPACK does not take."""
+    """Write a max pooling's padding as an op of its own.
+
+    LiteRT's converter pads with -inf, which XNNPACK does not take.
+    """
     rows, columns = _pair(padding)
     if rest or not (rows or columns):
         return pool_padded(place, x, kernel, stride, padding, *rest)

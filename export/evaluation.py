@@ -26,8 +26,10 @@ Found = tuple[list[Picture], list[str]]  # as of find_pictures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """references: PyTorch's answers at each keep ratio; calibration: images [n, 3, S, S]; digests: of the user's
-    pictures that these are, none of the demo's; pictures: what of the user's own is evaluated on; notes: what to tell.
+    """What an export is evaluated and calibrated on.
+
+    references: PyTorch's answers at each keep ratio; calibration: images [n, 3, S, S]; digests: of the user's pictures
+    that these are, none of the demo's; pictures: what of the user's own is evaluated on; notes: what to tell.
     """
 
     references: dict[float | None, Reference]
@@ -45,8 +47,10 @@ def prepare_evaluation(
     calibration: Path | None,
     watch: Watch,
 ) -> Evaluation:
-    """For an export: the user's pictures found, or, without them, `count` of the demo's images. calibration: the folder
-    to calibrate on; without one, some of the pictures are. No picture is both calibrated and evaluated on.
+    """Prepare what an export is evaluated and calibrated on.
+
+    The user's pictures found, or, without them, `count` of the demo's images. calibration: the folder to calibrate on;
+    without one, some of the pictures are. No picture is both calibrated and evaluated on.
     """
     chosen, rest, notes = list[Picture](), list[Picture](), list[str]()
     if calibration is not None:
@@ -83,8 +87,10 @@ def _count_pictures(references: dict[float | None, Reference], calibration: int)
 def prepare_check(
     model: Loaded, keeps: tuple[float | None, ...], found: Found | None, manifest: Manifest, watch: Watch
 ) -> tuple[dict[float | None, Reference], list[str]]:
-    """For a check of a bundle: PyTorch's answers on a user's pictures, without those that it was calibrated on, else on
-    the demo's; and what to tell.
+    """Prepare the references for a check of a bundle.
+
+    PyTorch's answers on a user's pictures, without those that it was calibrated on, else on the demo's; and what to
+    tell.
     """
     if found is None:
         return make_references(model, keeps, manifest.limits.images), []

@@ -39,7 +39,10 @@ GROUPS: dict[Any, int] = {**dict.fromkeys(CONVOLUTIONS, 6), aten.conv_transpose2
 
 @dataclass(frozen=True)
 class Affine:
-    """What a node does to `value`: factor * value + offset, both [C] along `axis`, or one number for all, axis None."""
+    """What a node does to `value`.
+
+    factor * value + offset, both [C] along `axis`, or one number for all, axis None.
+    """
 
     value: Node
     factor: Tensor | None
@@ -48,8 +51,11 @@ class Affine:
 
 
 def fold_factors(program: ExportedProgram) -> None:
-    """Fold what scales and shifts channels into the Linear or convolution before it, else into the one behind it: batch
-    norms, LayerScale, 1/sqrt(d). Where a padding of zeros lies between, only a factor moves past it."""
+    """Fold what scales and shifts channels into a Linear or convolution.
+
+    The one before it, else the one behind it: batch norms, LayerScale, 1/sqrt(d). Where a padding of zeros lies
+    between, only a factor moves past it.
+    """
     for find, scale, step in ((find_before, scale_outputs, 1), (find_behind, scale_inputs, -1)):
         for node in list(program.graph.nodes)[::step]:  # of two in a row, the one next to the product first
             data = read_constants(program) if node.target in READERS else {}
@@ -60,7 +66,10 @@ def fold_factors(program: ExportedProgram) -> None:
 
 
 def write_norms_as_factors(program: ExportedProgram) -> None:
-    """Batch norms of tokens or rows, which no converter knows by heart, as a product and a sum."""
+    """Write batch norms of tokens or rows as product and sum.
+
+    No converter knows them by heart.
+    """
     for norm in program.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
         affine = read_batch_norm(norm, read_constants(program))
         rank = norm.meta["val"].dim()
@@ -89,7 +98,10 @@ def read_batch_norm(norm: Node, data: dict[Node, Tensor]) -> Affine | None:
 
 
 def read_product(node: Node, data: dict[Node, Tensor]) -> Affine | None:
-    """x * c, c * x, x / c of a number or of a constant that has one for each channel."""
+    """Read a product with a number or a constant for each channel.
+
+    x * c, c * x or x / c.
+    """
     arguments: tuple[Any, ...] = node.args
     for value, other in (arguments, arguments[::-1])[: 1 if node.target is aten.div.Tensor else 2]:
         factor = torch.tensor(float(other)) if isinstance(other, int | float) else data.get(other)
@@ -106,7 +118,10 @@ def read_product(node: Node, data: dict[Node, Tensor]) -> Affine | None:
 
 
 def read_sum(node: Node, data: dict[Node, Tensor]) -> Affine | None:
-    """x + c, c + x of a constant that has one for each channel."""
+    """Read a sum with a constant for each channel.
+
+    x + c or c + x.
+    """
     product = None if node.kwargs else read_product(node, data)
     return (
         None if product is None or product.axis is None else Affine(product.value, None, product.factor, product.axis)
@@ -125,7 +140,10 @@ READERS: dict[Any, Any] = {
 
 
 def find_before(node: Node, affine: Affine, data: dict[Node, Tensor]) -> Node | None:
-    """The product that alone makes what a node scales, whose channels are its axis, itself read nowhere else."""
+    """Find the product that alone makes what a node scales.
+
+    Its channels are the node's axis, and it is read nowhere else.
+    """
     node, axis = affine.value, affine.axis
     while len(node.users) == 1:
         if node.target in OPTIONS:
@@ -142,7 +160,10 @@ def find_before(node: Node, affine: Affine, data: dict[Node, Tensor]) -> Node | 
 
 
 def find_behind(node: Node, affine: Affine, data: dict[Node, Tensor]) -> Node | None:
-    """The product that alone reads what a node gives, whose input channels are its axis."""
+    """Find the product that alone reads what a node gives.
+
+    Its input channels are the node's axis.
+    """
     axis = affine.axis
     while len(node.users) == 1 and axis is not None:
         (user,) = node.users
@@ -167,36 +188,41 @@ def owns_weights(product: Node, data: dict[Node, Tensor]) -> bool:
 
 
 def passes(product: Node, offset: Tensor | None) -> bool:
-    """Whether a factor, and an offset if there is one, may move past a product's padding."""
+    """Tell whether a factor may move past a product's padding.
+
+    And an offset too, if there is one.
+    """
     if product.target is aten.conv_transpose2d.input:
         return False
-    padding = options_of(product)[2] if product.target in CONVOLUTIONS else 0
-    return offset is None or padding == "valid" or (not isinstance(padding, str) and not any(as_list(padding)))
+    padding = list_options(product)[2] if product.target in CONVOLUTIONS else 0
+    return offset is None or padding == "valid" or (not isinstance(padding, str) and not any(to_list(padding)))
 
 
-def as_list(value: Any) -> list[Any]:
+def to_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def options_of(product: Node) -> list[Any]:
-    """A product's arguments behind its weight."""
+def list_options(product: Node) -> list[Any]:
+    """List a product's arguments behind its weight."""
     given = product.args[2:]
     return [*given, *OPTIONS[product.target][len(given) :]]
 
 
 def carry(move: Node, axis: int) -> int | None:
-    """Which axis of what a move gives is that axis of its input; None if none is. Said by the move itself of numbers
-    that say where along the axis they stood."""
+    """Find the axis of a move's output that its input's axis becomes.
+
+    None if none does. The move itself tells: it is run on numbers that say where along the axis they stood.
+    """
     arguments: tuple[Any, ...] = move.args
     shape = arguments[0].meta["val"].shape
     if shape[axis] == 1:
         return None
-    moved = move.target(number(shape, axis).contiguous(), *arguments[1:], **move.kwargs)  # type: ignore[operator]
+    moved = move.target(number_places(shape, axis).contiguous(), *arguments[1:], **move.kwargs)  # type: ignore[operator]
     same = (dim for dim, size in enumerate(moved.shape) if size == shape[axis])
-    return next((dim for dim in same if torch.equal(moved, number(moved.shape, dim))), None)
+    return next((dim for dim in same if torch.equal(moved, number_places(moved.shape, dim))), None)
 
 
-def number(shape: torch.Size, axis: int) -> Tensor:
+def number_places(shape: torch.Size, axis: int) -> Tensor:
     return torch.arange(shape[axis], dtype=torch.int32).view(-1, *[1] * (len(shape) - axis - 1)).expand(shape)
 
 
@@ -204,7 +230,7 @@ def number(shape: torch.Size, axis: int) -> Tensor:
 
 
 def scale_outputs(program: ExportedProgram, product: Node, affine: Affine, data: dict[Node, Tensor]) -> None:
-    """weight * factor, bias * factor + offset."""
+    """Scale a product's outputs: weight * factor, bias * factor + offset."""
     weight, bias, groups = read_weights(product, data)
     factor = affine.factor
     if factor is not None:
@@ -220,7 +246,7 @@ def scale_outputs(program: ExportedProgram, product: Node, affine: Affine, data:
 
 
 def scale_inputs(program: ExportedProgram, product: Node, affine: Affine, data: dict[Node, Tensor]) -> None:
-    """weight * factor, bias + weight * offset."""
+    """Scale a product's inputs: weight * factor, bias + weight * offset."""
     weight, bias, groups = read_weights(product, data)
     out, into, *rest = weight.shape
     factor, offset = (
@@ -235,8 +261,8 @@ def scale_inputs(program: ExportedProgram, product: Node, affine: Affine, data: 
 
 
 def read_weights(product: Node, data: dict[Node, Tensor]) -> tuple[Tensor, Tensor | None, int]:
-    """Weight, bias and groups."""
-    arguments: tuple[Any, ...] = (*product.args[:2], *options_of(product))
+    """Read a product's weight, bias and groups."""
+    arguments: tuple[Any, ...] = (*product.args[:2], *list_options(product))
     place = GROUPS.get(product.target)
     return data[arguments[1]], data.get(arguments[2]), arguments[place] if place else 1
 

@@ -27,7 +27,7 @@ aten = torch.ops.aten
 
 
 def functionalize(program: ExportedProgram) -> None:
-    """Write each in-place op of the program as one that makes a new value.
+    """Write each in-place op of the program as a new value.
 
     UserError naming the op or the buffer, and the user's line: for a write that has no such form, and for a buffer that
     is written so that the next image's answer depends on it.
@@ -57,17 +57,18 @@ def functionalize(program: ExportedProgram) -> None:
 
 
 def writes(node: Node) -> bool:
-    """Whether an op changes one of its inputs."""
+    """Tell whether an op changes one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
 
 
 @dataclass
 class Memory:
-    """Who shares memory with whom in a graph, and which node holds what is there now.
+    """Who shares memory with whom in a graph, and its present value.
 
     A whole is a value with memory of its own; part_of leads from a view to what it is a view of, from the result of an
-    in-place op to what it wrote. held: of a view or whole, the node of its value and the whole's version then.
+    in-place op to what it wrote. held: of a view or whole, the node of its value (what holds what is there now) and the
+    whole's version then.
     """
 
     program: ExportedProgram
@@ -91,7 +92,10 @@ class Memory:
             self.held[node] = (node, self.version[self.whole_of(node)])
 
     def find_source(self, node: Node) -> Node | None:
-        """What a node is a view of, or several; None if it has memory of its own."""
+        """Find what a node is a view of, or several are.
+
+        None if it has memory of its own.
+        """
         if node.op != "call_function":
             return None
         if node.target is getitem:
@@ -105,7 +109,10 @@ class Memory:
         return node
 
     def read(self, node: Node, before: Node) -> Node:
-        """The node that holds what a value has become, made in front of `before` if need be."""
+        """Find the node that holds what a value has become.
+
+        Made in front of `before` if need be.
+        """
         while writes(node):
             node = self.part_of[node]
         if node not in self.held:  # several views at once, or no tensor
@@ -119,11 +126,14 @@ class Memory:
         return value
 
     def read_all(self, arguments: Any, before: Node) -> Any:
-        """The same of all nodes among arguments."""
+        """Read all nodes among arguments."""
         return map_arg(arguments, lambda n: self.read(n, before))
 
     def write(self, node: Node, value: Node, before: Node) -> None:
-        """Make `value` what the memory of a value holds, in all that it is a view of."""
+        """Make `value` the content of the memory of a value.
+
+        In all that it is a view of.
+        """
         while writes(node):
             node = self.part_of[node]
         changed = {node: value}
@@ -139,7 +149,7 @@ class Memory:
 
 
 def list_storages(program: ExportedProgram) -> dict[Node, set[int]]:
-    """The storages of each node's values."""
+    """List the storages of each node's values."""
     inputs = [node.meta["val"] for node in program.graph.find_nodes(op="placeholder")]
     interpreter = Interpreter(program.graph_module, garbage_collect_values=False)
     with next(value for value in inputs if isinstance(value, FakeTensor)).fake_mode, torch.no_grad():
@@ -151,7 +161,10 @@ def list_storages(program: ExportedProgram) -> dict[Node, set[int]]:
 
 
 def find_written(node: Node) -> Node:
-    """The value that an in-place op writes. UserError if that is not its first argument alone."""
+    """Find the value that an in-place op writes.
+
+    UserError if that is not its first argument alone.
+    """
     arguments = node.target._schema.arguments  # type: ignore[union-attr]
     written = [a for a in arguments if a.alias_info is not None and a.alias_info.is_write]
     target = node.args[0] if node.args else None
@@ -161,7 +174,10 @@ def find_written(node: Node) -> Node:
 
 
 def make_value(node: Node, target: Node, memory: Memory) -> Node:
-    """What an in-place op makes of its target, as a new value in front of it, of the target's shape and type."""
+    """Make a new value of what an in-place op writes.
+
+    In front of the op, of the target's shape and type.
+    """
     old, fake = memory.read(target, node), target.meta["val"]
     args, kwargs = memory.read_all((node.args[1:], node.kwargs), node)
     if node.target in (aten.copy_.default, aten.fill_.Tensor):
@@ -176,7 +192,10 @@ def make_value(node: Node, target: Node, memory: Memory) -> Node:
 
 
 def find_functional(node: Node) -> Any:
-    """The op that computes the same and writes nothing: relu of relu_. UserError if there is none."""
+    """Find the op that computes the same and writes nothing.
+
+    relu of relu_. UserError if there is none.
+    """
     space, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]
     packet = getattr(getattr(torch.ops, space), name.removesuffix("_"), None)
     functional = getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
@@ -186,9 +205,10 @@ def find_functional(node: Node) -> Any:
 
 
 def put_back(program: ExportedProgram, before: Node, view: Node, source: Node, value: Node) -> Node:
-    """The source with `value` in the place of one of its views.
+    """Put `value` in the place of a view of the source.
 
-    Which element of the source each of the view's is, the view's own op says of a source that is numbered through.
+    The view's own op tells which element of the source each of the view's is: it is run on the source's element
+    numbers.
     """
     target, args, kwargs = describe_view(view)
     shape, size = shape_of(source), source.meta["val"].numel()
@@ -212,7 +232,7 @@ def put_back(program: ExportedProgram, before: Node, view: Node, source: Node, v
 
 
 def join(before: Node, source: Node, dim: int, start: int, value: Node) -> Node:
-    """The source with `value` from `start` on along a dimension."""
+    """Put `value` into the source from `start` on along a dimension."""
     stop, end = start + shape_of(value)[dim], shape_of(source)[dim]
     head = [insert(before, aten.slice.Tensor, source, dim, 0, start)] if start else []
     tail = [insert(before, aten.slice.Tensor, source, dim, stop, end)] if stop < end else []
@@ -220,7 +240,10 @@ def join(before: Node, source: Node, dim: int, start: int, value: Node) -> Node:
 
 
 def find_permutation(places: Tensor, numbers: Tensor) -> list[int] | None:
-    """The order of dimensions that makes `numbers` of `places`; None if none does."""
+    """Find the order of dimensions that makes `numbers` of `places`.
+
+    None if none does.
+    """
     if sorted(places.shape) != sorted(numbers.shape):
         return None
     steps = {step: dim for dim, step in enumerate(places.stride())}
@@ -241,23 +264,29 @@ def replace_outputs(program: ExportedProgram, output: Node, memory: Memory) -> N
 
 
 def refuse_state(program: ExportedProgram, memory: Memory, written: dict[Node, Node]) -> None:
-    """UserError if what is written into a buffer changes later answers. Not of one that nothing reads before it is
-    written anew, is read times 0, or is set to the same on every call: those answer as PyTorch does."""
+    """Refuse a write into a buffer that changes later answers.
+
+    UserError. Not of one that nothing reads before it is written anew, is read times 0, or is set to the same on every
+    call: those answer as PyTorch does.
+    """
     data, sources = read_constants(program), list_sources(program.graph.output_node())
     for buffer, write in written.items():
         last = memory.held[buffer][0]
         if buffer not in data or buffer not in sources or settles(buffer, last, data):
             continue
+        met = f"it writes {name_buffer(program, buffer)}{describe_place(write)}, and what it answers depends on it"
         raise UserError(
-            f"the model keeps something from one image to the next: it writes {name_of(program, buffer)}{at(write)}, "
-            "and what it answers depends on it",
+            f"the model keeps something from one image to the next: {met}",
             "a model that answers the same image the same way each time",
             "compute that anew in each forward, or leave it out in eval mode",
         )
 
 
 def settles(buffer: Node, last: Node, data: dict[Node, Tensor]) -> bool:
-    """Whether one call leaves the buffer as the next one will, whatever the image."""
+    """Tell whether every call leaves the buffer the same.
+
+    One call leaves it as the next one will, whatever the image.
+    """
     if list_sources(last) - set(data):
         return False
     once = compute(last, dict(data))
@@ -272,7 +301,10 @@ def compute(node: Node, known: dict[Node, Any]) -> Any:
 
 
 def list_sources(node: Node) -> set[Node]:
-    """The placeholders that a node depends on; a product with 0 depends on nothing."""
+    """List the placeholders that a node depends on.
+
+    A product with 0 depends on nothing.
+    """
     found: set[Node] = set()
     waiting = [node]
     while waiting:
@@ -283,17 +315,17 @@ def list_sources(node: Node) -> set[Node]:
     return {source for source in found if source.op == "placeholder"}
 
 
-def name_of(program: ExportedProgram, buffer: Node) -> str:
+def name_buffer(program: ExportedProgram, buffer: Node) -> str:
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     return f"self.{names[buffer.name]}" if buffer.name in names else "a constant"
 
 
 def refuse(node: Node) -> UserError:
-    met = f"{node.target} writes into a tensor in place{at(node)}, in a way that has no other form"
+    met = f"{node.target} writes into a tensor in place{describe_place(node)}, in a way that has no other form"
     return UserError(met, "operations that make new tensors", "write it without")
 
 
-def at(node: Node) -> str:
+def describe_place(node: Node) -> str:
     line = find_line_in(node.meta.get("stack_trace") or "")
     return f" at {line}" if line else ""

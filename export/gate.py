@@ -7,8 +7,10 @@ SHOWN = 12  # leftovers and layers named for each entry point
 
 
 def list_fallbacks(entry: Entry, limits: Limits) -> list[str]:
-    """In words: each entry point whose share of multiply-accumulates outside the unit is past limits.max_fallback, with
-    its ops, layers, reasons and shares, and each whose layers are cut into more than limits.max_fragments pieces.
+    """List in words the entry points that fall back too much.
+
+    Each whose share of multiply-accumulates outside the unit is past limits.max_fallback, with its ops, layers, reasons
+    and shares, and each whose layers are cut into more than limits.max_fragments pieces.
     """
     return [
         line

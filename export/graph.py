@@ -36,16 +36,18 @@ class Ranges:
     output: Range
 
     def widen(self, other: "Ranges") -> "Ranges":
-        """What both span together."""
+        """Join two ranges: what both span together."""
         pairs = (self.input, other.input), (self.output, other.output)
         return Ranges(*((min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs))
 
 
 @dataclass(frozen=True)
 class Inlay:
-    """The ViT or big.LITTLE ViT of this package inside a model of others, for our core to run. names: of its module, as
-    in named_modules(), which can be several; exported: its own graph, as of Graph; around: the model's, with one op,
-    bve::program, in its place; images: what it is given [n, 3, s, s] where the model is given its calibration.
+    """A ViT or big.LITTLE ViT of this package inside another model.
+
+    For our core to run. names: of its module, as in named_modules(), which can be several; exported: its own graph, as
+    of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given [n, 3, s, s] where
+    the model is given its calibration.
     """
 
     names: tuple[str, ...]
@@ -56,7 +58,9 @@ class Inlay:
 
 @dataclass(frozen=True)
 class Graph:
-    """exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
+    """A model's float ATen graph, and how its Linears are quantised.
+
+    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
@@ -80,27 +84,38 @@ class Graph:
 
 
 def layer_group(layer: str) -> str:
-    """The layer of the model that a module belongs to: 'layers.3.p.mlp.fc1' -> 'layers.3'; 'head' and whatever has no
-    number in its name -> the name's first part."""
+    """Name the layer of the model that a module belongs to.
+
+    'layers.3.p.mlp.fc1' -> 'layers.3'; 'head' and whatever has no number in its name -> the name's first part.
+    """
     match = re.match(r"(.*?\.\d+)(\.|$)", layer)
     return match[1] if match else layer.split(".")[0]
 
 
 def layer_of(node: Node) -> str:
-    """The module a node came from, as in model.named_modules() ('layers.3.p.mlp.fc1'); '' for the model itself."""
+    """Name the module a node came from, as in model.named_modules().
+
+    'layers.3.p.mlp.fc1'; '' for the model itself.
+    """
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]).removeprefix("L['self'].") if stack else ""
 
 
 def weight_name(exported: ExportedProgram, node: Node) -> str | None:
-    """The state-dict key of a Linear's or convolution's weight, or None if it is computed."""
+    """Find the state-dict key of a Linear's or convolution's weight.
+
+    None if it is computed.
+    """
     weight = node.args[1]
     names = exported.graph_signature.inputs_to_parameters
     return names.get(weight.name) if isinstance(weight, Node) else None
 
 
 def count_node_macs(node: Node) -> int:
-    """Multiply-accumulates of one node, from its shapes; 0 for anything that is not a matrix product."""
+    """Count the multiply-accumulates of one node, from its shapes.
+
+    0 for anything that is not a matrix product.
+    """
     if node.op != "call_function":
         return 0
     name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
@@ -119,19 +134,19 @@ def count_node_macs(node: Node) -> int:
 
 
 def matrix_products(exported: ExportedProgram) -> Iterator[tuple[Node, int]]:
-    """Every node that multiplies matrices, with its multiply-accumulates."""
+    """List every node that multiplies matrices, with its multiply-accumulates."""
     for node in exported.graph.nodes:
         if macs := count_node_macs(node):
             yield node, macs
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a node's value, or of a tensor."""
+    """Read the shape of a node's value, or of a tensor."""
     return tuple((value.meta["val"] if isinstance(value, Node) else value).shape)
 
 
 def read_constants(program: ExportedProgram) -> dict[Node, Tensor]:
-    """The data of every placeholder that has any."""
+    """Read the data of every placeholder that has any."""
     signature = program.graph_signature
     names = {
         **signature.inputs_to_parameters,
@@ -146,7 +161,10 @@ def read_constants(program: ExportedProgram) -> dict[Node, Tensor]:
 
 
 def copy_program(exported: ExportedProgram) -> ExportedProgram:
-    """A program that may be edited: graph and signature of its own, tensors shared with the original."""
+    """Copy a program, so that it may be edited.
+
+    Graph and signature are the copy's own, tensors shared with the original.
+    """
     module = deepcopy(exported.graph_module)
     for original, copy in zip(exported.graph.nodes, module.graph.nodes, strict=True):
         copy.name = (
@@ -166,7 +184,7 @@ def copy_program(exported: ExportedProgram) -> ExportedProgram:
 
 
 def insert(before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
-    """A new call in front of a node, in the same layer."""
+    """Insert a call in front of a node, in the same layer."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, args, kwargs)
     values = map_arg((args, kwargs), lambda n: n.meta["val"])
@@ -177,8 +195,11 @@ def insert(before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
 
 
 def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
-    """A tensor that becomes part of the program, under that name or, where it is taken, that name with a number. Taken
-    are a module's own words too: PyTorch makes the program a module again, with an attribute for each constant."""
+    """Add a tensor to the program as a constant.
+
+    Under that name or, where it is taken, that name with a number. Taken are a module's own words too: PyTorch makes
+    the program a module again, with an attribute for each constant.
+    """
     taken = {node.name for node in program.graph.nodes} | {"c_" + key.replace(".", "_") for key in program.constants}
     tries = chain((name,), (f"{name}_{i}" for i in count(1)))
     own = dir(nn.Module)
@@ -195,20 +216,22 @@ def add_constant(program: ExportedProgram, name: str, data: Tensor) -> Node:
 
 
 def redirect_uses(program: ExportedProgram, node: Node, by: Node) -> None:
-    """`by` wherever `node` was used, the program's outputs included."""
+    """Use `by` wherever `node` was used, the program's outputs included."""
     node.replace_all_uses_with(by)
     program.graph_signature.replace_all_uses(node.name, by.name)
 
 
 def replace_node(program: ExportedProgram, node: Node, by: Node) -> None:
-    """The same, and the node is gone."""
+    """Redirect a node's uses and take the node away."""
     redirect_uses(program, node, by)
     program.graph.erase_node(node)
 
 
 def set_constant(program: ExportedProgram, node: Node, data: Tensor) -> None:
-    """Other data for a parameter, buffer or constant. Those of the program that this one is a copy of stay as they
-    are."""
+    """Set other data for a parameter, buffer or constant.
+
+    Those of the program that this one is a copy of stay as they are.
+    """
     spec, store = _find_store(program, node)
     store[spec.target] = nn.Parameter(data, requires_grad=False) if spec.kind == InputKind.PARAMETER else data
 
@@ -228,8 +251,10 @@ def _find_store(program: ExportedProgram, node: Node) -> tuple[Any, dict[str, An
 
 
 def describe_view(node: Node) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The op that makes a view of its source, and its other arguments: a part of an unbind is a select, one of a split
-    or chunk a slice."""
+    """Describe a view as an op on its source and other arguments.
+
+    A part of an unbind is a select, one of a split or chunk a slice.
+    """
     if node.target is not getitem:
         return node.target, node.args[1:], node.kwargs
     arguments: tuple[Any, ...] = node.args

@@ -15,7 +15,10 @@ aten = torch.ops.aten
 
 
 def write_as_half(exported: ExportedProgram) -> ExportedProgram:
-    """A copy of the program in float16. ValueError if a parameter is beyond 65504: it would become infinite."""
+    """Copy a program in float16.
+
+    ValueError if a parameter is beyond 65504: it would become infinite.
+    """
     program = copy_program(exported)
     for tensors in (program.state_dict, program.constants):
         for name, data in tensors.items():

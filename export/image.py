@@ -24,19 +24,28 @@ FINENESS = 4  # how many times larger than resized a huge picture is decoded, or
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the model takes it, pixels [1, 3, S, S]; notes: what was assumed or changed on the way."""
+    """A picture as the model takes it.
+
+    pixels [1, 3, S, S]; notes: what was assumed or changed on the way.
+    """
 
     pixels: Array
     notes: tuple[str, ...]
 
 
 def read_image(path: Path, how: Preprocessing) -> Array:
-    """Prepare a picture for the model: [1, 3, S, S]. UserError as in prepare."""
+    """Prepare a picture for the model: [1, 3, S, S].
+
+    UserError as in prepare.
+    """
     return prepare(path, how).pixels
 
 
 def prepare(path: Path, how: Preprocessing) -> Prepared:
-    """Decode, resize, crop and normalise a picture. UserError if it is missing, damaged, too large or no picture."""
+    """Decode, resize, crop and normalise a picture.
+
+    UserError if it is missing, damaged, too large or no picture.
+    """
     decoded = decode(path, FINENESS * (how.resize_to or how.size))
     rgb, color_notes = convert_to_srgb(_resize(decoded.image, how), decoded.profile)
     pixels = np.asarray(_place(rgb, how), dtype=np.float32)  # [S, S, 3]
@@ -47,7 +56,10 @@ def prepare(path: Path, how: Preprocessing) -> Prepared:
 
 
 def normalize(images: Array, how: Preprocessing) -> Array:
-    """Bring RGB values 0..255 [n, 3, S, S] to the range and channel order that the model takes."""
+    """Bring RGB values to the model's range and channel order.
+
+    From 0..255, [n, 3, S, S].
+    """
     if how.color == "BGR":
         images = images[:, ::-1]
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))

@@ -23,18 +23,23 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """Guesses, best first; notes: what of the picture was assumed or changed."""
+    """The answer to one picture.
+
+    Guesses, best first; notes: what of the picture was assumed or changed.
+    """
 
     guesses: list[Guess]
     notes: tuple[str, ...]
 
 
 def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -> Answer:
-    """The most probable classes of a picture, best first, by a file of a bundle (its manifest says how to prepare the
-    picture). keep: which of the file's keep ratios, if it has several; the largest when None.
+    """Classify a picture by a file of a bundle.
 
-    UserError if the file is no part of a bundle, is not as exported or as the manifest says, or has no such keep
-    ratio, if the picture cannot be read, or the answer is no number.
+    Returns the most probable classes, best first; the manifest says how to prepare the picture. keep: which of the
+    file's keep ratios, if it has several; the largest when None.
+
+    UserError if the file is no part of a bundle, is not as exported or as the manifest says, or has no such keep ratio,
+    if the picture cannot be read, or the answer is no number.
     """
     entry = find_entry(file)
     method = choose_method(entry, keep).name
@@ -52,7 +57,7 @@ def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -
 
 
 def find_entry(file: Path) -> Entry:
-    """The manifest's entry of a model file, its bytes verified."""
+    """Find the manifest's entry of a model file, its bytes verified."""
     if not os.path.lexists(file):
         raise UserError(f"no file {file}", "a model file of a bundle", "see the bundle's manifest.json")
     entries = {entry.file: entry for entry in read_manifest(file.parent).artifacts}
@@ -66,7 +71,10 @@ def find_entry(file: Path) -> Entry:
 
 
 def choose_method(entry: Entry, keep: float | None) -> Verified:
-    """The entry point of a keep ratio; of the largest when None. UserError if the file has no such one."""
+    """Choose the entry point of a keep ratio.
+
+    Of the largest when None. UserError if the file has no such one.
+    """
     if keep is None:
         return max(entry.methods, key=lambda method: method.keep or 0)
     for method in entry.methods:

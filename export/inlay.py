@@ -33,8 +33,11 @@ PROGRAM = torch.ops.bve.program.default
 
 
 def list_inlays(module: nn.Module) -> list[str]:
-    """Names of the models of this package inside the module; '' of itself. Not of those that may compute otherwise: of
-    classes derived from ours, with a forward of their own, with another embedding or norm."""
+    """List the models of this package inside the module.
+
+    Their names, '' of itself. Not of those that may compute otherwise: of classes derived from ours, with a forward of
+    their own, with another embedding or norm.
+    """
     return [name for name, inside in module.named_modules() if _is_ours(inside)]
 
 
@@ -45,14 +48,17 @@ def _is_ours(module: nn.Module) -> bool:
 
 
 def list_names(module: nn.Module, name: str) -> tuple[str, ...]:
-    """That name of a module inside, and the others that it has: PyTorch calls its weights by any of them."""
+    """List all names of a module inside, that one first.
+
+    PyTorch calls its weights by any of them.
+    """
     inside = module.get_submodule(name)
     others = [other for other, found in module.named_modules(remove_duplicate=False) if found is inside]
     return tuple(dict.fromkeys((name, *others)))
 
 
 def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
-    """The model of that name inside the module."""
+    """Find the model of that name inside the module."""
     inside = module.get_submodule(name)
     assert isinstance(inside, ViT | BLViT)
     return inside
@@ -60,7 +66,10 @@ def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
 
 @contextmanager
 def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[None]:
-    """Until the block ends, the model answers so to whoever calls it, under whatever name."""
+    """Let the model answer so until the block ends.
+
+    To whoever calls it, under whatever name.
+    """
     inside.forward = answer  # type: ignore[method-assign]
     try:
         yield
@@ -70,15 +79,21 @@ def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[No
 
 @contextmanager
 def taken_out(inside: ViT | BLViT) -> Iterator[None]:
-    """Until the block ends, who calls the model calls bve::program."""
+    """Put bve::program in the model's place until the block ends.
+
+    Who calls the model calls that.
+    """
     classes = find_head(inside).out_features
     with answering(inside, lambda images: PROGRAM(images, classes)):
         yield
 
 
 def record_images(module: nn.Module, name: str, images: Array) -> Array:
-    """What the model of that name inside the module is given when the module is given images [n, 3, S, S], one by one:
-    [n, 3, s, s]. UserError if it is not called once for each, with an image of its own size and nothing else."""
+    """Record what a model inside the module is given.
+
+    name: of that model; images: what the module is given, [n, 3, S, S], one by one. Returns [n, 3, s, s]. UserError if
+    it is not called once for each, with an image of its own size and nothing else.
+    """
     inside, given = find_inside(module, name), list[object]()
     classes = find_head(inside).out_features
 
@@ -107,12 +122,15 @@ def _find_size(inside: ViT | BLViT) -> tuple[int, int]:
 
 
 def count_calls(program: ExportedProgram) -> int:
-    """How often the graph calls bve::program and reads what it gives."""
+    """Count how often the graph calls bve::program and reads the answer."""
     return sum(bool(node.users) for node in program.graph.find_nodes(op="call_function", target=PROGRAM))
 
 
 def drop_unread(program: ExportedProgram) -> None:
-    """Drop the constants that nothing reads any more: those of the model that was taken out."""
+    """Drop the constants that nothing reads any more.
+
+    Those of the model that was taken out.
+    """
     for node in read_constants(program):
         if not node.users:
             remove_constant(program, node)
@@ -120,8 +138,10 @@ def drop_unread(program: ExportedProgram) -> None:
 
 
 def part_of(graph: Graph) -> Graph:
-    """The graph that our core runs: of the inlay, its layers under their names there; the graph itself if there is no
-    inlay."""
+    """Take the graph that our core runs.
+
+    Of the inlay, its layers under their names there; the graph itself if there is no inlay.
+    """
     inlay = graph.inlay
     if inlay is None:
         return graph
@@ -133,7 +153,10 @@ def part_of(graph: Graph) -> Graph:
 
 
 def rest_of(graph: Graph) -> Graph:
-    """The graph around the inlay, with its own layers; the graph itself if there is no inlay."""
+    """Take the graph around the inlay, with its own layers.
+
+    The graph itself if there is no inlay.
+    """
     inlay = graph.inlay
     if inlay is None:
         return graph

@@ -34,7 +34,10 @@ AT_WORK = ("node", "n")  # what converters, and torch's interpreter of graphs, c
 
 
 def refuse_op(name: str, node: Node, reason: str) -> UserError:
-    """The error of an op that the format of that name cannot hold: op, layer, the user's line, and a way out."""
+    """Make the error of an op that a format cannot hold.
+
+    name: the format's. It names op, layer, the user's line, and a way out.
+    """
     other = _name_other(name)
     way = f"write it in other operations, leave that part out of the model, or take another format, such as {other}"
     return UserError(f"{name} does not take {describe_node(node)} ({reason})", EXPECTED, way)
@@ -43,8 +46,10 @@ def refuse_op(name: str, node: Node, reason: str) -> UserError:
 def explain_lowering_failure(
     error: Exception, graph: Graph, name: str, attempt: Callable[[Graph], object]
 ) -> UserError | None:
-    """What to tell of an error that came up while `name` lowered the graph; None of a fault in our own code.
-    attempt: lowers a float graph in the same way."""
+    """Explain an error that came up while `name` lowered the graph.
+
+    None of a fault in our own code. attempt: lowers a float graph in the same way.
+    """
     branch = next((n for n in graph.exported.graph.nodes if isinstance(n.target, BRANCH)), None)
 
     def fails_alike(candidate: Node) -> bool:
@@ -80,7 +85,10 @@ def _find_first(error: BaseException) -> BaseException:
 
 
 def read_reason(error: Exception) -> str:
-    """The first cause's words on one line, in ours where they are of the converter's inner workings."""
+    """Read the first cause's words on one line.
+
+    In ours where they are of the converter's inner workings.
+    """
     first = _find_first(error)
     words = cut_message(first).rpartition("error: ")[2]
     words = re.sub(r"<OpOverload\(op='([\w.]+)', overload='\w+'\)>", r"\1", words)

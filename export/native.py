@@ -26,7 +26,9 @@ DEPTHS = {"dot": 4, "i8mm": 8}  # inputs that lie side by side in the packed wei
 
 @dataclass(frozen=True)
 class Lowered:
-    """data: the .bve bytes; entries: of the program in them, the largest keep ratio first; layers, products: as of
+    """A .bve and what it holds.
+
+    data: the .bve bytes; entries: of the program in them, the largest keep ratio first; layers, products: as of
     Artifact.
     """
 
@@ -41,9 +43,10 @@ _latest: WeakKeyDictionary[ExportedProgram, tuple[Any, Lowered]] = WeakKeyDictio
 
 
 def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Lowered:
-    """The graphs, or their inlays, as one program, an entry each, its weights packed as target.packing says.
+    """Lower the graphs, or their inlays, to one program.
 
-    UserError if the model is not of this package, or is to be quantised in a way that a program cannot say.
+    An entry each, its weights packed as target.packing says. UserError if the model is not of this package, or is to be
+    quantised in a way that a program cannot say.
     """
     start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
     graphs = [part_of(graph) for graph in graphs]
@@ -67,6 +70,9 @@ def _identify(graph: Graph) -> tuple[Any, ...]:
 
 
 def describe_entry(entry: Entry, name: str) -> Method:
-    """An entry as a file's entry point of that name: one piece, and nothing left outside."""
+    """Describe an entry as a file's entry point of that name.
+
+    One piece, and nothing left outside.
+    """
     layers = dict.fromkeys(layer_group(op.name) for op in entry.ops)
     return Method(name, entry.keep, 1, (), dict.fromkeys(layers, 1))

@@ -12,7 +12,10 @@ Floats = NDArray[np.float32]
 
 
 def pack_float(weight: Floats, bias: Floats, dtype: type[np.float32] | type[np.float16] = np.float32) -> bytes:
-    """f32p or f16p: weight [n, k], bias [n]. ValueError on a weight that the type cannot hold."""
+    """Pack f32p or f16p: weight [n, k], bias [n].
+
+    ValueError on a weight that the type cannot hold.
+    """
     with np.errstate(over="ignore"):
         data = _pad(weight).astype(dtype)
     if not np.isfinite(data).all():
@@ -22,7 +25,7 @@ def pack_float(weight: Floats, bias: Floats, dtype: type[np.float32] | type[np.f
 
 
 def pack_qc8(integers: NDArray[np.int8], scale: Floats, bias: Floats, kr: int) -> bytes:
-    """qc8p4 or qc8p8: integers [n, k], scale and bias [n]."""
+    """Pack qc8p4 or qc8p8: integers [n, k], scale and bias [n]."""
     data = _pad(integers)
     sums = data.sum(1, dtype=np.int32)
     data = np.pad(data, ((0, 0), (0, -data.shape[1] % kr)))

@@ -40,7 +40,10 @@ ROWS = 1024  # images compared at a time
 
 
 def compare(logits: Array, expected: Array) -> Parity:
-    """Two sets of logits [n, classes]. A file that answers with NaN agrees with nothing."""
+    """Compare two sets of logits [n, classes].
+
+    A file that answers with NaN agrees with nothing.
+    """
     count, sums = len(logits), _Sums()
     centre = expected.mean(0, dtype=np.float64)  # [classes]
     finite = bool(np.isfinite(logits).all())
@@ -94,7 +97,10 @@ class _Sums:
 
 
 def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, keep: float | None = None) -> list[str]:
-    """Where a file falls short of its limits, in words; empty if it does not. trained: its weights are not random."""
+    """List where a file falls short of its limits, in words.
+
+    Empty if it does not. trained: its weights are not random.
+    """
     slack = _choose_slack(precision, limits, keep)
     faults = []
     for what, value, name in () if parity.span == 0 else _list_cosines(parity, precision, trained):
@@ -135,9 +141,11 @@ def _list_cosines(parity: Parity, precision: str, trained: bool) -> list[tuple[s
 def bound_centred(
     parity: Parity, precision: str, limits: Limits, keep: float | None = None
 ) -> tuple[float | None, str | None]:
-    """What the centred cosine is to reach: its limit, less as rounding hides more of the little by which PyTorch's
-    logits vary; and what of the file stays unseen all the same, in words. None instead of the cosine where files with
-    features of other images could reach it too, which no slack makes of a limit above that.
+    """Bound the centred cosine that a file is to reach.
+
+    Its limit, less as rounding hides more of the little by which PyTorch's logits vary; and what of the file stays
+    unseen all the same, in words. None instead of the cosine where files with features of other images could reach it
+    too, which no slack makes of a limit above that.
     """
     if parity.centred_cosine is None or parity.spread is None:
         return None, None
@@ -154,7 +162,10 @@ def bound_centred(
 
 
 def explain_reference(parity: Parity, precision: str, limits: Limits, keep: float | None = None) -> str | None:
-    """What PyTorch's own logits leave unsaid about a file, or None."""
+    """Explain what PyTorch's own logits leave unsaid about a file.
+
+    None if nothing.
+    """
     if parity.span is None or parity.spread is None:  # of a manifest that did not measure it
         return None
     if parity.span == 0:

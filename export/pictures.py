@@ -38,8 +38,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures as a model takes them. Iterating reads and prepares one after the other, [3, S, S] each, so that
-    however many there are, one is in memory.
+    """Pictures as a model takes them.
+
+    Iterating reads and prepares one after the other, [3, S, S] each, so that however many there are, one is in memory.
     """
 
     pictures: tuple[Picture, ...]
@@ -55,8 +56,9 @@ class Pictures:
             yield read_image(picture.path, self.how)[0]
 
     def read(self, faults: dict[int, str], notes: Counter[str]) -> Iterator[Array]:
-        """The same, but what cannot be read is left out and put into faults, by its number; what is to be told of
-        pictures is counted in notes.
+        """Read the pictures, leaving out what cannot be read.
+
+        That is put into faults, by its number; what is to be told of pictures is counted in notes.
         """
         for i, picture in enumerate(self.watch(self.pictures, self.name, len(self.pictures))):
             try:
@@ -68,7 +70,10 @@ class Pictures:
             yield prepared.pixels[0]
 
     def drop(self, faults: dict[int, str]) -> "tuple[Pictures, list[str]]":
-        """Without those at fault, and what to tell of them. UserError if they are more than MOST_UNREADABLE of all."""
+        """Drop those at fault; and what to tell of them.
+
+        UserError if they are more than MOST_UNREADABLE of all.
+        """
         said = f"{len(faults)} of {len(self)} pictures cannot be read ({list_few(faults.values(), by='; ')})"
         if len(faults) > max(1, MOST_UNREADABLE * len(self)) or len(faults) == len(self):
             raise UserError(said, f"at most {MOST_UNREADABLE:.0%}, which are left out", "check them")
@@ -76,20 +81,24 @@ class Pictures:
         return replace(self, pictures=rest), [f"{said}: left out"]
 
     def tell(self, faults: dict[int, str], notes: Counter[str]) -> "tuple[Pictures, list[str]]":
-        """Without those at fault, and what to tell of these and of the others."""
+        """Drop those at fault; and what to tell of all.
+
+        Of these and of the others.
+        """
         rest, said = (self, []) if not faults else self.drop(faults)
         shown = keep_few(f"{count} of {len(rest)} pictures: {note}" for note, count in notes.most_common())
         return rest, said + shown
 
     def rename(self, name: str) -> "Pictures":
-        """The same under another name for the progress bar."""
+        """Give the pictures another name for the progress bar."""
         return replace(self, name=name)
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files below a folder that are pictures by their endings, in order, and what to tell of the others. Linked
-    folders are entered, each folder once; names that begin with a dot are passed over. UserError if there is no folder
-    or picture, or one below cannot be listed.
+    """Find the picture files below a folder; and notes.
+
+    Pictures by their endings, in order; notes tell of the others. Linked folders are entered, each folder once; names
+    that begin with a dot are passed over. UserError if there is no folder or picture, or one below cannot be listed.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}", "a folder of pictures", "check the path")
@@ -131,9 +140,10 @@ def _refuse(e: OSError) -> None:
 
 
 def find_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
-    """The pictures of a folder by path (see find_files), and what to tell of those left out. Their classes are what
-    labels.csv says (header file,label; files relative to the folder), else the sub-folders' names; without either they
-    have none.
+    """Find the pictures of a folder and their classes; and notes.
+
+    By path (see find_files); notes tell of those left out. Their classes are what labels.csv says (header file,label;
+    files relative to the folder), else the sub-folders' names; without either they have none.
 
     UserError as of find_files, if pictures lie beside sub-folders of pictures, or labels.csv cannot be understood.
     """
@@ -180,9 +190,11 @@ def _label_by_file(folder: Path, found: Sequence[Path]) -> tuple[list[Picture], 
 
 
 def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[Picture], list[Picture]]:
-    """Pictures to calibrate on, at most CALIBRATION and at most half of each class, as many of each as far as it goes;
-    and the others, in their order. Which is which depends on the bytes of the files alone, not on names or order, and
-    copies of a picture stay together. UserError if there are not two different ones.
+    """Split pictures into those to calibrate on and the others.
+
+    To calibrate on: at most CALIBRATION and at most half of each class, as many of each as far as it goes; the others
+    stay in their order. Which is which depends on the bytes of the files alone, not on names or order, and copies of a
+    picture stay together. UserError if there are not two different ones.
     """
     hashes = {p: hash_file(p.path) for p in watch(pictures, "split", len(pictures))}
     copies: dict[str, int] = defaultdict(int)
@@ -208,8 +220,10 @@ def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[P
 
 
 def choose_evenly(folder: Path) -> tuple[list[Picture], list[str]]:
-    """CALIBRATION pictures of a folder at most, as far from each other in the order of their paths as it goes, so that
-    no sub-folder is left out for its name; and what to tell of other files. UserError as of find_files.
+    """Choose at most CALIBRATION pictures of a folder, evenly spread.
+
+    As far from each other in the order of their paths as it goes, so that no sub-folder is left out for its name; and
+    what to tell of other files. UserError as of find_files.
     """
     found, notes = find_files(folder)
     count = min(CALIBRATION, len(found))
@@ -217,14 +231,20 @@ def choose_evenly(folder: Path) -> tuple[list[Picture], list[str]]:
 
 
 def digest_pictures(pictures: Iterable[Picture]) -> tuple[str, ...]:
-    """The beginning of the sha256 of each different one, in order."""
+    """Digest each different picture, in order.
+
+    The beginning of its sha256.
+    """
     return tuple(sorted({hash_file(picture.path)[:DIGITS] for picture in pictures}))
 
 
 def leave_out(
     pictures: Sequence[Picture], digests: Collection[str], watch: Watch = unwatched
 ) -> tuple[list[Picture], list[str]]:
-    """Those that are none of the digested, and what to tell of the others. UserError if none is left."""
+    """Leave out the digested pictures; and what to tell of them.
+
+    UserError if none is left.
+    """
     if not digests:
         return list(pictures), []
     watched = watch(pictures, "compare", len(pictures))

@@ -25,11 +25,11 @@ class Place:
         return insert(self.node, op, *args, **kwargs)
 
     def read(self, value: Any) -> Tensor | None:
-        """A constant's data, None of what is computed."""
+        """Read a constant's data, None of what is computed."""
         return read_constants(self.program).get(value)
 
     def store(self, data: Tensor) -> Node:
-        """A new constant."""
+        """Store a new constant."""
         return add_constant(self.program, f"equivalent.{self.node.name}", data)
 
 

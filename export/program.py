@@ -30,7 +30,10 @@ HEADER_BYTES = HEADER.size + 6 * TABLE.size
 
 
 class WeightType(IntEnum):
-    """VECTOR float [columns]; MATRIX float [rows, columns]; the others are Linears packed in panels, rows = outputs."""
+    """How a weight lies in the file.
+
+    VECTOR float [columns]; MATRIX float [rows, columns]; the others are Linears packed in panels, rows = outputs.
+    """
 
     VECTOR, MATRIX, F32, F16, QC8X4, QC8X8 = range(6)
 
@@ -147,8 +150,10 @@ KINDS: tuple[type[Call], ...] = (Patches, List, Fill, Linear, Attention, Route, 
 
 @dataclass(frozen=True)
 class Op:
-    """A call with its place: `stage` never falls; within one, lane 0 (big) and 1 (LITTLE) do not touch what the other
-    writes."""
+    """A call with its place.
+
+    `stage` never falls; within one, lane 0 (big) and 1 (LITTLE) do not touch what the other writes.
+    """
 
     call: Call
     name: str
@@ -158,7 +163,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Entry:
-    """keep: None if the model has no keep ratio; macs: multiply-accumulates that the ops carry out."""
+    """One entry of a program, of one keep ratio.
+
+    keep: None if the model has no keep ratio; macs: multiply-accumulates that the ops carry out.
+    """
 
     name: str
     keep: float | None
@@ -171,7 +179,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """precision: what most of the arithmetic is in, one of PRECISIONS."""
+    """What a .bve file holds.
+
+    precision: what most of the arithmetic is in, one of PRECISIONS.
+    """
 
     precision: str
     weights: tuple[Weight, ...]
@@ -180,7 +191,10 @@ class Program:
 
 
 def to_bytes(program: Program) -> bytes:
-    """The file. ValueError on a size that the format cannot hold."""
+    """Write a program as a file's bytes.
+
+    ValueError on a size that the format cannot hold.
+    """
     check_sizes(program)
     strings = _Strings()
     weights, data = [], bytearray()
@@ -218,7 +232,10 @@ def to_bytes(program: Program) -> bytes:
 
 
 def from_bytes(data: bytes) -> Program:
-    """The program in a file's bytes. ValueError if they are none, damaged, or of another version."""
+    """Read the program in a file's bytes.
+
+    ValueError if they are none, damaged, or of another version.
+    """
     if len(data) < HEADER_BYTES:
         raise ValueError(f"{len(data)} bytes; expected a header of {HEADER_BYTES}")
     magic, version, size, start, checksum, precision = HEADER.unpack_from(data)
@@ -258,7 +275,10 @@ def from_bytes(data: bytes) -> Program:
 
 
 def check_sizes(program: Program) -> None:
-    """ValueError on a dimension beyond what a record may hold."""
+    """Check that no dimension is beyond what a record may hold.
+
+    ValueError if one is.
+    """
     shapes = [(w.name, w.rows, w.columns) for w in program.weights]
     shapes += [(f"a buffer of {e.name}", b.rows, b.columns) for e in program.entries for b in e.buffers]
     for name, rows, columns in shapes:
@@ -292,7 +312,7 @@ class _Strings:
         self.places: dict[str, tuple[int, int]] = {}
 
     def add(self, text: str) -> tuple[int, int]:
-        """Offset and bytes."""
+        """Add a text; return its offset and bytes."""
         if text not in self.places:
             encoded = text.encode()
             self.places[text] = len(self.data), len(encoded)

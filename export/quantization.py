@@ -38,9 +38,11 @@ CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
 def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, rows: bool = True) -> ExportedProgram:
-    """A copy of the program in which the Linears in graph.layers are quantised as it says. `exported`: the same model
-    already rewritten, instead of graph.exported. rows: False for a runtime that cannot quantise inputs row by row while
-    it runs; int8 and int4 are then the weights' alone. Linears that read the same value share its quantisation.
+    """Copy the program with the Linears in graph.layers quantised.
+
+    As graph.layers says. `exported`: the same model already rewritten, instead of graph.exported. rows: False for a
+    runtime that cannot quantise inputs row by row while it runs; int8 and int4 are then the weights' alone. Linears
+    that read the same value share its quantisation.
 
     ValueError if a name has no Linear, an int8-static one no range, or an int4 one inputs that are no multiple of the
     group.
@@ -60,16 +62,22 @@ def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, r
 
 
 def quantize_rows_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out]: their product is the
-    weight, to half a step."""
+    """Quantise a weight to int8 with a scale for each row.
+
+    int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out]: their product is the
+    weight, to half a step.
+    """
     scale = (weight.abs().amax(1) / CHANNEL[1]).clamp(min=LEAST)
     return torch.round(weight / scale.unsqueeze(1)).to(torch.int8), scale
 
 
 def quantize_groups_weight(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """int8 of the same shape [out, in], in -8..7, and a scale for each output channel and group of inputs
-    [out, in / group]. Scales are bfloat16 values held in float32: XNNPACK keeps them so. ValueError if the inputs are
-    no multiple of the group."""
+    """Quantise a weight to int4 with a scale for each group.
+
+    int8 of the same shape [out, in], in -8..7, and a scale for each output channel and group of inputs [out, in /
+    group]. Scales are bfloat16 values held in float32: XNNPACK keeps them so. ValueError if the inputs are no multiple
+    of the group.
+    """
     outputs, inputs = weight.shape
     if inputs % group:
         raise ValueError(f"{inputs} inputs; expected a multiple of the group, {group}")
@@ -85,8 +93,10 @@ def quantize_groups_weight(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def choose_scale(span: Range) -> tuple[float, int]:
-    """Scale and zero point of asymmetric int8 for values in that range, which is widened to hold zero: zero is always
-    met exactly."""
+    """Choose scale and zero point of asymmetric int8 for a range.
+
+    It is widened to hold zero: zero is always met exactly.
+    """
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     scale = max((high - low) / (BYTE[1] - BYTE[0]), LEAST)
     return scale, max(BYTE[0], min(BYTE[1], round(BYTE[0] - low / scale)))
@@ -105,7 +115,7 @@ class _Writer:
         self.weights: dict[str, list[Node]] = {}  # a parameter -> its integers, scales and zero points
 
     def quantize(self, linear: Node, layer: str) -> None:
-        """The Linear of that layer, as graph.layers says."""
+        """Quantise the Linear of that layer, as graph.layers says."""
         how = self.graph.layers[layer]
         if how not in ("int8", "int8-static", "int4"):
             raise ValueError(f"{layer} is to be {how!r}; expected int8, int8-static or int4")

@@ -29,9 +29,10 @@ CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch in fp32 says: images [3, S, S] each as the model takes them, read anew whenever they are iterated;
-    logits [n, classes]; labels [n], -1 where the model has not the class, None where nobody says; names: of classes, by
-    their number.
+    """What PyTorch in fp32 says.
+
+    images [3, S, S] each as the model takes them, read anew whenever they are iterated; logits [n, classes]; labels
+    [n], -1 where the model has not the class, None where nobody says; names: of classes, by their number.
     """
 
     images: Iterable[Array]
@@ -49,8 +50,9 @@ class Measured(NamedTuple):
 
 
 def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) -> dict[float | None, Reference]:
-    """PyTorch's answers at each keep ratio, on held-out demo images; a model that does not know digits gets them
-    enlarged, 32 at the most, unlabelled. UserError if they are not finite.
+    """Compute PyTorch's answers at each keep ratio, on held-out demo images.
+
+    A model that does not know digits gets them enlarged, 32 at the most, unlabelled. UserError if they are not finite.
     """
     own = model.labels == DIGITS
     batch = held_out()
@@ -63,8 +65,10 @@ def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) 
 def answer_pictures(
     model: Loaded, keeps: tuple[float | None, ...], pictures: Pictures
 ) -> tuple[dict[float | None, Reference], list[str]]:
-    """PyTorch's answers on a user's pictures, and what to tell: pictures that cannot be read, which are left out, and
-    classes that the model lacks. UserError if too many cannot be read, or the answers are not finite.
+    """Compute PyTorch's answers on a user's pictures; and notes.
+
+    What to tell: pictures that cannot be read, which are left out, and classes that the model lacks. UserError if too
+    many cannot be read, or the answers are not finite.
     """
     faults, said = dict[int, str](), Counter[str]()
     answers = _answer(model, keeps, pictures.rename("PyTorch").read(faults, said), len(pictures))
@@ -130,7 +134,10 @@ def _explain_nonfinite(model: Loaded, keep: float | None, image: Array, share: s
 
 
 def draw_calibration(model: Loaded) -> Array:
-    """The demo's training images, for a calibration without images of one's own: [n, 3, S, S]."""
+    """Draw the demo's training images to calibrate on.
+
+    For a calibration without images of one's own: [n, 3, S, S].
+    """
     return _prepare(make_batch("train", CALIBRATION, CALIBRATION_SEED).images, model)
 
 
@@ -147,7 +154,7 @@ def measure(run: Run, reference: Reference) -> Measured:
 
 
 def run_all(run: Run, images: Iterable[Array]) -> Array:
-    """Images [3, S, S], one by one -> logits [n, classes]."""
+    """Run images [3, S, S], one by one -> logits [n, classes]."""
     return np.concatenate([run(image[None]) for image in images])
 
 

@@ -17,7 +17,10 @@ autocast, grad = torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_ord
 
 
 def find_autocast(program: ExportedProgram) -> str | None:
-    """What to tell the user of the first region that computes in fewer bits on a CPU; None if none does."""
+    """Find the first region that computes in fewer bits.
+
+    On a CPU. Returns what to tell the user of it; None if none does.
+    """
     for module in program.graph_module.modules():
         for region in module.graph.nodes if isinstance(module, GraphModule) else ():
             if region.target is autocast and region.args[0] == "cpu" and region.args[2]:
@@ -31,13 +34,19 @@ def find_autocast(program: ExportedProgram) -> str | None:
 
 
 def inline_regions(program: ExportedProgram) -> None:
-    """Put the ops of each region where it is called, in place. What the region sets changes none of them."""
+    """Put the ops of each region where it is called, in place.
+
+    What the region sets changes none of them.
+    """
     for name, by in inline_in(program.graph_module):
         program.graph_signature.replace_all_uses(name, by)
 
 
 def inline_in(module: GraphModule) -> list[tuple[str, str]]:
-    """The same of a graph and the graphs in it: the nodes that are gone, and the names of those in their places."""
+    """Inline the regions of a graph and the graphs in it.
+
+    Returns the nodes that are gone, and the names of those in their places.
+    """
     renamed = []
     for region in list(module.graph.nodes):
         if region.target not in (autocast, grad):
@@ -62,7 +71,7 @@ def inline_in(module: GraphModule) -> list[tuple[str, str]]:
 
 
 def open_region(region: Node) -> tuple[GraphModule, Sequence[Node]]:
-    """The graph of a region, and what it is given."""
+    """Find the graph of a region, and what it is given."""
     arguments: Any = region.args
     body, *given = arguments[4 if region.target is autocast else 1 :]
     return region.graph.owning_module.get_submodule(body.target), given  # type: ignore[union-attr, return-value]

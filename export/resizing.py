@@ -13,14 +13,20 @@ aten = torch.ops.aten
 
 
 def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
-    """Runtimes' own is right for whole factors alone."""
+    """Write a nearest-neighbour resizing.
+
+    Runtimes' own is right for whole factors alone.
+    """
     if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
         return NotImplemented
     return resize(place, x, size, scales)
 
 
 def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:
-    """Runtimes' own knows no factor but that of the sizes."""
+    """Write a bilinear resizing.
+
+    Runtimes' own knows no factor but that of the sizes.
+    """
     pairs = zip(shape_of(place.node)[2:], shape_of(x)[2:], scales or (), strict=False)
     if all(new == old * scale for new, old, scale in pairs):
         return NotImplemented
@@ -28,7 +34,10 @@ def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -
 
 
 def resize(place: Place, x: Any, *options: Any) -> Any:
-    """[N, C, h, w] through a Linear [W, w], and turned, one of [H, h]."""
+    """Write a resizing as two Linears.
+
+    [N, C, h, w] through a Linear [W, w], and turned, one of [H, h].
+    """
     if not value_of(x).is_floating_point():
         return NotImplemented
     rows, columns = (place.store(make_resizing(place.node, dim).T.contiguous()) for dim in (2, 3))
@@ -37,8 +46,11 @@ def resize(place: Place, x: Any, *options: Any) -> Any:
 
 
 def make_resizing(node: Node, dim: int) -> Tensor:
-    """[old, new]: what a resizing makes of each place along that dimension of an image. It is linear and sees each
-    dimension by itself, so its answer to the unit vectors says all."""
+    """Compute the matrix [old, new] of a resizing along a dimension.
+
+    What it makes of each place along that dimension of an image. It is linear and sees each dimension by itself, so its
+    answer to the unit vectors says all.
+    """
     arguments: tuple[Any, ...] = node.args
     op: Any = node.target
     x, _, *align, scales = arguments

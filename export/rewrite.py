@@ -35,7 +35,10 @@ CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride
 
 
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
-    """Every rewrite, on a copy; weights stay shared with the original except those that change."""
+    """Apply every rewrite, on a copy.
+
+    Weights stay shared with the original except those that change.
+    """
     program = copy_program(exported)
     for rewrite in (
         functionalize,
@@ -55,15 +58,21 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
 
 def write_shapes(program: ExportedProgram) -> None:
-    """Shapes that are another value's, as numbers: that value is not read for them any more."""
+    """Write shapes that are another value's as numbers.
+
+    That value is not read for them any more.
+    """
     for node in program.graph.nodes:
         if node.target in LIKE:
             node.args, node.target = (node.args[0], list(shape_of(node))), LIKE[node.target]
 
 
 def drop_copies(program: ExportedProgram) -> None:
-    """Drop what gives its input as it is: x[:, :n] of n columns and aliases, which is what torch.export makes of x[:],
-    dropout, casts to the type that a value has; and torch.export's own checks of types."""
+    """Drop what gives its input as it is.
+
+    x[:, :n] of n columns and aliases, which is what torch.export makes of x[:], dropout, casts to the type that a value
+    has; and torch.export's own checks of types.
+    """
     for node in list(program.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
@@ -74,7 +83,10 @@ def drop_copies(program: ExportedProgram) -> None:
 
 
 def write_rolls(program: ExportedProgram) -> None:
-    """A roll as the two parts that it exchanges: converters make gathers of computed places of it."""
+    """Write a roll as the two parts that it exchanges.
+
+    Converters make gathers of computed places of it.
+    """
     for roll in list(program.graph.find_nodes(op="call_function", target=aten.roll.default)):
         arguments: tuple[Any, ...] = roll.args
         value, shifts, dims = (*arguments, [])[:3]
@@ -91,7 +103,10 @@ def write_rolls(program: ExportedProgram) -> None:
 
 
 def fold_constants(program: ExportedProgram) -> None:
-    """Compute now what does not depend on the image. zeros_like and its kin take only a shape from their input."""
+    """Compute now what does not depend on the image.
+
+    zeros_like and its kin take only a shape from their input.
+    """
     known = read_constants(program)
     folded: dict[Node, Tensor] = {}
     for node in program.graph.nodes:
@@ -110,14 +125,16 @@ def fold_constants(program: ExportedProgram) -> None:
 
 
 def draws(node: Node) -> bool:
-    """Whether an op takes random numbers, or may."""
+    """Tell whether an op takes random numbers, or may."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def write_patches_as_linear(program: ExportedProgram) -> None:
-    """A convolution over patches that do not overlap, and the flatten and transpose that make tokens of its output, are
-    a transpose and a Linear over whole patches: one product of inner length 3 * p * q, where XNNPACK's convolution sums
-    p * q products of inner length 3 and wants its input copied to channels-last.
+    """Write a convolution over patches as a Linear over them.
+
+    A convolution over patches that do not overlap, and the flatten and transpose that make tokens of its output, are a
+    transpose and a Linear over whole patches: one product of inner length 3 * p * q, where XNNPACK's convolution sums p
+    * q products of inner length 3 and wants its input copied to channels-last.
 
     The Linear's weight is a view, so it has no name in the state dict and stays float in int8.
     """

@@ -23,8 +23,10 @@ BLOCK = 128  # inputs whose errors are gathered before they reach the inputs beh
 
 
 def measure_moments(graphs: Sequence[Graph], layers: Collection[str], images: Array) -> dict[str, Tensor]:
-    """Second moments of each Linear's inputs, sum of x x^T over all rows met at every keep ratio: [in, in], float64.
-    UserError if one is not finite."""
+    """Measure the second moments of each Linear's inputs.
+
+    Sum of x x^T over all rows met at every keep ratio: [in, in], float64. UserError if one is not finite.
+    """
     moments: dict[str, Tensor] = {}
 
     def add(layer: str, node: Node, arguments: tuple[Tensor, ...], output: Tensor) -> None:
@@ -42,8 +44,11 @@ def measure_moments(graphs: Sequence[Graph], layers: Collection[str], images: Ar
 
 
 def round_weight(weight: Tensor, moment: Tensor | None) -> tuple[Tensor, Tensor]:
-    """int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out], the same whatever the
-    moment [in, in] of the inputs; without one the nearest integers."""
+    """Round a weight to int8 for the inputs that it meets.
+
+    int8 of the same shape [out, in], in -127..127, and a scale for each output channel [out], the same whatever the
+    moment [in, in] of the inputs; without one the nearest integers.
+    """
     nearest, scale = quantize_rows_weight(weight)
     if moment is None or not moment.diagonal().any():
         return nearest, scale

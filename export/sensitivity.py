@@ -26,8 +26,9 @@ BITS = {"fp32": (32, 32), "int8": (8, 8), "int8-static": (8, 8), "int4": (4, 8)}
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One Linear: its multiply-accumulates, and the SQNR of its output in dB at each precision it can have; fp32 is
-    infinite.
+    """What one Linear loses at each precision.
+
+    Its multiply-accumulates, and the SQNR of its output in dB at each precision it can have; fp32 is infinite.
     """
 
     layer: str
@@ -35,14 +36,15 @@ class Sensitivity:
     sqnr_db: Mapping[str, float]
 
     def count_bops(self, precision: str) -> int:
-        """Bit operations of one image."""
+        """Count the bit operations of one image."""
         weight, activation = BITS[precision]
         return self.macs * weight * activation
 
 
 class Rounder:
-    """The Linears of a graph as their quantised kernels compute them, in float arithmetic on rounded values. Rounded
-    weights are kept.
+    """The Linears of a graph as their quantised kernels compute them.
+
+    In float arithmetic on rounded values. Rounded weights are kept.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -50,7 +52,10 @@ class Rounder:
         self.weights: dict[tuple[str, str], Tensor] = {}
 
     def round(self, layer: str, args: tuple[Tensor, ...], precision: str) -> Tensor:
-        """The output of a Linear called with args (input [..., in], weight [out, in], bias or none)."""
+        """Compute the output of a Linear on rounded values.
+
+        args: input [..., in], weight [out, in], bias or none.
+        """
         x, weight, *bias = args
         if (layer, precision) not in self.weights:
             self.weights[layer, precision] = _round_weight(weight, precision, self.graph.group)
@@ -63,8 +68,9 @@ class Rounder:
 
 
 def measure_sensitivities(graph: Graph, candidates: Mapping[str, tuple[str, ...]], images: Array) -> list[Sensitivity]:
-    """Of every Linear named in candidates, in the graph's order; the graph has ranges for those that may be
-    int8-static.
+    """Measure the sensitivity of every Linear named in candidates.
+
+    In the graph's order; the graph has ranges for those that may be int8-static.
     """
     signal: dict[str, float] = {}
     noise: dict[tuple[str, str], float] = {}
@@ -117,9 +123,11 @@ def _decibels(signal: float, noise: float) -> float:
 def choose_precisions(
     sensitivities: list[Sensitivity], good_enough: Callable[[Mapping[str, str]], bool]
 ) -> dict[str, str]:
-    """The precision of each Linear: all start at their cheapest and are raised one step at a time, first where a raised
-    bit operation removes most noise, until the model is good enough; by bisection, so that few assignments are tried.
-    If it never is, every Linear ends at its best.
+    """Choose the precision of each Linear.
+
+    All start at their cheapest and are raised one step at a time, first where a raised bit operation removes most
+    noise, until the model is good enough; by bisection, so that few assignments are tried. If it never is, every Linear
+    ends at its best.
     """
     steps = sorted((step for s in sensitivities for step in _list_steps(s)), key=lambda step: -step[0])
 

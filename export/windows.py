@@ -17,7 +17,10 @@ Call = Callable[..., Any]
 
 
 def unfold(call: Call, x: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
-    """Cut windows out of images, as F.unfold does: [N, C, H, W] -> [N, C * k * l, windows]."""
+    """Cut windows out of images, as F.unfold does.
+
+    [N, C, H, W] -> [N, C * k * l, windows].
+    """
     *batch, channels, height, width = shape_of(x)
     rows, columns = count_windows((height, width), kernel, dilation, padding, stride)
     images = prod(batch) * channels
@@ -31,7 +34,10 @@ def unfold(call: Call, x: Any, kernel: Any, dilation: Any, padding: Any, stride:
 
 
 def fold(call: Call, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:
-    """Add windows up where they lie, as F.fold does: [N, C * k * l, windows] -> [N, C, H, W]."""
+    """Add windows up where they lie, as F.fold does.
+
+    [N, C * k * l, windows] -> [N, C, H, W].
+    """
     *batch, places, _ = shape_of(x)
     rows, columns = count_windows(size, kernel, dilation, padding, stride)
     channels = places // prod(kernel)
@@ -52,7 +58,10 @@ def count_windows(size: Any, kernel: Any, dilation: Any, padding: Any, stride: A
 
 
 def cut_windows(call: Call, x: Any, kernel: int, dilation: int, stride: int, padding: int, count: int) -> Any:
-    """Cut `count` windows out along the second dimension: [n, size, m] -> [n, kernel, count, m]."""
+    """Cut `count` windows out along the second dimension.
+
+    [n, size, m] -> [n, kernel, count, m].
+    """
     images, size, beside = shape_of(x)
     reach = dilation * (kernel - 1) + 1
     runs = -(-reach // stride)
@@ -67,7 +76,10 @@ def cut_windows(call: Call, x: Any, kernel: int, dilation: int, stride: int, pad
 
 
 def lay_windows(call: Call, x: Any, dilation: int, stride: int, padding: int, size: int) -> Any:
-    """Add windows up along the second dimension: [n, kernel, count, m] -> [n, size, m]."""
+    """Add windows up along the second dimension.
+
+    [n, kernel, count, m] -> [n, size, m].
+    """
     images, kernel, count, beside = shape_of(x)
     if dilation > 1:
         x = pad(call, call(aten.reshape.default, x, [images * kernel, 1, count * beside]), 0, dilation - 1)
@@ -86,7 +98,10 @@ def lay_windows(call: Call, x: Any, dilation: int, stride: int, padding: int, si
 
 
 def pad(call: Call, x: Any, before: int, after: int) -> Any:
-    """Put zeros around the second dimension; of a negative number, take as many values away."""
+    """Put zeros around the second dimension.
+
+    Of a negative number, take as many values away.
+    """
     shape: Sequence[int] = shape_of(x)
     if before < 0 or after < 0:
         x = call(aten.slice.Tensor, x, 1, max(-before, 0), shape[1] - max(-after, 0))

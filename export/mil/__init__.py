@@ -23,7 +23,9 @@ Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Runner:
-    """Open an .mlpackage. It takes [1, 3, S, S] and gives [1, num_classes], float32.
+    """Open an .mlpackage.
+
+    It takes [1, 3, S, S] and gives [1, num_classes], float32.
 
     function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
     after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
@@ -35,7 +37,10 @@ def load_package(path: Path, function: str | None = None, half: bool | None = No
 def load_files(
     files: Mapping[str, bytes], where: object, function: str | None = None, half: bool | None = None, threads: int = 1
 ) -> Runner:
-    """load_package for a package in memory: relative path -> content. where: what to call it in messages."""
+    """Open a package in memory: relative path -> content.
+
+    As load_package. where: what to call it in messages.
+    """
     chosen = read_function(files, where, function)
     evaluate = open_function(chosen, where, half)
     if len(chosen.inputs) != 1 or len(chosen.outputs) != 1:
@@ -59,14 +64,18 @@ def load_files(
 
 
 def list_ops(files: Mapping[str, bytes], where: object, function: str | None = None) -> list[Op]:
-    """The ops of a function in order, constants among them. UserError as in load_package."""
+    """List the ops of a function in order, constants among them.
+
+    UserError as in load_package.
+    """
     return list(read_function(files, where, function).ops)
 
 
 def unpack_blob(blob: bytes, where: object = "the delegate's blob") -> dict[str, bytes]:
-    """The .mlpackage in the blob of an ExecuTorch Core ML delegate, for load_files. UserError if there is none.
+    """Unpack an ExecuTorch Core ML delegate's blob for load_files.
 
-    Source: executorch's inmemoryfs: the files' contents one after another, then their index as JSON written backwards.
+    It holds an .mlpackage; UserError if there is none. Source: executorch's inmemoryfs: the files' contents one after
+    another, then their index as JSON written backwards.
     """
     try:
         index, _ = json.JSONDecoder().raw_decode(blob[::-1].decode("latin-1"))
@@ -96,8 +105,11 @@ def _walk(blob: bytes, nodes: list[Any], number: int, path: str) -> Iterator[tup
 
 
 def open_function(function: Function, where: object, half: bool | None = None) -> Evaluate:
-    """The function, its constants computed once: inputs by name -> outputs by name. UserError on an unknown op now, on
-    one that does not fit its inputs or its declared type when it runs; constants run now."""
+    """Make a function callable, its constants computed once.
+
+    Inputs by name -> outputs by name. UserError on an unknown op now, on one that does not fit its inputs or its
+    declared type when it runs; constants run now.
+    """
     for op in function.ops:
         if reason := explain_absence(op):
             raise UserError(f"{where}: op {op.type} ({_name(op)}): {reason}", "ops that can be evaluated here")
@@ -121,7 +133,7 @@ def open_function(function: Function, where: object, half: bool | None = None) -
 
 
 def explain_absence(op: Op) -> str:
-    """Why the op cannot be evaluated here, '' if it can."""
+    """Explain why the op cannot be evaluated here, '' if it can."""
     if op.type in OPS or op.type == "const":
         return ""
     return ABSENT.get(op.type, "an op that this version does not know")

@@ -18,11 +18,11 @@ OPSET = "CoreML"  # in front of a number, the opset of a function; its specifica
 
 
 def list_defaults(op: str, opset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every input of an op that is not given, with its default: a tensor, a text, or None.
+    """List every input of an op not given, with its default.
 
-    opset: the function's, as 'CoreML7'; given: the op's inputs, by which some defaults go (a convolution's strides by
-    the rank of x). Source: `input_spec` and `default_inputs` of coremltools' definition. LookupError on an op or opset
-    that coremltools has not.
+    A default is a tensor, a text, or None. opset: the function's, as 'CoreML7'; given: the op's inputs, by which some
+    defaults go (a convolution's strides by the rank of x). Source: `input_spec` and `default_inputs` of coremltools'
+    definition. LookupError on an op or opset that coremltools has not.
     """
     definition = SSAOpRegistry.core_ops[op][int(opset.removeprefix(OPSET)) + 1]
     known = definition.input_spec.input_types

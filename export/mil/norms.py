@@ -24,7 +24,7 @@ REDUCE: dict[str, Reduce] = {
 
 
 def reduction(function: Reduce) -> Callable[..., Tensor]:
-    """The op over some axes, or all if none are given."""
+    """Make the op that reduces some axes, all if none are given."""
 
     def reduce(x: Tensor, axes: Tensor | None, keep_dims: Bool) -> Tensor:
         return function(x, list(range(x.dim())) if axes is None else ints(axes), bool(keep_dims))

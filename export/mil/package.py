@@ -55,7 +55,10 @@ TYPES: dict[int, tuple[str, int, Any, int]] = {
 
 @dataclass(frozen=True)
 class Type:
-    """dtype: 'fp16', 'int32', ...; shape: -1 in a place that is not fixed."""
+    """The type of a value.
+
+    dtype: 'fp16', 'int32', ...; shape: -1 in a place that is not fixed.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -63,8 +66,10 @@ class Type:
 
 @dataclass(frozen=True)
 class Op:
-    """One op. inputs: for each argument the name of a value, or a constant; `values` of a concat has several. types: of
-    the arguments that are constants in the op itself. outputs: name -> type. constant: the value of a `const`.
+    """One op.
+
+    inputs: for each argument the name of a value, or a constant; `values` of a concat has several. types: of the
+    arguments that are constants in the op itself. outputs: name -> type. constant: the value of a `const`.
     """
 
     type: str
@@ -76,8 +81,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Function:
-    """One entry point. opset: which version its ops are of, as 'CoreML7'; inputs: name -> type; outputs: names of
-    values; words: what the package says of itself, as its writer defined.
+    """One entry point.
+
+    opset: which version its ops are of, as 'CoreML7'; inputs: name -> type; outputs: names of values; words: what the
+    package says of itself, as its writer defined.
     """
 
     name: str
@@ -89,7 +96,10 @@ class Function:
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
-    """The files of an .mlpackage by relative path; UserError if it is not one."""
+    """Read the files of an .mlpackage by relative path.
+
+    UserError if it is not one.
+    """
     try:
         if not (path / MANIFEST).is_file():
             raise UserError(f"{path}: no {MANIFEST} in it", "an .mlpackage folder as exported", EXPORT_AGAIN)
@@ -99,8 +109,11 @@ def read_folder(path: Path) -> dict[str, bytes]:
 
 
 def read_function(files: Mapping[str, bytes], where: object, name: str | None = None) -> Function:
-    """An entry point of a package, None for the default one. UserError if there is none of that name, or a file is
-    missing, cut or not what it should be. where: what to call the package in messages."""
+    """Read an entry point of a package, None for the default one.
+
+    UserError if there is none of that name, or a file is missing, cut or not what it should be. where: what to call the
+    package in messages.
+    """
     try:
         manifest = json.loads(files[MANIFEST])
         path = "Data/" + manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]

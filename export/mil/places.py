@@ -11,7 +11,7 @@ Float = Tensor | float
 
 
 def ints(value: Tensor) -> list[int]:
-    """A one-dimensional attribute as numbers."""
+    """Read a one-dimensional attribute as numbers."""
     return [int(n) for n in value.reshape(-1).tolist()]
 
 
@@ -72,7 +72,7 @@ def list_places(
     end_mask: Tensor | None,
     squeeze_mask: Tensor | None,
 ) -> list[Tensor]:
-    """The indices along each dimension."""
+    """List the indices along each dimension."""
     none = [0] * x.dim()
     steps = [1] * x.dim() if stride is None else ints(stride)
     free_first, free_last, single = (none if m is None else ints(m) for m in (begin_mask, end_mask, squeeze_mask))
@@ -102,7 +102,7 @@ def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
 
 
 def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    """A 0 keeps x's size, counted from the last dimension."""
+    """Reshape x; a 0 keeps its size, counted from the last dimension."""
     sizes = ints(shape)
     for at in range(1, len(sizes) + 1):
         if sizes[-at] == 0:
@@ -160,7 +160,7 @@ def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: Int, batch_axis: Int)
 
 
 def pad(x: Tensor, pad: Tensor, mode: str, constant_val: Tensor) -> Tensor:
-    """The last dimensions, as many as `pad` has pairs."""
+    """Pad the last dimensions, as many as `pad` has pairs."""
     pairs = ints(pad)
     if mode == "constant":
         turned = [n for at in reversed(range(len(pairs) // 2)) for n in pairs[2 * at : 2 * at + 2]]
@@ -214,7 +214,10 @@ def batch_to_space(x: Tensor, block_shape: Tensor, crops: Tensor) -> Tensor:
 
 
 def band_part(x: Tensor, lower: Int, upper: Int) -> Tensor:
-    """x where row - column is at most `lower` and column - row at most `upper`; below 0: no bound."""
+    """Keep a band of x, and zeros elsewhere.
+
+    x where row - column is at most `lower` and column - row at most `upper`; below 0: no bound.
+    """
     below = torch.arange(x.shape[-2])[:, None] - torch.arange(x.shape[-1])
     inside = ((below <= int(lower)) | (int(lower) < 0)) & ((-below <= int(upper)) | (int(upper) < 0))
     return torch.where(inside, x, torch.zeros((), dtype=x.dtype))

@@ -24,7 +24,10 @@ def dequantize(input: Tensor, zero_point: Tensor | None, scale: Tensor, axis: In
 
 
 def along(values: Tensor | None, x: Tensor, axis: Int | None) -> Tensor:
-    """One value for all of x, or one for each place on an axis of it."""
+    """Shape values for all of x, or along an axis of it.
+
+    One value for all, or one for each place on the axis.
+    """
     if values is None:
         return torch.tensor(0)
     if values.dim() == 0 or axis is None:
@@ -62,7 +65,7 @@ def constexpr_lut_to_dense(
 
 
 def repeat_blocks(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Each value repeated along every dimension until the shape is reached."""
+    """Repeat each value along every dimension until the shape is reached."""
     for dim, (have, want) in enumerate(zip(values.shape, shape, strict=True)):
         if want % have:
             raise ValueError(f"{have} blocks in a dimension of {want}")

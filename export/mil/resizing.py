@@ -8,7 +8,10 @@ from bigvit_edge.export.mil.places import Bool, Float, Int, ints
 
 
 def list_points(have: int, want: int, sampling_mode: str) -> Tensor:
-    """Where on 0..have - 1 each of `want` points is read. Source: the notes of iOS15 resize_bilinear."""
+    """List where on 0..have - 1 each of `want` points is read.
+
+    Source: the notes of iOS15 resize_bilinear.
+    """
     steps = torch.arange(want, dtype=torch.float64)
     if sampling_mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS"):
         points = steps * (have - 1) / max(1, want - 1)
@@ -26,7 +29,7 @@ def list_points(have: int, want: int, sampling_mode: str) -> Tensor:
 
 
 def read_between(x: Tensor, dim: int, points: Tensor) -> Tensor:
-    """Linear interpolation along one dimension."""
+    """Interpolate linearly along one dimension."""
     low = points.floor().long()
     high = (low + 1).clamp(max=x.shape[dim] - 1)
     share = (points - low).float().reshape(-1, *[1] * (x.dim() - dim % x.dim() - 1))
@@ -52,7 +55,10 @@ def upsample_bilinear(
     align_corners: Bool,
     half_pixel_centers: Bool | None = None,
 ) -> Tensor:
-    """The scales give the size alone; points are spread by the sizes (the notes of iOS15 upsample_bilinear)."""
+    """Resize by scales, which give the size alone.
+
+    Points are spread by the sizes (the notes of iOS15 upsample_bilinear).
+    """
     centred = not align_corners if half_pixel_centers is None else bool(half_pixel_centers)
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS" if centred else "DEFAULT"
     return resize_bilinear(x, scale(x, -2, scale_factor_height), scale(x, -1, scale_factor_width), mode)

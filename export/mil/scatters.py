@@ -35,7 +35,10 @@ def gather_nd(x: Tensor, indices: Tensor, batch_dims: Int = 0, validate_indices:
 
 
 def flatten_places(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Places given by their coordinates in the last dimension, as one number each."""
+    """Number the places that coordinates in the last dimension give.
+
+    One number for each place.
+    """
     strides = [prod(sizes[d + 1 :]) for d in range(len(sizes))]
     return (indices.long() * torch.tensor(strides)).sum(-1)
 

@@ -38,8 +38,11 @@ def conv_transpose(
     dilations: Tensor,
     groups: Int,
 ) -> Tensor:
-    """The whole of what every input value reaches, less `pad` before and after; where output_shape asks for more than
-    that at the end, zeros that the bias is added to."""
+    """Compute a transposed convolution.
+
+    The whole of what every input value reaches, less `pad` before and after; where output_shape asks for more than that
+    at the end, zeros that the bias is added to.
+    """
     kernel, steps, spread = list(weight.shape[2:]), ints(strides), ints(dilations)
     convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(kernel) - 1]
     whole: Tensor = convolve(x, weight, None, steps, 0, 0, int(groups), spread)
@@ -58,7 +61,10 @@ def conv_transpose(
 
 
 def list_pads(x: Tensor, pad_type: str, pad: Tensor, kernel: list[int], steps: list[int]) -> list[int]:
-    """Before and after each of the last dimensions, in F.pad's order: the last first. kernel: with its dilation."""
+    """List the pads before and after each of the last dimensions.
+
+    In F.pad's order: the last first. kernel: with its dilation.
+    """
     if pad_type == "valid":
         pads = [0] * (2 * len(kernel))
     elif pad_type == "custom":
@@ -75,7 +81,10 @@ def list_pads(x: Tensor, pad_type: str, pad: Tensor, kernel: list[int], steps: l
 
 
 def reverse_pairs(pads: list[int]) -> list[int]:
-    """Pairs for the first dimension first, as F.pad takes them: for the last first."""
+    """Reverse pairs for F.pad, which takes the last dimension first.
+
+    Given: those for the first dimension first.
+    """
     return [n for at in reversed(range(len(pads) // 2)) for n in pads[2 * at : 2 * at + 2]]
 
 
@@ -97,7 +106,10 @@ def avg_pool(
     ceil_mode: Bool,
     exclude_padding_from_average: Bool,
 ) -> Tensor:
-    """What lies beyond the padding, where ceil_mode rounds up, is never counted."""
+    """Average windows.
+
+    What lies beyond the padding, where ceil_mode rounds up, is never counted.
+    """
     kernel, steps = ints(kernel_sizes), ints(strides)
     pads = list_pads(x, pad_type, pad, kernel, steps)
     outer = fit_ceiling(x, pads, kernel, steps, bool(ceil_mode))
@@ -116,8 +128,10 @@ def l2_pool(x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad_type: str, pad
 
 
 def fit_ceiling(x: Tensor, pads: list[int], kernel: list[int], steps: list[int], ceil_mode: bool) -> list[int]:
-    """The pads, with so much more after each dimension as a last window needs that starts within it or its padding
-    before; in F.pad's order."""
+    """Extend the pads by what a last window needs after each dimension.
+
+    That window starts within the dimension or its padding before. In F.pad's order.
+    """
     if not ceil_mode:
         return pads
     pads = list(pads)
