@@ -38,7 +38,10 @@ ARM_PARTS = {
 
 
 class Cluster(NamedTuple):
-    """Neighbouring cores of one kind: the core's name, or its top clock ("3600000 kHz") where no name is told."""
+    """Neighbouring cores of one kind.
+
+    The core's name, or its top clock ("3600000 kHz") where no name is told.
+    """
 
     name: str
     cores: int
@@ -46,7 +49,10 @@ class Cluster(NamedTuple):
 
 @dataclass(frozen=True)
 class Machine:
-    """What /proc and /sys tell of a machine. "" or 0 or () where they do not tell."""
+    """What /proc and /sys tell of a machine.
+
+    "" or 0 or () where they do not tell.
+    """
 
     cpu: str
     cores: int  # logical, online
@@ -57,7 +63,7 @@ class Machine:
 
 
 def probe(root: Path = Path("/")) -> Machine:
-    """Reads proc/, sys/ and etc/os-release under `root`."""
+    """Read proc/, sys/ and etc/os-release under `root`."""
     cores = _parse_cores(_read(root / "proc/cpuinfo"))
     board = _read(root / "proc/device-tree/model")
     flags = [set((core.get("flags") or core.get("Features", "")).split()) for core in cores]
@@ -73,7 +79,10 @@ def probe(root: Path = Path("/")) -> Machine:
 
 
 def describe(machine: Machine) -> str:
-    """One line for reports: CPU; cores (clusters); ISA flags; memory; operating system."""
+    """Describe a machine in one line for reports.
+
+    CPU; cores (clusters); ISA flags; memory; operating system.
+    """
     clusters = " + ".join(f"{cluster.cores} {cluster.name}" for cluster in machine.clusters)
     parts = (
         machine.cpu or "CPU not told",

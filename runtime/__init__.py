@@ -41,8 +41,9 @@ class _Options(ctypes.Structure):
 
 
 class Session:
-    """An entry of a .bve file, ready to run on this machine. All memory is allocated here; calls from several threads
-    wait for one another.
+    """An entry of a .bve file, ready to run on this machine.
+
+    All memory is allocated here; calls from several threads wait for one another.
 
     path: of the file. threads: 1 or more, at most the CPU's cores; little_threads: of these, how many run the LITTLE
     lane on the LITTLE cluster (0: the lanes run one after the other on all threads); pin: keep threads on their cores.
@@ -81,7 +82,10 @@ class Session:
         self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
 
     def run(self, image: Array) -> Array:
-        """One image, float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes]."""
+        """Run the model on one image.
+
+        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        """
         image, logits, error = check_image(image, self.shape), np.empty((1, self.classes), np.float32), _Error()
         with self._lock:
             status = self._library().bve_run(
@@ -92,8 +96,11 @@ class Session:
         return logits
 
     def inspect(self) -> dict[str, Any]:
-        """CPU flags, kernels chosen, bytes of memory, what was repacked; of a traced session also the last run's time
-        by op."""
+        """Tell how the session runs.
+
+        CPU flags, kernels chosen, bytes of memory, what was repacked; of a traced session also the last run's time by
+        op.
+        """
         with self._lock:
             text = self._library().bve_inspect(self._session)
         if text is None:
@@ -101,8 +108,10 @@ class Session:
         return json.loads(text)  # type: ignore[no-any-return]
 
     def verify(self) -> None:
-        """Read all weights, which opening the file does not, and compare them with their checksums. UserError naming
-        the first that was damaged."""
+        """Compare all weights with their checksums.
+
+        Reads them all, which opening the file does not. UserError naming the first that was damaged.
+        """
         error = _Error()
         with self._lock:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
@@ -110,12 +119,15 @@ class Session:
             raise explain(error.text.decode(errors="replace"))
 
     def trace(self, on: bool = True) -> None:
-        """Whether the runs from now on take each op's time."""
+        """Let the runs from now on take each op's time, or not."""
         with self._lock:
             self._library().bve_trace(self._session, int(on))
 
     def close(self) -> None:
-        """Give the memory back. Nothing can be run afterwards; closing again does nothing."""
+        """Give the memory back.
+
+        Nothing can be run afterwards; closing again does nothing.
+        """
         with self._lock:
             self._close()
 
@@ -149,7 +161,10 @@ def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None,
 
 
 def check_image(image: object, shape: tuple[int, ...]) -> Array:
-    """The image, as contiguous memory. UserError unless it is a float32 array of that shape."""
+    """Check an image, and return it as contiguous memory.
+
+    UserError unless it is a float32 array of that shape.
+    """
     if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.shape == shape:
         return np.ascontiguousarray(image)
     found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -157,7 +172,10 @@ def check_image(image: object, shape: tuple[int, ...]) -> Array:
 
 
 def explain(text: str) -> UserError:
-    """What the core says, 'what was met, expected this; do that', in our three parts."""
+    """Put what the core says into our three parts.
+
+    The core says 'what was met, expected this; do that'.
+    """
     found, _, do = text.partition("; ")
     met, _, expected = found.partition(", expected ")
     return UserError(met, expected or "what the library can take", do)
@@ -165,7 +183,10 @@ def explain(text: str) -> UserError:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """libbve.so with its functions' types. UserError if it is nowhere, or of another version."""
+    """Load libbve.so with its functions' types.
+
+    UserError if it is nowhere, or of another version.
+    """
     path = find_library()
     try:
         library = ctypes.CDLL(str(path))
@@ -193,8 +214,11 @@ def load_library() -> ctypes.CDLL:
 
 
 def find_library(name: str = LIBRARY) -> Path:
-    """$BVE_LIBRARY if it is set, and whatever else lies beside that; then beside this file, or where an editable
-    install puts it. UserError if it is nowhere."""
+    """Find a library of ours.
+
+    $BVE_LIBRARY if it is set, and whatever else lies beside that; then beside this file, or where an editable install
+    puts it. UserError if it is nowhere.
+    """
     installed = (Path(sysconfig.get_path(kind)) / "bigvit_edge/runtime" for kind in ("platlib", "purelib"))
     folders = [Path(__file__).parent, *installed]
     if chosen := os.environ.get(OVERRIDE):

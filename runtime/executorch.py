@@ -28,9 +28,10 @@ FAILURES = (RuntimeError, ValueError)  # of ExecuTorch
 
 
 class Session:
-    """One method of a .pte; calls from several threads wait for one another.
+    """One method of a .pte.
 
-    shape: of the image; classes: of the logits; method: its name in the file.
+    Calls from several threads wait for one another. shape: of the image; classes: of the logits; method: its name in
+    the file.
     """
 
     def __init__(self, path: str | Path, file: framework.ExecuTorchProgram, method: str, threads: int) -> None:
@@ -43,14 +44,20 @@ class Session:
         self.classes = int(metadata.output_tensor_meta(0).sizes()[-1])
 
     def run(self, image: Array) -> Array:
-        """One image, float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes]."""
+        """Run the model on one image.
+
+        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        """
         image = check_image(image, self.shape)
         with self._lock, explained(self._path):
             (logits,) = self._loaded((torch.from_numpy(image),))
         return logits.numpy()  # type: ignore[no-any-return]
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
-        """Another method of the file, as of load(), on the same copy of the weights and as many threads."""
+        """Load another method of the file.
+
+        As of load(), on the same copy of the weights and as many threads.
+        """
         with explained(self._path):
             name = find_method(self._path, self._file, method, keep)
             set_threads(self._threads)
@@ -58,9 +65,10 @@ class Session:
 
 
 def load(path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None) -> Session:
-    """A .pte, ready to run: the method of that keep ratio, or of that name; the file's first if neither is given.
+    """Load a method of a .pte, ready to run.
 
-    threads: 1 or more, at most the CPU's cores. UserError on whatever cannot work; ExecuTorch tells stderr the same.
+    That of that keep ratio, or of that name; the file's first if neither is given. threads: 1 or more, at most the
+    CPU's cores. UserError on whatever cannot work; ExecuTorch tells stderr the same.
     """
     cores = len(os.sched_getaffinity(0))
     if not 1 <= threads <= cores:
@@ -76,7 +84,7 @@ def load(path: str | Path, keep: float | None = None, threads: int = 1, *, metho
 
 @contextmanager
 def explained(path: str | Path) -> Iterator[None]:
-    """What ExecuTorch refuses of that file becomes a UserError."""
+    """Turn what ExecuTorch refuses of that file into a UserError."""
     read_failure()  # what failed before is not of this
     try:
         yield
@@ -85,16 +93,21 @@ def explained(path: str | Path) -> Iterator[None]:
 
 
 def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
-    """The file in ExecuTorch, whose one pool of threads in a process becomes `threads` large, for what was loaded
-    before as well: only what our core runs keeps the count that it was loaded with, of at most the CPU's cores. One
-    of FAILURES if it is no program."""
+    """Open the file in ExecuTorch, with `threads` threads.
+
+    Its one pool of threads in a process becomes that large, for what was loaded before as well: only what our core runs
+    keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is no program.
+    """
     read_failure()  # what failed before is not of this
     set_threads(threads)
     return framework._load_program(str(path), program_verification=framework.Verification.InternalConsistency)
 
 
 def set_threads(threads: int) -> None:
-    """Of ExecuTorch's one pool in this process, from which a method of our core takes its count when it is loaded."""
+    """Set the threads of ExecuTorch's one pool in this process.
+
+    A method of our core takes its count from it when it is loaded.
+    """
     if framework._threadpool_get_thread_count() != threads:
         framework._unsafe_reset_threadpool(threads)
 
@@ -102,7 +115,10 @@ def set_threads(threads: int) -> None:
 def find_method(
     path: str | Path, program: framework.ExecuTorchProgram, method: str | None = None, keep: float | None = None
 ) -> str:
-    """The name of the method asked for, or of the first; UserError with those there are."""
+    """Find the name of the method asked for, or the first.
+
+    UserError with those there are.
+    """
 
     def read(name: str) -> list[str]:
         return str(program.load_method(name)(())[0]).split(",")
@@ -126,7 +142,10 @@ def find_method(
 
 
 def read_failure() -> str | None:
-    """What our core said last to this thread, and had not been read; None if there is no such, or no library yet."""
+    """Read what our core said last to this thread.
+
+    None if there is nothing that had not been read, or no library yet.
+    """
     if not load_library.cache_info().currsize:
         return None
     text: bytes | None = load_library().bve_executorch_error()
@@ -134,7 +153,10 @@ def read_failure() -> str | None:
 
 
 def explain_failure(path: str | Path, otherwise: str) -> UserError:
-    """Why a file cannot be loaded or run: our core's word if it has failed, else this reason of ExecuTorch's."""
+    """Explain why a file cannot be loaded or run.
+
+    Our core's word if it has failed, else this reason of ExecuTorch's.
+    """
     if said := read_failure():
         fault = explain(said)
         return UserError(f"{path}: {fault.met}", fault.expected, fault.do)
@@ -144,10 +166,10 @@ def explain_failure(path: str | Path, otherwise: str) -> UserError:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """libbve_executorch.so in this process, so that ExecuTorch finds our core under BACKEND.
+    """Load libbve_executorch.so into this process.
 
-    UserError if it is nowhere, was built for another ExecuTorch (which shows when it has registered itself, and nothing
-    of it has run but that), or is not the first copy of itself.
+    So ExecuTorch finds our core under BACKEND. UserError if it is nowhere, was built for another ExecuTorch (which
+    shows when it has registered itself, and nothing of it has run but that), or is not the first copy of itself.
     """
     path = find_library(LIBRARY)
     do = "build it again: pip install ."

@@ -27,7 +27,9 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 
 def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Path]:
-    """Build libbve.so and the doors for `abi`, one of ABIS, into `folder`, which is written whole or not at all:
+    """Build libbve.so and the doors for `abi`, one of ABIS.
+
+    Into `folder`, which is written whole or not at all:
 
         lib/                        the libraries, stripped
         lib/cmake/bigvit_edge/      find_package(bigvit_edge)

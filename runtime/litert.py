@@ -20,10 +20,10 @@ FRAMEWORKS = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
 
 
 class Session:
-    """A signature of a .tflite, ready to run; calls from several threads wait for one another, and for those of other
-    signatures of the same interpreter.
+    """A signature of a .tflite, ready to run.
 
-    shape: of the image, [1, 3, size, size]; classes: of the logits.
+    Calls from several threads wait for one another, and for those of other signatures of the same interpreter. shape:
+    of the image, [1, 3, size, size]; classes: of the logits.
     """
 
     def __init__(self, path: str | Path, interpreter: Any, method: str, lock: threading.Lock) -> None:
@@ -36,13 +36,19 @@ class Session:
         self.classes = int(self._runner.get_output_details()["logits"]["shape"][-1])
 
     def run(self, image: Array) -> Array:
-        """One image, float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes]."""
+        """Run the model on one image.
+
+        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        """
         image = check_image(image, self.shape)
         with self._lock:
             return self._runner(image=image)["logits"]  # type: ignore[no-any-return]
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
-        """Another signature of the file, as of load(), on the same copy of the weights."""
+        """Load another signature of the file.
+
+        As of load(), on the same copy of the weights.
+        """
         return _open(self._path, self._interpreter, keep, method, self._lock)
 
 
@@ -50,10 +56,10 @@ def load(
     path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None,
     little_threads: int = 0, pin: bool = False,
 ) -> Session:  # fmt: skip
-    """The signature of that keep ratio or name, or the file's first, with libbve_litert.so as its delegate.
+    """Load a signature of the file, with libbve_litert.so as its delegate.
 
-    threads, little_threads, pin: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime
-    writes to stderr what went before.
+    That of that keep ratio or name, or the file's first. threads, little_threads, pin: as of
+    bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went before.
     """
     if not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads={threads}", "at least one thread")
@@ -79,8 +85,11 @@ def _open(path: str | Path, interpreter: Any, keep: float | None, method: str | 
 
 
 def load_delegate(threads: int | None = None, little_threads: int = 0, pin: bool = False) -> Any:
-    """Our delegate, for an Interpreter's experimental_delegates. threads: as many as the interpreter's where None.
-    UserError if there is no libbve_litert.so, no runtime, or no such option."""
+    """Load our delegate, for an Interpreter's experimental_delegates.
+
+    threads: as many as the interpreter's where None. UserError if there is no libbve_litert.so, no runtime, or no such
+    option.
+    """
     options = {"threads": threads, "little_threads": little_threads, "pin": int(pin)}
     given = {name: value for name, value in options.items() if value is not None}
     path = load_library()
@@ -92,7 +101,10 @@ def load_delegate(threads: int | None = None, little_threads: int = 0, pin: bool
 
 @cache
 def load_library() -> Path:
-    """Where libbve_litert.so is, which has been loaded. UserError if it is nowhere, or not for this machine."""
+    """Load libbve_litert.so, and return where it is.
+
+    UserError if it is nowhere, or not for this machine.
+    """
     path = find_library(LIBRARY)
     try:
         ctypes.CDLL(str(path)).tflite_plugin_create_delegate  # noqa: B018
@@ -102,7 +114,10 @@ def load_library() -> Path:
 
 
 def explain_failure(path: str | Path, text: str) -> UserError:
-    """What a runtime reported about the file: our own part of it if there is one, else all."""
+    """Explain what a runtime reported about the file.
+
+    Our own part of it if there is one, else all.
+    """
     for line in text.splitlines():
         _, ours, fault = line.partition(PREFIX)
         if ours:

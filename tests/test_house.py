@@ -1,8 +1,10 @@
-"""The rules of the house that a machine can hold: sizes, links, floors, what is committed."""
+"""The rules of the house that a machine can hold: sizes, docstrings, links, floors, what is committed."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,23 @@ from bigvit_edge import target
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bigvit_edge"
 MAX_LINES = 400
+MAX_WORDS = 12  # of a docstring's first line
+NO_VERBS = {
+    "a",
+    "an",
+    "each",
+    "every",
+    "how",
+    "its",
+    "of",
+    "the",
+    "usererror",
+    "what",
+    "where",
+    "whether",
+    "which",
+    "who",
+}
 MAX_WEIGHTS_BYTES = 3_000_000
 MAX_SEEDS_BYTES = 64_000
 MACHINE_PATH = re.compile(r"/(?:(?:home|Users)/\w+|root)/")
@@ -36,6 +55,29 @@ def test_files_are_short() -> None:
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources}
     assert "tests/test_house.py" in lines
     assert {name: count for name, count in lines.items() if count >= MAX_LINES} == {}
+
+
+def list_docstrings(place: str, node: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
+    """List the public definitions in a module or class: place, definition, first paragraph of the docstring."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        where = f"{place}:{child.name}"
+        if not child.name.startswith("_") and (text := ast.get_docstring(child)):
+            yield where, child, text.partition("\n\n")[0]
+        if isinstance(child, ast.ClassDef):
+            yield from list_docstrings(where, child)
+
+
+def test_docstrings_begin_with_one_short_line_and_a_verb() -> None:
+    folders = {"bigvit_edge", "export", "devices", "runtime", "kernels_arm"}
+    names = [path.relative_to(ROOT) for path in list_files() if path.suffix == ".py"]
+    sources = [name for name in names if name.parts[0] in folders]
+    firsts = [first for name in sources for first in list_docstrings(str(name), ast.parse((ROOT / name).read_text()))]
+    assert len(firsts) > 500
+    assert [where for where, _, first in firsts if "\n" in first or len(first.split()) > MAX_WORDS] == []
+    functions = [(where, first) for where, node, first in firsts if not isinstance(node, ast.ClassDef)]
+    assert [where for where, first in functions if first.split()[0].lower() in NO_VERBS] == []
 
 
 def test_folders_with_python_are_linked() -> None:

@@ -27,7 +27,10 @@ SEVERAL = True
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The graphs as one .bve, an entry each, its weights packed as target.packing says."""
+    """Lower the graphs to one .bve, an entry each.
+
+    Its weights are packed as target.packing says.
+    """
     lowered = lower_native(graphs, target, metadata)
     methods = tuple(describe_entry(entry, entry.name) for entry in lowered.entries)
     return Artifact(
@@ -37,7 +40,10 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """A session for the entry of that name, the first when None. It takes [1, 3, S, S] and gives [1, num_classes].
-    UserError if the file is not one, or has no such entry."""
+    """Open a session for the entry of that name.
+
+    The first when None. It takes [1, 3, S, S] and gives [1, num_classes]. UserError if the file is not one, or has no
+    such entry.
+    """
     session = Session(path, threads, entry=method)
     return Runner(session.run, session.shape, (1, session.classes), session.program["metadata"])

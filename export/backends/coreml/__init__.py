@@ -53,8 +53,11 @@ Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that 
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The .mlpackage of the graphs. UserError if target.deployment is too old for what is asked; RuntimeError if other
-    Linears were quantised than Graph.layers names."""
+    """Lower the graphs to an .mlpackage.
+
+    UserError if target.deployment is too old for what is asked; RuntimeError if other Linears were quantised than
+    Graph.layers names.
+    """
     _check_deployment(graphs, target)
     palettes: Palettes = {}
     with silenced():
@@ -89,8 +92,11 @@ def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) ->
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """The package in bigvit_edge.export.mil, which rounds to fp16 wherever the package says fp16: the answers show what
-    a Neural Engine or GPU would lose. UserError if it is no package, or has no such method."""
+    """Open the package in bigvit_edge.export.mil.
+
+    That rounds to fp16 wherever the package says fp16: the answers show what a Neural Engine or GPU would lose.
+    UserError if it is no package, or has no such method.
+    """
     return mil.load_package(path, method, half=None, threads=threads)
 
 

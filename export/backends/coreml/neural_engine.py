@@ -43,9 +43,11 @@ WHOLE = {"int32", "int16", "uint16", "int64"}  # indices; int8 and uint8 are qua
 
 
 def describe_method(files: Mapping[str, bytes], name: str, graph: Graph, layers: Mapping[str, str]) -> Method:
-    """An entry point as it was saved. leftovers: what the Neural Engine is known to refuse, by sources, not by trial;
-    delegates, fragments: an estimate of the pieces that remain between. RuntimeError if other Linears are quantised
-    than asked."""
+    """Describe an entry point as it was saved.
+
+    leftovers: what the Neural Engine is known to refuse, by sources, not by trial; delegates, fragments: an estimate of
+    the pieces that remain between. RuntimeError if other Linears are quantised than asked.
+    """
     ops = mil.list_ops(files, "the package", name)
     _check_layers(ops, graph, layers)
     if graph.precision == "fp32":

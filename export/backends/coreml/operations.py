@@ -39,7 +39,10 @@ RESIZES = {  # which coremltools converts in some forms alone, or, bicubic, in n
 
 
 def write_operations(exported: ExportedProgram) -> ExportedProgram:
-    """The same function in ops that coremltools converts; on a copy. UserError on one for which there is no way."""
+    """Write the same function in ops that coremltools converts.
+
+    On a copy. UserError on one for which there is no way.
+    """
     program = _decompose(copy_program(exported), WRITTEN)
     for _ in range(ROUNDS):
         write_equivalents(program)  # of what was taken apart
@@ -90,7 +93,10 @@ def _is_known(node: Node) -> bool:
 
 
 def give_every_argument(program: ExportedProgram) -> None:
-    """Positional arguments that stand at their defaults, which TorchScript writes out and ATen graphs leave out."""
+    """Write out positional arguments that stand at their defaults.
+
+    TorchScript writes them out and ATen graphs leave them out.
+    """
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         if node.op == "call_function" and schema is not None:
@@ -176,7 +182,10 @@ WRITTEN: dict[Any, Callable[..., Any]] = {
 
 
 def write_resizes_as_products(program: ExportedProgram) -> None:
-    """Resizing of a kind or at scales that coremltools refuses: two matrix products, rows and then columns."""
+    """Write resizing that coremltools refuses as two matrix products.
+
+    It refuses some kinds and scales. The products are of rows and then columns.
+    """
     for node in list(program.graph.nodes):
         if node.target in RESIZES and not _converts_resize(node):
             rows, columns = (make_resizing(node, dim) for dim in (2, 3))

@@ -26,7 +26,10 @@ def save_model(model: Any) -> dict[str, bytes]:
 
 
 def join_packages(names: Sequence[str], packages: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
-    """One package with a function from each; equal weights are kept once."""
+    """Join packages into one with a function from each.
+
+    Equal weights are kept once.
+    """
     with TemporaryDirectory() as folder:
         several = ct.utils.MultiFunctionDescriptor()
         for name, files in zip(names, packages, strict=True):
@@ -40,7 +43,10 @@ def join_packages(names: Sequence[str], packages: Sequence[Mapping[str, bytes]])
 
 
 def finish_package(files: Mapping[str, bytes], metadata: Mapping[str, str]) -> dict[str, bytes]:
-    """Equal bytes for equal inputs, whatever the day and however the maps were laid out; with our metadata."""
+    """Make a package's bytes the same for the same inputs.
+
+    Whatever the day and however the maps were laid out; with our metadata.
+    """
     model = Model_pb2.Model.FromString(files[f"Data/{MODEL}"])
     written = model.description.metadata.userDefined
     written.pop("com.github.apple.coremltools.conversion_date", None)
@@ -62,8 +68,11 @@ def finish_package(files: Mapping[str, bytes], metadata: Mapping[str, str]) -> d
 
 
 def compact_functions(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
-    """The package with short names, and axes, shapes, flags and the like once a function and not once an op: they are
-    most of what a further entry point adds. Also the new name of each value, by function."""
+    """Compact a package's names, and say constants once a function.
+
+    Short names, and axes, shapes, flags and the like once a function and not once an op: they are most of what a
+    further entry point adds. Also returns the new name of each value, by function.
+    """
     model = Model_pb2.Model.FromString(files[f"Data/{MODEL}"])
     renamed = {
         name: _compact_block(function.block_specializations[function.opset])

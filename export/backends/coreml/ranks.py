@@ -43,8 +43,10 @@ VIEWS = {
 
 
 def lower_ranks(program: ExportedProgram) -> None:
-    """Write every op that takes or makes more than five dimensions in ops that do not. UserError naming one that cannot
-    be written so."""
+    """Write every op of more than five dimensions in other ops.
+
+    Of each that takes or makes more. UserError naming one that cannot be written so.
+    """
     lowering = Lowering(program)
     for node in list(program.graph.nodes):
         if node.op == "call_function" and any(len(s) > MOST for s in lowering.list_shapes(node)):
@@ -54,7 +56,10 @@ def lower_ranks(program: ExportedProgram) -> None:
 
 
 class Lowering:
-    """One pass. flat: the numbers of each value of more than five dimensions; replaced: nodes that nothing reads."""
+    """One pass.
+
+    flat: the numbers of each value of more than five dimensions; replaced: nodes that nothing reads.
+    """
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
@@ -83,7 +88,10 @@ class Lowering:
                 self.settle(user, insert(node, operator.getitem, made, user.args[1]))
 
     def settle(self, node: Node, made: Node) -> None:
-        """`made` in the place of `node`, in its shape where that has few enough dimensions."""
+        """Put `made` in the place of `node`.
+
+        In its shape where that has few enough dimensions.
+        """
         self.replaced.append(node)
         if len(shape_of(node)) > MOST:
             self.flat[node] = made
@@ -92,14 +100,14 @@ class Lowering:
         redirect_uses(self.program, node, made)
 
     def read(self, before: Node, value: Node, shape: Sequence[int]) -> Node:
-        """The numbers of a value in a shape of few dimensions."""
+        """Read the numbers of a value in a shape of few dimensions."""
         return self.shape(before, self.flat.get(value, value), shape)
 
     def shape(self, before: Node, value: Node, shape: Sequence[int]) -> Node:
         return value if shape_of(value) == tuple(shape) else insert(before, aten.reshape.default, value, list(shape))
 
 
-def arguments(node: Node) -> tuple[Any, ...]:
+def list_arguments(node: Node) -> tuple[Any, ...]:
     return node.args
 
 
@@ -107,13 +115,13 @@ def arguments(node: Node) -> tuple[Any, ...]:
 
 
 def lower_view(lowering: Lowering, node: Node) -> Node:
-    (value, *_) = arguments(node)
+    (value, *_) = list_arguments(node)
     made: Node = lowering.flat.get(value, value)
     return made
 
 
 def lower_permute(lowering: Lowering, node: Node) -> Node:
-    value, *dims = arguments(node)
+    value, *dims = list_arguments(node)
     rank = len(shape_of(value))
     order = list(range(rank))
     if node.target is aten.transpose.int:
@@ -153,7 +161,10 @@ def _find_runs(order: list[int], shape: Shape) -> list[tuple[int, ...]]:
 
 
 def lower_pointwise(lowering: Lowering, node: Node) -> Node | None:
-    """Each operand with neighbouring dimensions merged where all of them are spread alike."""
+    """Write a pointwise op on operands with neighbouring dimensions merged.
+
+    Where all operands are spread alike along them.
+    """
     inputs = node.all_input_nodes
     shapes = [shape_of(n) for n in inputs]
     merged = _merge_alike(shape_of(node), shapes)
@@ -190,8 +201,8 @@ def lower_expand(lowering: Lowering, node: Node) -> Node | None:
 
 
 def lower_along(lowering: Lowering, node: Node) -> Node:
-    """An op along one dimension, the first if none is named."""
-    value, *rest = arguments(node)
+    """Write an op along one dimension, the first if none is named."""
+    value, *rest = list_arguments(node)
     at = DIM.get(node.target, 0)
     dim = node.kwargs.get("dim", rest[at] if len(rest) > at else 0)
     given = lowering.read(node, value, split_at(shape_of(value), dim, dim))
@@ -200,13 +211,16 @@ def lower_along(lowering: Lowering, node: Node) -> Node:
 
 
 def split_at(shape: Shape, first: Any, last: Any) -> Shape:
-    """Three dimensions: what is before, from `first` to `last`, and after."""
+    """Split a shape into three dimensions.
+
+    What is before, from `first` to `last`, and after.
+    """
     low, high = first % len(shape), last % len(shape)
     return prod(shape[:low]), prod(shape[low : high + 1]), prod(shape[high + 1 :])
 
 
 def lower_reduction(lowering: Lowering, node: Node) -> Node | None:
-    value, dims, *_ = arguments(node)
+    value, dims, *_ = list_arguments(node)
     shape = shape_of(value)
     chosen = sorted(d % len(shape) for d in dims or range(len(shape)))
     wide = [d for d in chosen if shape[d] != 1] or chosen[:1]
@@ -217,22 +231,22 @@ def lower_reduction(lowering: Lowering, node: Node) -> Node | None:
 
 
 def lower_cat(lowering: Lowering, node: Node) -> Node:
-    values, *dims = arguments(node)
+    values, *dims = list_arguments(node)
     dim = dims[0] if dims else 0
     given = [lowering.read(node, v, split_at(shape_of(v), dim, dim)) for v in values]
     return insert(node, aten.cat.default, given, 1)
 
 
 def lower_stack(lowering: Lowering, node: Node) -> Node:
-    values, *dims = arguments(node)
+    values, *dims = list_arguments(node)
     dim = dims[0] if dims else 0
     before, _, after = split_at(shape_of(node), dim, dim)
     return insert(node, aten.cat.default, [lowering.read(node, v, (before, 1, after)) for v in values], 1)
 
 
 def lower_last(lowering: Lowering, node: Node) -> Node:
-    """A Linear or a norm over the last dimensions."""
-    value, *rest = arguments(node)
+    """Write a Linear or a norm over the last dimensions."""
+    value, *rest = list_arguments(node)
     count = 1 if node.target is aten.linear.default else len(rest[0])
     shape = shape_of(value)
     given = lowering.read(node, value, (prod(shape[: len(shape) - count]), *shape[len(shape) - count :]))
@@ -240,7 +254,7 @@ def lower_last(lowering: Lowering, node: Node) -> Node:
 
 
 def lower_product(lowering: Lowering, node: Node) -> Node | None:
-    """A matrix product, or attention, of batches that are alike."""
+    """Write a matrix product, or attention, of batches that are alike."""
     inputs = node.all_input_nodes
     if len({shape_of(n)[:-2] for n in inputs}) > 1:
         return None

@@ -74,10 +74,10 @@ WHOLE = (aten.linear.default, aten.hardswish.default, aten.max_pool2d.default, a
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The graphs as one .pte for target.backend. Several become methods that share their weights.
+    """Lower the graphs to one .pte for target.backend.
 
-    metadata: each word under its key as a method that returns it, 'metadata_labels'. UserError if the backend cannot
-    have what is asked.
+    Several become methods that share their weights. metadata: each word under its key as a method that returns it,
+    'metadata_labels'. UserError if the backend cannot have what is asked.
     """
     names = [FORWARD] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     of = dict(zip(names, graphs, strict=True))
@@ -111,8 +111,11 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 def lower_programs(
     graphs: Mapping[str, Graph], words: Mapping[str, str], first: Mapping[str, Partitioner] | None = None
 ) -> EdgeProgramManager:
-    """The graphs by method name, delegated to XNNPACK, which chooses its kernels on the device. words: methods that
-    return a string. first: by method name, who takes ops before XNNPACK does."""
+    """Lower the graphs by method name, delegated to XNNPACK.
+
+    It chooses its kernels on the device. words: methods that return a string. first: by method name, who takes ops
+    before XNNPACK does.
+    """
     # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
     # Here those are few, and preserve_ops keeps them. Dim-order ops would only be taken out again.
     # A list of its own: ExecuTorch appends to it.
@@ -126,7 +129,7 @@ def lower_programs(
 
 
 def write_program(graph: Graph) -> ExportedProgram:
-    """The graph in ops that XNNPACK takes, in its precision."""
+    """Write the graph in ops that XNNPACK takes, in its precision."""
     program = simplify(write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported)
     for node in program.graph.nodes:  # a history of its own, which every later pass copies with all its histories
         node.meta.pop("from_node", None)
@@ -134,7 +137,10 @@ def write_program(graph: Graph) -> ExportedProgram:
 
 
 def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method:
-    """What became of the graph: its delegates, and the ops that stayed outside."""
+    """Describe what became of the graph.
+
+    Its delegates, and the ops that stayed outside.
+    """
     calls = [node for node in lowered.graph.nodes if node.op == "call_function"]
     delegates = [node.args[0] for node in calls if node.target is executorch_call_delegate]
     total_macs = sum(macs for _, macs in matrix_products(graph.exported)) or 1
@@ -158,8 +164,10 @@ def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """The program in ExecuTorch's own runtime, with our core's library where its delegate is that, or where it is Core
-    ML, which is not to be had here, in export/mil. UserError if it is no program, or has no such method.
+    """Open the program in ExecuTorch's own runtime.
+
+    Where its delegate is our core, with that library; where it is Core ML, which is not to be had here, in export/mil.
+    UserError if it is no program, or has no such method.
 
     The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
     """
@@ -200,7 +208,10 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
 
 
 def load_core(path: Path) -> None:
-    """Our core as a backend of this process's ExecuTorch. UserError, if that cannot be, of the file that wants it."""
+    """Load our core as a backend of this process's ExecuTorch.
+
+    UserError, if that cannot be, of the file that wants it.
+    """
     try:
         load_library()
     except UserError as e:

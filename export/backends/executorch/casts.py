@@ -28,7 +28,7 @@ CAST = torch.ops.bigvit_edge.cast.default
 
 
 class CastConfig(GenericNodePartitionerConfig):  # type: ignore[misc]
-    """Lets the partitioner take casts."""
+    """What lets the partitioner take casts."""
 
     target_name = "cast.default"
 
@@ -37,7 +37,7 @@ class CastConfig(GenericNodePartitionerConfig):  # type: ignore[misc]
 
 
 class CastVisitor(NodeVisitor):  # type: ignore[misc]
-    """Writes a cast as XNNPACK's Convert."""
+    """The writer of a cast as XNNPACK's Convert."""
 
     target = "bigvit_edge.cast.default"
 

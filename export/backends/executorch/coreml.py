@@ -43,8 +43,10 @@ DEBUG = ("debug_info.json", "executorch_debug_handle_mapping.json")  # for Apple
 
 
 def lower_programs(graphs: Mapping[str, Graph], target: "Target", words: Mapping[str, str]) -> EdgeProgramManager:
-    """The graphs by method name, delegated to Core ML. words: methods that return a string. UserError if
-    target.deployment is too old for what is asked."""
+    """Lower the graphs by method name, delegated to Core ML.
+
+    words: methods that return a string. UserError if target.deployment is too old for what is asked.
+    """
     _check_deployment(list(graphs.values()), target)
     half = any(graph.precision != "fp32" for graph in graphs.values())
     specifications = CoreMLBackend.generate_compile_specs(
@@ -61,7 +63,10 @@ def lower_programs(graphs: Mapping[str, Graph], target: "Target", words: Mapping
 
 
 def write_program(graph: Graph) -> ExportedProgram:
-    """The graph in its precision, in the ops for it that coremltools knows."""
+    """Write the graph in its precision, in ops that coremltools knows.
+
+    Those are its ops for that precision.
+    """
     program = insert_quantization(graph, rows=False)
     for node in program.graph.find_nodes(op="call_function", target=ops.dequantize_per_channel_group.default):
         integers, scale, zero, low, high, dtype, group, _ = node.args
@@ -111,7 +116,10 @@ def _settle(modules: Sequence[Any]) -> None:
 
 
 def settle_blob(blob: bytes) -> bytes:
-    """The same package with identifiers made from its content, and without what only a profiler reads."""
+    """Make identifiers in a package from its content.
+
+    It is the same package, without what only a profiler reads.
+    """
     with TemporaryDirectory() as folder:
         unflatten_directory_contents(blob, folder)
         (root,) = Path(folder).iterdir()
@@ -134,8 +142,11 @@ def _identify(content: bytes) -> str:
 
 
 def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
-    """The files by relative path as one: their contents one after another, then the index as JSON written backwards.
-    Source: executorch's inmemoryfs, which takes them in the order that the file system happens to have."""
+    """Pack files by relative path as one blob.
+
+    Their contents one after another, then the index as JSON written backwards. Source: executorch's inmemoryfs, which
+    takes them in the order that the file system happens to have.
+    """
     folders: dict[str, Any] = {}
     for path, content in files.items():
         *parents, name = path.split("/")
@@ -165,8 +176,10 @@ def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
 
 
 def load(path: Path, threads: int, method: str) -> Runner:
-    """The package of that method, evaluated by export/mil. UserError if anything of the method is outside of it: the
-    runtime here could not pass on what it cannot compute."""
+    """Open the package of that method in export/mil.
+
+    UserError if anything of the method is outside of it: the runtime here could not pass on what it cannot compute.
+    """
     try:
         return _load(path, threads, method)
     except UserError:

@@ -21,8 +21,11 @@ def normalize(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Tensor:
-    """Layer norm over the last dimension. XNNPACK has no such op, and takes a mean only over pixels; but a mean is a
-    Linear with one output. In float32 whatever the type: a square passes float16's 65504 from 256 on."""
+    """Compute layer norm over the last dimension by Linears.
+
+    XNNPACK has no such op, and takes a mean only over pixels; but a mean is a Linear with one output. In float32
+    whatever the type: a square passes float16's 65504 from 256 on.
+    """
     if len(shape) != 1:
         return LEAVE
     dtype, x = x.dtype, x.float()
@@ -34,8 +37,11 @@ def normalize(
 
 
 def bend(x: Tensor, approximate: str = "none") -> Tensor:
-    """GELU in float16, which XNNPACK has in float32 alone, and by tanh, which it takes for the exact one: half of
-    1 + tanh(u) is the sigmoid of 2 u. In float32, for the cube of a float16 is infinite from 40 on."""
+    """Compute GELU in float16, and GELU by tanh, in other ops.
+
+    XNNPACK has the first in float32 alone, and takes the second for the exact one: half of 1 + tanh(u) is the sigmoid
+    of 2 u. In float32, for the cube of a float16 is infinite from 40 on.
+    """
     if approximate == "tanh":
         wide = x.float()
         return (wide * torch.sigmoid(wide * (TWICE_U + TWICE_U * 0.044715 * (wide * wide)))).to(x.dtype)
@@ -43,7 +49,10 @@ def bend(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def swish(x: Tensor) -> Tensor:
-    """SiLU in its own type, where PyTorch's way casts float16 to float32 and back."""
+    """Compute SiLU in its own type.
+
+    PyTorch's way casts float16 to float32 and back.
+    """
     return x * torch.sigmoid(x)
 
 
@@ -58,8 +67,11 @@ def attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention without a care for rows that are masked out altogether, which a picture has not: PyTorch's own way
-    spends ten ops on those, and expands on the batch. Heads that share their keys are more rows of one."""
+    """Compute attention without a care for rows masked out altogether.
+
+    A picture has no such rows: PyTorch's own way spends ten ops on those, and expands on the batch. Heads that share
+    their keys are more rows of one.
+    """
     shared = q.dim() == k.dim() == 4 and k.shape[1] == 1 and k.shape[:2] == v.shape[:2] and k.shape[0] == q.shape[0]
     if (
         dropout
@@ -78,7 +90,10 @@ def attend(
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """A product of matrices in batches: PyTorch's own way expands both, if only to what they are."""
+    """Multiply matrices in batches.
+
+    PyTorch's own way expands both, if only to what they are.
+    """
     if a.dim() < 2 or b.dim() < 3:
         return LEAVE
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # type: ignore[no-untyped-call]
@@ -94,7 +109,10 @@ def normalize_groups(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Tensor:
-    """Group norm, [B, C, ...], by means over what XNNPACK takes for pixels; in float32 as layer norm is."""
+    """Compute group norm, [B, C, ...], by means over pixels.
+
+    They are what XNNPACK takes for pixels; in float32 as layer norm is.
+    """
     dtype, wide, each = x.dtype, x.float(), (1, -1, *[1] * (x.dim() - 2))
     parts = wide.reshape(x.shape[0], groups, x.shape[1] // groups, -1)  # [B, G, C / G, H * W]
     parts = parts - parts.mean((2, 3), keepdim=True)
@@ -105,7 +123,10 @@ def normalize_groups(
 
 
 def average(x: Tensor, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """A mean over anything but the pixels of four dimensions, as a sum."""
+    """Compute a mean over other dimensions as a sum.
+
+    Over anything but the pixels of four dimensions.
+    """
     taken = list_dims(x, dims)
     if dtype is not None or (x.dim() == 4 and taken == [2, 3]):
         return LEAVE
@@ -113,7 +134,7 @@ def average(x: Tensor, dims: list[int] | None, keepdim: bool = False, *, dtype: 
 
 
 def add_up(x: Tensor, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """A sum as a Linear with one output."""
+    """Compute a sum as a Linear with one output."""
     taken = list_dims(x, dims)
     return LEAVE if dtype is not None else weigh(x, taken, keepdim, 1.0)
 
@@ -123,7 +144,10 @@ def list_dims(x: Tensor, dims: list[int] | None) -> list[int]:
 
 
 def weigh(x: Tensor, taken: list[int], keepdim: bool, factor: float) -> Tensor:
-    """A sum over dimensions, times a factor: the last dimension's is a Linear with one output. In float32."""
+    """Compute a sum over dimensions, times a factor.
+
+    The last dimension's is a Linear with one output. In float32.
+    """
     if not x.is_floating_point() or not x.dim():
         return LEAVE
     kept = [dim for dim in range(x.dim()) if dim not in taken]
@@ -133,7 +157,7 @@ def weigh(x: Tensor, taken: list[int], keepdim: bool, factor: float) -> Tensor:
 
 
 def take_largest(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
-    """The largest along one short dimension, pair by pair."""
+    """Take the largest along one short dimension, pair by pair."""
     if len(dims) != 1 or not 1 < x.shape[dims[0]] <= LONGEST:
         return LEAVE
     parts: list[Tensor] = list(torch.split(x, 1, dims[0]))
@@ -145,7 +169,7 @@ def take_largest(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
 def measure(
     x: Tensor, order: float, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The Euclidean length, of F.normalize."""
+    """Measure the Euclidean length, of F.normalize."""
     if order != 2 or dtype is not None:
         return LEAVE
     wide = x.float()
@@ -153,19 +177,24 @@ def measure(
 
 
 def raise_to(x: Tensor, power: float) -> Tensor:
-    """Squares, and roots, which XNNPACK has under names of their own."""
+    """Compute squares, and roots.
+
+    XNNPACK has them under names of their own.
+    """
     known = {2: lambda: x * x, 3: lambda: x * x * x, 0.5: lambda: torch.sqrt(x), -0.5: lambda: torch.rsqrt(x)}
     return known[power]() if power in known and x.is_floating_point() else LEAVE
 
 
 def harden(x: Tensor) -> Tensor:
-    """Hardsigmoid by the clamp that XNNPACK has."""
+    """Compute hardsigmoid by the clamp that XNNPACK has."""
     return hardtanh(x + 3.0, 0.0, 6.0) * (1 / 6)
 
 
 def soften(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Softmax over the last dimension of three: of four, behind a convolution, XNNPACK's exporter takes the channels,
-    which its layout has last, and says nothing."""
+    """Compute softmax over the last of three dimensions.
+
+    Of four, behind a convolution, XNNPACK's exporter takes the channels, which its layout has last, and says nothing.
+    """
     last = dim % x.dim() == x.dim() - 1
     if dtype is not None or (last and x.dim() < 4):
         return LEAVE
@@ -175,7 +204,10 @@ def soften(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def repeat_pixels(x: Tensor, size: list[int] | None, scales: list[float] | None) -> Tensor:
-    """Nearest-neighbour upsampling by whole factors, as a product with ones: XNNPACK has the bilinear one alone."""
+    """Upsample by whole factors, nearest-neighbour, as a product with ones.
+
+    XNNPACK has the bilinear one alone.
+    """
     b, c, h, w = x.shape
     rows, columns = size or [int(h * scales[0]), int(w * scales[1])]  # type: ignore[index]
     if rows % h or columns % w:
@@ -187,7 +219,7 @@ def repeat_pixels(x: Tensor, size: list[int] | None, scales: list[float] | None)
 def pool_rows(
     x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: tuple[int, ...] = (0,), *options: bool
 ) -> Tensor:
-    """An average along the last dimension as one over pixels in a row."""
+    """Average along the last dimension as over pixels in a row."""
     return avg_pool2d(x.unsqueeze(-2), (1, *kernel), (1, *(stride or kernel)), (0, *padding), *options).squeeze(-2)
 
 

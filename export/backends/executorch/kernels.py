@@ -16,8 +16,11 @@ ALIASES = {"aten::alias_copy", "aten::detach_copy", "aten::lift_fresh_copy"}  # 
 
 
 def refuse_missing(programs: Mapping[str, ExportedProgram]) -> None:
-    """UserError at the first op of an edge program that only a kernel could run that there is not: the runtime would
-    say so when it loads the file, and not of which op."""
+    """Refuse an edge program with an op that has no kernel.
+
+    UserError at the first such op that only a kernel could run: the runtime would say so when it loads the file, and
+    not of which op.
+    """
     kernels = {name.partition(".")[0] for name in _portable_lib._get_operator_names()}
     for program in programs.values():
         for node in program.graph.nodes:

@@ -22,7 +22,10 @@ def view(before: Node, value: Node, shape: Sequence[int]) -> Node:
 
 
 def write_splits_as_slices(program: ExportedProgram) -> None:
-    """Each part of a split as a slice of its own, and each of an unbind as a select."""
+    """Write each part of a split as a slice of its own.
+
+    And each of an unbind as a select.
+    """
     for split in list(program.graph.nodes):
         for item in list(split.users) if split.target in SPLITS else ():
             target, args, kwargs = describe_view(item)
@@ -30,7 +33,10 @@ def write_splits_as_slices(program: ExportedProgram) -> None:
 
 
 def write_select_as_slice(program: ExportedProgram) -> None:
-    """x[:, 0] as x[:, 0:1] without that dimension: XNNPACK slices, but does not select."""
+    """Write x[:, 0] as x[:, 0:1] without that dimension.
+
+    XNNPACK slices, but does not select.
+    """
     for select in program.graph.find_nodes(op="call_function", target=aten.select.int):
         value, dim, index = select.args
         if select.meta["val"].is_floating_point():
@@ -40,14 +46,20 @@ def write_select_as_slice(program: ExportedProgram) -> None:
 
 
 def write_views(program: ExportedProgram) -> None:
-    """Dimensions of one that come and go, as views: XNNPACK adds them at the end alone."""
+    """Write dimensions of one that come and go as views.
+
+    XNNPACK adds them at the end alone.
+    """
     for node in list(program.graph.nodes):
         if node.target in VIEWS and node.meta["val"].is_floating_point():
             redirect_uses(program, node, view(node, node.args[0], shape_of(node)))
 
 
 def write_expands(program: ExportedProgram) -> None:
-    """What is repeated, as a product with ones; as it is for those who would repeat it themselves."""
+    """Write what is repeated as a product with ones.
+
+    As it is for those who would repeat it themselves.
+    """
     for node in list(program.graph.find_nodes(op="call_function", target=aten.expand.default)):
         (value, *_), shape = node.args, shape_of(node)
         before = shape_of(value)
@@ -62,7 +74,10 @@ def write_expands(program: ExportedProgram) -> None:
 
 
 def repeats_itself(user: Node, expanded: Node, shape: tuple[int, ...]) -> bool:
-    """Whether a reader of an expanded value gives the same of the value as it was, in that shape."""
+    """Tell whether a reader of an expanded value repeats it itself.
+
+    It then gives the same of the value before the expansion, in that shape.
+    """
     if user.target not in BROADCASTING:
         return False
     shapes = [shape if n is expanded else shape_of(n) for n in user.args if isinstance(n, Node)]

@@ -34,8 +34,10 @@ ALIGNMENT = 64  # bytes; what our core asks of a program that it is to use where
 
 
 def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[str, str]) -> EdgeProgramManager:
-    """The graphs by method name, each one delegate: the entry of its keep ratio in the program, a .bve. words: methods
-    that return a string."""
+    """Lower the graphs by method name, each one delegate.
+
+    That is the entry of its keep ratio in the program, a .bve. words: methods that return a string.
+    """
     # Nothing of the graphs but their outlines is written, so they are taken as they are, and not brought to the edge
     # dialect.
     manager = EdgeProgramManager(
@@ -57,12 +59,18 @@ def _guard(exported: ExportedProgram) -> ExportedProgram:
 
 
 def take_inlays(graphs: Mapping[str, Graph], program: bytes) -> dict[str, Partitioner]:
-    """By method name, who takes bve::program for our core: the entry of the graph's keep ratio in the program."""
+    """Make the partitioners that take bve::program for our core.
+
+    By method name; each makes it the entry of the graph's keep ratio in the program.
+    """
     return {name: Taker(program, graph.keep, exir_ops.edge.bve.program.default) for name, graph in graphs.items()}
 
 
 class Taker(Partitioner):  # type: ignore[misc]
-    """Takes the graph whole, or one op of it, as a delegate: the entry of a keep ratio in the program."""
+    """The partitioner that takes the graph, or one op of it.
+
+    The delegate is the entry of a keep ratio in the program.
+    """
 
     def __init__(self, program: bytes, keep: float | None, op: object = None) -> None:
         self.program, self.op = program, op
@@ -77,7 +85,10 @@ class Taker(Partitioner):  # type: ignore[misc]
 
 
 class libbve_executorch(BackendDetails):  # type: ignore[misc]
-    """ExecuTorch finds a backend by its class's name, and names that to who lacks the library."""
+    """The backend of ExecuTorch that our core is.
+
+    ExecuTorch finds a backend by its class's name, and names that to who lacks the library.
+    """
 
     @staticmethod
     def preprocess(exported: ExportedProgram, _: list[CompileSpec]) -> PreprocessResult:

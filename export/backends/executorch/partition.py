@@ -51,10 +51,11 @@ WHYS = (gemm_configs.why, generic_node_configs.why, xnnpack_config.why)
 
 
 class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
-    """XNNPACK's choice of ops, cut by depth: how often the way from the input to an op has left the delegates.
+    """XNNPACK's choice of ops, cut by depth.
 
-    Ops of one depth can share a delegate without a cycle, connected or not, and no cut has fewer delegates than there
-    are depths. XNNPACK's own way tries to merge every pair of ops, and ends with more.
+    Depth: how often the way from the input to an op has left the delegates. Ops of one depth can share a delegate
+    without a cycle, connected or not, and no cut has fewer delegates than there are depths. XNNPACK's own way tries to
+    merge every pair of ops, and ends with more.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,10 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
         return [Partition(id=depth, nodes=nodes) for depth, nodes in sorted(partitions.items())]
 
     def explain(self, node: Node, exported: ExportedProgram) -> str:
-        """Why XNNPACK does not take an op, in its own words where it has any."""
+        """Explain why XNNPACK does not take an op.
+
+        In its own words where it has any.
+        """
         name = format_target_name(node.target.__name__)  # type: ignore[union-attr]
         rule = self.target_partitioner_configs.get(name)
         if rule is None:
@@ -95,7 +99,10 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
 
 def measure_depths(graph: FxGraph, group_of: dict[Node, int]) -> dict[Node, int]:
-    """The depth of every node that has a group; one depth for the whole group."""
+    """Measure the depth of every node that has a group.
+
+    One depth for the whole group.
+    """
     depths: dict[Node, int] = {}
     group_depths = dict.fromkeys(group_of.values(), 0)
     settled = False
@@ -115,7 +122,7 @@ def measure_depths(graph: FxGraph, group_of: dict[Node, int]) -> dict[Node, int]
 
 
 def is_plain(node: Node) -> bool:
-    """Whether XNNPACK can compile the op without its passes."""
+    """Tell whether XNNPACK can compute the op without its passes."""
     if node.op != "call_function" or node.target is getitem or isinstance(node.target, str):
         return True
     return format_target_name(node.target.__name__) in PLAIN and len(node.all_input_nodes) <= 5

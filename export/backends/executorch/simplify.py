@@ -35,7 +35,7 @@ POOLING: tuple[Any, ...] = (
 
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
-    """A copy of the program that computes the same in ops that XNNPACK takes."""
+    """Copy the program, computing the same in ops that XNNPACK takes."""
     program = copy_program(exported)
     write_equivalents(program, XNNPACK)
     program = program.run_decompositions(OTHERS)
@@ -66,7 +66,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
 
 
 def write_casts(program: ExportedProgram) -> None:
-    """Copies that turn one float type into the other, as casts."""
+    """Write copies that turn one float type into another as casts."""
     for copy in program.graph.find_nodes(op="call_function", target=aten._to_copy.default):
         (value,) = copy.all_input_nodes
         dtype = copy.meta["val"].dtype
@@ -75,7 +75,10 @@ def write_casts(program: ExportedProgram) -> None:
 
 
 def dispatch_in_float(program: ExportedProgram) -> None:
-    """bve::dispatch of float16 between casts: its kernel is for float32."""
+    """Put bve::dispatch of float16 between casts.
+
+    Its kernel is for float32.
+    """
     for dispatch in program.graph.find_nodes(op="call_function", target=DISPATCH):
         if dispatch.meta["val"][0].dtype != torch.float16:
             continue
@@ -87,7 +90,10 @@ def dispatch_in_float(program: ExportedProgram) -> None:
 
 
 def call_in_float(program: ExportedProgram) -> None:
-    """bve::program of float16 between casts, which are of the layers around it: our core takes and gives float32."""
+    """Put bve::program of float16 between casts.
+
+    They are of the layers around it: our core takes and gives float32.
+    """
     for call in program.graph.find_nodes(op="call_function", target=PROGRAM):
         if call.meta["val"].dtype != torch.float16:
             continue
@@ -100,7 +106,10 @@ def call_in_float(program: ExportedProgram) -> None:
 
 
 def flatten_topk(program: ExportedProgram) -> None:
-    """topk of one row [1, N] and the selects of that row behind it, as topk of [N]: the selects are not delegated."""
+    """Write topk of one row [1, N] as topk of [N].
+
+    With the selects of that row behind it: the selects are not delegated.
+    """
     for topk in program.graph.find_nodes(op="call_function", target=aten.topk.default):
         value, k, *rest = topk.args
         rows, *columns = shape_of(value)
@@ -116,8 +125,11 @@ def flatten_topk(program: ExportedProgram) -> None:
 
 
 def write_scalars(program: ExportedProgram) -> None:
-    """x * 2 as x * 2.0, and in float16 as a product with a constant: ExecuTorch would keep the 2 as an int64 tensor, or
-    a float32 one, and convert it on every run."""
+    """Write whole scalars as floats: x * 2 as x * 2.0.
+
+    In float16, any scalar as a constant: ExecuTorch would keep the 2 as an int64 tensor, or a float32 one, and convert
+    it on every run.
+    """
     for target in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor):
         for node in program.graph.find_nodes(op="call_function", target=target):
             dtype = node.meta["val"].dtype
@@ -131,8 +143,10 @@ def write_scalars(program: ExportedProgram) -> None:
 
 
 def complete_pooling(program: ExportedProgram) -> None:
-    """Max pooling with each argument that XNNPACK's rule counts on; where the rule refuses it all the same, as the op
-    that ExecuTorch has a kernel for."""
+    """Give max pooling each argument that XNNPACK's rule counts on.
+
+    Where the rule refuses it all the same, as the op that ExecuTorch has a kernel for.
+    """
     for pool in list(program.graph.find_nodes(op="call_function", target=aten.max_pool2d.default)):
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
@@ -145,9 +159,12 @@ def complete_pooling(program: ExportedProgram) -> None:
 
 
 def pad_before_pooling(program: ExportedProgram) -> None:
-    """An average over zeros at the edges, or over windows that reach past them, as an average of a padded image, times
-    what each window's divisor makes of it: XNNPACK's leaves such zeros out, knows no such windows, and even without
-    padding wants to be told so."""
+    """Write an average over zeros at the edges on a padded image.
+
+    Also one over windows that reach past the edges. The average of the padded image is multiplied by what each window's
+    divisor makes of it: XNNPACK's leaves such zeros out, knows no such windows, and even without padding wants to be
+    told so.
+    """
     for pool in list(program.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default)):
         given: tuple[Any, ...] = pool.args
         x, kernel, *rest = given
@@ -172,7 +189,10 @@ def pad_before_pooling(program: ExportedProgram) -> None:
 
 
 def keep_pooled_dims(program: ExportedProgram) -> None:
-    """A mean over all pixels that drops their dimensions as one that keeps them, and a view: XNNPACK keeps them."""
+    """Keep the dimensions of a mean over all pixels.
+
+    A mean that drops them is written as one that keeps them, and a view: XNNPACK keeps them.
+    """
     for mean in program.graph.find_nodes(op="call_function", target=aten.mean.dim):
         x, dims, *keep = mean.args
         if len(shape_of(x)) == 4 and {dim % 4 for dim in dims} == {2, 3} and keep in ([], [False]):
@@ -181,8 +201,11 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
 
 
 def flatten_turned_images(program: ExportedProgram) -> None:
-    """A Linear of a turned image [B, h, w, C] as one of rows: between such an image and the Linear, XNNPACK's exporter
-    puts a copy in another layout, behind the input's quantisation, which it then no longer finds."""
+    """Write a Linear of a turned image as one of rows.
+
+    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout,
+    behind the input's quantisation, which it then no longer finds.
+    """
     for linear in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
         image, *weights = linear.args
         if image.target is not aten.permute.default or len(shape_of(image)) != 4:

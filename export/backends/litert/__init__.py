@@ -54,8 +54,11 @@ PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The .tflite of a model at its keep ratios. RuntimeError if the quantiser took other layers, or took them
-    otherwise, than graph.layers says; UserError at weights that float16 cannot hold."""
+    """Lower a model at its keep ratios to a .tflite.
+
+    RuntimeError if the quantiser took other layers, or took them otherwise, than graph.layers says; UserError at
+    weights that float16 cannot hold.
+    """
     if target.is_native(FORMAT):
         from bigvit_edge.export.backends.litert import native  # here, because it needs our library
 
@@ -77,7 +80,10 @@ _float_files: WeakKeyDictionary[ExportedProgram, tuple[list[ReferenceType[Export
 
 
 def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
-    """The float file of the graphs, a signature each under those names."""
+    """Lower the graphs to one float file, a signature each.
+
+    Under those names.
+    """
     programs = [graph.exported for graph in graphs]
     known, data = _float_files.get(programs[0], ([], b""))
     if [reference() for reference in known] != programs:
@@ -101,8 +107,10 @@ def _convert(programs: Sequence[ExportedProgram], names: Sequence[str]) -> bytes
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open a .tflite. It takes [1, 3, S, S] and gives [1, num_classes], float32. method: a signature's name; None: the
-    first in the file. UserError if the file is none that LiteRT takes, or has no such signature.
+    """Open a .tflite.
+
+    It takes [1, 3, S, S] and gives [1, num_classes], float32. method: a signature's name; None: the first in the file.
+    UserError if the file is none that LiteRT takes, or has no such signature.
 
     Only the signature asked for is set up: of a file with several, a copy in memory is cut down to it.
     """

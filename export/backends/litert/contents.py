@@ -34,8 +34,11 @@ TYPE_NAMES = _name_values(schema.TensorType)
 
 @dataclass(frozen=True)
 class Op:
-    """One op of a signature. inputs, outputs: tensor numbers, -1 for an input left out; output: name of the first
-    output; types: of inputs and outputs, 'FLOAT32' and so on; weight: second input, if constant and float32."""
+    """One op of a signature.
+
+    inputs, outputs: tensor numbers, -1 for an input left out; output: name of the first output; types: of inputs and
+    outputs, 'FLOAT32' and so on; weight: second input, if constant and float32.
+    """
 
     name: str
     inputs: tuple[int, ...]
@@ -47,13 +50,19 @@ class Op:
 
     @property
     def layer(self) -> str:
-        """The module it came from, as simplify wrote it: '_layers/3/p/mlp;2' -> 'layers.3.p.mlp'; '' for the model."""
+        """Name the module it came from, as simplify wrote it.
+
+        '_layers/3/p/mlp;2' -> 'layers.3.p.mlp'; '' for the model.
+        """
         first = self.output.split(";")[0]
         return first[1:].replace("/", ".") if first.startswith("_") else ""
 
 
 def read_model(data: bytes) -> Model:
-    """The file as objects; its buffers stay views of the bytes."""
+    """Read the file as objects.
+
+    Its buffers stay views of the bytes.
+    """
     return flatbuffer_utils.read_model_from_bytearray(data)
 
 
@@ -101,8 +110,11 @@ def _freeze(item: Any) -> Any:
 
 
 def write_model(model: Model, alignment: int = 16) -> bytes:
-    """The file's bytes: what is equal is there once, buffers that nothing refers to are not; alignment: of buffers and
-    custom options in the file, in bytes. The model is spent."""
+    """Write the file's bytes.
+
+    What is equal is there once, buffers that nothing refers to are not; alignment: of buffers and custom options in the
+    file, in bytes. The model is spent.
+    """
     kept, places = [schema.BufferT()], {0: 0, b"": 0}  # number 0 is the empty one; old number, or content -> new number
     for holder in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or [])]:
         if holder.buffer not in places:
@@ -138,13 +150,16 @@ def _is_quantized(tensor: Any) -> bool:
 
 
 def add_buffer(model: Model, content: bytes) -> int:
-    """The number of a new buffer with that content."""
+    """Add a buffer with that content; return its number."""
     model.buffers.append(schema.BufferT(np.frombuffer(content, np.uint8)))
     return len(model.buffers) - 1
 
 
 def store_strings(model: Model, strings: Mapping[str, str]) -> None:
-    """Keep strings in Model.metadata, in UTF-8, under KEY + their names. Runtimes pass over names they do not know."""
+    """Keep strings in Model.metadata, in UTF-8.
+
+    Under KEY + their names. Runtimes pass over names they do not know.
+    """
     entries = list(model.metadata or [])
     for name, text in strings.items():
         entry = schema.MetadataT()
@@ -154,12 +169,15 @@ def store_strings(model: Model, strings: Mapping[str, str]) -> None:
 
 
 def find_tensor_data(model: Model, tensor: Any) -> Any:
-    """The bytes of a constant tensor, None of one that is computed."""
+    """Find the bytes of a constant tensor, None of a computed one."""
     return model.buffers[tensor.buffer].data
 
 
 def read_floats(model: Model, tensor: Any) -> Array | None:
-    """A constant float32 tensor in its shape; None if it is computed or of another type."""
+    """Read a constant float32 tensor in its shape.
+
+    None if it is computed or of another type.
+    """
     content = find_tensor_data(model, tensor)
     if content is None or tensor.type != schema.TensorType.FLOAT32:
         return None
@@ -167,17 +185,17 @@ def read_floats(model: Model, tensor: Any) -> Array | None:
 
 
 def find_shape(tensor: Any) -> tuple[int, ...]:
-    """A tensor's shape in elements; () of a scalar."""
+    """Read a tensor's shape in elements; () of a scalar."""
     return () if tensor.shape is None else tuple(map(int, tensor.shape))
 
 
 def name_op(code: Any) -> str:
-    """'FULLY_CONNECTED' and so on, of an operator code."""
+    """Name the op of an operator code: 'FULLY_CONNECTED' and so on."""
     return OP_NAMES[int(flatbuffer_utils.get_builtin_code_from_operator_code(code))]
 
 
 def list_ops(model: Model, number: int = 0) -> list[Op]:
-    """The ops of a subgraph, in the order in which they run."""
+    """List the ops of a subgraph, in the order of their run."""
     tensors, ops = model.subgraphs[number].tensors, []
     for op in model.subgraphs[number].operators:
         name = name_op(model.operatorCodes[op.opcodeIndex])
@@ -245,14 +263,20 @@ SUBGRAPHS, SIGNATURES, SUBGRAPH_INDEX = 8, 18, 12  # of Model, Model, SignatureD
 
 
 def list_methods(data: bytes) -> dict[str, int]:
-    """Name of each signature, in the file's order -> its subgraph's number. The bytes must be a .tflite."""
+    """List each signature's name and its subgraph's number.
+
+    In the file's order. The bytes must be a .tflite.
+    """
     model = schema.Model.GetRootAs(data, 0)
     signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
     return {s.SignatureKey().decode(): s.SubgraphIndex() for s in signatures}
 
 
 def read_strings(data: bytes) -> dict[str, str]:
-    """What store_strings kept. The bytes must be a .tflite."""
+    """Read what store_strings kept.
+
+    The bytes must be a .tflite.
+    """
     model = schema.Model.GetRootAs(data, 0)
     entries = [model.Metadata(i) for i in range(model.MetadataLength())]
     own = {entry.Name().decode(): model.Buffers(entry.Buffer()) for entry in entries if entry.Name()}
@@ -264,13 +288,18 @@ def read_strings(data: bytes) -> dict[str, str]:
 
 
 def holds_program(data: bytes) -> bool:
-    """Whether the file has an op of ours. The bytes must be a .tflite."""
+    """Tell whether the file has an op of ours.
+
+    The bytes must be a .tflite.
+    """
     model = schema.Model.GetRootAs(data, 0)
     return CUSTOM_OP in [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
 
 
 def select_method(data: bytes, method: str) -> bytes:
-    """The file as if it had that signature alone; the others' bytes stay, unreached.
+    """Cut the file down to that signature alone.
+
+    It is as if it had that one; the others' bytes stay, unreached.
 
     XNNPACK packs a copy of the weights of every subgraph when the first tensor is allocated, whichever signature is
     run: 275 MB for four of 68 MB together, 79 MB for one. Edited in place, because reading and writing it as objects

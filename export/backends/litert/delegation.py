@@ -26,8 +26,10 @@ VISITED = {
 def describe_method(
     data: bytes, name: str, keep: float | None, delegates: Sequence[Any] = (), macs_inside: int = 0
 ) -> Method:
-    """A signature's delegates, the ops outside them in order, and in how many delegates each layer is. delegates: that
-    the interpreter gets besides XNNPACK's; macs_inside: multiply-accumulates of the ops that only they know.
+    """Describe a signature's delegates, and the ops outside them.
+
+    The ops in order, and in how many delegates each layer is. delegates: that the interpreter gets besides XNNPACK's;
+    macs_inside: multiply-accumulates of the ops that only they know.
 
     The interpreter lists its nodes of before and after delegation together; what a DELEGATE node swallowed lies between
     its outputs and its inputs.

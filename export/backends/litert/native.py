@@ -50,7 +50,10 @@ PLACE = f"custom_call.{CUSTOM_OP.decode()}"  # the converter makes a custom op o
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The .tflite of a model at its keep ratios, the largest first."""
+    """Lower a model at its keep ratios to a .tflite.
+
+    The largest first.
+    """
     lowered = lower_native(graphs, target, metadata)
     names = _name(lowered.entries)
     if graphs[0].inlay is None:
@@ -71,7 +74,10 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 
 def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """The .tflite of graphs around a .bve that has those entries, one each. Errors as of write_file."""
+    """Write the .tflite of graphs around a .bve.
+
+    It has those entries, one each. Errors as of write_file.
+    """
     names = _name(entries)
     model = read_model(quantize_file(lower_float(rest, names), rest))
     (code,) = (code for code in model.operatorCodes if code.customCode == PLACE.encode())
@@ -94,8 +100,11 @@ def _lower_program(context: LoweringContext, image: ir.Value, classes: int) -> i
 
 
 def write_file(program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """The .tflite of a .bve that has those entries. RuntimeError if a signature of the file has anything but one op of
-    ours with the whole program; UserError if that is too large for the format."""
+    """Write the .tflite of a .bve that has those entries.
+
+    RuntimeError if a signature of the file has anything but one op of ours with the whole program; UserError if that is
+    too large for the format.
+    """
     names = _name(entries)
     return _write(_build_model(program, entries, names), program, names, metadata)
 

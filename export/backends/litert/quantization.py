@@ -56,8 +56,11 @@ REPORT = "this is a bug of bigvit-edge: please report it with the model's name a
 
 
 def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
-    """A float file, whose signatures are those graphs, in their precision. RuntimeError if the file then is not what
-    the graphs say; UserError at a group that LiteRT does not have, and at weights too large for float16."""
+    """Quantise a float file whose signatures are those graphs.
+
+    In their precision. RuntimeError if the file then is not what the graphs say; UserError at a group that LiteRT does
+    not have, and at weights too large for float16.
+    """
     if graphs[0].precision == "fp16":
         constants = read_constants(graphs[0].exported).items()
         return _halve(data, any(data.dim() > 1 and node.users for node, data in constants))
@@ -79,22 +82,30 @@ def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
 
 @dataclass(frozen=True)
 class Linear:
-    """A Linear of the model in a file. The converter multiplies constants that follow it into its weights and adds them
-    to its bias: factor, shift: [O], file's output = factor * model's output + shift."""
+    """A Linear of the model in a file.
+
+    The converter multiplies constants that follow it into its weights and adds them to its bias: factor, shift: [O],
+    file's output = factor * model's output + shift.
+    """
 
     layer: str
     factor: Array
     shift: Array
 
     def convert_range(self, of: Range) -> Range:
-        """What the file's output spans, where the model's spans this."""
+        """Convert the model's range to the file's.
+
+        What the file's output spans, where the model's spans this.
+        """
         ends = [self.factor * end + self.shift for end in of]
         return float(np.minimum(*ends).min()), float(np.maximum(*ends).max())
 
 
 def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[str, Linear]:
-    """Which FULLY_CONNECTED of a subgraph, by the name of its output, is which Linear. Told by the weights, because the
-    converter merges names; and up to a factor a row."""
+    """Find which FULLY_CONNECTED of a subgraph is which Linear.
+
+    By the name of its output. Told by the weights, because the converter merges names; and up to a factor a row.
+    """
     tensors = model.subgraphs[number].tensors
     left = [
         (name, exported.state_dict[name].detach().numpy(), _find_bias(exported, node))
@@ -180,8 +191,11 @@ def _find_granularity(group: int) -> Any:
 
 
 def find_ranges(model: Model, number: int, graph: Graph, linears: dict[str, Linear]) -> dict[str, Range]:
-    """Name of each tensor that becomes int8 at run time -> what it spans. A tensor between two such Linears has the
-    range of the second one's input. RuntimeError if Linears that read one tensor disagree about it."""
+    """Find what each tensor spans that becomes int8 at run time.
+
+    By its name. A tensor between two such Linears has the range of the second one's input. RuntimeError if Linears that
+    read one tensor disagree about it.
+    """
     tensors = model.subgraphs[number].tensors
     inputs: dict[str, Range] = {}
     outputs: dict[str, Range] = {}

@@ -27,7 +27,7 @@ layout_rewrite.rewriters.register(tfl.gelu.default)(layout_rewrite.noop)
 
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
-    """A copy of the graph in core ATen and tfl ops."""
+    """Copy the graph in core ATen and tfl ops."""
     exported = copy_program(exported)
     write_equivalents(exported, LITERT)
     fold_constants(exported)

@@ -48,8 +48,11 @@ METHOD = "main"  # what the graph is called in manifests; in the file it has the
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """The .onnx of the one graph. RuntimeError if the quantised Linears are not exactly those of graph.layers;
-    ValueError if a parameter is beyond half, or a Linear's inputs are no multiple of the int4 group."""
+    """Lower the one graph to an .onnx.
+
+    RuntimeError if the quantised Linears are not exactly those of graph.layers; ValueError if a parameter is beyond
+    half, or a Linear's inputs are no multiple of the int4 group.
+    """
     (graph,) = graphs
     with silenced():
         exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
@@ -71,8 +74,11 @@ FAULTS = (
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open a .onnx on the CPU provider. It takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is
-    not one, wants data from other files, or a method is asked for that is not 'main'."""
+    """Open a .onnx on the CPU provider.
+
+    It takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is not one, wants data from other files,
+    or a method is asked for that is not 'main'.
+    """
     if method not in (None, METHOD):
         raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
     with silenced():
@@ -98,7 +104,10 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
 
 
 def set_options(threads: int) -> Any:
-    """The session's options: that many threads, no log, exact products of int8."""
+    """Make the session's options.
+
+    That many threads, no log, exact products of int8.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
@@ -107,8 +116,10 @@ def set_options(threads: int) -> Any:
 
 
 def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether ONNX Runtime's products of uint8 and int8 are inexact on this processor unless asked for: x86 without
-    VNNI. Where the processor cannot be asked, we take it to be so."""
+    """Tell whether ONNX Runtime's int8 products are inexact on this CPU.
+
+    Of uint8 and int8, unless asked for: x86 without VNNI. Where the processor cannot be asked, we take it to be so.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
     flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
@@ -116,7 +127,10 @@ def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def refuse_outside_data(data: bytes) -> None:
-    """ValueError if the bytes are no ONNX model, or it takes a tensor from anywhere but itself."""
+    """Refuse a model that takes a tensor from outside.
+
+    From anywhere but itself. ValueError; also if the bytes are no ONNX model.
+    """
     proto = model.parse(data)
     for tensor in _list_messages(proto, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:

@@ -28,7 +28,10 @@ LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the 
 
 
 def parse(data: bytes) -> ModelProto:
-    """A model from a file's bytes. ValueError if they are none."""
+    """Read a model from a file's bytes.
+
+    ValueError if they are none.
+    """
     try:
         model = onnx.load_from_string(data)
     except DecodeError as e:
@@ -39,8 +42,10 @@ def parse(data: bytes) -> ModelProto:
 
 
 def layer_of(node: NodeProto) -> str:
-    """The module that a node of a finished model came from: 'layers.3.p.mlp/Gelu' -> 'layers.3.p.mlp'; '' for the
-    model itself."""
+    """Name the module that a node of a finished model came from.
+
+    'layers.3.p.mlp/Gelu' -> 'layers.3.p.mlp'; '' for the model itself.
+    """
     return node.name.rpartition("/")[0]
 
 
@@ -49,8 +54,11 @@ _models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
 
 
 def export(exported: ExportedProgram) -> ModelProto:
-    """The model as the exporter and its optimiser write it, from 'image' to 'logits', with every constant computed.
-    Nodes of Linears carry the note LINEAR; all values have their shapes."""
+    """Export the model, from 'image' to 'logits'.
+
+    As the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note LINEAR;
+    all values have their shapes.
+    """
     if exported not in _models:
         _models[exported] = _export(exported)
     model = ModelProto()
@@ -76,8 +84,11 @@ def _export(exported: ExportedProgram) -> ModelProto:
 
 
 def widen_attention(program: ExportedProgram) -> None:
-    """Attention in four dimensions, [B, H, N, d], the only ones that the exporter takes; and of a mask that leaves a
-    query no key, zeros, where the exporter gives the mean of all values."""
+    """Write attention in four dimensions, [B, H, N, d].
+
+    The only ones that the exporter takes; and of a mask that leaves a query no key, zeros, where the exporter gives the
+    mean of all values.
+    """
     for node in program.graph.find_nodes(op="call_function", target=ATTENTION):
         query, key, value, mask, *options = (*node.args, None)[: max(4, len(node.args))]
         mask = node.kwargs.get("attn_mask", mask)
@@ -148,12 +159,15 @@ def _fold(model: ModelProto) -> None:
 
 
 def read_notes(node: NodeProto) -> dict[str, str]:
-    """What the exporter and we noted on a node."""
+    """Read what the exporter and we noted on a node."""
     return {note.key: note.value for note in node.metadata_props}
 
 
 def finish(model: ModelProto, metadata: Mapping[str, str]) -> None:
-    """Names for the nodes, nothing unused, no notes of the exporter's, and the metadata."""
+    """Name the nodes, drop what is unused, and add the metadata.
+
+    The notes of the exporter's go too.
+    """
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:], model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]

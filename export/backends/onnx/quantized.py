@@ -28,9 +28,11 @@ REPORT = "this is a bug of bigvit-edge: please report it with the model's name a
 
 @dataclass(frozen=True)
 class Linear:
-    """A Linear in the float graph. nodes: its product, then the addition of its bias if that is a node of its own;
-    weight [out, in]; bias: name of the constant [out]; shape: of the
-    output."""
+    """A Linear in the float graph.
+
+    nodes: its product, then the addition of its bias if that is a node of its own; weight [out, in]; bias: name of the
+    constant [out]; shape: of the output.
+    """
 
     layer: str
     nodes: tuple[NodeProto, ...]
@@ -42,7 +44,10 @@ class Linear:
 
 
 def quantize(model: ModelProto, graph: Graph) -> None:
-    """Write the Linears in graph.layers as it says; those that read the same value share its quantisation."""
+    """Write the Linears in graph.layers as it says.
+
+    Those that read the same value share its quantisation.
+    """
     writer = _Writer(model, graph)
     linears = {linear.nodes[0].output[0]: linear for linear in _find_linears(model, graph)}
     replaced = {node.output[0] for linear in linears.values() for node in linear.nodes}
@@ -213,8 +218,11 @@ def _quantize_for_bias(weight: torch.Tensor, bias: Array | None, scale: float) -
 
 
 def check(data: bytes, graph: Graph) -> None:
-    """RuntimeError unless exactly the Linears in graph.layers are quantised, as it says and with their own weights;
-    those that read nothing of the image are not in the file, their results are."""
+    """Check that exactly the Linears in graph.layers are quantised.
+
+    As it says and with their own weights; RuntimeError if not. Those that read nothing of the image are not in the
+    file, their results are.
+    """
     constant = _find_constant(graph.exported)
     expected = {layer: precision for layer, precision in graph.layers.items() if layer not in constant}
     found = {layer: (precision, weight) for layer, precision, weight in read_linears(data)}
@@ -244,8 +252,10 @@ def _find_constant(exported: ExportedProgram) -> set[str]:
 
 
 def read_linears(data: bytes) -> Iterator[tuple[str, str, Array]]:
-    """Every quantised Linear of a file: its layer, its precision, its weight [out, in] back in float. RuntimeError at
-    any other matrix of integers."""
+    """Read every quantised Linear of a file.
+
+    Its layer, its precision, its weight [out, in] back in float. RuntimeError at any other matrix of integers.
+    """
     model = parse(data)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
