@@ -27,10 +27,10 @@ WEIGHTS = SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "fil
 
 @dataclass(frozen=True)
 class Leftover:
-    """An op that the intended unit does not take.
+    """An op that the intended unit (delegate, accelerator) does not take.
 
-    The unit is a delegate or an accelerator. Of the op: its name, the module it belongs to, its share of the model's
-    multiply-accumulates in 0..1, and why it was not taken.
+    Given are its name, the module it belongs to, its share of the model's multiply-accumulates in 0..1, and why it was
+    not taken.
     """
 
     op: str
@@ -43,9 +43,9 @@ class Leftover:
 class Method:
     """One entry point of a file.
 
-    Its name there and its keep ratio (None: the model has none). delegates: pieces that the intended unit got;
-    fragments: in how many of them each layer ('layers.3') is; coverage: what is in which precision, empty in a manifest
-    of version 2.
+    name: as the file has it; keep: its keep ratio (None: the model has none). delegates: pieces that the intended unit
+    got; fragments: in how many of them each layer ('layers.3') is; coverage: what is in which precision, empty in a
+    manifest of version 2.
     """
 
     name: str
@@ -110,9 +110,9 @@ class Verified(Method):
 
 @dataclass(frozen=True)
 class Tensor:
-    """Specification of an input or output.
+    """The specification of an input or output.
 
-    shape in elements; NCHW images, logits before the softmax.
+    shape is in elements: NCHW for images; logits are those before the softmax.
     """
 
     name: str
@@ -223,10 +223,7 @@ class Manifest:
 
 
 def name_method(keep: float | None) -> str:
-    """Name the entry point of a keep ratio: 'keep_0_25'.
-
-    That is its name in a file that has several.
-    """
+    """Name a keep ratio's entry point in a file of several: 'keep_0_25'."""
     return f"keep_{keep:g}".replace(".", "_")
 
 
@@ -253,7 +250,7 @@ def list_data(path: Path) -> list[Path]:
 def hash_file(path: Path) -> str:
     """Compute the sha256 of a file or package, in hex.
 
-    Of a package it is that of the lines 'sha256  relative/path' of its files in order.
+    A package's is that of the lines 'sha256  relative/path' of its files in order.
     """
     if path.is_dir():
         lines = "".join(f"{hash_file(file)}  {file.relative_to(path).as_posix()}\n" for file in list_data(path))

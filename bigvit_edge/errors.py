@@ -11,7 +11,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
-    """What a user did that cannot work (exit code 2).
+    """A mistake of the user's that cannot work (exit code 2).
 
     met: what was found; expected: what would have been right; do: what to do now.
     """
@@ -36,10 +36,7 @@ class InternalError(Exception):
 
 
 def lacks_memory(e: BaseException) -> bool:
-    """Tell whether memory ran out.
-
-    PyTorch says so in a RuntimeError's words.
-    """
+    """Tell whether memory ran out, which PyTorch says in a RuntimeError."""
     if isinstance(e, OSError):
         return e.errno == errno.ENOMEM
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
@@ -58,10 +55,7 @@ def name_type(value: object) -> str:
 
 
 def cut_message(e: BaseException) -> str:
-    """Take the first line of an error's message.
-
-    Without colours, and cut after a word.
-    """
+    """Take a message's first line, without colours, cut after a word."""
     try:
         text = str(e.args[0] if isinstance(e, KeyError) and e.args else e)  # a KeyError shows as a repr
     except Exception:
@@ -71,10 +65,7 @@ def cut_message(e: BaseException) -> str:
 
 
 def describe_error(e: BaseException) -> str:
-    """Name the kind of an error and its first words.
-
-    Of an InternalError, all its words and no kind.
-    """
+    """Name an error's kind and its first words; of InternalError, all words."""
     if isinstance(e, InternalError):
         return " ".join(str(e).split())
     return f"{type(e).__name__}: {words}" if (words := cut_message(e)) else type(e).__name__

@@ -102,7 +102,7 @@ def fail(code: int, message: str) -> typer.Exit:
 def write_log(e: BaseException) -> str:
     """Write the traceback to a new file, and return its path.
 
-    The file also says what was called, and where. If none can be written, the answer says that instead.
+    The file also says what was called, and where. If none can be written, that is said in place of the path.
     """
     lines = (
         f"bigvit-edge, called as {shlex.join(sys.argv)}",

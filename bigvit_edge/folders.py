@@ -22,8 +22,8 @@ OTHER = "choose another -o"
 def resolve_folder(path: Path) -> Path:
     """Make a folder's path absolute, if this user can write to it.
 
-    It is there or can be made, and the path holds whatever becomes of the working directory. A link stays one.
-    UserError with the reason if it cannot be.
+    The folder is there or can be made. The path holds whatever becomes of the working directory. A link stays one.
+    UserError with the reason if this user cannot write to it.
     """
     try:
         folder = path.resolve()
@@ -43,9 +43,9 @@ def resolve_folder(path: Path) -> Path:
 
 
 def resolve_output(path: Path) -> Path:
-    """Make the path of a folder to be made or replaced absolute.
+    """Resolve a folder that is to be made or replaced.
 
-    As resolve_folder; also UserError if it could not be renamed.
+    As resolve_folder, and UserError if it could not be renamed.
     """
     folder, here = resolve_folder(path), Path.cwd()
     if folder.is_mount() or folder in (here, *here.parents):
@@ -71,7 +71,8 @@ def check_rights(folder: Path) -> None:
 def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
     """Give the block a new folder, which then takes `folder`'s place.
 
-    It lies beside that, and all parents are made now. check: called first and last, since an hour may lie between them.
+    The new one lies beside `folder`, and all parents are made now. check: called first and last, since an hour may lie
+    between them.
 
     If the block fails (Ctrl-C and SIGTERM included) all that was made vanishes, and a note on the error says so; what
     was in `folder` before does not, wherever it is by then. What a process that was killed has left beside `folder` is
@@ -175,6 +176,6 @@ def _clear(part: Path) -> None:
 def is_plain(path: Path) -> bool:
     """Tell whether this is a file itself.
 
-    No link, folder, pipe or device is; those could be read forever.
+    A link, folder, pipe or device is none: it could be read forever.
     """
     return stat.S_ISREG(path.lstat().st_mode)

@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The arrival of a signal.
+    """A signal that came.
 
     number: which one; a shell's exit code for it is 128 more.
     """
@@ -61,7 +61,7 @@ def check_interruption() -> None:
 def shielded() -> Iterator[None]:
     """Hold signals back while the block runs.
 
-    So an end which has begun is not left half done; what came meanwhile shows at the next check_interruption.
+    An end that has begun is thus not left half done; what came meanwhile shows at the next check_interruption.
     """
     _State.shields += 1
     try:

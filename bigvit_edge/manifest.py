@@ -27,10 +27,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def hash_manifest(data: dict[str, Any]) -> str:
-    """Compute the sha256 of a manifest's JSON object, in hex.
-
-    The object is taken without its own `sha256`.
-    """
+    """Compute the sha256 of a manifest without its own `sha256`, in hex."""
     text = json.dumps({key: value for key, value in data.items() if key != "sha256"}, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -135,7 +132,7 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
 def is_edited(folder: Path, manifest: Manifest) -> bool:
     """Tell whether the manifest on disk differs from the one exported.
 
-    Of one without a hash of its own, nobody knows: False.
+    False of one without a hash of its own: nobody knows.
     """
     return manifest.sha256 not in (None, hash_manifest(_parse_manifest(folder / MANIFEST)))
 

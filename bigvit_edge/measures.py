@@ -11,7 +11,7 @@ Z = 1.959964  # of a normal distribution, 95 % lie within so many standard devia
 
 @dataclass(frozen=True)
 class Parity:
-    """How a file's logits compare with PyTorch's on the same images.
+    """A comparison of a file's logits with PyTorch's on the same images.
 
     Largest difference of any logit; cosine of the two logit vectors, the smallest and the mean; share of equal top-1,
     with its interval; number of images.
@@ -36,9 +36,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of held-out images classified rightly.
+    """The share of held-out images classified rightly.
 
-    By the file (and its interval) and by PyTorch; number of images.
+    Given are the file's share and its interval, PyTorch's share, and the number of images.
     """
 
     top1: float
@@ -51,7 +51,8 @@ class Accuracy:
 class Confusion:
     """A class of which a file takes pictures for another.
 
-    How many there are, how many it has right, and the class that it takes most of the others for, with how many.
+    Given are how many there are, how many it has right, and the class that it takes most of the others for, with how
+    many.
     """
 
     label: str
@@ -65,8 +66,8 @@ class Confusion:
 class Evaluated:
     """The user's own pictures behind a bundle's figures.
 
-    How many were evaluated on, of how many of these the model knows the class, and how many others it was calibrated
-    on.
+    Given are how many were evaluated on, of how many of these the model knows the class, and how many others it was
+    calibrated on.
     """
 
     evaluation: int
@@ -78,8 +79,8 @@ class Evaluated:
 class Coverage:
     """The share of a model in one kind of op and precision.
 
-    The precision 'float' means not quantised. Shares, in 0..1, of the multiply-accumulates and of the weights, these by
-    their bytes in float.
+    The precision 'float' means not quantised. Shares, in 0..1, are of the multiply-accumulates and of the weights,
+    these by their bytes in float.
     """
 
     precision: str
@@ -91,8 +92,8 @@ class Coverage:
 def bound_share(share: float, count: int) -> Interval:
     """Bound a true share, met in `count` independent trials.
 
-    Where it lies with 95 % confidence, by Wilson's interval (1927): unlike share +- 2 standard errors it stays in 0..1
-    and does not vanish at 0 and 1.
+    It lies in these bounds with 95 % confidence. Wilson's interval (1927): unlike share +- 2 standard errors it stays
+    in 0..1 and does not vanish at 0 and 1.
     """
     if not count:
         return 0.0, 1.0

@@ -17,7 +17,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Say how a picture becomes the input [1, 3, size, size].
+    """The way from a picture to the input [1, 3, size, size].
 
     In this order: turned upright by its EXIF orientation; resized and cropped (below); its channels, 0..255, in the
     order of `color`; times scale, minus mean, over std. layout: of the input.

@@ -55,7 +55,7 @@ class Latency:
 def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Latency]:
     """Time several runners in turn, A B C A B C ....
 
-    After one warm-up each, so that drift of the machine falls on all alike.
+    Each is warmed up once. Drift of the machine so falls on all alike.
     """
     times: dict[Key, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -83,10 +83,7 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[P
 
 
 def draw_image(shape: tuple[int, ...]) -> Array:
-    """Draw any image of that shape, for timing.
-
-    The arithmetic does not depend on it.
-    """
+    """Draw an image of that shape for timing; any would do."""
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
@@ -104,10 +101,7 @@ def print_step(name: str) -> Iterator[None]:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print on stderr what was assumed.
-
-    So JSON on stdout stays whole.
-    """
+    """Print on stderr what was assumed; JSON on stdout stays whole."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -115,7 +109,7 @@ def print_notes(notes: Iterable[str]) -> None:
 def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:
     """Print the table behind a `mixed` file.
 
-    Each Linear's SQNR at each precision, and what it became.
+    It has each Linear's SQNR at each precision, and what it became.
     """
     precisions = [p for p in LAYER_PRECISIONS if any(p in s.sqnr_db for s in sensitivities) and p != "fp32"]
     total = sum(s.macs for s in sensitivities) or 1
@@ -135,7 +129,7 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
 def watch(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
     """Show a progress bar on stderr while items are gone through.
 
-    None where that is no terminal.
+    There is none where stderr is no terminal.
     """
     bar = Console(stderr=True)
     return track(items, f"  {name}", total=count, console=bar, transient=True, disable=not bar.is_terminal)
@@ -303,7 +297,7 @@ def print_guesses(guesses: Sequence[Guess]) -> None:
 class PlainConsole(Console):
     """A console whose reader may go away.
 
-    That is BrokenPipeError, as of print, and no exit of its own.
+    It then raises BrokenPipeError, as print does, and does not exit by itself.
     """
 
     def on_broken_pipe(self) -> None:

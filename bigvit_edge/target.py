@@ -130,7 +130,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Target:
-    """What to export for, and how.
+    """The choices of an export: for what, and how.
 
     name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and timing;
     dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a matrix
@@ -164,17 +164,15 @@ class Target:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
 
     def find_backend(self, name: str) -> str:
-        """Find what files of that format delegate to.
-
-        '' where there is no choice.
-        """
+        """Find what files of that format delegate to, '' without a choice."""
         choices = CHOICES.get(name, ("",))
         return self.backend if self.backend in choices else choices[0]
 
     def is_native(self, name: str) -> bool:
         """Tell whether our core runs files of that format.
 
-        Those hold models of this package; where a framework is around it, also as a part of others.
+        Such files hold models of this package; where a framework is around our core, also models that have one of them
+        inside.
         """
         return name == "bve" or self.find_backend(name) == "native"
 
@@ -238,8 +236,8 @@ def load_target(name: str) -> Target:
 def override(target: Target, settings: Iterable[str]) -> Target:
     """Apply 'key=value' settings to a target.
 
-    Such as 'limits.int8_cosine=0.99' or 'formats=litert,executorch'. UserError on an unknown key or a value of the
-    wrong type.
+    Examples are 'limits.int8_cosine=0.99' and 'formats=litert,executorch'. UserError on an unknown key or a value of
+    the wrong type.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")

@@ -37,7 +37,7 @@ from bigvit_edge.models.zoo import find_card
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the teacher and the student are trained.
+    """The settings that teacher and student are trained by.
 
     Cycles: steps of `batch` images each. Rates: Muon's. decay: share of a cycle in which it falls to 0.
     """
@@ -65,7 +65,7 @@ class Recipe:
 class Phase:
     """One run of `fit`.
 
-    Its name, steps of each cycle and rate; backgrounds are varied after `plain_steps`.
+    It has a name, the steps of each cycle and a rate; backgrounds are varied after `plain_steps`.
     """
 
     name: str
@@ -234,7 +234,7 @@ def guide_routers(scores: list[Tensor], orders: list[Tensor], matters: Tensor) -
 def take_from_dense(student: BLViT, dense: ViT) -> None:
     """Start the P stream from a dense ViT.
 
-    Of equal width and depth: embedding, blocks, norm and head.
+    Both have the same width and depth. Taken are embedding, blocks, norm and head.
     """
     student.embedding.load_state_dict(dense.embedding.state_dict())
     for i, block in enumerate(dense.layers):
@@ -277,7 +277,7 @@ def fit(
 def draw_batch(recipe: Recipe, phase: Phase, step: int) -> Batch:
     """Draw the images of one step, normalised.
 
-    From the recipe's seed and the step's number alone.
+    They depend on the recipe's seed and the step's number alone.
     """
     seed = recipe.seed * 10_000_000 + step
     batch = make_batch("train", recipe.batch, seed, vary=step >= phase.plain_steps)
@@ -325,7 +325,7 @@ def write_checkpoint(
 ) -> None:
     """Write a training run's state as one safetensors file.
 
-    Model, optimizer moments, the next step and the recipe: written beside, then renamed.
+    It holds the model, the optimizers' moments, the next step and the recipe. It is written beside, then renamed.
     """
     tensors = {f"model.{key}": t.contiguous() for key, t in model.state_dict().items()}
     for name, p in model.named_parameters():

@@ -40,7 +40,7 @@ ARM_PARTS = {
 class Cluster(NamedTuple):
     """Neighbouring cores of one kind.
 
-    The core's name, or its top clock ("3600000 kHz") where no name is told.
+    name: the core's, or its top clock ("3600000 kHz") where no name is told.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Cluster(NamedTuple):
 
 @dataclass(frozen=True)
 class Machine:
-    """What /proc and /sys tell of a machine.
+    """The facts that /proc and /sys tell of a machine.
 
     "" or 0 or () where they do not tell.
     """

@@ -34,7 +34,7 @@ TYPES = {"fp32": Type.F32, "fp16": Type.F16, "int8": Type.QD8}
 class Rows:
     """The rows of a buffer that an op takes.
 
-    Those of a row list, or the `count` from `first` on.
+    They are those of a row list, or the `count` from `first` on.
     """
 
     count: int
@@ -44,9 +44,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a Linear reads or writes.
+    """The place where a Linear reads or writes.
 
-    Rows of a buffer, from a column on.
+    It is rows of a buffer, from a column on.
     """
 
     buffer: int
@@ -55,9 +55,9 @@ class Place:
 
 
 class Table:
-    """The weights that all entries share.
+    """The weights that all entries share, each under its name.
 
-    Each under its name, packed as its Linear's precision says.
+    They are packed as their Linear's precision says.
     """
 
     def __init__(self, graphs: Sequence[Graph], kr: int) -> None:
@@ -79,7 +79,7 @@ class Table:
     def add_linear(self, name: str, linears: Mapping[str, nn.Linear], factor: Tensor | None = None) -> int:
         """Add Linears of the same input side by side.
 
-        By their layers' names, each output times its factor.
+        linears: by their layers' names; each output is multiplied by its factor.
         """
         if name in self.numbers:
             return self.numbers[name]
@@ -106,7 +106,7 @@ class Table:
     def find_precision(self, layers: Iterable[str]) -> str:
         """Find the precision of Linears that are computed as one.
 
-        UserError if it is not the same.
+        UserError if they differ in it.
         """
         if self.precision == "fp16":
             return "fp16"
@@ -128,10 +128,7 @@ class Table:
 
 
 class Assembler:
-    """An entry being written.
-
-    Ops go to the current stage.
-    """
+    """An entry being written; ops go to the current stage."""
 
     def __init__(self, table: Table, size: int, classes: int) -> None:
         self.table, self.size = table, size
@@ -156,7 +153,7 @@ class Assembler:
     ) -> None:  # fmt: skip
         """Add the op dst (+)= src times the weight's outputs.
 
-        All outputs if not told.
+        It takes all outputs if not told which.
         """
         packed = self.table.weights[weight]
         first, end, _ = (outputs or slice(None)).indices(packed.rows)

@@ -27,10 +27,10 @@ Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
 def assign_layers(
     graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
 ) -> list[Graph]:
-    """Assign every Linear its precision, alike in all graphs of a model.
+    """Assign each Linear one precision in all graphs of a model.
 
-    The graphs are of several keep ratios; where ranges are needed, they are the same for the same Linear too. images:
-    to calibrate on. show is told the sensitivities and the choice of `mixed`.
+    The graphs are of several keep ratios. Where ranges are needed, these are one for each Linear too. images: to
+    calibrate on. show is told the sensitivities and the choice of `mixed`.
 
     UserError if a word of the settings fits no Linear, or nothing is left to quantise.
     """

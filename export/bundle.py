@@ -44,8 +44,8 @@ MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and f
 class Source:
     """The model to export, and folders of pictures.
 
-    The model as load takes it; pictures to calibrate on, and to evaluate on (the demo's when None). Without the first,
-    some of the second are calibrated on instead.
+    model: as load takes it. The pictures are to calibrate on, and to evaluate on (the demo's when None). Without the
+    first, some of the second are calibrated on instead.
     """
 
     model: str
@@ -158,7 +158,7 @@ def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: 
 def name_source(source: str) -> str:
     """Name a model as its files do.
 
-    Of a path, the file's name without its ending; of hf:, the folder's.
+    A path has its file's name without ending; hf: the folder's name.
     """
     if source.startswith(HF):
         return Path(source.removeprefix(HF)).resolve().name

@@ -58,7 +58,7 @@ LINEAR = {"op": "call_function", "target": aten.linear.default}
 
 @dataclass
 class Histogram:
-    """How often which values occurred.
+    """Counts of which values occurred how often.
 
     counts [BINS] of equal width from low to high, both of which occurred.
     """
@@ -81,9 +81,9 @@ class Histogram:
 
 
 def calibrate(exported: ExportedProgram, layers: Collection[str], images: Array, quant: Quant) -> dict[str, Ranges]:
-    """Measure the ranges of the named Linears' inputs and outputs.
+    """Measure what the named Linears' inputs and outputs span on images.
 
-    On the images, by the observer that quant names.
+    The observer is the one that quant names.
     """
     seen: dict[str, tuple[Histogram, Histogram]] = {layer: (Histogram(), Histogram()) for layer in layers}
 
@@ -108,8 +108,8 @@ def calibrate(exported: ExportedProgram, layers: Collection[str], images: Array,
 def choose_range(seen: Histogram, quant: Quant) -> Range:
     """Choose what int8 shall span.
 
-    All that was seen; the percentile at both ends; or the shares of the range, tried in steps of one hundredth, with
-    the least squared error of clipping and rounding together.
+    It is all that was seen; the percentile at both ends; or the shares of the range, tried in steps of one hundredth,
+    with the least squared error of clipping and rounding together.
     """
     if quant.observer == "minmax" or seen.low == seen.high:
         return seen.low, seen.high

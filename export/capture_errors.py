@@ -32,9 +32,9 @@ CALL = "torch/nn/modules/module.py"  # through which a module is called: what is
 
 @contextmanager
 def noting_lines() -> Iterator[None]:
-    """Let torch.export note every line behind a node in the block.
+    """Let torch.export note all the model's lines behind each node.
 
-    Left alone it notes, of the model's lines that led to a node, those of `forward` alone.
+    Left alone it notes those of `forward` only.
     """
 
     def keep(_: TracerBase, stack: StackSummary) -> StackSummary:
@@ -46,9 +46,9 @@ def noting_lines() -> Iterator[None]:
 
 
 def find_shortage(error: BaseException) -> BaseException | None:
-    """Find a shortage of memory or disk among an error's causes.
+    """Find the first shortage of memory or disk behind an error.
 
-    Such an error is no fault of the model's; the first one among those that led to this error.
+    It is looked for among the errors that led to this one, and is no fault of the model's.
     """
     full = errno.ENOSPC, errno.EDQUOT
     links = list_causes(error)
@@ -58,8 +58,8 @@ def find_shortage(error: BaseException) -> BaseException | None:
 def explain_capture_failure(error: BaseException) -> str:
     """Explain in one line what torch.export stumbled over.
 
-    The kind of failure, the user's line (file:number: text), and, for control flow that depends on the image's values,
-    what to write instead.
+    It names the kind of failure, the user's line (file:number: text), and, for control flow that depends on the image's
+    values, what to write instead.
     """
     line = find_line(error)
     if any(word in f"{type(error).__name__} {error}" for word in DATA_DEPENDENT):
@@ -87,7 +87,7 @@ def find_dynamic_shape(exported: ExportedProgram) -> str | None:
 def find_random(exported: ExportedProgram) -> str | None:
     """Find the first op that draws random numbers.
 
-    As dropout does in training. Returns what to tell the user of it; None if none does.
+    Dropout does so in training. Returns what to tell the user of it; None if none does.
     """
     for node in exported.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and node.users and not _rests(node):

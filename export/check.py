@@ -105,10 +105,9 @@ def _load(
 
 
 def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list[str]:
-    """List what the manifest says wrongly of a file.
+    """List in words where the manifest contradicts the model, for a file.
 
-    In words, of what is not so of the model. A manifest before version 3 says nothing of crop and interpolation,
-    whatever the model wants.
+    A manifest before version 3 says nothing of crop and interpolation, whatever the model wants.
     """
     own = model.preprocessing
     if manifest.version < 3:

@@ -14,10 +14,7 @@ SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def convert_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
-    """Convert L, RGB, La, RGBa, CMYK or LAB to RGB; and notes.
-
-    They say what was done.
-    """
+    """Convert L, RGB, La, RGBa, CMYK or LAB to RGB; note how."""
     if image.mode in ("La", "RGBa"):
         opaque, ground = _lay_on_ground(image)
         rgb, notes = _apply_profile(opaque, profile)

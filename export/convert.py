@@ -47,9 +47,9 @@ Step = Callable[[str], AbstractContextManager[None]]  # told the name of each st
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told how an export goes.
+    """Those who are told how an export goes.
 
-    step, the name of each step, for as long as it takes; show, the sensitivities of `mixed` and what was chosen; watch,
+    step: the name of each step, for as long as it takes; show: the sensitivities of `mixed` and what was chosen; watch:
     pictures as they are gone through.
     """
 
@@ -65,7 +65,7 @@ LEAVE = "write it without, or leave that part out of the model"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is converted.
+    """The model to convert, and what goes with it.
 
     keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
     trained: its weights are not random; metadata: to be kept inside the files.
@@ -80,7 +80,7 @@ class Subject:
 
 
 class Backend(Protocol):
-    """What a module in backends/ offers.
+    """The interface of a module in backends/.
 
     SEVERAL: one file can hold several keep ratios; if not, lower gets one graph. lower: graphs of one model and
     precision. load opens a file in its real runtime, on `threads` threads, at the entry point of that name (the first
@@ -100,7 +100,7 @@ def convert_model(
 ) -> Iterator[tuple[Artifact, Mapping[str, str]]]:
     """Convert a model to every file of a target.
 
-    Yields each file, and the precision of each quantised Linear in it; by precision, format and, where a format holds
+    Yields each file with the precision of each quantised Linear in it, by precision, format and, where a format holds
     one only, keep ratio.
     """
     cells = target.list_cells()
@@ -127,9 +127,9 @@ def convert_model(
 
 
 def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
-    """Capture the model's ATen graph for one image at a keep ratio.
+    """Capture the model's ATen graph for one image, in eval mode.
 
-    In eval mode. UserError naming the user's line if the model cannot be captured.
+    keep: the ratio to capture it at. UserError naming the user's line if the model cannot be captured.
     """
     if keep is not None:
         set_keep(module, keep)
@@ -218,9 +218,10 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 
 
 def list_refusals(target: Target, module: nn.Module) -> list[str]:
-    """List the target's formats that cannot hold the model.
+    """List the target's formats that cannot hold the model at all.
 
-    Whatever its ops: our core takes our models alone, and where a framework is around it, one inside another model.
+    They cannot, whatever its ops: our core takes our models alone, and where a framework is around it, one inside
+    another model.
     """
     inlays = list_inlays(module)
     if inlays[:1] == [""]:

@@ -76,7 +76,7 @@ def _list_sources(value: object) -> set[Node]:
 def share_covered(coverage: Iterable[Coverage], precision: str) -> tuple[float, float]:
     """Sum up the shares that are in the precision.
 
-    Of the multiply-accumulates and of the weights; for `mixed`, those that are not float.
+    The shares are of the multiply-accumulates and of the weights; `mixed` stands for all that are not float.
     """
     inside = [c for c in coverage if c.precision == precision or (precision == "mixed" and c.precision != FLOAT)]
     return sum(c.macs for c in inside), sum(c.weights for c in inside)

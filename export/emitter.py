@@ -102,8 +102,8 @@ def _emit_embedding(to: Assembler, embedding: Embedding) -> tuple[int, Rows]:
 def find_head(model: ViT | BLViT) -> nn.Linear:
     """Find a model's head.
 
-    Where that was taken off for the features (nn.Identity), a Linear that changes nothing. UserError if it is something
-    else.
+    Where that was taken off for the features (nn.Identity), it is a Linear that changes nothing. UserError if it is
+    something else.
     """
     head: nn.Module = model.head
     if isinstance(head, nn.Linear):
@@ -130,9 +130,9 @@ class _Attended:
         self.qkv, self.mixed = to.add_buffer(tokens.count, 3 * dim), to.add_buffer(tokens.count, dim)
 
     def project(self, at: str, attn: Attention, src: int, rows: Rows, read: Rows, norm: tuple[int, int]) -> None:
-        """Project keys and values of the rows given, and queries.
+        """Project the given rows to keys and values, and queries.
 
-        Queries are of the rows that are read afterwards; of all where a product cannot begin at the first key.
+        Queries are projected of the rows read afterwards; of all where a product cannot begin at the first key.
         """
         linears = {f"{at}.{part}": getattr(attn, part) for part in "qkv"}
         factor = torch.ones(3 * self.dim)
@@ -144,7 +144,7 @@ class _Attended:
             self.to.add_linear(f"{at}.qkv", weight, Place(src, some), dst, norm=norm, outputs=part, lane=self.lane)
 
     def attend(self, at: str, attn: Attention, dst: int, read: Rows) -> None:
-        """Add to the rows read afterwards their attention."""
+        """Add their attention to the rows that are read afterwards."""
         self.to.add_attention(at, self.qkv, read.count, attn.heads, self.mixed, self.lane)
         weight = self.to.table.add_linear(f"{at}.proj", {f"{at}.proj": attn.proj})
         src = Place(self.mixed, Rows(read.count))
@@ -166,7 +166,7 @@ class _Layers:
     def emit(self, at: str, layer: Layer, last: bool) -> None:
         """Write one layer.
 
-        Of the last only CLS is read, which is the first in every list.
+        Only CLS is read of the last layer; it is first in every list.
         """
         to, x, z, table = self.to, self.x, self.z, self.to.table
         read_p, read_e = (CLS, CLS) if last else (self.selected, self.tokens)

@@ -24,9 +24,9 @@ HIGHEST_RANK = 6  # of XNNPACK's values
 
 
 def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | None = None) -> None:
-    """Write every op that there is a writer for, in place.
+    """Write every op that has a writer, in place.
 
-    Those that all formats need if none are given.
+    writers: those that all formats need if None.
     """
     writers = EVERYWHERE if writers is None else writers
     for node in list(program.graph.nodes):

@@ -26,7 +26,7 @@ Found = tuple[list[Picture], list[str]]  # as of find_pictures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an export is evaluated and calibrated on.
+    """The images that an export is evaluated and calibrated on.
 
     references: PyTorch's answers at each keep ratio; calibration: images [n, 3, S, S]; digests: of the user's pictures
     that these are, none of the demo's; pictures: what of the user's own is evaluated on; notes: what to tell.
@@ -49,8 +49,8 @@ def prepare_evaluation(
 ) -> Evaluation:
     """Prepare what an export is evaluated and calibrated on.
 
-    The user's pictures found, or, without them, `count` of the demo's images. calibration: the folder to calibrate on;
-    without one, some of the pictures are. No picture is both calibrated and evaluated on.
+    These are the user's pictures found, or, without them, `count` of the demo's images. calibration: the folder to
+    calibrate on; without one, some of the pictures are. No picture is both calibrated and evaluated on.
     """
     chosen, rest, notes = list[Picture](), list[Picture](), list[str]()
     if calibration is not None:
@@ -87,10 +87,9 @@ def _count_pictures(references: dict[float | None, Reference], calibration: int)
 def prepare_check(
     model: Loaded, keeps: tuple[float | None, ...], found: Found | None, manifest: Manifest, watch: Watch
 ) -> tuple[dict[float | None, Reference], list[str]]:
-    """Prepare the references for a check of a bundle.
+    """Prepare the references for a check of a bundle; and notes.
 
-    PyTorch's answers on a user's pictures, without those that it was calibrated on, else on the demo's; and what to
-    tell.
+    They are PyTorch's answers on a user's pictures, without those that it was calibrated on, else on the demo's.
     """
     if found is None:
         return make_references(model, keeps, manifest.limits.images), []

@@ -39,9 +39,9 @@ GROUPS: dict[Any, int] = {**dict.fromkeys(CONVOLUTIONS, 6), aten.conv_transpose2
 
 @dataclass(frozen=True)
 class Affine:
-    """What a node does to `value`.
+    """The factor and offset that a node applies to `value`.
 
-    factor * value + offset, both [C] along `axis`, or one number for all, axis None.
+    It computes factor * value + offset, both [C] along `axis`, or one number for all, axis None.
     """
 
     value: Node
@@ -53,8 +53,8 @@ class Affine:
 def fold_factors(program: ExportedProgram) -> None:
     """Fold what scales and shifts channels into a Linear or convolution.
 
-    The one before it, else the one behind it: batch norms, LayerScale, 1/sqrt(d). Where a padding of zeros lies
-    between, only a factor moves past it.
+    It goes into the one before it, else the one behind it: batch norms, LayerScale, 1/sqrt(d). Where a padding of zeros
+    lies between, only a factor moves past it.
     """
     for find, scale, step in ((find_before, scale_outputs, 1), (find_behind, scale_inputs, -1)):
         for node in list(program.graph.nodes)[::step]:  # of two in a row, the one next to the product first
@@ -188,9 +188,9 @@ def owns_weights(product: Node, data: dict[Node, Tensor]) -> bool:
 
 
 def passes(product: Node, offset: Tensor | None) -> bool:
-    """Tell whether a factor may move past a product's padding.
+    """Tell whether factor and offset may move past a product's padding.
 
-    And an offset too, if there is one.
+    offset: None if there is only a factor.
     """
     if product.target is aten.conv_transpose2d.input:
         return False

@@ -64,11 +64,11 @@ def writes(node: Node) -> bool:
 
 @dataclass
 class Memory:
-    """Who shares memory with whom in a graph, and its present value.
+    """A graph's shared memory: who shares it, and what holds it.
 
     A whole is a value with memory of its own; part_of leads from a view to what it is a view of, from the result of an
-    in-place op to what it wrote. held: of a view or whole, the node of its value (what holds what is there now) and the
-    whole's version then.
+    in-place op to what it wrote. held: of a view or whole, the node that now holds its value, and the whole's version
+    then.
     """
 
     program: ExportedProgram
@@ -111,7 +111,7 @@ class Memory:
     def read(self, node: Node, before: Node) -> Node:
         """Find the node that holds what a value has become.
 
-        Made in front of `before` if need be.
+        If need be it is made in front of `before`.
         """
         while writes(node):
             node = self.part_of[node]
@@ -130,9 +130,9 @@ class Memory:
         return map_arg(arguments, lambda n: self.read(n, before))
 
     def write(self, node: Node, value: Node, before: Node) -> None:
-        """Make `value` the content of the memory of a value.
+        """Make `value` the content of a value's memory.
 
-        In all that it is a view of.
+        All that the value is a view of changes with it.
         """
         while writes(node):
             node = self.part_of[node]
@@ -176,7 +176,7 @@ def find_written(node: Node) -> Node:
 def make_value(node: Node, target: Node, memory: Memory) -> Node:
     """Make a new value of what an in-place op writes.
 
-    In front of the op, of the target's shape and type.
+    It stands in front of the op and has the target's shape and type.
     """
     old, fake = memory.read(target, node), target.meta["val"]
     args, kwargs = memory.read_all((node.args[1:], node.kwargs), node)
@@ -192,9 +192,9 @@ def make_value(node: Node, target: Node, memory: Memory) -> Node:
 
 
 def find_functional(node: Node) -> Any:
-    """Find the op that computes the same and writes nothing.
+    """Find the op that writes nothing instead: relu of relu_.
 
-    relu of relu_. UserError if there is none.
+    UserError if there is none.
     """
     space, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]
     packet = getattr(getattr(torch.ops, space), name.removesuffix("_"), None)
@@ -266,8 +266,8 @@ def replace_outputs(program: ExportedProgram, output: Node, memory: Memory) -> N
 def refuse_state(program: ExportedProgram, memory: Memory, written: dict[Node, Node]) -> None:
     """Refuse a write into a buffer that changes later answers.
 
-    UserError. Not of one that nothing reads before it is written anew, is read times 0, or is set to the same on every
-    call: those answer as PyTorch does.
+    UserError, but not of a buffer that nothing reads before it is written anew, that is read times 0, or is set to the
+    same on every call: those answer as PyTorch does.
     """
     data, sources = read_constants(program), list_sources(program.graph.output_node())
     for buffer, write in written.items():
@@ -283,10 +283,7 @@ def refuse_state(program: ExportedProgram, memory: Memory, written: dict[Node, N
 
 
 def settles(buffer: Node, last: Node, data: dict[Node, Tensor]) -> bool:
-    """Tell whether every call leaves the buffer the same.
-
-    One call leaves it as the next one will, whatever the image.
-    """
+    """Tell whether every call leaves the buffer the same, whatever the image."""
     if list_sources(last) - set(data):
         return False
     once = compute(last, dict(data))

@@ -30,7 +30,7 @@ Range = tuple[float, float]  # smallest and largest value
 
 @dataclass(frozen=True)
 class Ranges:
-    """What a Linear's input and output span on calibration images."""
+    """The spans of a Linear's input and output on calibration images."""
 
     input: Range
     output: Range

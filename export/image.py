@@ -58,7 +58,7 @@ def prepare(path: Path, how: Preprocessing) -> Prepared:
 def normalize(images: Array, how: Preprocessing) -> Array:
     """Bring RGB values to the model's range and channel order.
 
-    From 0..255, [n, 3, S, S].
+    The values are [n, 3, S, S] in 0..255.
     """
     if how.color == "BGR":
         images = images[:, ::-1]

@@ -71,9 +71,9 @@ def find_entry(file: Path) -> Entry:
 
 
 def choose_method(entry: Entry, keep: float | None) -> Verified:
-    """Choose the entry point of a keep ratio.
+    """Choose the entry point of a keep ratio, the largest when None.
 
-    Of the largest when None. UserError if the file has no such one.
+    UserError if the file has none of that ratio.
     """
     if keep is None:
         return max(entry.methods, key=lambda method: method.keep or 0)

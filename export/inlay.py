@@ -68,7 +68,7 @@ def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
 def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[None]:
     """Let the model answer so until the block ends.
 
-    To whoever calls it, under whatever name.
+    It does to whoever calls it, under whatever name.
     """
     inside.forward = answer  # type: ignore[method-assign]
     try:
@@ -79,10 +79,7 @@ def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[No
 
 @contextmanager
 def taken_out(inside: ViT | BLViT) -> Iterator[None]:
-    """Put bve::program in the model's place until the block ends.
-
-    Who calls the model calls that.
-    """
+    """Let bve::program answer for the model until the block ends."""
     classes = find_head(inside).out_features
     with answering(inside, lambda images: PROGRAM(images, classes)):
         yield
@@ -127,9 +124,9 @@ def count_calls(program: ExportedProgram) -> int:
 
 
 def drop_unread(program: ExportedProgram) -> None:
-    """Drop the constants that nothing reads any more.
+    """Drop the constants of the model that was taken out.
 
-    Those of the model that was taken out.
+    These are all that nothing reads any more.
     """
     for node in read_constants(program):
         if not node.users:
@@ -140,7 +137,7 @@ def drop_unread(program: ExportedProgram) -> None:
 def part_of(graph: Graph) -> Graph:
     """Take the graph that our core runs.
 
-    Of the inlay, its layers under their names there; the graph itself if there is no inlay.
+    It is the inlay's, with its layers under their names there; the graph itself if there is no inlay.
     """
     inlay = graph.inlay
     if inlay is None:
@@ -155,7 +152,7 @@ def part_of(graph: Graph) -> Graph:
 def rest_of(graph: Graph) -> Graph:
     """Take the graph around the inlay, with its own layers.
 
-    The graph itself if there is no inlay.
+    It is the graph itself if there is no inlay.
     """
     inlay = graph.inlay
     if inlay is None:

@@ -87,7 +87,7 @@ def _find_first(error: BaseException) -> BaseException:
 def read_reason(error: Exception) -> str:
     """Read the first cause's words on one line.
 
-    In ours where they are of the converter's inner workings.
+    The words are ours where they would be of the converter's inner workings.
     """
     first = _find_first(error)
     words = cut_message(first).rpartition("error: ")[2]

@@ -72,7 +72,7 @@ def _identify(graph: Graph) -> tuple[Any, ...]:
 def describe_entry(entry: Entry, name: str) -> Method:
     """Describe an entry as a file's entry point of that name.
 
-    One piece, and nothing left outside.
+    It is one piece, with nothing left outside.
     """
     layers = dict.fromkeys(layer_group(op.name) for op in entry.ops)
     return Method(name, entry.keep, 1, (), dict.fromkeys(layers, 1))

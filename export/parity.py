@@ -143,9 +143,9 @@ def bound_centred(
 ) -> tuple[float | None, str | None]:
     """Bound the centred cosine that a file is to reach.
 
-    Its limit, less as rounding hides more of the little by which PyTorch's logits vary; and what of the file stays
-    unseen all the same, in words. None instead of the cosine where files with features of other images could reach it
-    too, which no slack makes of a limit above that.
+    It is to reach its limit, less as rounding hides more of the little by which PyTorch's logits vary. Also returns, in
+    words, what of the file stays unseen all the same. None instead of the cosine where files with features of other
+    images could reach it too, which no slack makes of a limit above that.
     """
     if parity.centred_cosine is None or parity.spread is None:
         return None, None

@@ -58,7 +58,7 @@ class Pictures:
     def read(self, faults: dict[int, str], notes: Counter[str]) -> Iterator[Array]:
         """Read the pictures, leaving out what cannot be read.
 
-        That is put into faults, by its number; what is to be told of pictures is counted in notes.
+        A picture left out is put into faults, by its number; what is to be told of the others is counted in notes.
         """
         for i, picture in enumerate(self.watch(self.pictures, self.name, len(self.pictures))):
             try:
@@ -81,10 +81,7 @@ class Pictures:
         return replace(self, pictures=rest), [f"{said}: left out"]
 
     def tell(self, faults: dict[int, str], notes: Counter[str]) -> "tuple[Pictures, list[str]]":
-        """Drop those at fault; and what to tell of all.
-
-        Of these and of the others.
-        """
+        """Drop those at fault; and what to tell of these and others."""
         rest, said = (self, []) if not faults else self.drop(faults)
         shown = keep_few(f"{count} of {len(rest)} pictures: {note}" for note, count in notes.most_common())
         return rest, said + shown
@@ -222,8 +219,8 @@ def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[P
 def choose_evenly(folder: Path) -> tuple[list[Picture], list[str]]:
     """Choose at most CALIBRATION pictures of a folder, evenly spread.
 
-    As far from each other in the order of their paths as it goes, so that no sub-folder is left out for its name; and
-    what to tell of other files. UserError as of find_files.
+    They are as far from each other in the order of their paths as it goes, so that no sub-folder is left out for its
+    name. Also returns what to tell of other files. UserError as of find_files.
     """
     found, notes = find_files(folder)
     count = min(CALIBRATION, len(found))
@@ -233,7 +230,7 @@ def choose_evenly(folder: Path) -> tuple[list[Picture], list[str]]:
 def digest_pictures(pictures: Iterable[Picture]) -> tuple[str, ...]:
     """Digest each different picture, in order.
 
-    The beginning of its sha256.
+    A digest is the beginning of the picture's sha256.
     """
     return tuple(sorted({hash_file(picture.path)[:DIGITS] for picture in pictures}))
 

@@ -16,7 +16,7 @@ Writer = Callable[..., Any]  # (call, *args, **kwargs of the op) -> its value, a
 
 @dataclass
 class Place:
-    """In front of a node of a program."""
+    """The place in front of a node of a program."""
 
     program: ExportedProgram
     node: Node

@@ -43,13 +43,13 @@ class BufferType(IntEnum):
 
 
 class Before(IntEnum):
-    """What happens to a Linear's input on the way in."""
+    """The step on a Linear's input, on its way in."""
 
     AS_IS, LAYERNORM, GELU = range(3)
 
 
 class Type(IntEnum):
-    """What an attention computes in."""
+    """The type that an attention computes in."""
 
     F32, F16, QD8 = range(3)
 
@@ -179,7 +179,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Program:
-    """What a .bve file holds.
+    """The content of a .bve file.
 
     precision: what most of the arithmetic is in, one of PRECISIONS.
     """

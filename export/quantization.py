@@ -38,11 +38,11 @@ CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
 def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, rows: bool = True) -> ExportedProgram:
-    """Copy the program with the Linears in graph.layers quantised.
+    """Copy the program with its Linears quantised as graph.layers says.
 
-    As graph.layers says. `exported`: the same model already rewritten, instead of graph.exported. rows: False for a
-    runtime that cannot quantise inputs row by row while it runs; int8 and int4 are then the weights' alone. Linears
-    that read the same value share its quantisation.
+    `exported`: the same model already rewritten, instead of graph.exported. rows: False for a runtime that cannot
+    quantise inputs row by row while it runs; int8 and int4 are then the weights' alone. Linears that read the same
+    value share its quantisation.
 
     ValueError if a name has no Linear, an int8-static one no range, or an int4 one inputs that are no multiple of the
     group.
@@ -95,7 +95,7 @@ def quantize_groups_weight(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
 def choose_scale(span: Range) -> tuple[float, int]:
     """Choose scale and zero point of asymmetric int8 for a range.
 
-    It is widened to hold zero: zero is always met exactly.
+    The range is widened to hold zero: zero is always met exactly.
     """
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     scale = max((high - low) / (BYTE[1] - BYTE[0]), LEAST)

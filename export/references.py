@@ -29,7 +29,7 @@ CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch in fp32 says.
+    """The answers of PyTorch in fp32.
 
     images [3, S, S] each as the model takes them, read anew whenever they are iterated; logits [n, classes]; labels
     [n], -1 where the model has not the class, None where nobody says; names: of classes, by their number.
@@ -42,7 +42,7 @@ class Reference:
 
 
 class Measured(NamedTuple):
-    """What a file says against a reference."""
+    """A file's answers against a reference."""
 
     parity: Parity
     accuracy: Accuracy | None

@@ -17,9 +17,9 @@ autocast, grad = torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_ord
 
 
 def find_autocast(program: ExportedProgram) -> str | None:
-    """Find the first region that computes in fewer bits.
+    """Find the first region that computes in fewer bits on a CPU.
 
-    On a CPU. Returns what to tell the user of it; None if none does.
+    Returns what to tell the user of it; None if none does.
     """
     for module in program.graph_module.modules():
         for region in module.graph.nodes if isinstance(module, GraphModule) else ():

@@ -26,9 +26,10 @@ BITS = {"fp32": (32, 32), "int8": (8, 8), "int8-static": (8, 8), "int4": (4, 8)}
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one Linear loses at each precision.
+    """The loss of one Linear at each precision.
 
-    Its multiply-accumulates, and the SQNR of its output in dB at each precision it can have; fp32 is infinite.
+    Given are its multiply-accumulates, and the SQNR of its output in dB at each precision it can have; fp32 is
+    infinite.
     """
 
     layer: str
@@ -44,7 +45,7 @@ class Sensitivity:
 class Rounder:
     """The Linears of a graph as their quantised kernels compute them.
 
-    In float arithmetic on rounded values. Rounded weights are kept.
+    They compute in float arithmetic on rounded values. Rounded weights are kept.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -70,7 +71,7 @@ class Rounder:
 def measure_sensitivities(graph: Graph, candidates: Mapping[str, tuple[str, ...]], images: Array) -> list[Sensitivity]:
     """Measure the sensitivity of every Linear named in candidates.
 
-    In the graph's order; the graph has ranges for those that may be int8-static.
+    They come in the graph's order; the graph has ranges for those that may be int8-static.
     """
     signal: dict[str, float] = {}
     noise: dict[tuple[str, str], float] = {}

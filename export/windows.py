@@ -100,7 +100,7 @@ def lay_windows(call: Call, x: Any, dilation: int, stride: int, padding: int, si
 def pad(call: Call, x: Any, before: int, after: int) -> Any:
     """Put zeros around the second dimension.
 
-    Of a negative number, take as many values away.
+    A negative number takes as many values away.
     """
     shape: Sequence[int] = shape_of(x)
     if before < 0 or after < 0:

@@ -54,9 +54,9 @@ class Session:
         return logits.numpy()  # type: ignore[no-any-return]
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
-        """Load another method of the file.
+        """Load another method on the same weights and as many threads.
 
-        As of load(), on the same copy of the weights and as many threads.
+        As of load().
         """
         with explained(self._path):
             name = find_method(self._path, self._file, method, keep)
@@ -67,8 +67,8 @@ class Session:
 def load(path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None) -> Session:
     """Load a method of a .pte, ready to run.
 
-    That of that keep ratio, or of that name; the file's first if neither is given. threads: 1 or more, at most the
-    CPU's cores. UserError on whatever cannot work; ExecuTorch tells stderr the same.
+    It is the one of that keep ratio or of that name; the file's first if neither is given. threads: 1 or more, at most
+    the CPU's cores. UserError on whatever cannot work; ExecuTorch tells stderr the same.
     """
     cores = len(os.sched_getaffinity(0))
     if not 1 <= threads <= cores:
@@ -95,8 +95,9 @@ def explained(path: str | Path) -> Iterator[None]:
 def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
     """Open the file in ExecuTorch, with `threads` threads.
 
-    Its one pool of threads in a process becomes that large, for what was loaded before as well: only what our core runs
-    keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is no program.
+    ExecuTorch has one pool of threads in a process. It becomes that large for what was loaded before as well: only what
+    our core runs keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is no
+    program.
     """
     read_failure()  # what failed before is not of this
     set_threads(threads)
@@ -166,10 +167,10 @@ def explain_failure(path: str | Path, otherwise: str) -> UserError:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Load libbve_executorch.so into this process.
+    """Load libbve_executorch.so, so that ExecuTorch finds our core under BACKEND.
 
-    So ExecuTorch finds our core under BACKEND. UserError if it is nowhere, was built for another ExecuTorch (which
-    shows when it has registered itself, and nothing of it has run but that), or is not the first copy of itself.
+    UserError if it is nowhere, was built for another ExecuTorch (which shows when it has registered itself, and nothing
+    of it has run but that), or is not the first copy of itself.
     """
     path = find_library(LIBRARY)
     do = "build it again: pip install ."

@@ -56,10 +56,11 @@ def load(
     path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None,
     little_threads: int = 0, pin: bool = False,
 ) -> Session:  # fmt: skip
-    """Load a signature of the file, with libbve_litert.so as its delegate.
+    """Load a signature of a .tflite, with libbve_litert.so as its delegate.
 
-    That of that keep ratio or name, or the file's first. threads, little_threads, pin: as of
-    bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went before.
+    It is the one of that keep ratio or of that name; the file's first if neither is given. threads, little_threads,
+    pin: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went
+    before.
     """
     if not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads={threads}", "at least one thread")

@@ -22,7 +22,7 @@ ITSELF = {"mean": (0, 0, 0), "std": (1, 1, 1)}  # what a module says that normal
 def read_size(model: nn.Module, source: str, asked: int | None) -> tuple[int, tuple[str, ...]]:
     """Read the pixels of a side of a model's input.
 
-    As asked for, else the attribute image_size, else timm's, else 224 with a note.
+    They are as asked for, else the attribute image_size, else timm's, else 224 with a note.
     """
     own = _read(model, source, "image_size", _to_size, "a number of pixels, or two equal ones: images are square")
     if own is None and isinstance(config := _get(model, source, "pretrained_cfg"), Mapping):
@@ -70,7 +70,7 @@ def read_labels(model: nn.Module, source: str, classes: int) -> tuple[str, ...] 
 def to_names(value: Any) -> tuple[str, ...] | None:
     """List class names in the order of the classes.
 
-    Of a list, an array or a dict {0: name, …} or {'0': name, …}; else None.
+    Taken are a list, an array or a dict {0: name, …} or {'0': name, …}; None of anything else.
     """
     if isinstance(value, Mapping):
         by_class = {str(key): name for key, name in value.items()}

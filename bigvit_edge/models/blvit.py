@@ -75,7 +75,7 @@ def order_tokens(score: Tensor) -> Tensor:
 
 
 class Ranking:
-    """What order_tokens does, as a permutation matrix.
+    """A permutation matrix in place of order_tokens.
 
     score [B, N] -> [B, N, N] of 0 and 1, row p naming the token at place p; equal scores keep their order. Comparisons,
     sums and float constants alone, exact in float16 up to 2048 tokens. The constants are each layer's own: partitioners

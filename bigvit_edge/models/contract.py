@@ -120,9 +120,9 @@ def _describe(answer: Any) -> str:
 def explain_failure(
     e: BaseException, doing: str, expected: str = "a model", do: str = "correct the source"
 ) -> UserError:
-    """Name what raised and the user's line.
+    """Name what raised and the user's line, or blame the installation.
 
-    The installation is blamed where that is at fault.
+    It is blamed where it is at fault.
     """
     line = find_line(e)
     where = f" at {line}" if line else ""

@@ -31,8 +31,8 @@ USUAL_HEADS = (64, 32, 16, 8)  # widths of a head, tried in this order
 def infer_card(checkpoint: Checkpoint) -> Card:
     """Find the known model with the checkpoint's shapes, or make a card.
 
-    With the checkpoint's own image size and number of classes. Heads, which shapes do not show, are of the usual width.
-    UserError if the shapes are no ViT's.
+    The card has the checkpoint's own image size and number of classes. Heads, which shapes do not show, are of the
+    usual width. UserError if the shapes are no ViT's.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
     try:
@@ -67,8 +67,8 @@ def infer_card(checkpoint: Checkpoint) -> Card:
 def set_heads(card: Card, heads: int | None, told: int | None) -> Card:
     """Give the card that number of heads (of the P-blocks).
 
-    Where it is None, those that the checkpoint tells; its own where both are None. UserError if they differ or do not
-    divide the width.
+    Where the number is None, the card gets the heads that the checkpoint tells, and keeps its own where both are None.
+    UserError if they differ or do not divide the width.
     """
     if heads is not None and told not in (None, heads):
         raise UserError(f"--heads {heads}", f"{told}, which the checkpoint's shapes show", "leave it out")
@@ -86,10 +86,7 @@ def _guess(dim: int, most: int = 64) -> int:
 
 
 def nearest_card(checkpoint: Checkpoint) -> Card:
-    """Find the known model most like the checkpoint.
-
-    Alike in width, depth and kind.
-    """
+    """Find the known model nearest to the checkpoint's width, depth and kind."""
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
     dim = next((s[0] for key, s in shapes.items() if key in ("embedding.patches.weight", "norm.weight") and s), 1)
     depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=0)

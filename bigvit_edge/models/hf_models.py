@@ -79,7 +79,7 @@ class Folder:
     def hash_files(self) -> str | None:
         """Hash the folder's files that say which model it is.
 
-        sha256 of their lines 'sha256  name'; None of a hub's name.
+        It is the sha256 of their lines 'sha256  name'; None of a hub's name.
         """
         if not self.local:
             return None
@@ -103,7 +103,7 @@ def import_transformers() -> Any:
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Silence transformers' logs and progress bars while the block runs.
+    """Silence transformers while the block runs.
 
     It and what it imports log of their own internals, and draw a bar for each file.
     """
@@ -151,7 +151,7 @@ def find_folder(source: str, num_classes: int | None) -> Folder:
 def explain_reading(folder: Folder, e: Exception) -> UserError:
     """Explain why transformers could not read something.
 
-    The network, code of the folder's own, or damage.
+    It is the network, code of the folder's own, or damage.
     """
     if "trust_remote_code" in str(e):
         met = f"{folder.source} wants code of its own, which was not run"

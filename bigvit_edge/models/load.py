@@ -62,9 +62,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be other than the model's own.
+    """The changes that are wanted to the model's own.
 
-    A checkpoint (and the name to look under in it) or PRETRAINED; pixels of a side; classes; heads of attention.
+    They are a checkpoint (and the name to look under in it) or PRETRAINED; pixels of a side; classes; heads of
+    attention.
     """
 
     weights: str | Path | None
@@ -109,7 +110,7 @@ def load(
 def is_factory(source: str) -> bool:
     """Tell whether loading the source runs the user's code.
 
-    That is code which is not ours, timm's or transformers'.
+    Such code is not ours, timm's or transformers'.
     """
     return _find_loader(source) is _load_factory
 
@@ -126,7 +127,8 @@ def load_model(
 ) -> nn.Module:
     """Load a model's module, and set its keep ratio.
 
-    As `load`. keep: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A dense model takes none.
+    Arguments are as of `load`. keep: the share of tokens for the P-blocks, in (0, 1]; 0.5 when None. A dense model
+    takes none.
     """
     module = load(
         name, weights=weights, weights_key=weights_key, image_size=image_size, num_classes=num_classes, heads=heads
@@ -137,10 +139,7 @@ def load_model(
 
 
 def has_keep(module: nn.Module) -> bool:
-    """Tell whether the model has a keep ratio.
-
-    That is a number in (0, 1] as attribute `keep`.
-    """
+    """Tell whether attribute `keep` is a keep ratio, in (0, 1]."""
     return read_keep(module) is not None
 
 

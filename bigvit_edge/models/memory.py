@@ -27,7 +27,7 @@ ASSURED = 512  # pixels of a side up to which no model is tried beforehand
 def measure_free(root: Path = Path("/")) -> int | None:
     """Measure the bytes that this process may still take.
 
-    By the system and by its control group, whose cache of files makes room; None where nothing says so.
+    The system and its control group, whose cache of files makes room, set them; None where nothing says so.
     """
     fields = dict(line.partition(":")[::2] for line in _read(root / "proc/meminfo").splitlines())
     free = [int(fields["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in fields else []
@@ -81,7 +81,7 @@ def require_memory(model: nn.Module, source: str) -> None:
 def check_memory(module: nn.Module, image_size: int, images: int = 1) -> None:
     """Check that one image of that size fits into memory.
 
-    It lies beside `images` of them as float32. UserError with the number if that surely needs more than is free.
+    Counted beside it are `images` of them as float32. UserError with the number if all surely needs more than is free.
     """
     if image_size <= ASSURED or (peak := estimate_peak(module, image_size)) is None:
         return
@@ -92,9 +92,9 @@ def check_memory(module: nn.Module, image_size: int, images: int = 1) -> None:
 
 
 def estimate_peak(module: nn.Module, image_size: int) -> int | None:
-    """Estimate the bytes that one image makes live at once.
+    """Estimate the bytes of tensors that one image makes live at once.
 
-    Of its tensors, weights not counted; by a run of a copy of the module without data. None if it does not run so.
+    Weights are not counted. A copy of the module is run without data; None if it does not run so.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:

@@ -59,8 +59,8 @@ class StandInList:
 def read_pickle(path: Path) -> Mapping[object, object]:
     """Read the names and tensors of a file by torch.save.
 
-    They are nested as they are there. UserError on a whole module, on one that names code, and on what is no mapping;
-    whatever damaged bytes raise.
+    They stay nested. UserError on a whole module, on one that names code, and on what is no mapping; whatever damaged
+    bytes raise.
     """
     stand_ins: dict[str, type] = {}
     for _ in range(MOST_KINDS):

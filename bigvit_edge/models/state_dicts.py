@@ -129,7 +129,7 @@ def _describe_choice(
 def describe_keys(found: Mapping[str, object]) -> str:
     """Describe a file's keys by their first names.
 
-    And how they go on: 'model (80 tensors: cls_token, ...), epoch'.
+    Some that follow stand behind each: 'model (80 tensors: cls_token, ...), epoch'.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for entry in found:

@@ -17,8 +17,8 @@ kept: list[library.Library] = []  # what a Library defined goes when it does
 def define_torchvision_ops() -> None:
     """Let torchvision be imported without its compiled extension.
 
-    The extension does not load where its wheel is made for another build of PyTorch. torchvision describes two ops on
-    import, which must exist by then. No model here uses them.
+    That does not load where the wheel is made for another build of PyTorch. torchvision describes two ops on import,
+    which must exist by then. No model here uses them.
     """
     spec = find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations or kept:
@@ -39,7 +39,7 @@ def define_torchvision_ops() -> None:
 def normalizing_without_branch() -> Iterator[None]:
     """Let torch.export read torchvision's Normalize while the block runs.
 
-    It cannot follow the `if` on a tensor there.
+    Normalize has an `if` on a tensor, which torch.export cannot follow.
     """
     module = sys.modules.get("torchvision.transforms._functional_tensor")
     if module is None:

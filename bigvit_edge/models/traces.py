@@ -40,17 +40,14 @@ class Line:
 def find_line(error: BaseException) -> Line | None:
     """Find the innermost line of the user's that an error passed.
 
-    Neither Python's own, nor an installed package's, nor this one's. Where there is none, the innermost one of an
-    installed package other than torch (timm, say).
+    It is neither Python's own, nor an installed package's, nor this one's. Where there is none, it is the innermost one
+    of an installed package other than torch (timm, say).
     """
     return _choose([line for link in list_causes(error) for line in _lines(link)])
 
 
 def find_line_in(stack: str) -> Line | None:
-    """Find that line in a printed stack.
-
-    Printed as Python does, outermost first.
-    """
+    """Find that line in a stack printed by Python, outermost first."""
     found = re.findall(r'File "(.+?)", line (\d+)', stack)
     return _choose([_read_line(file, int(number)) for file, number in reversed(found)])
 
@@ -66,7 +63,7 @@ def _choose(lines: list[Line]) -> Line | None:
 def is_source(file: str) -> bool:
     """Tell whether a user may be shown a line of that file.
 
-    It is his own, or an installed package's.
+    He may if it is his own, or an installed package's.
     """
     return _is_users(file) or _is_a_packages(file)
 

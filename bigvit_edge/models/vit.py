@@ -76,9 +76,9 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Images to tokens.
+    """The embedding of images as tokens.
 
-    Patches through a Linear (written as a strided convolution), CLS in front, positions added.
+    Patches go through a Linear (written as a strided convolution), CLS comes in front, positions are added.
     """
 
     def __init__(self, image_size: int, patch: int, dim: int) -> None:

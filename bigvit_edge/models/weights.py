@@ -49,9 +49,9 @@ def read_entries(path: Path) -> dict[str, object]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a checkpoint by key.
+    """Read all tensors of a checkpoint by key, floating ones in float32.
 
-    Floating ones in float32. UserError as of read_entries, and on tensors without plain numbers.
+    UserError as of read_entries, and on tensors without plain numbers.
     """
     return convert_tensors(read_entries(path), lambda _: False, path)
 
@@ -59,8 +59,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
     """Fill the model from a checkpoint, all or nothing; return notes.
 
-    They say what the user has to know of it. key: where in the file to look, dotted. Wrappers and prefixes are taken
-    off (see choose). UserError naming the first missing, unexpected or misshaped keys, or those without sound numbers.
+    The notes say what the user has to know. key: where in the file to look, dotted. Wrappers and prefixes are taken off
+    (see choose). UserError naming the first missing, unexpected or misshaped keys, or those without sound numbers.
     """
     wanted = _list_wanted(model)
     found = read_entries(path)
@@ -120,9 +120,9 @@ def _list_wanted(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Save the model's tensors in float16.
+    """Save the model's tensors in float16, half the size.
 
-    Half the size; read back as float32. Written beside and then renamed.
+    They are read back as float32. The file is written beside and then renamed.
     """
     part = path.with_name(f".bigvit-edge.{path.name}.part")  # which no file of the user's is called
     save_file({key: t.half().contiguous() for key, t in model.state_dict().items()}, part, metadata)
@@ -132,7 +132,7 @@ def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None
 def hash_weights(path: Path) -> str:
     """Compute the sha256 of a checkpoint file, in hex.
 
-    Of an index, that of its lines and its files': 'sha256  name', in order. UserError if there is none.
+    An index's is that of lines 'sha256  name', its own and its files', in order. UserError if there is no such file.
     """
     if not path.is_file():
         raise UserError(f"no file {path}", "a checkpoint", "check the path")
@@ -146,8 +146,8 @@ def hash_weights(path: Path) -> str:
 def hash_state(model: nn.Module) -> str:
     """Compute the sha256 of a model's tensors, in hex.
 
-    Of names, shapes, types and bytes, in the order of the state dict. What else the state dict holds (a module's extra
-    state) is not in it.
+    Names, shapes, types and bytes are hashed, in the order of the state dict. What else the state dict holds (a
+    module's extra state) is not in it.
     """
     digest = hashlib.sha256()
     for key, value in model.state_dict().items():

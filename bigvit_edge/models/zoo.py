@@ -71,7 +71,7 @@ def find_card(name: str) -> Card:
 class Listed:
     """A line of `bigvit-edge models`.
 
-    Parameters, and multiply-accumulates of one image at each keep ratio (1.0 alone for a dense model).
+    It has the parameters, and the multiply-accumulates of one image at each keep ratio (1.0 alone for a dense model).
     """
 
     name: str
@@ -105,7 +105,7 @@ def list_models() -> list[Listed]:
 def count_selected(keep: float, tokens: int) -> int:
     """Count the selected tokens, k = ceil(keep * N).
 
-    Guarded against 0.1 * 30 = 3.0000000000000004.
+    It is guarded against 0.1 * 30 = 3.0000000000000004.
     """
     return max(1, math.ceil(round(keep * tokens, 6)))
 
@@ -129,7 +129,7 @@ def count_params(card: Card) -> int:
 def count_macs(card: Card, keep: float = 1.0) -> int:
     """Count the multiply-accumulates of one image.
 
-    The matrix products alone (Linear, convolution, attention), as the papers count.
+    Only matrix products count (Linear, convolution, attention), as in the papers.
     """
     big, little, n = card.dim, card.little_dim, card.tokens
     total = (n - 1) * 3 * card.patch**2 * big + big * card.num_classes
@@ -145,8 +145,8 @@ def count_macs(card: Card, keep: float = 1.0) -> int:
 def count_dispatch_macs(card: Card, keep: float = 1.0) -> int:
     """Count the multiply-accumulates that dispatch 'onehot' adds to count_macs.
 
-    Per layer, both streams times the permutation matrix, and the scores of the selected tokens times its first k rows.
-    0 for a dense model.
+    They are, per layer, both streams times the permutation matrix, and the scores of the selected tokens times its
+    first k rows. 0 for a dense model.
     """
     if card.little_dim is None:
         return 0

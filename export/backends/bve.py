@@ -40,10 +40,9 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open a session for the entry of that name.
+    """Open a session for the entry of that name, or the first.
 
-    The first when None. It takes [1, 3, S, S] and gives [1, num_classes]. UserError if the file is not one, or has no
-    such entry.
+    It takes [1, 3, S, S] and gives [1, num_classes]. UserError if the file is not one, or has no such entry.
     """
     session = Session(path, threads, entry=method)
     return Runner(session.run, session.shape, (1, session.classes), session.program["metadata"])

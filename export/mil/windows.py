@@ -40,8 +40,8 @@ def conv_transpose(
 ) -> Tensor:
     """Compute a transposed convolution.
 
-    The whole of what every input value reaches, less `pad` before and after; where output_shape asks for more than that
-    at the end, zeros that the bias is added to.
+    It is the whole of what every input value reaches, less `pad` before and after; where output_shape asks for more
+    than that at the end, zeros that the bias is added to.
     """
     kernel, steps, spread = list(weight.shape[2:]), ints(strides), ints(dilations)
     convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(kernel) - 1]
@@ -63,7 +63,7 @@ def conv_transpose(
 def list_pads(x: Tensor, pad_type: str, pad: Tensor, kernel: list[int], steps: list[int]) -> list[int]:
     """List the pads before and after each of the last dimensions.
 
-    In F.pad's order: the last first. kernel: with its dilation.
+    They are in F.pad's order: the last dimension first. kernel: with its dilation.
     """
     if pad_type == "valid":
         pads = [0] * (2 * len(kernel))

@@ -94,8 +94,8 @@ def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) ->
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open the package in bigvit_edge.export.mil.
 
-    That rounds to fp16 wherever the package says fp16: the answers show what a Neural Engine or GPU would lose.
-    UserError if it is no package, or has no such method.
+    The evaluator rounds to fp16 wherever the package says fp16: the answers show what a Neural Engine or GPU would
+    lose. UserError if it is no package, or has no such method.
     """
     return mil.load_package(path, method, half=None, threads=threads)
 

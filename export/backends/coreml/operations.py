@@ -39,9 +39,9 @@ RESIZES = {  # which coremltools converts in some forms alone, or, bicubic, in n
 
 
 def write_operations(exported: ExportedProgram) -> ExportedProgram:
-    """Write the same function in ops that coremltools converts.
+    """Copy a program in ops that coremltools converts.
 
-    On a copy. UserError on one for which there is no way.
+    It computes the same. UserError on an op for which there is no way.
     """
     program = _decompose(copy_program(exported), WRITTEN)
     for _ in range(ROUNDS):
@@ -184,7 +184,7 @@ WRITTEN: dict[Any, Callable[..., Any]] = {
 def write_resizes_as_products(program: ExportedProgram) -> None:
     """Write resizing that coremltools refuses as two matrix products.
 
-    It refuses some kinds and scales. The products are of rows and then columns.
+    It refuses some kinds and scales. The products go over the rows and then the columns.
     """
     for node in list(program.graph.nodes):
         if node.target in RESIZES and not _converts_resize(node):

@@ -28,7 +28,7 @@ def save_model(model: Any) -> dict[str, bytes]:
 def join_packages(names: Sequence[str], packages: Sequence[Mapping[str, bytes]]) -> dict[str, bytes]:
     """Join packages into one with a function from each.
 
-    Equal weights are kept once.
+    Weights that are equal are kept once.
     """
     with TemporaryDirectory() as folder:
         several = ct.utils.MultiFunctionDescriptor()
@@ -43,9 +43,9 @@ def join_packages(names: Sequence[str], packages: Sequence[Mapping[str, bytes]])
 
 
 def finish_package(files: Mapping[str, bytes], metadata: Mapping[str, str]) -> dict[str, bytes]:
-    """Make a package's bytes the same for the same inputs.
+    """Make equal bytes of equal inputs, and add our metadata.
 
-    Whatever the day and however the maps were laid out; with our metadata.
+    They are equal whatever the day and however the maps were laid out.
     """
     model = Model_pb2.Model.FromString(files[f"Data/{MODEL}"])
     written = model.description.metadata.userDefined

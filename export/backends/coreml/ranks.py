@@ -43,9 +43,9 @@ VIEWS = {
 
 
 def lower_ranks(program: ExportedProgram) -> None:
-    """Write every op of more than five dimensions in other ops.
+    """Write ops of more than five dimensions in ops of fewer.
 
-    Of each that takes or makes more. UserError naming one that cannot be written so.
+    These are all ops that take or make such values. UserError naming one that cannot be written so.
     """
     lowering = Lowering(program)
     for node in list(program.graph.nodes):
@@ -56,7 +56,7 @@ def lower_ranks(program: ExportedProgram) -> None:
 
 
 class Lowering:
-    """One pass.
+    """One pass over a program.
 
     flat: the numbers of each value of more than five dimensions; replaced: nodes that nothing reads.
     """
@@ -90,7 +90,7 @@ class Lowering:
     def settle(self, node: Node, made: Node) -> None:
         """Put `made` in the place of `node`.
 
-        In its shape where that has few enough dimensions.
+        It takes the node's shape where that has few enough dimensions.
         """
         self.replaced.append(node)
         if len(shape_of(node)) > MOST:
@@ -163,7 +163,7 @@ def _find_runs(order: list[int], shape: Shape) -> list[tuple[int, ...]]:
 def lower_pointwise(lowering: Lowering, node: Node) -> Node | None:
     """Write a pointwise op on operands with neighbouring dimensions merged.
 
-    Where all operands are spread alike along them.
+    Dimensions are merged where all operands are spread alike along them.
     """
     inputs = node.all_input_nodes
     shapes = [shape_of(n) for n in inputs]

@@ -20,10 +20,10 @@ Palettes = dict[bytes, tuple[Any, Any]]  # a weight's bytes -> its palette and i
 
 
 def compress_weights(model: Any, graph: Graph, layers: dict[str, str], target: "Target", palettes: Palettes) -> Any:
-    """Compress the weights of a model's int8 and int4 Linears.
+    """Compress the weights of the int8 and int4 Linears in graph.layers.
 
-    Those in graph.layers. layers: the Linear that an op is, by its output; palettes: those found before, which grows:
-    entry points share weights, and k-means takes time.
+    layers: the Linear that an op is, by its output; palettes: those found before, which grows: entry points share
+    weights, and k-means takes time.
     """
     rounded, palettized = {}, {}
     for op in model._mil_program.functions["main"].operations:

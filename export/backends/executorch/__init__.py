@@ -113,7 +113,7 @@ def lower_programs(
 ) -> EdgeProgramManager:
     """Lower the graphs by method name, delegated to XNNPACK.
 
-    It chooses its kernels on the device. words: methods that return a string. first: by method name, who takes ops
+    XNNPACK chooses its kernels on the device. words: methods that return a string. first: by method name, who takes ops
     before XNNPACK does.
     """
     # Not to_edge_transform_and_lower: it traces the program three times to keep the ops whole that XNNPACK wants whole.
@@ -137,10 +137,7 @@ def write_program(graph: Graph) -> ExportedProgram:
 
 
 def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method:
-    """Describe what became of the graph.
-
-    Its delegates, and the ops that stayed outside.
-    """
+    """Describe what became of the graph: delegates, and ops left outside."""
     calls = [node for node in lowered.graph.nodes if node.op == "call_function"]
     delegates = [node.args[0] for node in calls if node.target is executorch_call_delegate]
     total_macs = sum(macs for _, macs in matrix_products(graph.exported)) or 1

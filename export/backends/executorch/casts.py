@@ -28,7 +28,7 @@ CAST = torch.ops.bigvit_edge.cast.default
 
 
 class CastConfig(GenericNodePartitionerConfig):  # type: ignore[misc]
-    """What lets the partitioner take casts."""
+    """The rule that lets the partitioner take casts."""
 
     target_name = "cast.default"
 

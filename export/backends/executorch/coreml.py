@@ -63,10 +63,7 @@ def lower_programs(graphs: Mapping[str, Graph], target: "Target", words: Mapping
 
 
 def write_program(graph: Graph) -> ExportedProgram:
-    """Write the graph in its precision, in ops that coremltools knows.
-
-    Those are its ops for that precision.
-    """
+    """Write the graph in its precision, in ops that coremltools knows."""
     program = insert_quantization(graph, rows=False)
     for node in program.graph.find_nodes(op="call_function", target=ops.dequantize_per_channel_group.default):
         integers, scale, zero, low, high, dtype, group, _ = node.args
@@ -116,9 +113,9 @@ def _settle(modules: Sequence[Any]) -> None:
 
 
 def settle_blob(blob: bytes) -> bytes:
-    """Make identifiers in a package from its content.
+    """Make a package's identifiers from its content.
 
-    It is the same package, without what only a profiler reads.
+    It is otherwise the same, but without what only a profiler reads.
     """
     with TemporaryDirectory() as folder:
         unflatten_directory_contents(blob, folder)
@@ -144,8 +141,8 @@ def _identify(content: bytes) -> str:
 def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
     """Pack files by relative path as one blob.
 
-    Their contents one after another, then the index as JSON written backwards. Source: executorch's inmemoryfs, which
-    takes them in the order that the file system happens to have.
+    It is their contents one after another, then the index as JSON written backwards. Source: executorch's inmemoryfs,
+    which takes them in the order that the file system happens to have.
     """
     folders: dict[str, Any] = {}
     for path, content in files.items():

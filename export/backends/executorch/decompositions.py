@@ -111,7 +111,7 @@ def normalize_groups(
 ) -> Tensor:
     """Compute group norm, [B, C, ...], by means over pixels.
 
-    They are what XNNPACK takes for pixels; in float32 as layer norm is.
+    The means are over what XNNPACK takes for pixels; in float32 as layer norm is.
     """
     dtype, wide, each = x.dtype, x.float(), (1, -1, *[1] * (x.dim() - 2))
     parts = wide.reshape(x.shape[0], groups, x.shape[1] // groups, -1)  # [B, G, C / G, H * W]
@@ -123,9 +123,9 @@ def normalize_groups(
 
 
 def average(x: Tensor, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    """Compute a mean over other dimensions as a sum.
+    """Compute a mean as a sum.
 
-    Over anything but the pixels of four dimensions.
+    A mean over the pixels of four dimensions stays: XNNPACK has that one.
     """
     taken = list_dims(x, dims)
     if dtype is not None or (x.dim() == 4 and taken == [2, 3]):
@@ -144,9 +144,9 @@ def list_dims(x: Tensor, dims: list[int] | None) -> list[int]:
 
 
 def weigh(x: Tensor, taken: list[int], keepdim: bool, factor: float) -> Tensor:
-    """Compute a sum over dimensions, times a factor.
+    """Compute a sum over dimensions, times a factor, in float32.
 
-    The last dimension's is a Linear with one output. In float32.
+    The last dimension's is a Linear with one output.
     """
     if not x.is_floating_point() or not x.dim():
         return LEAVE
@@ -177,10 +177,7 @@ def measure(
 
 
 def raise_to(x: Tensor, power: float) -> Tensor:
-    """Compute squares, and roots.
-
-    XNNPACK has them under names of their own.
-    """
+    """Compute squares and roots, which XNNPACK has under their own names."""
     known = {2: lambda: x * x, 3: lambda: x * x * x, 0.5: lambda: torch.sqrt(x), -0.5: lambda: torch.rsqrt(x)}
     return known[power]() if power in known and x.is_floating_point() else LEAVE
 

@@ -18,7 +18,7 @@ ALIASES = {"aten::alias_copy", "aten::detach_copy", "aten::lift_fresh_copy"}  # 
 def refuse_missing(programs: Mapping[str, ExportedProgram]) -> None:
     """Refuse an edge program with an op that has no kernel.
 
-    UserError at the first such op that only a kernel could run: the runtime would say so when it loads the file, and
+    UserError at the first op that only a missing kernel could run: the runtime would say so when it loads the file, and
     not of which op.
     """
     kernels = {name.partition(".")[0] for name in _portable_lib._get_operator_names()}

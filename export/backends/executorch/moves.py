@@ -22,10 +22,7 @@ def view(before: Node, value: Node, shape: Sequence[int]) -> Node:
 
 
 def write_splits_as_slices(program: ExportedProgram) -> None:
-    """Write each part of a split as a slice of its own.
-
-    And each of an unbind as a select.
-    """
+    """Write parts of a split as slices, of an unbind as selects."""
     for split in list(program.graph.nodes):
         for item in list(split.users) if split.target in SPLITS else ():
             target, args, kwargs = describe_view(item)
@@ -48,7 +45,7 @@ def write_select_as_slice(program: ExportedProgram) -> None:
 def write_views(program: ExportedProgram) -> None:
     """Write dimensions of one that come and go as views.
 
-    XNNPACK adds them at the end alone.
+    XNNPACK adds dimensions at the end alone.
     """
     for node in list(program.graph.nodes):
         if node.target in VIEWS and node.meta["val"].is_floating_point():
@@ -58,7 +55,7 @@ def write_views(program: ExportedProgram) -> None:
 def write_expands(program: ExportedProgram) -> None:
     """Write what is repeated as a product with ones.
 
-    As it is for those who would repeat it themselves.
+    A reader that repeats it by itself gets it as it is.
     """
     for node in list(program.graph.find_nodes(op="call_function", target=aten.expand.default)):
         (value, *_), shape = node.args, shape_of(node)

@@ -36,7 +36,7 @@ ALIGNMENT = 64  # bytes; what our core asks of a program that it is to use where
 def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[str, str]) -> EdgeProgramManager:
     """Lower the graphs by method name, each one delegate.
 
-    That is the entry of its keep ratio in the program, a .bve. words: methods that return a string.
+    The delegate is the entry of the graph's keep ratio in the program, a .bve. words: methods that return a string.
     """
     # Nothing of the graphs but their outlines is written, so they are taken as they are, and not brought to the edge
     # dialect.

@@ -86,7 +86,7 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
     def explain(self, node: Node, exported: ExportedProgram) -> str:
         """Explain why XNNPACK does not take an op.
 
-        In its own words where it has any.
+        XNNPACK's own words are taken where it has any.
         """
         name = format_target_name(node.target.__name__)  # type: ignore[union-attr]
         rule = self.target_partitioner_configs.get(name)
@@ -101,7 +101,7 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 def measure_depths(graph: FxGraph, group_of: dict[Node, int]) -> dict[Node, int]:
     """Measure the depth of every node that has a group.
 
-    One depth for the whole group.
+    A group has one depth.
     """
     depths: dict[Node, int] = {}
     group_depths = dict.fromkeys(group_of.values(), 0)

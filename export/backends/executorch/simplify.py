@@ -92,7 +92,7 @@ def dispatch_in_float(program: ExportedProgram) -> None:
 def call_in_float(program: ExportedProgram) -> None:
     """Put bve::program of float16 between casts.
 
-    They are of the layers around it: our core takes and gives float32.
+    The layers around it are of float16; our core takes and gives float32.
     """
     for call in program.graph.find_nodes(op="call_function", target=PROGRAM):
         if call.meta["val"].dtype != torch.float16:
@@ -108,7 +108,7 @@ def call_in_float(program: ExportedProgram) -> None:
 def flatten_topk(program: ExportedProgram) -> None:
     """Write topk of one row [1, N] as topk of [N].
 
-    With the selects of that row behind it: the selects are not delegated.
+    The selects of that row behind it go too, for they are not delegated.
     """
     for topk in program.graph.find_nodes(op="call_function", target=aten.topk.default):
         value, k, *rest = topk.args
@@ -145,7 +145,7 @@ def write_scalars(program: ExportedProgram) -> None:
 def complete_pooling(program: ExportedProgram) -> None:
     """Give max pooling each argument that XNNPACK's rule counts on.
 
-    Where the rule refuses it all the same, as the op that ExecuTorch has a kernel for.
+    Where the rule refuses it all the same, it becomes the op that ExecuTorch has a kernel for.
     """
     for pool in list(program.graph.find_nodes(op="call_function", target=aten.max_pool2d.default)):
         given: tuple[Any, ...] = pool.args

@@ -80,10 +80,7 @@ _float_files: WeakKeyDictionary[ExportedProgram, tuple[list[ReferenceType[Export
 
 
 def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
-    """Lower the graphs to one float file, a signature each.
-
-    Under those names.
-    """
+    """Lower the graphs to a float file, a signature for each name."""
     programs = [graph.exported for graph in graphs]
     known, data = _float_files.get(programs[0], ([], b""))
     if [reference() for reference in known] != programs:

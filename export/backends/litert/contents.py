@@ -156,9 +156,9 @@ def add_buffer(model: Model, content: bytes) -> int:
 
 
 def store_strings(model: Model, strings: Mapping[str, str]) -> None:
-    """Keep strings in Model.metadata, in UTF-8.
+    """Keep strings in Model.metadata, in UTF-8, under KEY + their names.
 
-    Under KEY + their names. Runtimes pass over names they do not know.
+    Runtimes pass over names they do not know.
     """
     entries = list(model.metadata or [])
     for name, text in strings.items():
@@ -263,9 +263,9 @@ SUBGRAPHS, SIGNATURES, SUBGRAPH_INDEX = 8, 18, 12  # of Model, Model, SignatureD
 
 
 def list_methods(data: bytes) -> dict[str, int]:
-    """List each signature's name and its subgraph's number.
+    """List each signature's name and its subgraph's number, in order.
 
-    In the file's order. The bytes must be a .tflite.
+    The order is the file's. The bytes must be a .tflite.
     """
     model = schema.Model.GetRootAs(data, 0)
     signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
@@ -297,9 +297,9 @@ def holds_program(data: bytes) -> bool:
 
 
 def select_method(data: bytes, method: str) -> bytes:
-    """Cut the file down to that signature alone.
+    """Edit the file as if it had that signature alone.
 
-    It is as if it had that one; the others' bytes stay, unreached.
+    The others' bytes stay, unreached.
 
     XNNPACK packs a copy of the weights of every subgraph when the first tensor is allocated, whichever signature is
     run: 275 MB for four of 68 MB together, 79 MB for one. Edited in place, because reading and writing it as objects

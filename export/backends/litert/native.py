@@ -50,10 +50,7 @@ PLACE = f"custom_call.{CUSTOM_OP.decode()}"  # the converter makes a custom op o
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
-    """Lower a model at its keep ratios to a .tflite.
-
-    The largest first.
-    """
+    """Lower a model to a .tflite, the largest keep ratio first."""
     lowered = lower_native(graphs, target, metadata)
     names = _name(lowered.entries)
     if graphs[0].inlay is None:
@@ -76,7 +73,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
     """Write the .tflite of graphs around a .bve.
 
-    It has those entries, one each. Errors as of write_file.
+    The .bve has those entries, one for each graph. Errors as of write_file.
     """
     names = _name(entries)
     model = read_model(quantize_file(lower_float(rest, names), rest))

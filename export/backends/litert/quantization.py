@@ -56,10 +56,10 @@ REPORT = "this is a bug of bigvit-edge: please report it with the model's name a
 
 
 def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
-    """Quantise a float file whose signatures are those graphs.
+    """Quantise a float file as its graphs say, one for each signature.
 
-    In their precision. RuntimeError if the file then is not what the graphs say; UserError at a group that LiteRT does
-    not have, and at weights too large for float16.
+    RuntimeError if the file then is not what the graphs say; UserError at a group that LiteRT does not have, and at
+    weights too large for float16.
     """
     if graphs[0].precision == "fp16":
         constants = read_constants(graphs[0].exported).items()
@@ -93,10 +93,7 @@ class Linear:
     shift: Array
 
     def convert_range(self, of: Range) -> Range:
-        """Convert the model's range to the file's.
-
-        What the file's output spans, where the model's spans this.
-        """
+        """Convert a range of the model's output to the file's."""
         ends = [self.factor * end + self.shift for end in of]
         return float(np.minimum(*ends).min()), float(np.maximum(*ends).max())
 
@@ -104,7 +101,8 @@ class Linear:
 def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[str, Linear]:
     """Find which FULLY_CONNECTED of a subgraph is which Linear.
 
-    By the name of its output. Told by the weights, because the converter merges names; and up to a factor a row.
+    Each is given by the name of its output. It is told by the weights, up to a factor a row, because the converter
+    merges names.
     """
     tensors = model.subgraphs[number].tensors
     left = [
@@ -193,8 +191,8 @@ def _find_granularity(group: int) -> Any:
 def find_ranges(model: Model, number: int, graph: Graph, linears: dict[str, Linear]) -> dict[str, Range]:
     """Find what each tensor spans that becomes int8 at run time.
 
-    By its name. A tensor between two such Linears has the range of the second one's input. RuntimeError if Linears that
-    read one tensor disagree about it.
+    Tensors are given by name. One between two such Linears has the range of the second one's input. RuntimeError if
+    Linears that read one tensor disagree about it.
     """
     tensors = model.subgraphs[number].tensors
     inputs: dict[str, Range] = {}

@@ -106,7 +106,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
 def set_options(threads: int) -> Any:
     """Make the session's options.
 
-    That many threads, no log, exact products of int8.
+    It has that many threads, no log, and exact products of int8.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -118,7 +118,8 @@ def set_options(threads: int) -> Any:
 def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tell whether ONNX Runtime's int8 products are inexact on this CPU.
 
-    Of uint8 and int8, unless asked for: x86 without VNNI. Where the processor cannot be asked, we take it to be so.
+    Unless asked for, its products of uint8 and int8 are, on x86 without VNNI. Where the processor cannot be asked, we
+    take it to be so.
     """
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
@@ -127,9 +128,9 @@ def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def refuse_outside_data(data: bytes) -> None:
-    """Refuse a model that takes a tensor from outside.
+    """Refuse a model that takes a tensor from outside itself.
 
-    From anywhere but itself. ValueError; also if the bytes are no ONNX model.
+    ValueError, as for bytes that are no ONNX model.
     """
     proto = model.parse(data)
     for tensor in _list_messages(proto, onnx.TensorProto):

@@ -56,8 +56,8 @@ _models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
 def export(exported: ExportedProgram) -> ModelProto:
     """Export the model, from 'image' to 'logits'.
 
-    As the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note LINEAR;
-    all values have their shapes.
+    It is as the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note
+    LINEAR; all values have their shapes.
     """
     if exported not in _models:
         _models[exported] = _export(exported)
@@ -86,7 +86,7 @@ def _export(exported: ExportedProgram) -> ModelProto:
 def widen_attention(program: ExportedProgram) -> None:
     """Write attention in four dimensions, [B, H, N, d].
 
-    The only ones that the exporter takes; and of a mask that leaves a query no key, zeros, where the exporter gives the
+    The exporter takes no others. Where a mask leaves a query no key, the answer is zeros, where the exporter gives the
     mean of all values.
     """
     for node in program.graph.find_nodes(op="call_function", target=ATTENTION):
@@ -166,7 +166,7 @@ def read_notes(node: NodeProto) -> dict[str, str]:
 def finish(model: ModelProto, metadata: Mapping[str, str]) -> None:
     """Name the nodes, drop what is unused, and add the metadata.
 
-    The notes of the exporter's go too.
+    Dropped are the exporter's notes too.
     """
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]

@@ -220,8 +220,8 @@ def _quantize_for_bias(weight: torch.Tensor, bias: Array | None, scale: float) -
 def check(data: bytes, graph: Graph) -> None:
     """Check that exactly the Linears in graph.layers are quantised.
 
-    As it says and with their own weights; RuntimeError if not. Those that read nothing of the image are not in the
-    file, their results are.
+    RuntimeError unless they are so as it says and with their own weights. Those that read nothing of the image are not
+    in the file, their results are.
     """
     constant = _find_constant(graph.exported)
     expected = {layer: precision for layer, precision in graph.layers.items() if layer not in constant}
@@ -254,7 +254,7 @@ def _find_constant(exported: ExportedProgram) -> set[str]:
 def read_linears(data: bytes) -> Iterator[tuple[str, str, Array]]:
     """Read every quantised Linear of a file.
 
-    Its layer, its precision, its weight [out, in] back in float. RuntimeError at any other matrix of integers.
+    Each is its layer, its precision, its weight [out, in] back in float. RuntimeError at any other matrix of integers.
     """
     model = parse(data)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
