@@ -279,7 +279,7 @@ def test_a_cut_npz_is_unreadable(tmp_path: Path) -> None:
     whole = (tmp_path / "w.npz").read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "w.npz").write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"cannot be read as tensors|is empty"):
+        with pytest.raises(UserError, match=r"cannot be read as tensors|is empty|is cut short"):
             read_weights(tmp_path / "w.npz")
 
 
