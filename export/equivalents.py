@@ -3,7 +3,6 @@
 A writer gets `call`, which applies an op in front of the one to be written, and that one's arguments.
 """
 
-import math
 from collections.abc import Mapping
 from math import prod
 from operator import getitem
@@ -16,6 +15,7 @@ from torch.fx import Node
 
 from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
+from bigvit_edge.export.pooling import adaptive_average, average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
 from bigvit_edge.export.windows import fold, unfold
 
@@ -278,6 +278,7 @@ EVERYWHERE: Mapping[Any, Writer] = {
     aten.argsort.stable: argsort_stable,
     aten.median.dim: median,
     aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.adaptive_avg_pool2d.default: adaptive_average,
     aten.diagonal.default: diagonal,
     aten.einsum.default: einsum,
     aten.scatter_reduce.two: scatter_reduce,
@@ -326,51 +327,6 @@ def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int)
     return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
 
 
-# ---- padding of maxima -----------------------------------------------------------------------------------------------
-
-
-def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
-    """Write a max pooling of an image padded with -inf.
-
-    XNNPACK's exporter cannot write that down: the image is padded otherwise.
-    """
-    if x.target not in (aten.pad.default, aten.constant_pad_nd.default) or -math.inf not in x.args:
-        return NotImplemented
-    image, (left, right, top, bottom) = x.args[:2]
-    if max(top, bottom) >= _pair(kernel)[0] or max(left, right) >= _pair(kernel)[1]:
-        return NotImplemented
-    return place(aten.max_pool2d.default, _pad(place, image, (top, bottom), (left, right)), kernel, *options)
-
-
-def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any) -> Any:
-    """Write a max pooling's padding as an op of its own.
-
-    LiteRT's converter pads with -inf, which XNNPACK does not take.
-    """
-    rows, columns = _pair(padding)
-    if rest or not (rows or columns):
-        return pool_padded(place, x, kernel, stride, padding, *rest)
-    padded = _pad(place, x, (rows, rows), (columns, columns))
-    return place(aten.max_pool2d.default, padded, kernel, stride)
-
-
-def _pad(call: Call, x: Any, rows: tuple[int, int], columns: tuple[int, int]) -> Any:
-    """Around an image, what changes no maximum of windows that reach into it: zeros around what a ReLU gives, else its
-    own edge."""
-    if x.target is aten.relu.default:
-        return call(aten.constant_pad_nd.default, x, [*columns, *rows])
-    for dim, (before, after) in ((2, rows), (3, columns)):
-        first, last = (call(aten.slice.Tensor, x, dim, at, at + 1) for at in (0, shape_of(x)[dim] - 1))
-        if before or after:
-            x = call(aten.cat.default, [*[first] * before, x, *[last] * after], dim)
-    return x
-
-
-def _pair(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * (3 - len(values))
-
-
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
     aten.max_pool2d.default: pool_padded,
@@ -389,4 +345,5 @@ LITERT: Mapping[Any, Writer] = XNNPACK | {
     aten.scatter_add.default: scatter_add,
     aten.index_put.default: index_put,
     aten.max_pool2d.default: max_pool,
+    aten.avg_pool2d.default: average,
 }

@@ -233,3 +233,20 @@ def test_maxima_are_padded_without_infinity(before: Any, pool: Any) -> None:
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert ops & {aten.constant_pad_nd.default, aten.cat.default}
     assert aten.pad.default not in ops
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: nn.functional.avg_pool2d(x, 3, 2, 1),
+        lambda x: nn.functional.avg_pool2d(x, 3, 2, 1, True, False),
+        lambda x: nn.functional.avg_pool2d(x, (3, 2), 2, 0, True),
+        lambda x: nn.functional.avg_pool2d(x, 2, 1, 1, False, True, 3),
+        lambda x: nn.functional.adaptive_avg_pool2d(x, 2),
+        lambda x: nn.functional.adaptive_avg_pool2d(x, (3, 5)),
+    ],
+)
+def test_averages(pool: Any) -> None:
+    wanted, got, ops = run(lambda x: pool(x.transpose(1, 2).reshape(1, CHANNELS, 4, 4)), LITERT)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert aten.adaptive_avg_pool2d.default not in ops

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.nn.functional import avg_pool2d, pad
 
 from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.backends.executorch.decompositions import OTHERS
@@ -20,18 +19,12 @@ from bigvit_edge.export.backends.executorch.moves import (
 from bigvit_edge.export.equivalents import XNNPACK, write_equivalents
 from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of
 from bigvit_edge.export.inlay import PROGRAM
+from bigvit_edge.export.pooling import average
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
 aten = torch.ops.aten
 MAX_POOLING: tuple[Any, ...] = ([], [0, 0], [1, 1], False)  # stride, padding, dilation, ceil if not given
-POOLING: tuple[Any, ...] = (
-    [],
-    [0, 0],
-    False,
-    True,
-    None,
-)  # stride, padding, ceil, include padding, divisor if not given
 
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
@@ -51,7 +44,7 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
         write_expands,
         write_scalars,
         complete_pooling,
-        pad_before_pooling,
+        write_averages,
         keep_pooled_dims,
         flatten_turned_images,
         fold_constants,
@@ -158,34 +151,9 @@ def complete_pooling(program: ExportedProgram) -> None:
             redirect_uses(program, pool, insert(pool, getitem, both, 0))
 
 
-def pad_before_pooling(program: ExportedProgram) -> None:
-    """Write an average over zeros at the edges on a padded image.
-
-    Also one over windows that reach past the edges. The average of the padded image is multiplied by what each window's
-    divisor makes of it: XNNPACK's leaves such zeros out, knows no such windows, and even without padding wants to be
-    told so.
-    """
-    for pool in list(program.graph.find_nodes(op="call_function", target=aten.avg_pool2d.default)):
-        given: tuple[Any, ...] = pool.args
-        x, kernel, *rest = given
-        stride, padding, *options = [*rest, *POOLING[len(rest) :]]
-        if len(shape_of(x)) != 4:
-            continue
-        sizes = shape_of(x)[2:], shape_of(pool)[2:]
-        pairs = (kernel, stride or kernel, padding)
-        kernel, stride, padding = (list(pair) * 2 if len(pair) == 1 else list(pair) for pair in pairs)
-        plain = (kernel, stride, [0, 0], False, False)
-        edges = []  # before and behind, columns first
-        for size, count, k, step, before in reversed(list(zip(*sizes, kernel, stride, padding, strict=True))):
-            edges += [before, max(0, (count - 1) * step + k - size - before)]
-        ones = torch.ones(1, 1, *sizes[0])
-        factor = avg_pool2d(ones, kernel, stride, padding, *options) / avg_pool2d(pad(ones, edges), *plain)
-        padded = insert(pool, aten.constant_pad_nd.default, x, edges) if any(edges) else x
-        average = insert(pool, aten.avg_pool2d.default, padded, *plain)
-        if not torch.equal(factor, torch.ones_like(factor)):
-            constant = add_constant(program, f"divisors.{pool.name}", factor.to(x.meta["val"].dtype))
-            average = insert(pool, aten.mul.Tensor, average, constant)
-        redirect_uses(program, pool, average)
+def write_averages(program: ExportedProgram) -> None:
+    """Write averages as XNNPACK takes them, those that decompositions made among them."""
+    write_equivalents(program, {aten.avg_pool2d.default: average})
 
 
 def keep_pooled_dims(program: ExportedProgram) -> None:
