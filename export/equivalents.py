@@ -17,10 +17,10 @@ from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
 from bigvit_edge.export.pooling import adaptive_average, average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
+from bigvit_edge.export.strides import expand, repeat, slice_by_steps
 from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
-HIGHEST_RANK = 6  # of XNNPACK's values
 
 
 def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | None = None) -> None:
@@ -297,39 +297,12 @@ def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
     return call(aten.add.Tensor, call(aten.neg.default, x), other)
 
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
-
-
-def slice_by_steps(
-    place: Place, x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Any:
-    """Write x[:, ::2] as the first column of x in pairs."""
-    shape = shape_of(x)
-    if step == 1 or not value_of(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
-        return NotImplemented
-    dim, (start, _, _) = dim % len(shape), slice(start, end).indices(shape[dim])
-    return _take_every(place, x, dim, start, step, shape_of(place.node)[dim])
-
-
-def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int) -> Any:
-    """`count` elements along a dimension, from `start` on, each `step` after the one before."""
-    shape = shape_of(x)
-    first = max(0, min(start, shape[dim] - count * step))  # of whole groups that hold one element each
-    place, last = start - first, start + (count - 1) * step
-    if count == 1:
-        return call(aten.slice.Tensor, x, dim, start, start + 1)
-    if first + count * step > shape[dim]:
-        parts = [_take_every(call, x, dim, start, step, count - 1), _take_every(call, x, dim, last, 1, 1)]
-        return call(aten.cat.default, parts, dim)
-    groups = call(aten.slice.Tensor, x, dim, first, first + count * step)
-    groups = call(aten.reshape.default, groups, [*shape[:dim], count, step, *shape[dim + 1 :]])
-    taken = call(aten.slice.Tensor, groups, dim + 1, place, place + 1)
-    return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
-
-
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
+    aten.expand.default: expand,
+    aten.repeat.default: repeat,
     aten.max_pool2d.default: pool_padded,
+    aten.avg_pool2d.default: average,
     aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,
@@ -345,5 +318,4 @@ LITERT: Mapping[Any, Writer] = XNNPACK | {
     aten.scatter_add.default: scatter_add,
     aten.index_put.default: index_put,
     aten.max_pool2d.default: max_pool,
-    aten.avg_pool2d.default: average,
 }

@@ -11,7 +11,6 @@ from bigvit_edge.export.backends.executorch.casts import CAST
 from bigvit_edge.export.backends.executorch.decompositions import OTHERS
 from bigvit_edge.export.backends.executorch.moves import (
     view,
-    write_expands,
     write_select_as_slice,
     write_splits_as_slices,
     write_views,
@@ -19,7 +18,6 @@ from bigvit_edge.export.backends.executorch.moves import (
 from bigvit_edge.export.equivalents import XNNPACK, write_equivalents
 from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of
 from bigvit_edge.export.inlay import PROGRAM
-from bigvit_edge.export.pooling import average
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
@@ -41,10 +39,9 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
         write_select_as_slice,
         flatten_topk,
         write_views,
-        write_expands,
+        write_for_xnnpack,
         write_scalars,
         complete_pooling,
-        write_averages,
         keep_pooled_dims,
         flatten_turned_images,
         fold_constants,
@@ -151,9 +148,9 @@ def complete_pooling(program: ExportedProgram) -> None:
             redirect_uses(program, pool, insert(pool, getitem, both, 0))
 
 
-def write_averages(program: ExportedProgram) -> None:
-    """Write averages as XNNPACK takes them, those that decompositions made among them."""
-    write_equivalents(program, {aten.avg_pool2d.default: average})
+def write_for_xnnpack(program: ExportedProgram) -> None:
+    """Write ops as XNNPACK takes them, those that decompositions made among them."""
+    write_equivalents(program, XNNPACK)
 
 
 def keep_pooled_dims(program: ExportedProgram) -> None:

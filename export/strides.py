@@ -1,0 +1,89 @@
+"""Steps and repetitions, for XNNPACK's runtimes: slices, views, products with ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from bigvit_edge.export.graph import shape_of
+from bigvit_edge.export.place import Call, Place, value_of
+
+aten = torch.ops.aten
+BROADCASTING = {
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
+}  # fmt: skip
+HIGHEST_RANK = 6  # of XNNPACK's values
+
+
+def slice_by_steps(
+    place: Place, x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    """Write x[:, ::2] as the first column of x in pairs."""
+    shape = shape_of(x)
+    if step == 1 or not value_of(x).is_floating_point() or len(shape) >= HIGHEST_RANK:
+        return NotImplemented
+    dim, (start, _, _) = dim % len(shape), slice(start, end).indices(shape[dim])
+    return _take_every(place, x, dim, start, step, shape_of(place.node)[dim])
+
+
+def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int) -> Any:
+    """`count` elements along a dimension, from `start` on, each `step` after the one before."""
+    shape = shape_of(x)
+    first = max(0, min(start, shape[dim] - count * step))  # of whole groups that hold one element each
+    place, last = start - first, start + (count - 1) * step
+    if count == 1:
+        return call(aten.slice.Tensor, x, dim, start, start + 1)
+    if first + count * step > shape[dim]:
+        parts = [_take_every(call, x, dim, start, step, count - 1), _take_every(call, x, dim, last, 1, 1)]
+        return call(aten.cat.default, parts, dim)
+    groups = call(aten.slice.Tensor, x, dim, first, first + count * step)
+    groups = call(aten.reshape.default, groups, [*shape[:dim], count, step, *shape[dim + 1 :]])
+    taken = call(aten.slice.Tensor, groups, dim + 1, place, place + 1)
+    return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
+
+
+def expand(place: Place, x: Any, size: Any, **_: Any) -> Any:
+    """Write what is repeated as a product with ones.
+
+    A reader that repeats it by itself gets it as it is.
+    """
+    before, shape = shape_of(x), shape_of(place.node)
+    if before == shape or all(repeats_itself(user, place.node, before) for user in place.node.users):
+        return x
+    return _multiply(place, x, [1] * (len(shape) - len(before)) + list(before), shape, shape)
+
+
+def repeat(place: Place, x: Any, repeats: Sequence[int]) -> Any:
+    """Write copies beside each other as a product with ones.
+
+    That has one dimension more for each that is repeated.
+    """
+    shape = [1] * (len(repeats) - len(shape_of(x))) + list(shape_of(x))
+    pairs = list(zip(repeats, shape, strict=True))
+    apart = [size for times, own in pairs for size in ([1, own] if times > 1 else [own])]
+    wide = [size for times, own in pairs for size in ([times, own] if times > 1 else [own])]
+    return _multiply(place, x, apart, wide, shape_of(place.node))
+
+
+def _multiply(place: Place, x: Any, apart: Sequence[int], wide: Sequence[int], shape: Sequence[int]) -> Any:
+    """The value in the shape `apart`, times ones that make it `wide`, in the shape that is wanted."""
+    if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:
+        return NotImplemented
+    if list(apart) == list(wide):
+        return place(aten.reshape.default, x, list(shape))
+    ones = torch.ones([1 if a == b else b for a, b in zip(apart, wide, strict=True)], dtype=value_of(x).dtype)
+    x = x if list(shape_of(x)) == list(apart) else place(aten.reshape.default, x, list(apart))
+    made = place(aten.mul.Tensor, x, place.store(ones))
+    return made if list(wide) == list(shape) else place(aten.reshape.default, made, list(shape))
+
+
+def repeats_itself(user: Node, expanded: Node, shape: tuple[int, ...]) -> bool:
+    """Tell whether a reader of an expanded value repeats it itself.
+
+    It then gives the same of the value before the expansion, in that shape.
+    """
+    if user.target not in BROADCASTING:
+        return False
+    shapes = [shape if n is expanded else shape_of(n) for n in user.args if isinstance(n, Node)]
+    return bool(torch.broadcast_shapes(*shapes) == shape_of(user))  # type: ignore[no-untyped-call]
