@@ -15,9 +15,9 @@ from torch.fx import Node
 
 from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
-from bigvit_edge.export.pooling import adaptive_average, average, max_pool, pool_padded
+from bigvit_edge.export.pooling import adaptive_average, average, global_average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
-from bigvit_edge.export.strides import expand, repeat, slice_by_steps
+from bigvit_edge.export.strides import expand, repeat, repeat_each, slice_by_steps
 from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
@@ -301,8 +301,10 @@ XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
     aten.expand.default: expand,
     aten.repeat.default: repeat,
+    aten.repeat_interleave.self_int: repeat_each,
     aten.max_pool2d.default: pool_padded,
     aten.avg_pool2d.default: average,
+    aten.adaptive_avg_pool2d.default: global_average,
     aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,

@@ -105,3 +105,10 @@ def adaptive_average(place: Place, x: Any, size: Any) -> Any:
     rows, columns = map(place.store, matrices)
     turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
     return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
+
+
+def global_average(place: Place, x: Any, size: Any) -> Any:
+    """Write an average over the whole image as a mean."""
+    if len(shape_of(x)) != 4 or shape_of(place.node)[2:] != (1, 1):
+        return NotImplemented
+    return place(aten.mean.dim, x, [2, 3], True)

@@ -66,6 +66,18 @@ def repeat(place: Place, x: Any, repeats: Sequence[int]) -> Any:
     return _multiply(place, x, apart, wide, shape_of(place.node))
 
 
+def repeat_each(place: Place, x: Any, repeats: int, dim: int | None = None, **_: Any) -> Any:
+    """Write copies of each element behind it as a product with ones."""
+    if dim is None:
+        return NotImplemented
+    shape = list(shape_of(x))
+    dim %= len(shape)
+    apart, wide = (
+        [*shape[:dim], shape[dim], times, *shape[dim + 1 :]] if repeats > 1 else shape for times in (1, repeats)
+    )
+    return _multiply(place, x, apart, wide, shape_of(place.node))
+
+
 def _multiply(place: Place, x: Any, apart: Sequence[int], wide: Sequence[int], shape: Sequence[int]) -> Any:
     """The value in the shape `apart`, times ones that make it `wide`, in the shape that is wanted."""
     if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:

@@ -245,6 +245,7 @@ def test_maxima_are_padded_without_infinity(before: Any, pool: Any) -> None:
         lambda x: nn.functional.avg_pool2d(x, 2, 1, 1, False, True, 3),
         lambda x: nn.functional.adaptive_avg_pool2d(x, 2),
         lambda x: nn.functional.adaptive_avg_pool2d(x, (3, 5)),
+        lambda x: nn.functional.adaptive_avg_pool2d(x, 1),
     ],
 )
 def test_averages(pool: Any) -> None:
@@ -262,9 +263,11 @@ def test_averages(pool: Any) -> None:
         lambda x: x.repeat(1, 2, 3),
         lambda x: x.repeat(4, 2, 1, 1).flatten(0, 1),
         lambda x: x.repeat(1, 1, 1),
+        lambda x: x.repeat_interleave(3, 1),
+        lambda x: x.repeat_interleave(1, -1),
     ],
 )
 def test_repetitions_are_products(body: Any) -> None:
     wanted, got, ops = run(lambda x: body(x).flatten(0, 1).flatten().unsqueeze(0), XNNPACK)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
-    assert not ops & {aten.expand.default, aten.repeat.default}
+    assert not ops & {aten.expand.default, aten.repeat.default, aten.repeat_interleave.self_int}
