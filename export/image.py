@@ -63,7 +63,7 @@ def normalize(images: Array, how: Preprocessing) -> Array:
     if how.color == "BGR":
         images = images[:, ::-1]
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
-    return np.ascontiguousarray((images * np.float32(how.scale) - mean) / std)
+    return np.ascontiguousarray((images / np.float32(1 / how.scale) - mean) / std)  # 255ths as torchvision makes them
 
 
 def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:
