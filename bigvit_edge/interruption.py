@@ -57,6 +57,11 @@ def check_interruption() -> None:
         raise Interrupted(_State.came)
 
 
+def find_signal() -> int | None:
+    """Tell which signal came while `catching`, if one did."""
+    return _State.came
+
+
 @contextmanager
 def shielded() -> Iterator[None]:
     """Hold signals back while the block runs.

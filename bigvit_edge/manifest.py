@@ -58,6 +58,8 @@ def read_manifest(folder: Path) -> Manifest:
 def _parse_manifest(path: Path) -> dict[str, Any]:
     """The JSON object in the file, all of whose numbers are finite and of at most 64 bits."""
     if not os.path.lexists(path):
+        if path.parent.is_file():
+            raise UserError(f"{path.parent} is a file", "the folder of a bundle", "name the folder it is in")
         raise UserError(f"no {MANIFEST} in {path.parent}", "a bundle made by bigvit-edge export", "check the path")
     if not is_plain(path) or path.stat().st_size > MOST_BYTES:
         met = f"{path} is a link, a folder, a device, or larger than {MOST_BYTES} bytes"

@@ -176,6 +176,14 @@ class Target:
         """
         return name == "bve" or self.find_backend(name) == "native"
 
+    def calibrates(self) -> bool:
+        """Tell whether a file is made by what Linears see on images.
+
+        That is: ranges, a mixture of precisions, the rounding in files of our core.
+        """
+        native = "int8" in self.precisions and any(map(self.is_native, self.formats))
+        return native or bool({"int8-static", "mixed"} & set(self.precisions))
+
     def list_cells(self) -> list[tuple[str, str]]:
         """List every (format, precision) to make, by precision.
 
@@ -239,8 +247,12 @@ def override(target: Target, settings: Iterable[str]) -> Target:
     Examples are 'limits.int8_cosine=0.99' and 'formats=litert,executorch'. UserError on an unknown key or a value of
     the wrong type.
     """
+    seen: set[str] = set()
     for setting in settings:
         key, equals, text = setting.partition("=")
+        if key in seen:
+            raise UserError(f"--set {key} twice", "each setting once", "leave one out; values go with commas between")
+        seen.add(key)
         keys = list_settings()
         if not equals:
             raise UserError(f"--set {setting!r}", "key=value", f"for example --set {next(iter(keys))}=...")

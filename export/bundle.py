@@ -80,9 +80,9 @@ def export_bundle(
     folder = check_output(folder, force)
     target.list_cells()
     _check_name(source.model)
-    if source.calibration is not None and not {"int8-static", "mixed"} & set(target.precisions):
+    if source.calibration is not None and not target.calibrates():
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
-        raise UserError(met, "int8-static or mixed, which calibrate", "leave it out")
+        raise UserError(met, "int8-static, mixed, or int8 for our core, which calibrate", "leave it out")
     with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
         found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
@@ -96,7 +96,7 @@ def export_bundle(
             check_memory(model.module, model.image_size, CALIBRATION)
             ratios = _set_keeps(model, keeps)
             evaluation = prepare_evaluation(
-                model, ratios, target.limits.images, found, source.calibration, listener.watch
+                model, ratios, target.limits.images, found, target.calibrates(), source.calibration, listener.watch
             )
             model = replace(model, notes=(*model.notes, *evaluation.notes))
             subject = _make_subject(model, ratios, evaluation.calibration)

@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bigvit_edge.artifact import FILE, RANDOM, SHIPPED, Entry, Manifest
+from bigvit_edge.artifact import FACTORY, FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError, keep_few
 from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.evaluation import prepare_check
@@ -100,6 +100,13 @@ def _load(
         met = f"--weights {weights}" if weights else f"{loaded.weights} weights"
         expected = f"the checkpoint of sha256 {manifest.weights_sha256}, which was exported"
         raise UserError(met, expected, "pass that checkpoint with --weights")
+    if model is not None and model != manifest.model:
+        met = f"--model {model}, whose weights are others"
+        raise UserError(met, f"{manifest.model}, of which the bundle was made", f"add --model {manifest.model}")
+    if manifest.weights == FACTORY:
+        met = f"{model}, which gives other weights than at the export"
+        do = "let it draw none anew on each call, or load a checkpoint; then export again"
+        raise UserError(met, "the same model from each call", do)
     met = f"a bundle made with other {manifest.weights} weights"
     raise UserError(met, f"the same as now ({loaded.weights})", "export the model again")
 

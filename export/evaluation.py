@@ -44,19 +44,23 @@ def prepare_evaluation(
     keeps: tuple[float | None, ...],
     count: int,
     found: Found | None,
+    calibrates: bool,
     calibration: Path | None,
     watch: Watch,
 ) -> Evaluation:
     """Prepare what an export is evaluated and calibrated on.
 
-    These are the user's pictures found, or, without them, `count` of the demo's images. calibration: the folder to
-    calibrate on; without one, some of the pictures are. No picture is both calibrated and evaluated on.
+    These are the user's pictures found, or, without them, `count` of the demo's images. calibrates: a file of it needs
+    images to be made; calibration: the folder of these; without one, some of the pictures are. No picture is both
+    calibrated and evaluated on.
     """
     chosen, rest, notes = list[Picture](), list[Picture](), list[str]()
     if calibration is not None:
         chosen, notes = choose_evenly(calibration)
-    elif found is not None:
+    elif found is not None and calibrates:
         chosen, rest = split(found[0], watch)
+    elif found is not None:
+        rest = list(found[0])
     seen, more = _read_calibration(chosen, model, watch) if chosen else (draw_calibration(model), [])
     digests, notes = digest_pictures(chosen), [*notes, *more]
     if found is None:
@@ -65,7 +69,7 @@ def prepare_evaluation(
         rest, more = leave_out(found[0], digests, watch)
         notes += more
     references, more = answer_pictures(model, keeps, Pictures(tuple(rest), model.preprocessing, watch))
-    pictures = _count_pictures(references, len(seen))
+    pictures = _count_pictures(references, len(seen) if chosen else 0)
     return Evaluation(references, seen, digests, pictures, tuple(dict.fromkeys((*notes, *found[1], *more))))
 
 

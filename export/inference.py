@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigvit_edge.artifact import Entry, Verified
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.artifact import MANIFEST, Entry, Verified
+from bigvit_edge.errors import UserError, list_few, suggest
 from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.image import prepare
 from bigvit_edge.manifest import find_fault, read_manifest
@@ -60,6 +60,9 @@ def find_entry(file: Path) -> Entry:
     """Find the manifest's entry of a model file, its bytes verified."""
     if not os.path.lexists(file):
         raise UserError(f"no file {file}", "a model file of a bundle", "see the bundle's manifest.json")
+    if os.path.lexists(file / MANIFEST):
+        names = [entry.file for entry in read_manifest(file).artifacts]
+        raise UserError(f"{file}, a bundle", f"one of its files: {list_few(names)}", "name that")
     entries = {entry.file: entry for entry in read_manifest(file.parent).artifacts}
     if file.name not in entries:
         raise UserError(

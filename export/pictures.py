@@ -121,7 +121,7 @@ def find_files(folder: Path) -> tuple[list[Path], list[str]]:
     if again:
         notes.append(f"folders that were met before by another way are passed over: {list_few(again)}")
     if not found:
-        met = f"no picture in {folder}" + (f" ({'; '.join(notes)})" if notes else ", which is empty")
+        met = f"no picture in {folder}" + (f" ({'; '.join(notes)})" if notes else " or below")
         raise UserError(met, "some that end in .jpg, .png, .webp ...", "add pictures like those the model meets")
     return sorted(found), notes
 

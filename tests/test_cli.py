@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from bigvit_edge import load_model
+from bigvit_edge import cli, load_model
 from bigvit_edge.cli import app
 from bigvit_edge.manifest import read_manifest
 
@@ -68,7 +70,10 @@ def test_listings_are_json_on_request() -> None:
         (["--keep", "half"], ["'half' in --keep half", "a number"]),
         (["--keep", "0.5,0.5"], ["each ratio once"]),
         (["--keep", "0.3333333,0.33333334"], ["each ratio once"]),
-        (["--calibration", ".", "--set", "precisions=fp32"], ["int8-static or mixed, which calibrate"]),
+        (
+            ["--calibration", ".", "--set", "precisions=fp32"],
+            ["int8 for our core, which calibrate"],
+        ),
         (["--set", "quant.p=int4"], ["quant.p=int4 for fp32, int8", "precisions=mixed"]),
         (["--image-size", "100000000000"], ["--image-size 100000000000", "1 to 4096"]),
         (["vit_ti", "--keep", "0.5"], ["the model is dense", "blvit_"]),
@@ -199,7 +204,7 @@ def test_export_refuses_a_calibration_folder_without_pictures(content: str | Non
     if content:
         (folder / "notes.txt").write_text(content)
     words = ["--format", "litert", "--set", "precisions=int8-static", "--calibration", folder, "-o", tmp_path / "out"]
-    refuse(call("export", *words), "no picture in", "which is empty" if content is None else "1 .txt")
+    refuse(call("export", *words), "no picture in", "or below" if content is None else "1 .txt")
     assert not (tmp_path / "out").exists()
 
 
@@ -253,6 +258,25 @@ def test_a_factory_that_changes_the_working_directory(tmp_path: Path, monkeypatc
     assert read_manifest(tmp_path / "out").weights == "file"
     assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["wandering_elsewhere_int8-static.onnx"]
     assert Path.cwd() == tmp_path
+
+
+def test_a_signal_outside_of_any_verb_has_its_code_and_a_word(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """As Typer takes the exception for Ctrl-C, and ends by itself."""
+
+    def parse() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise SystemExit(130)
+
+    monkeypatch.setattr(cli, "app", parse)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_run_refuses_what_is_not_there(tmp_path: Path) -> None:

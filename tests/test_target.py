@@ -56,6 +56,24 @@ def test_bad_setting(setting: str, message: str) -> None:
         override(load_target("android"), [setting])
 
 
+def test_a_setting_is_given_once() -> None:
+    with pytest.raises(UserError, match="--set precisions twice"):
+        override(load_target("host"), ["precisions=fp32", "precisions=int8"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "calibrates"),
+    [
+        (["formats=onnx", "precisions=fp32,int8"], False),
+        (["formats=onnx", "precisions=int8-static"], True),
+        (["formats=bve", "precisions=fp32"], False),
+        (["formats=bve,onnx", "precisions=int8"], True),
+    ],
+)
+def test_what_calibrates(settings: list[str], calibrates: bool) -> None:
+    assert override(load_target("host"), settings).calibrates() == calibrates
+
+
 def test_every_leaf_can_be_set() -> None:
     keys = list_settings()
     assert {"formats", "quant.keep_float", "limits.top1_agreement"} <= set(keys)

@@ -57,6 +57,8 @@ def refuse_other_kinds(path: Path) -> None:
     kind = kind or SUFFIXES.get(path.suffix.lower()) or _name_zip(path, head)
     if not kind and TEXT.fullmatch(head) and path.suffix != ".json":  # of which an index is
         kind = "a text", SAVE
+    if not kind and path.suffix == ".safetensors" and head.startswith((ZIP, b"\x80")):
+        kind = "a PyTorch file under another's name", "rename it to .pth"
     if TENSORFLOW.fullmatch(path.name) and not kind:
         kind = "a part of a TensorFlow checkpoint", CONVERT
     if kind:

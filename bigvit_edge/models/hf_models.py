@@ -124,7 +124,7 @@ def find_folder(source: str, num_classes: int | None) -> Folder:
     reached, a model that wants code of its own, is quantised, or is none of transformers' image classifiers.
     """
     where = source.removeprefix(HF)
-    local = Path(where).is_dir()
+    local = bool(where) and Path(where).is_dir()
     if local and not (Path(where) / "config.json").is_file():
         raise UserError(f"no config.json in {where}", "a folder as transformers' save_pretrained writes it", "check it")
     if not local and not NAME.fullmatch(where):

@@ -1,11 +1,13 @@
 """From what a user calls MODEL to a module: the one place where models are built."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -319,7 +321,14 @@ def _load_factory(source: str, wanted: Wanted) -> Loaded:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """PyTorch's generator at the fixed seed, and afterwards where it was."""
+    """The generators of PyTorch, NumPy and Python at the fixed seed, and afterwards where they were."""
+    states = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        yield
+        np.random.seed(SEED)
+        random.seed(SEED)
+        try:
+            yield
+        finally:
+            np.random.set_state(states[0])
+            random.setstate(states[1])

@@ -43,7 +43,7 @@ def read_entries(path: Path) -> dict[str, object]:
         fault = f"{path} cannot be read as tensors ({describe_error(e)}; nothing in it was executed)"
         raise UserError(fault, "a whole .safetensors, .npz or PyTorch checkpoint", "copy or download it again") from e
     if not any(isinstance(value, Tensor) for value in found.values()):
-        met = f"{path} holds no tensors ({describe_keys(found)})"
+        met = f"{path} holds no tensors by name ({describe_keys(found)})"
         raise UserError(met, "a state dict: names and tensors", "save model.state_dict()")
     return found
 

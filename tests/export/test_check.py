@@ -203,3 +203,47 @@ def test_an_edited_manifest_is_not_blamed_on_the_caller(bundle: Path) -> None:
     path.write_text(path.read_text().replace('"heads": null', '"heads": 7'))
     with pytest.raises(UserError, match=r"manifest.json was edited after the export; by what it says: .*7"):
         check_bundle(bundle)
+
+
+def test_run_wants_a_file_of_the_bundle(bundle: Path) -> None:
+    with pytest.raises(UserError, match=r"a bundle; expected one of its files: tiny_dense_fp32.bve"):
+        classify(bundle, bundle.parent / "p.png")
+    with pytest.raises(UserError, match=r"manifest.json is a file; expected the folder of a bundle"):
+        check_bundle(bundle / "manifest.json")
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "drawing.py").write_text(DRAWING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("numpy", "system"):
+        export_bundle(Source(f"drawing:{name}"), override(HOST, ["formats=onnx"]), tmp_path / name)
+    return tmp_path
+
+
+DRAWING = """
+import os, random
+import numpy as np, torch
+from torch import nn
+
+def make(values):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 3))
+    model[2].weight.data[0, :2] = torch.tensor(values)
+    model.image_size = 16
+    return model
+
+def numpy():
+    return make([float(np.random.randn()), random.random()])
+
+def system():
+    return make([float(os.urandom(1)[0] + 256 * os.urandom(1)[0]), 1.0])
+"""
+
+
+def test_a_factory_that_draws_weights(factories: Path) -> None:
+    """NumPy's and Python's generators stand at a fixed seed; what comes from elsewhere is named."""
+    assert not check_bundle(factories / "numpy", model="drawing:numpy")[0].faults
+    with pytest.raises(UserError, match=r"drawing:system, which gives other weights than at the export"):
+        check_bundle(factories / "system", model="drawing:system")
+    with pytest.raises(UserError, match=r"--model drawing:system, whose weights are others; expected drawing:numpy"):
+        check_bundle(factories / "numpy", model="drawing:system")

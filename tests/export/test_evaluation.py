@@ -33,9 +33,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_all_pictures_are_evaluated_on_where_nothing_calibrates(folder: Path) -> None:
+    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), False, None, unwatched)
+    assert evaluation.pictures is not None
+    assert (evaluation.pictures.evaluation, evaluation.pictures.calibration) == (42, 0)  # of 43 files one is broken
+    assert not evaluation.digests
+
+
 def test_pictures_are_split_read_and_labelled(folder: Path) -> None:
     model = load("vit_demo")
-    evaluation = prepare_evaluation(model, (None,), 9, find_pictures(folder), None, unwatched)
+    evaluation = prepare_evaluation(model, (None,), 9, find_pictures(folder), True, None, unwatched)
     reference = evaluation.references[None]
     assert evaluation.pictures is not None
     assert evaluation.pictures.evaluation == len(reference.logits) == len(list(reference.images))
@@ -70,7 +77,7 @@ def test_a_folder_to_calibrate_on_is_not_evaluated_on_even_as_copies(folder: Pat
         shutil.copy(path, tmp_path / f"{i}.PNG")
     (tmp_path / "x.heic").touch()
     threes = len(list((folder / "3").iterdir()))
-    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), tmp_path, unwatched)
+    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), True, tmp_path, unwatched)
     reference = evaluation.references[None]
     assert reference.labels is not None
     assert 3 not in reference.labels
@@ -78,7 +85,7 @@ def test_a_folder_to_calibrate_on_is_not_evaluated_on_even_as_copies(folder: Pat
     assert len(evaluation.digests) == threes
     assert f"{threes} of 43 pictures were calibrated on: left out" in evaluation.notes
     assert "passed over what is no picture by its ending: 1 .heic" in evaluation.notes
-    demo = prepare_evaluation(load("vit_demo"), (None,), 9, None, tmp_path, unwatched)
+    demo = prepare_evaluation(load("vit_demo"), (None,), 9, None, True, tmp_path, unwatched)
     assert (demo.pictures, demo.digests) == (None, evaluation.digests)
     assert len(demo.references[None].logits) == 9
 
@@ -87,17 +94,17 @@ def test_pictures_of_any_size_are_calibrated_on(tmp_path: Path) -> None:
     model = load("vit_demo")
     for i, size in enumerate([(40, 30), (16, 16), (7, 90)]):
         Image.new("RGB", size, (255, 0, 0)).save(tmp_path / f"{i}.png")
-    images = prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched).calibration
+    images = prepare_evaluation(model, (None,), 1, None, True, tmp_path, unwatched).calibration
     assert images.shape == (3, 3, model.image_size, model.image_size)
     (tmp_path / "broken.png").write_bytes(b"no picture at all")
-    assert any("broken.png" in n for n in prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched).notes)
+    assert any("broken.png" in n for n in prepare_evaluation(model, (None,), 1, None, True, tmp_path, unwatched).notes)
     (tmp_path / "0.png").write_bytes(b"nor this")
     with pytest.raises(UserError, match=r"2 of 4 pictures cannot be read"):
-        prepare_evaluation(model, (None,), 1, None, tmp_path, unwatched)
+        prepare_evaluation(model, (None,), 1, None, True, tmp_path, unwatched)
 
 
 def test_accuracy_and_confusions_by_hand(folder: Path) -> None:
-    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), None, unwatched)
+    evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), True, None, unwatched)
     reference = evaluation.references[None]
     labels = reference.labels
     assert labels is not None
@@ -127,7 +134,7 @@ def test_export_and_check_by_a_users_pictures(folder: Path, tmp_path: Path) -> N
     assert "dodo" in exported.stdout
     manifest = json.loads((out / "manifest.json").read_text())
     pictures, method = manifest["pictures"], manifest["artifacts"][0]["methods"][0]
-    assert method["parity"]["images"] == pictures["evaluation"] < 42
+    assert method["parity"]["images"] == pictures["evaluation"] == 42
     assert method["accuracy"]["images"] == pictures["labelled"] < pictures["evaluation"] + 1
     checked = CliRunner().invoke(app, ["check", str(out), "--images", str(folder), "--json"])
     assert checked.exit_code == 0, checked.stderr

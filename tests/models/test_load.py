@@ -76,7 +76,7 @@ def test_what_cannot_be_loaded(words: dict[str, object], message: str) -> None:
 def test_keep_is_of_any_module_that_has_one() -> None:
     module = nn.Identity()
     assert not has_keep(module)
-    with pytest.raises(UserError, match=r"keep 0.5 for a Identity; expected no keep ratio"):
+    with pytest.raises(UserError, match=r"keep 0.5 for an Identity; expected no keep ratio"):
         set_keep(module, 0.5)
     module.keep = 1.0
     assert has_keep(module)

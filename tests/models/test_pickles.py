@@ -128,7 +128,7 @@ def test_a_whole_module_is_called_one(save: object, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"holds a whole {kind}, .*not executed.*torch.save\(model.state_dict\(\)"):
         read_entries(tmp_path / "w.pth")
     torch.save({"model": nn.Linear(2, 2), "epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"holds no tensors \(model \(a Linear\), epoch \(an int\)\)"):
+    with pytest.raises(UserError, match=r"holds no tensors by name \(model \(a Linear\), epoch \(an int\)\)"):
         read_entries(tmp_path / "w.pth")
 
 

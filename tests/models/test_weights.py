@@ -184,3 +184,9 @@ def test_what_is_no_index(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.index.json").write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read|no weight_map|is empty"):
         read_weights(tmp_path / "w.index.json")
+
+
+def test_a_file_under_anothers_name_is_named(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"a PyTorch file under another's name.*rename it to .pth"):
+        read_weights(tmp_path / "w.safetensors")
