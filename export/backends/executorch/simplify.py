@@ -22,6 +22,7 @@ from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
 aten = torch.ops.aten
+KEEPERS = (aten.cat.default, aten.slice.Tensor)  # of the layout in memory, besides ops on each element
 MAX_POOLING: tuple[Any, ...] = ([], [0, 0], [1, 1], False)  # stride, padding, dilation, ceil if not given
 
 
@@ -168,13 +169,30 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
 def flatten_turned_images(program: ExportedProgram) -> None:
     """Write a Linear of a turned image as one of rows.
 
-    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout,
-    behind the input's quantisation, which it then no longer finds.
+    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout, behind the input's
+    quantisation, which it then no longer finds.
     """
     for linear in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
         image, *weights = linear.args
-        if image.target is not aten.permute.default or len(shape_of(image)) != 4:
+        if len(shape_of(image)) != 4 or not is_turned(image):
             continue
         rows = view(linear, image, (-1, shape_of(image)[-1]))
         product = insert(linear, aten.linear.default, rows, *weights)
         redirect_uses(program, linear, view(linear, product, shape_of(linear)))
+
+
+def is_turned(image: Node) -> bool:
+    """Tell whether a value was permuted, and not laid out anew since."""
+    waiting, seen = [image], set[Node]()
+    while waiting:
+        node = waiting.pop()
+        if node.target is aten.permute.default:
+            return True
+        keeps = torch.Tag.pointwise in getattr(node.target, "tags", ()) or node.target in (
+            aten.cat.default,
+            aten.slice.Tensor,
+        )
+        if keeps and node not in seen:
+            waiting += node.all_input_nodes
+        seen.add(node)
+    return False

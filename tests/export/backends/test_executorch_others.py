@@ -1,6 +1,7 @@
 """Models that are not ours: convolutions, pooling, batch norm, attention as PyTorch writes it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,18 +164,20 @@ def test_constants_keep_names_apart_and_attention_behind_what_is_written_in_plac
     assert (method.delegates, method.leftovers) == (1, ())
 
 
-class Pooled(nn.Module):
-    """As the attention of volo: a Linear on a pooled image that was turned to channels last."""
+class Turned(nn.Module):
+    """As volo and mambaout: a Linear on an image that was turned to channels last."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: Any) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 5)
+        self.conv, self.between, self.head = nn.Conv2d(3, 16, 3, padding=1), between, nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.avg_pool2d(self.conv(x), 2).permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
+        turned = F.avg_pool2d(self.conv(x), 2).permute(0, 2, 3, 1)
+        return self.head(self.between(turned)).mean((1, 2))  # type: ignore[no-any-return]
 
 
-def test_an_int8_linear_on_a_turned_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [lambda x: x, lambda x: F.gelu(x) * torch.cat((x[..., 8:], x[..., :8]), -1)])
+def test_an_int8_linear_on_a_turned_image(between: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    method = check(Pooled(), draw(1, 3, 8, 8), tmp_path, "int8", 5e-3, "head")
+    method = check(Turned(between), draw(1, 3, 8, 8), tmp_path, "int8", 5e-3, "head")
     assert (method.delegates, method.leftovers) == (1, ())
