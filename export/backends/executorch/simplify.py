@@ -169,8 +169,8 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
 def flatten_turned_images(program: ExportedProgram) -> None:
     """Write a Linear of a turned image as one of rows.
 
-    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout, behind the input's
-    quantisation, which it then no longer finds.
+    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout,
+    behind the input's quantisation, which it then no longer finds.
     """
     for linear in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
         image, *weights = linear.args
