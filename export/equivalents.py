@@ -17,7 +17,7 @@ from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
 from bigvit_edge.export.pooling import adaptive_average, average, global_average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
-from bigvit_edge.export.strides import expand, repeat, repeat_each, slice_by_steps
+from bigvit_edge.export.strides import expand, pad, pad_around, repeat, repeat_each, slice_by_steps
 from bigvit_edge.export.windows import fold, unfold
 
 aten = torch.ops.aten
@@ -320,4 +320,6 @@ LITERT: Mapping[Any, Writer] = XNNPACK | {
     aten.scatter_add.default: scatter_add,
     aten.index_put.default: index_put,
     aten.max_pool2d.default: max_pool,
+    aten.pad.default: pad,
+    aten.constant_pad_nd.default: pad_around,
 }

@@ -1,5 +1,6 @@
 """Steps and repetitions, for XNNPACK's runtimes: slices, views, products with ones."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,31 @@ def _take_every(call: Call, x: Any, dim: int, start: int, step: int, count: int)
     groups = call(aten.reshape.default, groups, [*shape[:dim], count, step, *shape[dim + 1 :]])
     taken = call(aten.slice.Tensor, groups, dim + 1, place, place + 1)
     return call(aten.reshape.default, taken, [*shape[:dim], count, *shape[dim + 1 :]])
+
+
+def pad(place: Place, x: Any, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """Write a number around a value as constants beside it.
+
+    LiteRT's XNNPACK pads with zeros alone. What is padded for a maximum is left to that.
+    """
+    if mode != "constant" or not value or not math.isfinite(value) or min(padding) < 0:
+        return NotImplemented
+    for back, (before, after) in enumerate(zip(padding[::2], padding[1::2], strict=True), 1):
+        shape, dim = list(shape_of(x)), len(shape_of(x)) - back
+        sides = [
+            [place.store(torch.full([*shape[:dim], width, *shape[dim + 1 :]], value, dtype=value_of(x).dtype))]
+            if width
+            else []
+            for width in (before, after)
+        ]
+        if before or after:
+            x = place(aten.cat.default, [*sides[0], x, *sides[1]], dim)
+    return x
+
+
+def pad_around(place: Place, x: Any, padding: Sequence[int], value: float = 0) -> Any:
+    """Write constant_pad_nd as `pad`."""
+    return pad(place, x, padding, "constant", value)
 
 
 def expand(place: Place, x: Any, size: Any, **_: Any) -> Any:

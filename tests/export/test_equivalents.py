@@ -271,3 +271,13 @@ def test_repetitions_are_products(body: Any) -> None:
     wanted, got, ops = run(lambda x: body(x).flatten(0, 1).flatten().unsqueeze(0), XNNPACK)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert not ops & {aten.expand.default, aten.repeat.default, aten.repeat_interleave.self_int}
+
+
+def test_padding_with_a_number() -> None:
+    def body(x: Tensor) -> Tensor:
+        ones = nn.functional.pad(x, (0, 1), value=1.0)
+        return nn.functional.pad(ones, (2, 0, 1, 3), value=-0.5)
+
+    wanted, got, ops = run(body, LITERT)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert not ops & {aten.pad.default, aten.constant_pad_nd.default}

@@ -167,10 +167,10 @@ def take_largest(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
 
 
 def measure(
-    x: Tensor, order: float, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+    x: Tensor, order: float | None, dims: list[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Measure the Euclidean length, of F.normalize."""
-    if order != 2 or dtype is not None:
+    """Measure the Euclidean length, of F.normalize and Tensor.norm."""
+    if order not in (2, None) or dtype is not None:
         return LEAVE
     wide = x.float()
     return torch.sqrt((wide * wide).sum(dims or list(range(x.dim())), keepdim)).to(x.dtype)
@@ -236,6 +236,7 @@ OTHERS: dict[Any, Any] = {
     aten.sum.default: lambda x, dtype=None: add_up(x, None, dtype=dtype),
     aten.amax.default: take_largest,
     aten.linalg_vector_norm.default: measure,
+    aten.norm.ScalarOpt_dim: measure,
     aten.pow.Tensor_Scalar: raise_to,
     aten.upsample_nearest2d.vec: repeat_pixels,
 }
