@@ -18,7 +18,7 @@ from bigvit_edge.export.place import Call, Place, Writer, value_of
 from bigvit_edge.export.pooling import adaptive_average, average, global_average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
 from bigvit_edge.export.strides import expand, pad, pad_around, repeat, repeat_each, slice_by_steps
-from bigvit_edge.export.windows import fold, unfold
+from bigvit_edge.export.windows import fold, unfold, unfold_dimension
 
 aten = torch.ops.aten
 
@@ -271,6 +271,12 @@ def _list_sources(numbers: Tensor, places: int, accumulate: bool) -> list[Tensor
     return rounds
 
 
+def add_product(call: Call, x: Any, a: Any, b: Any, *, value: Any = 1) -> Any:
+    """Write addcmul as a product and a sum."""
+    product = call(aten.mul.Tensor, a, b)
+    return call(aten.add.Tensor, x, product if value == 1 else call(aten.mul.Tensor, product, value))
+
+
 EVERYWHERE: Mapping[Any, Writer] = {
     aten.sort.default: sort,
     aten.sort.stable: sort_stable,
@@ -282,6 +288,8 @@ EVERYWHERE: Mapping[Any, Writer] = {
     aten.diagonal.default: diagonal,
     aten.einsum.default: einsum,
     aten.scatter_reduce.two: scatter_reduce,
+    aten.addcmul.default: add_product,
+    aten.unfold.default: unfold_dimension,
     aten.im2col.default: unfold,
     aten.col2im.default: fold,
 }

@@ -105,7 +105,7 @@ def write_rolls(program: ExportedProgram) -> None:
 def fold_constants(program: ExportedProgram) -> None:
     """Compute now what does not depend on the image.
 
-    zeros_like and its kin take only a shape from their input.
+    zeros_like and its kin take only a shape from their input, new_zeros and its kin only a type.
     """
     known = read_constants(program)
     folded: dict[Node, Tensor] = {}
@@ -115,6 +115,9 @@ def fold_constants(program: ExportedProgram) -> None:
             continue
         if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
             folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])
+        elif node.target in (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default):
+            typed = torch.empty(0, dtype=node.all_input_nodes[0].meta["val"].dtype)
+            folded[node] = node.target(typed, *node.args[1:], **node.kwargs)
         elif not draws(node) and all(n in known or n in folded for n in node.all_input_nodes):
             args, kwargs = map_arg((node.args, node.kwargs), lambda n: folded[n] if n in folded else known[n])
             folded[node] = node.target(*args, **kwargs)

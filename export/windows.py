@@ -51,6 +51,21 @@ def fold(call: Call, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any
     return call(aten.reshape.default, laid, [*batch, channels, *size])
 
 
+def unfold_dimension(call: Call, x: Any, dim: int, size: int, step: int) -> Any:
+    """Cut windows out along a dimension, as Tensor.unfold does.
+
+    [.., n, ..] -> [.., windows, .., size].
+    """
+    shape = shape_of(x)
+    dim %= len(shape) or 1
+    if not shape:
+        return NotImplemented
+    before, beside, count = shape[:dim], shape[dim + 1 :], (shape[dim] - size) // step + 1
+    cut = call(aten.reshape.default, x, [prod(before), shape[dim], prod(beside)])
+    cut = cut_windows(call, cut, size, 1, step, 0, count)  # [before, size, windows, beside]
+    return call(aten.reshape.default, call(aten.permute.default, cut, [0, 2, 3, 1]), [*before, count, *beside, size])
+
+
 def count_windows(size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> list[int]:
     """Count the windows along each dimension."""
     options = zip(size, kernel, dilation, padding, stride, strict=True)

@@ -281,3 +281,11 @@ def test_padding_with_a_number() -> None:
     wanted, got, ops = run(body, LITERT)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert not ops & {aten.pad.default, aten.constant_pad_nd.default}
+
+
+@pytest.mark.parametrize("value", [1, -0.5])
+def test_a_product_added(value: float) -> None:
+    gain, bias = torch.rand(CHANNELS), torch.rand(1, 1, CHANNELS)
+    wanted, got, ops = run(lambda x: torch.addcmul(bias, x, gain, value=value), EVERYWHERE)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert aten.addcmul.default not in ops

@@ -257,6 +257,25 @@ def test_what_reads_no_image_is_computed_beforehand() -> None:
     torch.testing.assert_close(graph.exported.module()(image), model(image))
 
 
+class Masked(nn.Module):
+    """A mask made of numbers alone, as torchvision's Swin makes it of a tensor that it takes only the type of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = x.new_zeros((4, 4))
+        for i in range(2):
+            mask[2 * i : 2 * i + 2] = i
+        mask = mask.flatten().unsqueeze(0) - mask.flatten().unsqueeze(1)
+        return x.flatten(2) + mask.masked_fill(mask != 0, -100.0)[:1] + x.new_full((1,), 2.0)
+
+
+def test_a_mask_of_numbers_is_a_constant() -> None:
+    graph = rewrite(capture(Masked(), 4))
+    ops = {node.target for node in graph.exported.graph.nodes if node.op == "call_function"}
+    assert ops <= {aten.flatten.using_ints, aten.add.Tensor}
+    image = torch.randn(1, 3, 4, 4)
+    torch.testing.assert_close(graph.exported.module()(image), Masked()(image))
+
+
 class InARow(nn.Module):
     """Two norms behind one convolution."""
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import fold as torch_fold
 from torch.nn.functional import unfold as torch_unfold
 
-from bigvit_edge.export.windows import fold, unfold
+from bigvit_edge.export.windows import fold, unfold, unfold_dimension
 
 SHAPES = [  # kernel, dilation, padding, stride, size
     ((3, 3), (1, 1), (1, 1), (2, 2), (8, 8)),
@@ -36,3 +36,9 @@ def test_windows_cut_out_and_laid_back(kernel: Any, dilation: Any, padding: Any,
     windows = torch_unfold(x, *options)
     assert torch.equal(unfold(call, x, *options), windows)
     torch.testing.assert_close(fold(call, windows, size, *options), torch_fold(windows, size, *options))
+
+
+@pytest.mark.parametrize(("dim", "size", "step"), [(0, 2, 1), (1, 3, 2), (2, 4, 3), (-1, 7, 1), (1, 1, 2), (2, 2, 5)])
+def test_windows_along_a_dimension(dim: int, size: int, step: int) -> None:
+    x = torch.randn(2, 5, 7)
+    assert torch.equal(unfold_dimension(call, x, dim, size, step), x.unfold(dim, size, step))
