@@ -244,15 +244,11 @@ def load_target(name: str) -> Target:
 def override(target: Target, settings: Iterable[str]) -> Target:
     """Apply 'key=value' settings to a target.
 
-    Examples are 'limits.int8_cosine=0.99' and 'formats=litert,executorch'. UserError on an unknown key or a value of
-    the wrong type.
+    Examples are 'limits.int8_cosine=0.99' and 'formats=litert,executorch'; the last of one key counts. UserError on an
+    unknown key or a value of the wrong type.
     """
-    seen: set[str] = set()
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if key in seen:
-            raise UserError(f"--set {key} twice", "each setting once", "leave one out; values go with commas between")
-        seen.add(key)
         keys = list_settings()
         if not equals:
             raise UserError(f"--set {setting!r}", "key=value", f"for example --set {next(iter(keys))}=...")

@@ -56,9 +56,8 @@ def test_bad_setting(setting: str, message: str) -> None:
         override(load_target("android"), [setting])
 
 
-def test_a_setting_is_given_once() -> None:
-    with pytest.raises(UserError, match="--set precisions twice"):
-        override(load_target("host"), ["precisions=fp32", "precisions=int8"])
+def test_the_last_of_one_setting_counts() -> None:
+    assert override(load_target("host"), ["precisions=fp32", "precisions=int8"]).precisions == ("int8",)
 
 
 @pytest.mark.parametrize(
