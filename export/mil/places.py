@@ -16,8 +16,9 @@ def ints(value: Tensor) -> list[int]:
 
 
 def concat(values: Sequence[Tensor], axis: Int, interleave: Bool) -> Tensor:
-    if interleave:
-        raise ValueError("concat with interleave")
+    if interleave:  # the first of each, then the second
+        axis = int(axis) % values[0].dim()
+        return torch.stack(list(values), axis + 1).flatten(axis, axis + 1)
     return torch.cat(list(values), int(axis))
 
 

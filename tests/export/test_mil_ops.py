@@ -16,6 +16,7 @@ from bigvit_edge.export.console import silenced
 from bigvit_edge.export.mil.ops import ABSENT, OPS
 from bigvit_edge.export.mil.package import Function as Saved
 from bigvit_edge.export.mil.package import read_folder, read_function
+from bigvit_edge.export.mil.places import concat
 
 with silenced():
     import coremltools as ct
@@ -360,3 +361,11 @@ def test_the_saved_op_equals_its_reference(saved: Saved, at: int) -> None:
     assert [a.shape for a in got] == [b.shape for b in expected]
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+def test_channels_are_interleaved_as_shufflenet_does() -> None:
+    """As coremltools writes a shuffle of channels."""
+    a, b = torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2)
+    expected = torch.channel_shuffle(torch.cat((a, b), 1), 2)
+    assert torch.equal(concat((a, b), torch.tensor(1), torch.tensor(True)), expected)
+    assert torch.equal(concat((a, b), torch.tensor(-3), torch.tensor(True)), expected)
