@@ -32,7 +32,7 @@ def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | 
     for node in list(program.graph.nodes):
         if node.target not in writers:
             continue
-        made = writers[node.target](Place(program, node), *node.args, **node.kwargs)
+        made = writers[node.target](Place(program, node, writers is LITERT), *node.args, **node.kwargs)
         if isinstance(made, Node):
             redirect_uses(program, node, made)
         elif made is not NotImplemented and all(made[user.args[1]] for user in node.users if user.users):

@@ -105,15 +105,32 @@ def repeat_each(place: Place, x: Any, repeats: int, dim: int | None = None, **_:
 
 
 def _multiply(place: Place, x: Any, apart: Sequence[int], wide: Sequence[int], shape: Sequence[int]) -> Any:
-    """The value in the shape `apart`, times ones that make it `wide`, in the shape that is wanted."""
+    """The value in the shape `apart`, made `wide`, in the shape that is wanted.
+
+    A product with ones; where `place` is LiteRT's, whose converter makes a broadcast of that and loses a permute
+    behind it (litert-torch 0.10), copies put together two and two.
+    """
     if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:
         return NotImplemented
     if list(apart) == list(wide):
         return place(aten.reshape.default, x, list(shape))
-    ones = torch.ones([1 if a == b else b for a, b in zip(apart, wide, strict=True)], dtype=value_of(x).dtype)
     x = x if list(shape_of(x)) == list(apart) else place(aten.reshape.default, x, list(apart))
-    made = place(aten.mul.Tensor, x, place.store(ones))
-    return made if list(wide) == list(shape) else place(aten.reshape.default, made, list(shape))
+    if place.copies:
+        for dim, (have, want) in enumerate(zip(apart, wide, strict=True)):
+            x = _copy(place, x, dim, want) if have != want else x
+    else:
+        ones = torch.ones([1 if a == b else b for a, b in zip(apart, wide, strict=True)], dtype=value_of(x).dtype)
+        x = place(aten.mul.Tensor, x, place.store(ones))
+    return x if list(wide) == list(shape) else place(aten.reshape.default, x, list(shape))
+
+
+def _copy(call: Call, x: Any, dim: int, count: int) -> Any:
+    """`count` copies along a dimension of one."""
+    if count == 1:
+        return x
+    half = _copy(call, x, dim, count // 2)
+    twice = call(aten.cat.default, [half, half], dim)
+    return call(aten.cat.default, [twice, x], dim) if count % 2 else twice
 
 
 def repeats_itself(user: Node, expanded: Node, shape: tuple[int, ...]) -> bool:

@@ -267,8 +267,9 @@ def test_averages(pool: Any) -> None:
         lambda x: x.repeat_interleave(1, -1),
     ],
 )
-def test_repetitions_are_products(body: Any) -> None:
-    wanted, got, ops = run(lambda x: body(x).flatten(0, 1).flatten().unsqueeze(0), XNNPACK)
+@pytest.mark.parametrize("writers", [XNNPACK, LITERT])
+def test_repetitions_are_products_or_copies(body: Any, writers: Mapping[Any, Any]) -> None:
+    wanted, got, ops = run(lambda x: body(x).flatten(0, 1).flatten().unsqueeze(0), writers)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert not ops & {aten.expand.default, aten.repeat.default, aten.repeat_interleave.self_int}
 

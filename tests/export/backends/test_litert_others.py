@@ -92,3 +92,12 @@ def diagonals(m: Tokens, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("body", [scatters, writes, sorts, medians, largest, diagonals])
 def test_ops_that_the_interpreter_lacks(body: Callable[[Tokens, Tensor], Tensor], tmp_path: Path) -> None:
     export(Tokens(body), tmp_path / "model.tflite")
+
+
+def test_copies_that_are_turned(tmp_path: Path) -> None:
+    """As relative positions are: the converter made a broadcast of them, and lost the permute."""
+
+    def body(m: Tokens, x: Tensor) -> Tensor:
+        return x.reshape(1, 4, 1, 4, 32).expand(-1, -1, 4, -1, -1).permute(0, 3, 2, 1, 4).reshape(1, 64, 32).cumsum(1)
+
+    export(Tokens(body), tmp_path / "m.tflite")
