@@ -1,15 +1,13 @@
 """The command line: one function a verb, no logic. Heavy imports stand inside the verbs, so that --help is instant."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bigvit_edge.exits import explained, prepare_streams, report_error
-from bigvit_edge.interruption import Interrupted, catching, find_signal
+from bigvit_edge.exits import explained, run_program
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -238,14 +236,4 @@ def train(
 
 def main() -> None:
     """Run the command line: the console script's entry."""
-    prepare_streams()
-    try:
-        with catching():
-            try:
-                app()
-            except SystemExit as e:  # Typer's own for an interruption outside of a verb has another code, and no words
-                if (number := find_signal()) is None or e.code == 128 + number:
-                    raise
-                raise Interrupted(number) from e
-    except Interrupted as e:
-        sys.exit(report_error(e).exit_code)
+    run_program(app)

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from bigvit_edge.errors import LimitError, UserError, describe_error, lacks_memory
-from bigvit_edge.interruption import Interrupted
+from bigvit_edge.interruption import Interrupted, catching, find_signal
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # what a terminal would obey, wherever it came from
@@ -39,6 +39,21 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115  it takes that number
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def run_program(app: Callable[[], object]) -> None:
+    """Run a Typer program until it ends, by signals too."""
+    prepare_streams()
+    try:
+        with catching():
+            try:
+                app()
+            except SystemExit as e:  # Typer's own for an interruption outside of a verb has another code, and no words
+                if (number := find_signal()) is None or e.code == 128 + number:
+                    raise
+                raise Interrupted(number) from e
+    except Interrupted as e:
+        sys.exit(report_error(e).exit_code)
 
 
 def explained(verb: Callable[..., None]) -> Callable[..., None]:

@@ -17,7 +17,7 @@ from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
 from bigvit_edge.export.pooling import adaptive_average, average, global_average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
-from bigvit_edge.export.strides import expand, pad, pad_around, repeat, repeat_each, slice_by_steps
+from bigvit_edge.export.strides import copy, list_repetitions, multiply, pad, pad_around, slice_by_steps
 from bigvit_edge.export.windows import fold, unfold, unfold_dimension
 
 aten = torch.ops.aten
@@ -32,7 +32,7 @@ def write_equivalents(program: ExportedProgram, writers: Mapping[Any, Writer] | 
     for node in list(program.graph.nodes):
         if node.target not in writers:
             continue
-        made = writers[node.target](Place(program, node, writers is LITERT), *node.args, **node.kwargs)
+        made = writers[node.target](Place(program, node), *node.args, **node.kwargs)
         if isinstance(made, Node):
             redirect_uses(program, node, made)
         elif made is not NotImplemented and all(made[user.args[1]] for user in node.users if user.users):
@@ -307,9 +307,7 @@ def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
 
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
-    aten.expand.default: expand,
-    aten.repeat.default: repeat,
-    aten.repeat_interleave.self_int: repeat_each,
+    **list_repetitions(multiply),
     aten.max_pool2d.default: pool_padded,
     aten.avg_pool2d.default: average,
     aten.adaptive_avg_pool2d.default: global_average,
@@ -321,6 +319,7 @@ XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten._upsample_bicubic2d_aa.vec: resize,
 }
 LITERT: Mapping[Any, Writer] = XNNPACK | {
+    **list_repetitions(copy),
     aten.topk.default: top,
     aten.rsub.Scalar: subtract_from,
     aten.scatter.value: scatter_value,

@@ -16,14 +16,10 @@ Writer = Callable[..., Any]  # (call, *args, **kwargs of the op) -> its value, a
 
 @dataclass
 class Place:
-    """The place in front of a node of a program.
-
-    copies: what is repeated is written as copies, where a converter gets products with ones wrong.
-    """
+    """The place in front of a node of a program."""
 
     program: ExportedProgram
     node: Node
-    copies: bool = False
 
     def __call__(self, op: Any, *args: Any, **kwargs: Any) -> Node:
         return insert(self.node, op, *args, **kwargs)

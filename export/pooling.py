@@ -8,6 +8,7 @@ from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, pad
 
 from bigvit_edge.export.graph import shape_of
 from bigvit_edge.export.place import Call, Place, value_of
+from bigvit_edge.export.resizing import multiply_sides
 
 aten = torch.ops.aten
 
@@ -19,7 +20,10 @@ def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
     """
     if x.target not in (aten.pad.default, aten.constant_pad_nd.default) or -math.inf not in x.args:
         return NotImplemented
-    image, (left, right, top, bottom) = x.args[:2]
+    image, padding = x.args[:2]
+    left, right, top, bottom = (*padding, 0, 0)[:4]
+    if len(shape_of(image)) != 4 or len(padding) > 4 or min(padding) < 0:
+        return NotImplemented
     if max(top, bottom) >= _pair(kernel)[0] or max(left, right) >= _pair(kernel)[1]:
         return NotImplemented
     return place(aten.max_pool2d.default, _pad(place, image, (top, bottom), (left, right)), kernel, *options)
@@ -31,7 +35,7 @@ def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any =
     LiteRT's converter pads with -inf, which XNNPACK does not take.
     """
     rows, columns = _pair(padding)
-    if rest or not (rows or columns):
+    if rest or len(shape_of(x)) != 4 or not (rows or columns):
         return pool_padded(place, x, kernel, stride, padding, *rest)
     padded = _pad(place, x, (rows, rows), (columns, columns))
     return place(aten.max_pool2d.default, padded, kernel, stride)
@@ -43,8 +47,8 @@ def _pad(call: Call, x: Any, rows: tuple[int, int], columns: tuple[int, int]) ->
     if x.target is aten.relu.default:
         return call(aten.constant_pad_nd.default, x, [*columns, *rows])
     for dim, (before, after) in ((2, rows), (3, columns)):
-        first, last = (call(aten.slice.Tensor, x, dim, at, at + 1) for at in (0, shape_of(x)[dim] - 1))
         if before or after:
+            first, last = (call(aten.slice.Tensor, x, dim, at, at + 1) for at in (0, shape_of(x)[dim] - 1))
             x = call(aten.cat.default, [*[first] * before, x, *[last] * after], dim)
     return x
 
@@ -98,13 +102,8 @@ def adaptive_average(place: Place, x: Any, size: Any) -> Any:
     if all(whole % parts == 0 for whole, parts in zip(old, new, strict=True)):
         kernel = [whole // parts for whole, parts in zip(old, new, strict=True)]
         return place(aten.avg_pool2d.default, x, kernel, kernel, [0, 0], False, False)
-    matrices = (
-        adaptive_avg_pool1d(torch.eye(whole)[None], parts)[0].T.to(value_of(x).dtype).contiguous()
-        for whole, parts in zip(old, new, strict=True)
-    )
-    rows, columns = map(place.store, matrices)
-    turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
-    return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
+    rows, columns = (adaptive_avg_pool1d(torch.eye(a)[None], b)[0] for a, b in zip(old, new, strict=True))
+    return multiply_sides(place, x, rows, columns)
 
 
 def global_average(place: Place, x: Any, size: Any) -> Any:

@@ -34,15 +34,21 @@ def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -
 
 
 def resize(place: Place, x: Any, *options: Any) -> Any:
-    """Write a resizing as two Linears.
-
-    [N, C, h, w] through a Linear [W, w], and turned, one of [H, h].
-    """
+    """Write a resizing as two Linears."""
     if not value_of(x).is_floating_point():
         return NotImplemented
-    rows, columns = (place.store(make_resizing(place.node, dim).T.contiguous()) for dim in (2, 3))
-    turned = place(aten.transpose.int, place(aten.linear.default, x, columns), 2, 3)
-    return place(aten.transpose.int, place(aten.linear.default, turned, rows), 2, 3)
+    return multiply_sides(place, x, *(make_resizing(place.node, dim) for dim in (2, 3)))
+
+
+def multiply_sides(place: Place, x: Any, rows: Tensor, columns: Tensor) -> Any:
+    """Write a map of rows and one of columns as two Linears.
+
+    [N, C, h, w], rows [h, H], columns [w, W] -> [N, C, H, W].
+    """
+    for matrix in (columns, rows):
+        weight = place.store(matrix.T.to(value_of(x).dtype).contiguous())
+        x = place(aten.transpose.int, place(aten.linear.default, x, weight), 2, 3)
+    return x
 
 
 def make_resizing(node: Node, dim: int) -> Tensor:

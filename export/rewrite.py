@@ -47,6 +47,7 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
         drop_copies,
         write_rolls,
         fold_constants,
+        drop_open_masks,
         fold_factors,
         write_norms_as_factors,
         write_patches_as_linear,
@@ -125,6 +126,16 @@ def fold_constants(program: ExportedProgram) -> None:
         if any(user not in folded for user in node.users):
             constant = add_constant(program, f"folded.{node.name}", data.contiguous().clone())
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in folded)
+
+
+def drop_open_masks(program: ExportedProgram) -> None:
+    """Drop masks of attention that let everything through, as transformers gives them."""
+    known = read_constants(program)
+    for node in program.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
+        given = [*node.args[3:4], *(value for key, value in node.kwargs.items() if key == "attn_mask")]
+        if given and given[0] in known and known[given[0]].dtype == torch.bool and known[given[0]].all():
+            node.args = (*node.args[:3], *((None, *node.args[4:]) if node.args[3:] else ()))
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "attn_mask"}
 
 
 def draws(node: Node) -> bool:

@@ -1,20 +1,23 @@
-"""Steps and repetitions, for XNNPACK's runtimes: slices, views, products with ones."""
+"""Steps and repetitions, for XNNPACK's runtimes: slices, views, products with ones or copies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from bigvit_edge.export.graph import shape_of
-from bigvit_edge.export.place import Call, Place, value_of
+from bigvit_edge.export.place import Call, Place, Writer, value_of
 
 aten = torch.ops.aten
 BROADCASTING = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default,
 }  # fmt: skip
 HIGHEST_RANK = 6  # of XNNPACK's values
+
+Spread = Callable[[Place, Any, Sequence[int]], Any]  # how a value is repeated to a shape: multiply or copy
 
 
 def slice_by_steps(
@@ -69,68 +72,79 @@ def pad_around(place: Place, x: Any, padding: Sequence[int], value: float = 0) -
     return pad(place, x, padding, "constant", value)
 
 
-def expand(place: Place, x: Any, size: Any, **_: Any) -> Any:
-    """Write what is repeated as a product with ones.
+def multiply(place: Place, x: Any, wide: Sequence[int]) -> Any:
+    """Repeat a value to a shape, as a product with ones."""
+    ones = [1 if have == want else want for have, want in zip(shape_of(x), wide, strict=True)]
+    return place(aten.mul.Tensor, x, place.store(torch.ones(ones, dtype=value_of(x).dtype)))
+
+
+def copy(call: Call, x: Any, wide: Sequence[int]) -> Any:
+    """Repeat a value to a shape, as copies put together in pairs.
+
+    LiteRT's converter makes a broadcast of a product with ones, and loses a permute behind it (litert-torch 0.10).
+    """
+    for dim, (have, want) in enumerate(zip(shape_of(x), wide, strict=True)):
+        x = _copy_along(call, x, dim, want) if have != want else x
+    return x
+
+
+def _copy_along(call: Call, x: Any, dim: int, count: int) -> Any:
+    if count == 1:
+        return x
+    half = _copy_along(call, x, dim, count // 2)
+    twice = call(aten.cat.default, [half, half], dim)
+    return call(aten.cat.default, [twice, x], dim) if count % 2 else twice
+
+
+def expand(spread: Spread, place: Place, x: Any, size: Any, **_: Any) -> Any:
+    """Write what is repeated in the way `spread`.
 
     A reader that repeats it by itself gets it as it is.
     """
     before, shape = shape_of(x), shape_of(place.node)
     if before == shape or all(repeats_itself(user, place.node, before) for user in place.node.users):
         return x
-    return _multiply(place, x, [1] * (len(shape) - len(before)) + list(before), shape, shape)
+    return _spread(spread, place, x, [1] * (len(shape) - len(before)) + list(before), shape)
 
 
-def repeat(place: Place, x: Any, repeats: Sequence[int]) -> Any:
-    """Write copies beside each other as a product with ones.
-
-    That has one dimension more for each that is repeated.
-    """
+def repeat(spread: Spread, place: Place, x: Any, repeats: Sequence[int]) -> Any:
+    """Write copies beside each other, along dimensions of their own."""
     shape = [1] * (len(repeats) - len(shape_of(x))) + list(shape_of(x))
     pairs = list(zip(repeats, shape, strict=True))
     apart = [size for times, own in pairs for size in ([1, own] if times > 1 else [own])]
     wide = [size for times, own in pairs for size in ([times, own] if times > 1 else [own])]
-    return _multiply(place, x, apart, wide, shape_of(place.node))
+    return _spread(spread, place, x, apart, wide)
 
 
-def repeat_each(place: Place, x: Any, repeats: int, dim: int | None = None, **_: Any) -> Any:
-    """Write copies of each element behind it as a product with ones."""
+def repeat_each(spread: Spread, place: Place, x: Any, repeats: int, dim: int | None = None, **_: Any) -> Any:
+    """Write copies of each element behind it, with a dimension more."""
     if dim is None:
         return NotImplemented
-    shape = list(shape_of(x))
+    shape = shape_of(x)
     dim %= len(shape)
-    apart, wide = (
-        [*shape[:dim], shape[dim], times, *shape[dim + 1 :]] if repeats > 1 else shape for times in (1, repeats)
-    )
-    return _multiply(place, x, apart, wide, shape_of(place.node))
+    apart, wide = ([*shape[: dim + 1], times, *shape[dim + 1 :]] for times in (1, repeats))
+    return _spread(spread, place, x, apart, wide)
 
 
-def _multiply(place: Place, x: Any, apart: Sequence[int], wide: Sequence[int], shape: Sequence[int]) -> Any:
-    """The value in the shape `apart`, made `wide`, in the shape that is wanted.
+def list_repetitions(spread: Spread) -> dict[Any, Writer]:
+    """List the writers of ops that repeat values in that way."""
+    return {
+        aten.expand.default: partial(expand, spread),
+        aten.repeat.default: partial(repeat, spread),
+        aten.repeat_interleave.self_int: partial(repeat_each, spread),
+    }
 
-    A product with ones; where `place` is LiteRT's, whose converter makes a broadcast of that and loses a permute
-    behind it (litert-torch 0.10), copies put together two and two.
-    """
+
+def _spread(spread: Spread, place: Place, x: Any, apart: Sequence[int], wide: Sequence[int]) -> Any:
+    """The value in the shape `apart`, made `wide`, in the shape of what is replaced."""
     if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:
         return NotImplemented
+    shape = shape_of(place.node)
     if list(apart) == list(wide):
         return place(aten.reshape.default, x, list(shape))
-    x = x if list(shape_of(x)) == list(apart) else place(aten.reshape.default, x, list(apart))
-    if place.copies:
-        for dim, (have, want) in enumerate(zip(apart, wide, strict=True)):
-            x = _copy(place, x, dim, want) if have != want else x
-    else:
-        ones = torch.ones([1 if a == b else b for a, b in zip(apart, wide, strict=True)], dtype=value_of(x).dtype)
-        x = place(aten.mul.Tensor, x, place.store(ones))
-    return x if list(wide) == list(shape) else place(aten.reshape.default, x, list(shape))
-
-
-def _copy(call: Call, x: Any, dim: int, count: int) -> Any:
-    """`count` copies along a dimension of one."""
-    if count == 1:
-        return x
-    half = _copy(call, x, dim, count // 2)
-    twice = call(aten.cat.default, [half, half], dim)
-    return call(aten.cat.default, [twice, x], dim) if count % 2 else twice
+    x = x if shape_of(x) == tuple(apart) else place(aten.reshape.default, x, list(apart))
+    made = spread(place, x, wide)
+    return made if tuple(wide) == shape else place(aten.reshape.default, made, list(shape))
 
 
 def repeats_itself(user: Node, expanded: Node, shape: tuple[int, ...]) -> bool:

@@ -276,6 +276,30 @@ def test_a_mask_of_numbers_is_a_constant() -> None:
     torch.testing.assert_close(graph.exported.module()(image), Masked()(image))
 
 
+class Open(nn.Module):
+    """Attention as transformers calls it: with a mask made of numbers, by position or by name."""
+
+    def __init__(self, lets: int, named: bool) -> None:
+        super().__init__()
+        self.lets, self.named = lets, named
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, mask = x.flatten(2), (torch.arange(3) < self.lets).expand(1, 3, 3)
+        attend = nn.functional.scaled_dot_product_attention
+        return attend(x, x, x, attn_mask=mask, scale=0.5) if self.named else attend(x, x, x, mask, 0.0, False)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("lets", [3, 2])
+def test_a_mask_that_lets_everything_through_is_none(lets: int, named: bool) -> None:
+    model, image = Open(lets, named), torch.randn(1, 3, 4, 4)
+    program = rewrite(capture(model, 4)).exported
+    (node,) = program.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default)
+    masks = [n for n in node.all_input_nodes[1:] if n.meta["val"].dtype == torch.bool]
+    assert len(masks) == (lets < 3)
+    torch.testing.assert_close(program.module()(image), model(image))
+
+
 class InARow(nn.Module):
     """Two norms behind one convolution."""
 

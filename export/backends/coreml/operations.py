@@ -203,6 +203,3 @@ def _converts_resize(node: Node) -> bool:
     scales: Any = options[-1] if options else None
     sizes = shape_of(x)[-2:]
     return scales is None or all(float(s) * n == int(float(s) * n) for s, n in zip(scales, sizes, strict=True))
-
-
-# ---- folding ---------------------------------------------------------------------------------------------------------
