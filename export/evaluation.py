@@ -9,6 +9,7 @@ import numpy as np
 
 from bigvit_edge.artifact import Array, Manifest
 from bigvit_edge.export.pictures import (
+    CALIBRATION,
     Picture,
     Pictures,
     Watch,
@@ -61,7 +62,8 @@ def prepare_evaluation(
         chosen, rest = split(found[0], watch)
     elif found is not None:
         rest = list(found[0])
-    seen, more = _read_calibration(chosen, model, watch) if chosen else (draw_calibration(model), [])
+    drawn = CALIBRATION if calibrates else 1  # which shows what a part of a model is given
+    seen, more = _read_calibration(chosen, model, watch) if chosen else (draw_calibration(model, drawn), [])
     digests, notes = digest_pictures(chosen), [*notes, *more]
     if found is None:
         return Evaluation(make_references(model, keeps, count), seen, digests, None, tuple(notes))

@@ -1,6 +1,7 @@
 """The fallback gate: what did not land on the intended unit, named, and too much of it refused."""
 
 from bigvit_edge.artifact import Entry, Verified
+from bigvit_edge.errors import keep_few
 from bigvit_edge.target import Limits
 
 SHOWN = 12  # leftovers and layers named for each entry point
@@ -26,8 +27,8 @@ def _list_shares(entry: Entry, method: Verified, limits: Limits) -> list[str]:
         return []
     limit = f"limit {limits.max_fallback:.1%} (limits.max_fallback)"
     head = f"{_name(entry, method)}: {share:.1%} of the multiply-accumulates fall back, {limit}:"
-    lines = [f"  {x.op} in {x.layer or 'the model itself'}: {x.mac_share:.2%}; {x.reason}" for x in heavy[:SHOWN]]
-    return [head, *lines, *_count_rest(len(heavy))]
+    lines = [f"{x.op} in {x.layer or 'the model itself'}: {x.mac_share:.2%}; {x.reason}" for x in heavy]
+    return [head, *(f"  {line}" for line in keep_few(lines, SHOWN))]
 
 
 def _list_fragments(entry: Entry, method: Verified, limits: Limits) -> list[str]:
@@ -36,15 +37,11 @@ def _list_fragments(entry: Entry, method: Verified, limits: Limits) -> list[str]
         return []
     head = f"{_name(entry, method)}: layers in more than {limits.max_fragments} pieces (limits.max_fragments):"
     lines = []
-    for n, layer in cut[:SHOWN]:
+    for n, layer in cut:
         between = sorted({f"{x.op} ({x.reason})" for x in method.leftovers if f"{x.layer}.".startswith(f"{layer}.")})
-        lines.append(f"  {layer} in {n} pieces" + (f", cut by {', '.join(between)}" if between else ""))
-    return [head, *lines, *_count_rest(len(cut))]
+        lines.append(f"{layer} in {n} pieces" + (f", cut by {', '.join(between)}" if between else ""))
+    return [head, *(f"  {line}" for line in keep_few(lines, SHOWN))]
 
 
 def _name(entry: Entry, method: Verified) -> str:
     return entry.file if len(entry.methods) == 1 else f"{entry.file} ({method.name})"
-
-
-def _count_rest(count: int) -> list[str]:
-    return [f"  and {count - SHOWN} more"] if count > SHOWN else []

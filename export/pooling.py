@@ -22,7 +22,8 @@ def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
         return NotImplemented
     image, padding = x.args[:2]
     left, right, top, bottom = (*padding, 0, 0)[:4]
-    if len(shape_of(image)) != 4 or len(padding) > 4 or min(padding) < 0:
+    dilation = options[2] if len(options) > 2 else 1  # behind stride and padding
+    if len(shape_of(image)) != 4 or not 1 < len(padding) < 5 or min(padding) < 0 or set(_pair(dilation)) != {1}:
         return NotImplemented
     if max(top, bottom) >= _pair(kernel)[0] or max(left, right) >= _pair(kernel)[1]:
         return NotImplemented
@@ -73,7 +74,7 @@ def average(
     As that of a padded image, times what each window's divisor makes of it: XNNPACK's leaves zeros at the edge out,
     knows no windows that reach past them, and even without padding wants to be told so.
     """
-    if len(shape_of(x)) != 4:
+    if len(shape_of(x)) != 4 or not value_of(x).is_floating_point():
         return NotImplemented
     kernel, padding = _pair(kernel), _pair(padding)
     stride = _pair(stride or kernel)
@@ -82,6 +83,8 @@ def average(
     edges: list[int] = []  # before and behind, columns first
     for size, count, k, step, zeros in reversed(list(zip(before, counts, kernel, stride, padding, strict=True))):
         edges += [zeros, max(0, (count - 1) * step + k - size - zeros)]
+    if list(place.node.args[1:]) == list(plain) and not any(edges):
+        return NotImplemented
     ones = torch.ones(1, 1, *before)
     factor = avg_pool2d(ones, kernel, stride, padding, ceil, include, divisor) / avg_pool2d(pad(ones, edges), *plain)
     padded = place(aten.constant_pad_nd.default, x, edges) if any(edges) else x

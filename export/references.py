@@ -133,12 +133,12 @@ def _explain_nonfinite(model: Loaded, keep: float | None, image: Array, share: s
     return f"PyTorch's own logits of {model.source} are NaN or infinite on {share} images{where}"
 
 
-def draw_calibration(model: Loaded) -> Array:
+def draw_calibration(model: Loaded, count: int = CALIBRATION) -> Array:
     """Draw the demo's training images to calibrate on.
 
     For a calibration without images of one's own: [n, 3, S, S].
     """
-    return _prepare(make_batch("train", CALIBRATION, CALIBRATION_SEED).images, model)
+    return _prepare(make_batch("train", count, CALIBRATION_SEED).images, model)
 
 
 def _prepare(images: torch.Tensor, model: Loaded) -> Array:

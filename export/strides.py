@@ -52,7 +52,7 @@ def pad(place: Place, x: Any, padding: Sequence[int], mode: str = "constant", va
 
     LiteRT's XNNPACK pads with zeros alone. What is padded for a maximum is left to that.
     """
-    if mode != "constant" or not value or not math.isfinite(value) or min(padding) < 0:
+    if mode != "constant" or not value or not math.isfinite(value) or min(padding, default=-1) < 0:
         return NotImplemented
     for back, (before, after) in enumerate(zip(padding[::2], padding[1::2], strict=True), 1):
         shape, dim = list(shape_of(x)), len(shape_of(x)) - back
@@ -111,8 +111,8 @@ def repeat(spread: Spread, place: Place, x: Any, repeats: Sequence[int]) -> Any:
     """Write copies beside each other, along dimensions of their own."""
     shape = [1] * (len(repeats) - len(shape_of(x))) + list(shape_of(x))
     pairs = list(zip(repeats, shape, strict=True))
-    apart = [size for times, own in pairs for size in ([1, own] if times > 1 else [own])]
-    wide = [size for times, own in pairs for size in ([times, own] if times > 1 else [own])]
+    apart = [size for times, own in pairs for size in ([1, own] if times != 1 else [own])]
+    wide = [size for times, own in pairs for size in ([times, own] if times != 1 else [own])]
     return _spread(spread, place, x, apart, wide)
 
 

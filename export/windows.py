@@ -4,16 +4,16 @@ A dimension at a time: of windows of k at steps of s, the a-th run of s values i
 whole from a * s on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
 
 from bigvit_edge.export.graph import shape_of
+from bigvit_edge.export.place import Call
 
 aten = torch.ops.aten
-Call = Callable[..., Any]
 
 
 def unfold(call: Call, x: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Any:

@@ -291,3 +291,18 @@ def test_a_product_added(value: float) -> None:
     wanted, got, ops = run(lambda x: torch.addcmul(bias, x, gain, value=value), EVERYWHERE)
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
     assert aten.addcmul.default not in ops
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: nn.functional.max_pool2d(nn.functional.pad(x, (1, 1, 1, 1), value=float("-inf")), 3, 1, 0, 2),
+        lambda x: nn.functional.avg_pool2d((x * 9).long(), 3, 2, 1, count_include_pad=False).float(),
+        lambda x: torch.cat([x.repeat(1, 0, 1, 1), x], 1),
+        lambda x: nn.functional.pad(x, (), value=1.5) * 2,
+    ],
+)
+def test_what_cannot_be_written_otherwise_stays(body: Any) -> None:
+    """Windows that step over the edge, integers, nothing at all."""
+    wanted, got, _ = run(lambda x: body(x.transpose(1, 2).reshape(1, CHANNELS, 4, 4)), LITERT)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)

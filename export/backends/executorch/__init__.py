@@ -20,7 +20,7 @@ from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.executorch.kernels import refuse_missing
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
-from bigvit_edge.export.backends.executorch.simplify import simplify
+from bigvit_edge.export.backends.executorch.simplify import flatten_images, simplify
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import (
     Graph,
@@ -131,6 +131,7 @@ def lower_programs(
 def write_program(graph: Graph) -> ExportedProgram:
     """Write the graph in ops that XNNPACK takes, in its precision."""
     program = simplify(write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported)
+    flatten_images(program, graph.layers)
     for node in program.graph.nodes:  # a history of its own, which every later pass copies with all its histories
         node.meta.pop("from_node", None)
     return insert_quantization(graph, program)

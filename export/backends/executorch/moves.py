@@ -1,4 +1,4 @@
-"""Ops that move numbers and change none, in those that XNNPACK takes: slices, views, permutes, cats, products."""
+"""Ops that move numbers and change none, in those that XNNPACK takes: slices and views."""
 
 from collections.abc import Sequence
 

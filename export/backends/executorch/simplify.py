@@ -1,5 +1,6 @@
 """Rewrites for XNNPACK: what it refuses, in ops that it takes."""
 
+from collections.abc import Container
 from operator import getitem
 from typing import Any
 
@@ -16,13 +17,12 @@ from bigvit_edge.export.backends.executorch.moves import (
     write_views,
 )
 from bigvit_edge.export.equivalents import XNNPACK, write_equivalents
-from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of
+from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of, weight_name
 from bigvit_edge.export.inlay import PROGRAM
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
 aten = torch.ops.aten
-KEEPERS = (aten.cat.default, aten.slice.Tensor)  # of the layout in memory, besides ops on each element
 MAX_POOLING: tuple[Any, ...] = ([], [0, 0], [1, 1], False)  # stride, padding, dilation, ceil if not given
 
 
@@ -44,7 +44,6 @@ def simplify(exported: ExportedProgram) -> ExportedProgram:
         write_scalars,
         complete_pooling,
         keep_pooled_dims,
-        flatten_turned_images,
         fold_constants,
     ):
         rewrite(program)
@@ -166,33 +165,16 @@ def keep_pooled_dims(program: ExportedProgram) -> None:
             redirect_uses(program, mean, view(mean, kept, shape_of(mean)))
 
 
-def flatten_turned_images(program: ExportedProgram) -> None:
-    """Write a Linear of a turned image as one of rows.
+def flatten_images(program: ExportedProgram, layers: Container[str]) -> None:
+    """Write Linears of images as Linears of rows, those of these layers.
 
-    The image is [B, h, w, C]. Between such an image and the Linear, XNNPACK's exporter puts a copy in another layout,
-    behind the input's quantisation, which it then no longer finds.
+    The images are [B, h, w, C], the layers those that will be quantised: where such an image was turned, XNNPACK's
+    exporter puts a copy in another layout behind the quantisation of the Linear's input, and then no longer finds that.
     """
     for linear in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
         image, *weights = linear.args
-        if len(shape_of(image)) != 4 or not is_turned(image):
-            continue
-        rows = view(linear, image, (-1, shape_of(image)[-1]))
-        product = insert(linear, aten.linear.default, rows, *weights)
-        redirect_uses(program, linear, view(linear, product, shape_of(linear)))
-
-
-def is_turned(image: Node) -> bool:
-    """Tell whether a value was permuted, and not laid out anew since."""
-    waiting, seen = [image], set[Node]()
-    while waiting:
-        node = waiting.pop()
-        if node.target is aten.permute.default:
-            return True
-        keeps = torch.Tag.pointwise in getattr(node.target, "tags", ()) or node.target in (
-            aten.cat.default,
-            aten.slice.Tensor,
-        )
-        if keeps and node not in seen:
-            waiting += node.all_input_nodes
-        seen.add(node)
-    return False
+        if len(shape_of(image)) == 4 and (weight_name(program, linear) or "").removesuffix(".weight") in layers:
+            rows = view(linear, image, (-1, shape_of(image)[-1]))
+            product = insert(linear, aten.linear.default, rows, *weights)
+            redirect_uses(program, linear, view(linear, product, shape_of(linear)))
+    program.graph.eliminate_dead_code()

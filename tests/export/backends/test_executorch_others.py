@@ -167,17 +167,25 @@ def test_constants_keep_names_apart_and_attention_behind_what_is_written_in_plac
 class Turned(nn.Module):
     """As volo and mambaout: a Linear on an image that was turned to channels last."""
 
-    def __init__(self, between: Any) -> None:
+    def __init__(self, turn: Any, between: Any) -> None:
         super().__init__()
+        self.turn = turn
         self.conv, self.between, self.head = nn.Conv2d(3, 16, 3, padding=1), between, nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        turned = F.avg_pool2d(self.conv(x), 2).permute(0, 2, 3, 1)
-        return self.head(self.between(turned)).mean((1, 2))  # type: ignore[no-any-return]
+        return self.head(self.between(self.turn(F.avg_pool2d(self.conv(x), 2)))).mean((1, 2))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("between", [lambda x: x, lambda x: F.gelu(x) * torch.cat((x[..., 8:], x[..., :8]), -1)])
-def test_an_int8_linear_on_a_turned_image(between: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", [lambda x: x.permute(0, 2, 3, 1), lambda x: x.transpose(1, 3)])
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x,
+        lambda x: F.gelu(x) * torch.cat((x[..., 8:], x[..., :8]), -1),
+        lambda x: F.pad(x, (0, 0, 1, 1, 1, 1)),
+    ],
+)
+def test_an_int8_linear_on_a_turned_image(turn: Any, between: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    method = check(Turned(between), draw(1, 3, 8, 8), tmp_path, "int8", 5e-3, "head")
+    method = check(Turned(turn, between), draw(1, 3, 8, 8), tmp_path, "int8", 5e-3, "head")
     assert (method.delegates, method.leftovers) == (1, ())
