@@ -4,6 +4,7 @@ A writer gets `call`, which applies an op in front of the one to be written, and
 """
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from operator import getitem
 from typing import Any
@@ -17,7 +18,17 @@ from bigvit_edge.export.graph import redirect_uses, shape_of
 from bigvit_edge.export.place import Call, Place, Writer, value_of
 from bigvit_edge.export.pooling import adaptive_average, average, global_average, max_pool, pool_padded
 from bigvit_edge.export.resizing import resize, resize_bilinear, resize_nearest
-from bigvit_edge.export.strides import copy, list_repetitions, multiply, pad, pad_around, slice_by_steps
+from bigvit_edge.export.strides import (
+    Spread,
+    copy,
+    expand,
+    multiply,
+    pad,
+    pad_around,
+    repeat,
+    repeat_each,
+    slice_by_steps,
+)
 from bigvit_edge.export.windows import fold, unfold, unfold_dimension
 
 aten = torch.ops.aten
@@ -305,13 +316,22 @@ def subtract_from(call: Call, x: Any, other: Any, alpha: Any = 1) -> Any:
     return call(aten.add.Tensor, call(aten.neg.default, x), other)
 
 
+def list_repetitions(spread: Spread) -> dict[Any, Writer]:
+    """List the writers of ops that repeat values."""
+    return {
+        aten.expand.default: partial(expand, spread),
+        aten.repeat.default: partial(repeat, spread),
+        aten.repeat_interleave.self_int: partial(repeat_each, spread),
+        aten.upsample_nearest2d.vec: partial(resize_nearest, spread),
+    }
+
+
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
     aten.slice.Tensor: slice_by_steps,
     **list_repetitions(multiply),
     aten.max_pool2d.default: pool_padded,
     aten.avg_pool2d.default: average,
     aten.adaptive_avg_pool2d.default: global_average,
-    aten.upsample_nearest2d.vec: resize_nearest,
     aten.upsample_bilinear2d.vec: resize_bilinear,
     aten.upsample_bicubic2d.vec: resize,
     aten._upsample_nearest_exact2d.vec: resize,

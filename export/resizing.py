@@ -8,18 +8,20 @@ from torch.fx import Node
 
 from bigvit_edge.export.graph import shape_of
 from bigvit_edge.export.place import Place, value_of
+from bigvit_edge.export.strides import Spread, spread_to
 
 aten = torch.ops.aten
 
 
-def resize_nearest(place: Place, x: Any, size: Any, scales: Any) -> Any:
+def resize_nearest(spread: Spread, place: Place, x: Any, size: Any, scales: Any) -> Any:
     """Write a nearest-neighbour resizing.
 
-    Runtimes' own is right for whole factors alone.
+    By whole factors each pixel is repeated in the way `spread`; what XNNPACK has is bilinear.
     """
-    if all(new % old == 0 for new, old in zip(shape_of(place.node)[2:], shape_of(x)[2:], strict=True)):
-        return NotImplemented
-    return resize(place, x, size, scales)
+    (n, c, h, w), (_, _, height, width) = shape_of(x), shape_of(place.node)
+    if height % h or width % w:
+        return resize(place, x, size, scales)
+    return spread_to(spread, place, x, [n, c, h, 1, w, 1], [n, c, h, height // h, w, width // w])
 
 
 def resize_bilinear(place: Place, x: Any, size: Any, align: bool, scales: Any) -> Any:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from bigvit_edge.export.graph import shape_of
-from bigvit_edge.export.place import Call, Place, Writer, value_of
+from bigvit_edge.export.place import Call, Place, value_of
 
 aten = torch.ops.aten
 BROADCASTING = {
@@ -104,7 +103,7 @@ def expand(spread: Spread, place: Place, x: Any, size: Any, **_: Any) -> Any:
     before, shape = shape_of(x), shape_of(place.node)
     if before == shape or all(repeats_itself(user, place.node, before) for user in place.node.users):
         return x
-    return _spread(spread, place, x, [1] * (len(shape) - len(before)) + list(before), shape)
+    return spread_to(spread, place, x, [1] * (len(shape) - len(before)) + list(before), shape)
 
 
 def repeat(spread: Spread, place: Place, x: Any, repeats: Sequence[int]) -> Any:
@@ -113,7 +112,7 @@ def repeat(spread: Spread, place: Place, x: Any, repeats: Sequence[int]) -> Any:
     pairs = list(zip(repeats, shape, strict=True))
     apart = [size for times, own in pairs for size in ([1, own] if times != 1 else [own])]
     wide = [size for times, own in pairs for size in ([times, own] if times != 1 else [own])]
-    return _spread(spread, place, x, apart, wide)
+    return spread_to(spread, place, x, apart, wide)
 
 
 def repeat_each(spread: Spread, place: Place, x: Any, repeats: int, dim: int | None = None, **_: Any) -> Any:
@@ -123,20 +122,11 @@ def repeat_each(spread: Spread, place: Place, x: Any, repeats: int, dim: int | N
     shape = shape_of(x)
     dim %= len(shape)
     apart, wide = ([*shape[: dim + 1], times, *shape[dim + 1 :]] for times in (1, repeats))
-    return _spread(spread, place, x, apart, wide)
+    return spread_to(spread, place, x, apart, wide)
 
 
-def list_repetitions(spread: Spread) -> dict[Any, Writer]:
-    """List the writers of ops that repeat values in that way."""
-    return {
-        aten.expand.default: partial(expand, spread),
-        aten.repeat.default: partial(repeat, spread),
-        aten.repeat_interleave.self_int: partial(repeat_each, spread),
-    }
-
-
-def _spread(spread: Spread, place: Place, x: Any, apart: Sequence[int], wide: Sequence[int]) -> Any:
-    """The value in the shape `apart`, made `wide`, in the shape of what is replaced."""
+def spread_to(spread: Spread, place: Place, x: Any, apart: Sequence[int], wide: Sequence[int]) -> Any:
+    """Repeat a value in the shape `apart` to `wide`, for what is replaced."""
     if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:
         return NotImplemented
     shape = shape_of(place.node)

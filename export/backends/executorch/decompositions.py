@@ -200,19 +200,6 @@ def soften(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     return rows if last else rows.transpose(dim, -1)
 
 
-def repeat_pixels(x: Tensor, size: list[int] | None, scales: list[float] | None) -> Tensor:
-    """Upsample by whole factors, nearest-neighbour, as a product with ones.
-
-    XNNPACK has the bilinear one alone.
-    """
-    b, c, h, w = x.shape
-    rows, columns = size or [int(h * scales[0]), int(w * scales[1])]  # type: ignore[index]
-    if rows % h or columns % w:
-        return LEAVE
-    ones = torch.ones(1, 1, 1, rows // h, 1, columns // w, dtype=x.dtype)
-    return (x.view(b, c, h, 1, w, 1) * ones).view(b, c, rows, columns)
-
-
 def pool_rows(
     x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: tuple[int, ...] = (0,), *options: bool
 ) -> Tensor:
@@ -238,5 +225,4 @@ OTHERS: dict[Any, Any] = {
     aten.linalg_vector_norm.default: measure,
     aten.norm.ScalarOpt_dim: measure,
     aten.pow.Tensor_Scalar: raise_to,
-    aten.upsample_nearest2d.vec: repeat_pixels,
 }
