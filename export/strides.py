@@ -126,7 +126,10 @@ def repeat_each(spread: Spread, place: Place, x: Any, repeats: int, dim: int | N
 
 
 def spread_to(spread: Spread, place: Place, x: Any, apart: Sequence[int], wide: Sequence[int]) -> Any:
-    """Repeat a value in the shape `apart` to `wide`, for what is replaced."""
+    """Repeat a value from one shape to another.
+
+    It is brought into the shape `apart`, made `wide`, and given the shape of what is replaced.
+    """
     if not value_of(x).is_floating_point() or len(wide) > HIGHEST_RANK or 0 in wide:
         return NotImplemented
     shape = shape_of(place.node)
