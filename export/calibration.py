@@ -11,7 +11,8 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.graph import Range, Ranges, read_constants, weight_name
+from bigvit_edge.export.graph import Ranges, read_constants, weight_name
+from bigvit_edge.export.integers import Range
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten

@@ -19,13 +19,12 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.artifact import Array
+from bigvit_edge.export.integers import NONE, Integers, Range
 
 aten = torch.ops.aten
 
 SLICE: tuple[Any, ...] = (0, None, None, 1)  # dimension, start, end, step if not given
 PATCHES = "embedding.patches"  # the Linear of the patch embedding; no layer of any graph, for there it is a convolution
-
-Range = tuple[float, float]  # smallest and largest value
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class Graph:
 
     exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
-    one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; group: inputs that share a scale in int4.
+    one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; integers: the ops that compute in
+    int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
     inlay: what of the module our core can run, where that is not all of it, and was asked for.
@@ -76,6 +76,7 @@ class Graph:
     precision: str = "fp32"
     layers: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
+    integers: Integers = NONE
     group: int = 32
     keep: float | None = None
     module: nn.Module | None = None

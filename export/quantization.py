@@ -16,7 +16,6 @@ from torch.fx import Node
 
 from bigvit_edge.export.graph import (
     Graph,
-    Range,
     add_constant,
     copy_program,
     insert,
@@ -24,6 +23,7 @@ from bigvit_edge.export.graph import (
     replace_node,
     weight_name,
 )
+from bigvit_edge.export.integers import Range
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed

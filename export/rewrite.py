@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -31,6 +32,12 @@ KEEPERS = {
 }
 DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
+# What stays an op though it reads constants alone: a program of ours, and integer weights, which kernels read as such.
+KEPT = {
+    PROGRAM,
+    torch.ops.quantized_decomposed.dequantize_per_channel.default,
+    torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
+}
 CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride, padding, dilation, groups if not given
 
 
@@ -112,7 +119,7 @@ def fold_constants(program: ExportedProgram) -> None:
     folded: dict[Node, Tensor] = {}
     for node in program.graph.nodes:
         value = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(value, Tensor) or node.target is PROGRAM:
+        if node.op != "call_function" or not isinstance(value, Tensor) or node.target in KEPT:
             continue
         if node.target in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default):
             folded[node] = node.target(torch.empty(value.shape, dtype=value.dtype), *node.args[1:])

@@ -21,7 +21,8 @@ from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.assignment import assign_layers
 from bigvit_edge.export.calibration import visit_linears
 from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.export.graph import Graph, Range, read_constants
+from bigvit_edge.export.graph import Graph, read_constants
+from bigvit_edge.export.integers import Range
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import choose_scale, insert_quantization
 from bigvit_edge.export.references import draw_calibration, make_references

@@ -39,7 +39,8 @@ from bigvit_edge.export.backends.litert.contents import (
     write_model,
 )
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, Range, matrix_products, read_constants, weight_name
+from bigvit_edge.export.graph import Graph, matrix_products, read_constants, weight_name
+from bigvit_edge.export.integers import Range
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema

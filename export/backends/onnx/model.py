@@ -150,7 +150,7 @@ def _fold(model: ModelProto) -> None:
     """What depends on constants alone; the exporter's optimiser stops at large ones."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in list(model.graph.node):
-        if all(name in constants for name in node.input):
+        if node.op_type != "DequantizeLinear" and all(name in constants for name in node.input):
             values = {name: numpy_helper.to_array(constants[name]) for name in node.input}
             for name, result in zip(node.output, ReferenceEvaluator(node).run(None, values), strict=True):
                 constants[name] = numpy_helper.from_array(np.ascontiguousarray(result), name)

@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends.onnx.model import LINEAR, layer_of, parse, read_notes
 from bigvit_edge.export.console import silenced
-from bigvit_edge.export.graph import Graph, Range, weight_name
+from bigvit_edge.export.graph import Graph, weight_name
+from bigvit_edge.export.integers import Range
 from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
 
 with silenced():
