@@ -1,4 +1,7 @@
-"""Which Linear becomes what: the user's words, what a precision can hold, and for `mixed` the search."""
+"""Which layer becomes what: the user's words, what a precision can hold, and for `mixed` the search.
+
+A layer is a Linear or a convolution; what lies between convolutions follows them (placement.py).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +14,9 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.calibration import calibrate, visit_linears
-from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, read_constants, weight_name
+from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, name_layer, read_constants, weight_name
 from bigvit_edge.export.parity import compare, judge
+from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
 from bigvit_edge.target import Limits, Quant, Target
 
@@ -27,7 +31,7 @@ Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
 def assign_layers(
     graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
 ) -> list[Graph]:
-    """Assign each Linear one precision in all graphs of a model.
+    """Assign each layer one precision in all graphs of a model.
 
     The graphs are of several keep ratios. Where ranges are needed, these are one for each Linear too. images: to
     calibrate on. show is told the sensitivities and the choice of `mixed`.
@@ -38,9 +42,9 @@ def assign_layers(
         _check_half(graphs[0])
     if precision in ("fp32", "fp16"):
         return [replace(graph, precision=precision) for graph in graphs]
-    linears = {layer: node for graph in graphs for layer, node in list_linears(graph).items()}
+    linears = {layer: node for graph in graphs for layer, node in list_layers(graph).items()}
     candidates = list_candidates(linears, precision, target.quant)
-    static = [layer for layer, precisions in candidates.items() if STATIC in precisions]
+    static = [layer for layer, words in candidates.items() if STATIC in words and is_linear(linears[layer])]
     ranges = _calibrate_all(graphs, static, images, target.quant) if static else {}
     graphs = [replace(graph, precision=precision, ranges=ranges, group=target.quant.group) for graph in graphs]
     if precision != "mixed":
@@ -75,31 +79,45 @@ def list_linears(graph: Graph) -> dict[str, Node]:
     }
 
 
+def list_layers(graph: Graph) -> dict[str, Node]:
+    """List every Linear and convolution of images with a weight of its own, by module name."""
+    convolutions = {name_layer(graph, node): node for node in list_convolutions(graph.exported)}
+    return list_linears(graph) | {layer: node for layer, node in convolutions.items() if layer}
+
+
+def is_linear(node: Node) -> bool:
+    """Tell a Linear from a convolution."""
+    return node.target is torch.ops.aten.linear.default
+
+
 def list_candidates(linears: Mapping[str, Node], precision: str, quant: Quant) -> dict[str, tuple[str, ...]]:
-    """List what each Linear may become, at least one each.
+    """List what each layer may become, at least one each.
 
     Those that can only stay float are left out. int4 needs inputs that are a multiple of the group: a Linear with
-    others has int8 in its place.
+    others has int8 in its place, and so has a convolution.
     """
     _check_words(list(linears), quant)
     candidates: dict[str, tuple[str, ...]] = {}
     for layer, node in linears.items():
-        wanted = _list_wanted(layer, precision, quant)
-        if node.args[1].meta["val"].shape[1] % quant.group:  # type: ignore[union-attr]
+        wanted = _list_wanted(layer, node, precision, quant)
+        if not is_linear(node) or node.args[1].meta["val"].shape[1] % quant.group:  # type: ignore[union-attr]
             wanted = tuple(dict.fromkeys("int8" if p == "int4" else p for p in wanted))
         if wanted != ("fp32",):
             candidates[layer] = wanted
     if not candidates:
         met = f"quant.keep_float={','.join(quant.keep_float)} leaves nothing for {precision}"
-        raise UserError(met, "some Linear to quantise", "take fewer words, or precisions=fp32")
+        raise UserError(met, "some layer to quantise", "take fewer words, or precisions=fp32")
     return candidates
 
 
-def _list_wanted(layer: str, precision: str, quant: Quant) -> tuple[str, ...]:
+def _list_wanted(layer: str, node: Node, precision: str, quant: Quant) -> tuple[str, ...]:
     parts = [part for part in PARTS if part in layer.split(".") and getattr(quant, part)]
     if precision == "mixed" and parts:
         return (getattr(quant, parts[0]),)
-    if set(layer.split(".")) & set(quant.keep_float):
+    kept = set(quant.keep_float)
+    if not is_linear(node):
+        kept -= set(Quant().keep_float)  # the presets' words are of a big.LITTLE layer, which has no convolutions
+    if set(layer.split(".")) & kept:
         return ("fp32",)
     return quant.candidates if precision == "mixed" else (precision,)
 
@@ -109,7 +127,7 @@ def _check_words(layers: list[str], quant: Quant) -> None:
     names = {part for layer in (*layers, PATCHES) for part in layer.split(".") if not part.isdigit()}
     for word in quant.keep_float:
         if word not in Quant().keep_float and word not in names:
-            raise UserError(f"quant.keep_float={word}", "a part of a Linear's name", suggest(word, sorted(names)))
+            raise UserError(f"quant.keep_float={word}", "a part of a layer's name", suggest(word, sorted(names)))
     for part in PARTS:
         if getattr(quant, part) and part not in names:
             raise UserError(
@@ -119,9 +137,9 @@ def _check_words(layers: list[str], quant: Quant) -> None:
 
 def _choose(graph: Graph, precisions: Mapping[str, str]) -> Graph:
     """The graph with the choice for its own Linears: at keep 1 those for skipped tokens are not in it."""
-    own = list_linears(graph)
+    own = list_layers(graph)
     layers = {layer: precision for layer, precision in precisions.items() if precision != "fp32" and layer in own}
-    ranges = {layer: graph.ranges[layer] for layer, precision in layers.items() if precision == STATIC}
+    ranges = {layer: graph.ranges[layer] for layer in layers if layer in graph.ranges and layers[layer] == STATIC}
     return replace(graph, layers=layers, ranges=ranges)
 
 

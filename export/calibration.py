@@ -130,3 +130,31 @@ def _square_error(centers: Tensor, share: Tensor, span: Range) -> float:
     clipped = (centers - centers.clamp(low, high)).square()
     step = (high - low) / 255
     return float((share * torch.where(clipped > 0, clipped, step**2 / 12)).sum())
+
+
+def measure_spans(exported: ExportedProgram, names: Collection[str], images: Array, quant: Quant) -> dict[str, Range]:
+    """Measure what the named values of a program span on images."""
+    walk = _Spans(exported, names)
+    with torch.no_grad():
+        for image in images:
+            walk.answer(torch.from_numpy(image[None]))
+    return walk.spans
+
+
+class _Spans(Interpreter):
+    def __init__(self, exported: ExportedProgram, names: Collection[str]) -> None:
+        super().__init__(exported.graph_module)
+        self.data = read_constants(exported)
+        self.inputs = exported.graph.find_nodes(op="placeholder")
+        self.names = names
+        self.spans: dict[str, Range] = {}
+
+    def answer(self, image: Tensor) -> None:
+        self.run(*(self.data.get(node, image) for node in self.inputs))
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.names:
+            low, high = self.spans.get(n.name, (float("inf"), float("-inf")))
+            self.spans[n.name] = min(low, float(value.min())), max(high, float(value.max()))
+        return value

@@ -14,6 +14,7 @@ from torch import nn
 from bigvit_edge.artifact import Array, Artifact, Entry, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
+from bigvit_edge.export.calibrated import add_integers
 from bigvit_edge.export.capture_errors import (
     explain_capture_failure,
     find_dynamic_shape,
@@ -115,9 +116,10 @@ def convert_model(
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
         with listener.step(f"quantize {precision}"):
-            quantized[precision] = quantize(rewritten, precision, target, subject, listener.show)
+            chosen = quantize(rewritten, precision, target, subject, listener.show)
+            quantized[precision] = place(chosen, target, subject)
     for name, precision in cells:
-        graphs = quantized[precision]
+        graphs = quantized[precision][name]
         for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
             with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
@@ -189,13 +191,18 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
 
 
 def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
-    """Decide what becomes of each Linear.
+    """Decide what becomes of each layer.
 
     The backends apply it in their own terms.
     """
     seen = subject.calibration if subject.trained else None
     graphs = [replace(graph, calibration=seen) for graph in graphs]
     return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
+
+
+def place(graphs: Sequence[Graph], target: Target, subject: Subject) -> dict[str, list[Graph]]:
+    """Decide where the graphs compute in int8 on ranges, for each of the target's formats."""
+    return add_integers(graphs, target, subject.calibration)
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:

@@ -76,12 +76,12 @@ class Graph:
     precision: str = "fp32"
     layers: Mapping[str, str] = field(default_factory=dict)
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
-    integers: Integers = NONE
     group: int = 32
     keep: float | None = None
     module: nn.Module | None = None
     calibration: Array | None = None
     inlay: Inlay | None = None
+    integers: Integers = NONE
 
 
 def layer_group(layer: str) -> str:
@@ -110,6 +110,11 @@ def weight_name(exported: ExportedProgram, node: Node) -> str | None:
     weight = node.args[1]
     names = exported.graph_signature.inputs_to_parameters
     return names.get(weight.name) if isinstance(weight, Node) else None
+
+
+def name_layer(graph: Graph, node: Node) -> str:
+    """Name the module that owns a Linear's or convolution's weight; '' where the weight is computed."""
+    return (weight_name(graph.exported, node) or "").removesuffix(".weight")
 
 
 def count_node_macs(node: Node) -> int:

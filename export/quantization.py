@@ -19,11 +19,13 @@ from bigvit_edge.export.graph import (
     add_constant,
     copy_program,
     insert,
+    name_layer,
+    read_constants,
     remove_constant,
     replace_node,
     weight_name,
 )
-from bigvit_edge.export.integers import Range
+from bigvit_edge.export.integers import Integers, Range, Rounded
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -31,6 +33,7 @@ ops = torch.ops.quantized_decomposed
 BYTE = (-128, 127, torch.int8)  # an activation: asymmetric, a scale and zero point for each row or for all
 CHANNEL = (-127, 127, torch.int8)  # a weight in int8: symmetric, a scale for each output channel
 NIBBLE = (-8, 7, torch.int8)  # a weight in int4: symmetric, a scale for each output channel and group of inputs
+PADDINGS = {aten.pad.default, aten.constant_pad_nd.default}
 LEAST = torch.finfo(torch.float32).eps  # of a scale: what is all zeros needs one too
 # What int4 tries as the largest value of a group, by the group's own: sixteen steps are few, and clipping a single
 # large weight can cost less than wide steps for all the others. The smallest squared error wins.
@@ -47,7 +50,7 @@ def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, r
     ValueError if a name has no Linear, an int8-static one no range, or an int4 one inputs that are no multiple of the
     group.
     """
-    program = copy_program(exported or graph.exported)
+    program = copy_program(exported or insert_integers(graph.exported, graph.integers))
     writer = _Writer(program, graph, rows)
     found = set()
     for linear in program.graph.find_nodes(op="call_function", target=aten.linear.default):
@@ -55,10 +58,32 @@ def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, r
         if layer in graph.layers:
             found.add(layer)
             writer.quantize(linear, layer)
-    if missing := graph.layers.keys() - found:
+    if missing := graph.layers.keys() - found - list_rounded(graph):
         raise ValueError(f"no Linear in the graph for {', '.join(sorted(missing))}; expected names from Graph.layers")
     program.graph_module.recompile()
     return program
+
+
+def insert_integers(program: ExportedProgram, integers: Integers, unsigned: bool = False) -> ExportedProgram:
+    """Copy the program with the ops of integers written as such.
+
+    Each reads its values through a dequantisation and is followed by a quantisation, unless its own is never rounded.
+    unsigned: uint8 in 0..255 in place of int8, the same numbers; biases are int32 constants then, as QDQ files want.
+    """
+    if not integers.ops:
+        return program
+    program = copy_program(program)
+    writer = _IntegerWriter(program, integers, unsigned)
+    for node in list(program.graph.nodes):
+        if node.name in integers.ops:
+            writer.write(node)
+    program.graph_module.recompile()
+    return program
+
+
+def list_rounded(graph: Graph) -> set[str]:
+    """List the layers whose weights are among the graph's integers."""
+    return {name_layer(graph, node) for node in graph.exported.graph.nodes if node.name in graph.integers.weights}
 
 
 def quantize_rows_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +129,99 @@ def choose_scale(span: Range) -> tuple[float, int]:
 
 def _round_groups(groups: Tensor, scale: Tensor) -> Tensor:
     return torch.round(groups / scale).clamp(*NIBBLE[:2])
+
+
+class _IntegerWriter:
+    """Writes the ops of integers into a program of which it is the only user."""
+
+    def __init__(self, program: ExportedProgram, integers: Integers, unsigned: bool) -> None:
+        self.program, self.integers, self.unsigned = program, integers, unsigned
+        self.constants = read_constants(program)
+        self.shift = -BYTE[0] if unsigned else 0
+        self.byte = (0, 255, torch.uint8) if unsigned else BYTE
+        self.steps = {name: choose_scale(span) for name, span in integers.spans.items()}
+        self.values: dict[Node, Node] = {}  # a value -> itself, rounded and back in float
+        self.weights: dict[Node, Node] = {}
+
+    def write(self, node: Node) -> None:
+        """Write one op; those that it reads are written."""
+        for value in node.all_input_nodes:
+            if value in self.constants:
+                if value.name in self.steps:
+                    node.replace_input_with(value, self._round_constant(value, node))
+            elif value.name in self.steps:
+                node.replace_input_with(value, self._round(value))
+        if node.name in self.integers.weights:
+            self._write_weight(node, self.integers.weights[node.name])
+        if node.name in self.steps:
+            self._round_output(node)
+
+    def _round(self, value: Node) -> Node:
+        """Of a value that is made in float: where it is made, for all its readers in int8."""
+        if value not in self.values:
+            first = next(n for n in self.program.graph.nodes if n.op == "call_function")
+            before = first if value.op == "placeholder" else value.next
+            self.values[value] = self._read(before, self._quantize(before, value), value.name)
+        return self.values[value]
+
+    def _round_output(self, node: Node) -> None:
+        """Readers in int8 and in float have a dequantisation of their own: only the second is a step of its own."""
+        readers, behind = list(node.users), node.next
+        quantized = self._quantize(behind, node)
+        inside = [reader for reader in readers if reader.name in self.integers.ops]
+        if inside:
+            self.values[node] = self._read(behind, quantized, node.name)
+            for reader in inside:
+                reader.replace_input_with(node, self.values[node])
+        if len(inside) < len(readers):
+            outside = self._read(behind, quantized, node.name)
+            node.replace_all_uses_with(outside, delete_user_cb=lambda user: user is not quantized)
+            self.program.graph_signature.replace_all_uses(node.name, outside.name)
+
+    def _quantize(self, before: Node, value: Node) -> Node:
+        scale, zero = self.steps[value.name]
+        return insert(before, ops.quantize_per_tensor.default, value, scale, zero + self.shift, *self.byte)
+
+    def _read(self, before: Node, quantized: Node, name: str) -> Node:
+        scale, zero = self.steps[name]
+        return insert(before, ops.dequantize_per_tensor.default, quantized, scale, zero + self.shift, *self.byte)
+
+    def _round_constant(self, value: Node, before: Node) -> Node:
+        scale, zero = self.steps[value.name]
+        data = torch.round(self.constants[value] / scale) + zero + self.shift
+        integers = data.clamp(*self.byte[:2]).to(self.byte[2])
+        return self._read(before, add_constant(self.program, f"{value.name}.int8", integers), value.name)
+
+    def _write_weight(self, node: Node, rounded: Rounded) -> None:
+        arguments: tuple[Any, ...] = node.args
+        _, weight, bias, *options = (*arguments, None)[: max(3, len(arguments))]
+        if weight not in self.weights:
+            name = weight_name(self.program, node) or weight.name
+            zeros = torch.zeros_like(rounded.scale, dtype=torch.int64)
+            parts = {"int8": rounded.integers, "scale": rounded.scale, "zero": zeros}
+            nodes = [add_constant(self.program, f"{name}.{part}", data) for part, data in parts.items()]
+            axis = int(node.target is aten.conv_transpose2d.input)
+            self.weights[weight] = insert(node, ops.dequantize_per_channel.default, *nodes, axis, *CHANNEL)
+        own = rounded.bias if rounded.bias is not None else self.constants.get(bias)
+        plain = rounded.bias is None and not self.unsigned
+        written = bias if plain or own is None else self._write_bias(node, own, rounded.scale)
+        node.args = (arguments[0], self.weights[weight], written, *options)
+        for old in (weight, bias):
+            if old is not None and not old.users:
+                remove_constant(self.program, old)
+
+    def _write_bias(self, node: Node, bias: Tensor, scale: Tensor) -> Node:
+        if not self.unsigned:
+            return add_constant(self.program, f"{node.name}.bias", bias)
+        value: Any = node.args[0]
+        while value.target in PADDINGS:
+            (value,) = value.all_input_nodes
+        steps = scale * value.args[1]
+        integers = torch.round(bias.double() / steps.double()).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int32)
+        zeros = torch.zeros_like(steps, dtype=torch.int64)
+        parts = {"int32": integers, "scale": steps, "zero": zeros}
+        nodes = [add_constant(self.program, f"{node.name}.bias.{part}", data) for part, data in parts.items()]
+        return insert(node, ops.dequantize_per_channel.default, *nodes, 0, -(2**31), 2**31 - 1, torch.int32)
 
 
 class _Writer:

@@ -9,10 +9,19 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from bigvit_edge.export.branches import merge_branches
 from bigvit_edge.export.equivalents import write_equivalents
-from bigvit_edge.export.factors import fold_factors, write_norms_as_factors
+from bigvit_edge.export.factors import fold_factors, list_options, to_list, write_norms_as_factors
 from bigvit_edge.export.functionalization import functionalize
-from bigvit_edge.export.graph import add_constant, copy_program, insert, read_constants, replace_node, shape_of
+from bigvit_edge.export.graph import (
+    add_constant,
+    copy_program,
+    insert,
+    read_constants,
+    replace_node,
+    set_constant,
+    shape_of,
+)
 from bigvit_edge.export.inlay import PROGRAM
 
 aten = torch.ops.aten
@@ -31,6 +40,7 @@ KEEPERS = {
     aten.expand.default,
 }
 DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
+PADDINGS = {aten.pad.default, aten.constant_pad_nd.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 # What stays an op though it reads constants alone: a program of ours, and integer weights, which kernels read as such.
 KEPT = {
@@ -55,6 +65,9 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
         write_rolls,
         fold_constants,
         drop_open_masks,
+        fold_padding,
+        fold_factors,
+        merge_branches,
         fold_factors,
         write_norms_as_factors,
         write_patches_as_linear,
@@ -145,6 +158,25 @@ def drop_open_masks(program: ExportedProgram) -> None:
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "attn_mask"}
 
 
+def fold_padding(program: ExportedProgram) -> None:
+    """Fold zeros around an image into the padding of the convolution that alone reads it.
+
+    They are as many on either side; a convolution knows no other padding.
+    """
+    for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
+        zeros: Any = conv.args[0]
+        if zeros.target not in PADDINGS or len(zeros.users) != 1 or zeros.kwargs:
+            continue
+        value, sides, *rest = zeros.args
+        left, right, top, bottom = (*sides, 0, 0, 0, 0)[:4]
+        plain = rest in ([], [0], [0.0], ["constant"], ["constant", None], ["constant", 0], ["constant", 0.0])
+        if not plain or len(sides) > 4 or (left, top) != (right, bottom) or min(left, top) < 0:
+            continue
+        bias, stride, padding, *others = list_options(conv)
+        rows, columns = to_list(padding) * (2 // len(to_list(padding)))
+        conv.args = (value, conv.args[1], bias, stride, [rows + top, columns + left], *others)
+
+
 def draws(node: Node) -> bool:
     """Tell whether an op takes random numbers, or may."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -157,7 +189,8 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
     transpose and a Linear over whole patches: one product of inner length 3 * p * q, where XNNPACK's convolution sums p
     * q products of inner length 3 and wants its input copied to channels-last.
 
-    The Linear's weight is a view, so it has no name in the state dict and stays float in int8.
+    The Linear's weight is a view, so it has no name in the state dict and stays float in int8; but where a patch is one
+    pixel, for then it is a Linear over the channels of a feature map, and no embedding of an image.
     """
     for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
         arguments: tuple[Any, ...] = conv.args
@@ -173,7 +206,12 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
         size = channels * height * width
         pixels = insert(conv, aten.permute.default, insert(conv, aten.reshape.default, x, grid), [0, 2, 4, 1, 3, 5])
         pixels = insert(conv, aten.reshape.default, pixels, [b, grid[2] * grid[4], size])  # [B, N, 3 * p * q]
-        flat = insert(conv, aten.reshape.default, weight, [out, size])
+        if size == channels and len(weight.users) == 1 and weight in (known := read_constants(program)):
+            set_constant(program, weight, known[weight].reshape(out, size))
+            weight.meta["val"] = weight.meta["val"].reshape(out, size)
+            flat = weight
+        else:
+            flat = insert(conv, aten.reshape.default, weight, [out, size])
         replace_node(program, tokens, insert(conv, aten.linear.default, pixels, flat, bias))
 
 

@@ -4,7 +4,8 @@ The second is GPTQ (Frantar et al. 2023, arXiv 2210.17323, section 3): one input
 and what that changes in the outputs is made up for by the inputs that are still to come, as far as these vary with it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_linears
-from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.graph import Graph, read_constants
+from bigvit_edge.export.integers import Range, Rounded
+from bigvit_edge.export.placement import CONVOLUTIONS
 from bigvit_edge.export.quantization import CHANNEL, quantize_rows_weight
 
 DAMPING = (
@@ -76,3 +79,19 @@ def _factor_inverse(moment: Tensor) -> Tensor:
     damped = moment.double()
     damped = damped + DAMPING * damped.diagonal().mean() * torch.eye(len(damped), dtype=torch.double)
     return torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()  # type: ignore[no-any-return]
+
+
+def round_convolutions(
+    graph: Graph, ops: Sequence[Node], spans: Mapping[str, Range], images: Array
+) -> dict[str, Rounded]:
+    """Round the weights of the convolutions among the ops."""
+    constants = read_constants(graph.exported)
+    rounded = {}
+    for node in ops:
+        arguments: tuple[Any, ...] = node.args
+        if node.target in CONVOLUTIONS:
+            weight, axis = constants[arguments[1]], int(node.target is torch.ops.aten.conv_transpose2d.input)
+            rows = weight.transpose(0, axis)  # [out, ...]
+            integers, scale = quantize_rows_weight(rows.flatten(1))
+            rounded[node.name] = Rounded(integers.view(rows.shape).transpose(0, axis).contiguous(), scale, None)
+    return rounded

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from bigvit_edge.artifact import Artifact, write_data
-from bigvit_edge.export.convert import Subject, capture, load_backend, lower, quantize, rewrite
+from bigvit_edge.export.convert import Subject, capture, load_backend, lower, place, quantize, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.parity import judge
 from bigvit_edge.export.quantization import insert_quantization
@@ -63,15 +63,18 @@ def try_model(source: str, cells: Sequence[str]) -> Iterator[Result]:
     for precision in PRECISIONS:
         mine = [cell for cell in cells if cell.endswith(f"/{precision}")]
         try:
-            graphs = quantize([graph], precision, target, subject, lambda *_: None) if mine else []
-            emulated = emulate(graphs[0], reference) if precision == "int8" and mine else None
+            graphs = (
+                place(quantize([graph], precision, target, subject, lambda *_: None), target, subject) if mine else {}
+            )
         except Exception as e:
             yield from (Result(cell, False, explain(e)) for cell in mine)
             continue
         for cell in mine:
             start = time.perf_counter()
             try:
-                artifact = lower(graphs, cell.partition("/")[0], target, {})
+                name = cell.partition("/")[0]
+                emulated = emulate(graphs[name][0], reference) if precision == "int8" else None
+                artifact = lower(graphs[name], name, target, {})
                 found = measure_cell(cell, artifact, target, reference, emulated)
             except Exception as e:
                 found = Result(cell, False, explain(e))

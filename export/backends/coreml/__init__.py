@@ -35,7 +35,7 @@ from bigvit_edge.export.capture_errors import find_shortage
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
-from bigvit_edge.export.quantization import insert_quantization
+from bigvit_edge.export.quantization import insert_quantization, list_rounded
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -49,6 +49,8 @@ SUFFIX = ".mlpackage"
 SEVERAL = True
 PACKAGES = ("coremltools", "torch")
 
+aten = torch.ops.aten
+PRODUCTS = {aten.linear.default, aten.conv2d.default, aten.conv_transpose2d.input}
 Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is
 
 
@@ -171,13 +173,14 @@ def _convert_program(program: ExportedProgram, target: "Target", precision: Any)
 
 
 def _quantize_activations(graph: Graph) -> ExportedProgram:
-    """The program with quantize and dequantize ops around the int8-static Linears."""
-    static = {layer: how for layer, how in graph.layers.items() if how == "int8-static"}
+    """The program with quantize and dequantize ops around the int8-static Linears, and what computes in int8."""
+    rounded = list_rounded(graph)
+    static = {layer: how for layer, how in graph.layers.items() if how == "int8-static" or layer in rounded}
     return insert_quantization(replace(graph, layers=static)) if static else graph.exported
 
 
 def _layer(program: ExportedProgram, node: Node) -> str:
-    weight = weight_name(program, node) if node.target is torch.ops.aten.linear.default else None
+    weight = weight_name(program, node) if node.target in PRODUCTS else None
     return weight.removesuffix(".weight") if weight else layer_of(node)
 
 

@@ -1,4 +1,4 @@
-"""What a saved package holds: which Linears are quantised, and which ops the Apple Neural Engine is known to refuse.
+"""What a saved package holds: which layers are quantised, and which ops the Apple Neural Engine is known to refuse.
 
 No list of Apple's says what the Neural Engine takes; it changes with the device and the system (Apple's word:
 github.com/apple/coremltools/issues/1780). So the reasons below are what others measured or documented, each with its
@@ -13,6 +13,7 @@ from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.weights import PALETTE
 from bigvit_edge.export.graph import Graph, layer_group
 from bigvit_edge.export.mil.package import Op
+from bigvit_edge.export.quantization import list_rounded
 
 REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"
 INDICES = (
@@ -39,6 +40,7 @@ REFUSED = {
     "resample": "resample runs on the CPU (github.com/apple/coremltools/issues/1875)",
     "rnn": RECURRENT,
 }
+PRODUCTS = ("linear", "conv", "conv_transpose")
 WHOLE = {"int32", "int16", "uint16", "int64"}  # indices; int8 and uint8 are quantised activations
 
 
@@ -46,7 +48,7 @@ def describe_method(files: Mapping[str, bytes], name: str, graph: Graph, layers:
     """Describe an entry point as it was saved.
 
     leftovers: what the Neural Engine is known to refuse, by sources, not by trial; delegates, fragments: an estimate of
-    the pieces that remain between. RuntimeError if other Linears are quantised than asked.
+    the pieces that remain between. RuntimeError if other layers are quantised than asked.
     """
     ops = mil.list_ops(files, "the package", name)
     _check_layers(ops, graph, layers)
@@ -75,23 +77,27 @@ def describe_method(files: Mapping[str, bytes], name: str, graph: Graph, layers:
 
 def _check_layers(ops: Sequence[Op], graph: Graph, layers: Mapping[str, str]) -> None:
     makers = {value: op for op in ops for value in op.outputs}
-    linears = [op for op in ops if op.type == "linear"]
-    found = {layers[next(iter(op.outputs))]: how for op in linears if (how := _find_precision(op, makers))}
-    if found != graph.layers:
-        missed, extra = sorted(graph.layers.items() - found.items()), sorted(found.items() - graph.layers.items())
+    products = [op for op in ops if op.type in PRODUCTS]
+    found = {layers[next(iter(op.outputs))]: how for op in products if (how := _find_precision(op, makers))}
+    rounded = list_rounded(graph)
+    wanted = {layer: "int8-static" if layer in rounded else how for layer, how in graph.layers.items()}
+    if found != wanted:
+        missed, extra = sorted(wanted.items() - found.items()), sorted(found.items() - wanted.items())
         raise RuntimeError(
-            f"coremltools left out {missed} and made {extra}, expected exactly the Linears named; {REPORT}"
+            f"coremltools left out {missed} and made {extra}, expected exactly the layers named; {REPORT}"
         )
-    weights = {_name(op, "weight") for op in linears}
+    weights = {_name(op, "weight") for op in products}
     packed = {value for op in ops if op.type.startswith("constexpr_") for value in op.outputs}
     if others := sorted(packed - weights):
-        raise RuntimeError(f"coremltools quantised {others}, expected weights of Linears alone; {REPORT}")
+        raise RuntimeError(f"coremltools quantised {others}, expected weights of layers alone; {REPORT}")
 
 
-def _find_precision(linear: Op, makers: Mapping[str, Op]) -> str:
-    """How a Linear is quantised, by the op that unpacks its weight; '' if it is float."""
-    weight = makers[_name(linear, "weight")]
-    value = makers.get(_name(linear, "x"))
+def _find_precision(product: Op, makers: Mapping[str, Op]) -> str:
+    """How a layer is quantised, by the op that unpacks its weight; '' if it is float."""
+    weight = makers[_name(product, "weight")]
+    value = makers.get(_name(product, "x"))
+    while value is not None and value.type == "pad":
+        value = makers.get(_name(value, "x"))
     static = value is not None and value.type == "dequantize"
     match weight.type:
         case "constexpr_affine_dequantize" if weight.types["quantized_data"].dtype == "int8":

@@ -14,6 +14,7 @@ with silenced():
     from coremltools._deps import _kmeans1d
     from coremltools.optimize import coreml as compression
 
+PRODUCTS = ("linear", "conv", "conv_transpose")
 PALETTE = 16  # values that 4 bits choose from
 
 Palettes = dict[bytes, tuple[Any, Any]]  # a weight's bytes -> its palette and indices
@@ -27,7 +28,9 @@ def compress_weights(model: Any, graph: Graph, layers: dict[str, str], target: "
     """
     rounded, palettized = {}, {}
     for op in model._mil_program.functions["main"].operations:
-        how = graph.layers.get(layers.get(op.outputs[0].name, "")) if op.op_type == "linear" else None
+        how = graph.layers.get(layers.get(op.outputs[0].name, "")) if op.op_type in PRODUCTS else None
+        if op.op_type in PRODUCTS and op.weight.op.op_type.startswith("constexpr_"):
+            continue
         # coremltools wants to be told by the name of the constant
         if how == "int8":
             rounded[op.weight.op.name] = compression.OpLinearQuantizerConfig(

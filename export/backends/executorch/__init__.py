@@ -32,7 +32,7 @@ from bigvit_edge.export.graph import (
 from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.inlay import rest_of
 from bigvit_edge.export.native import lower_native
-from bigvit_edge.export.quantization import insert_quantization
+from bigvit_edge.export.quantization import insert_integers, insert_quantization
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -130,7 +130,8 @@ def lower_programs(
 
 def write_program(graph: Graph) -> ExportedProgram:
     """Write the graph in ops that XNNPACK takes, in its precision."""
-    program = simplify(write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported)
+    exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
+    program = simplify(insert_integers(exported, graph.integers))
     flatten_images(program, graph.layers)
     for node in program.graph.nodes:  # a history of its own, which every later pass copies with all its histories
         node.meta.pop("from_node", None)

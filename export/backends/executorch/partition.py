@@ -8,6 +8,7 @@ from torch.fx import Node
 from torch.fx.passes.infra.partitioner import Partition
 
 from bigvit_edge.export.backends.executorch.casts import CastConfig
+from bigvit_edge.export.backends.executorch.tables import TABLES
 from bigvit_edge.export.console import silenced
 
 with silenced():
@@ -59,7 +60,7 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
     """
 
     def __init__(self) -> None:
-        super().__init__([*ALL_PARTITIONER_CONFIGS, CastConfig])
+        super().__init__([*(TABLES.get(config, config) for config in ALL_PARTITIONER_CONFIGS), CastConfig])
 
     def partition(self, exported: ExportedProgram) -> PartitionResult:
         partitions = self.generate_partitions(exported)

@@ -9,6 +9,8 @@ DynamicQuantizeMatMul, or where several Linears read one value into MatMulIntege
 whole input, not one a row as Graph says: ONNX has nothing finer.
 int8-static: uint8 activations between QuantizeLinear and DequantizeLinear around a Gemm with int32 bias, which becomes
 QGemm; a weight without zero points, or a float bias before an output that is not rounded, stays a float product.
+Convolutions in int8, with what lies between them: QuantizeLinear and DequantizeLinear around each op, which ONNX
+Runtime fuses into QLinearConv and its kin; activations uint8, weights int8, biases int32.
 int4: MatMulNBits of com.microsoft with int8 activations per row and block (accuracy_level 4). It saves bytes, not time.
 fp16: the CPU provider has hardly any half kernels outside ARM. It casts, and computes all matrix products, softmax and
 gelu in float32; the file is half as large and slower than fp32 there. GPU providers compute in half.
@@ -29,6 +31,7 @@ from bigvit_edge.export.backends.onnx import model, quantized
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
+from bigvit_edge.export.quantization import insert_integers
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -50,12 +53,13 @@ METHOD = "main"  # what the graph is called in manifests; in the file it has the
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
     """Lower the one graph to an .onnx.
 
-    RuntimeError if the quantised Linears are not exactly those of graph.layers; ValueError if a parameter is beyond
+    RuntimeError if the quantised layers are not exactly those of graph.layers; ValueError if a parameter is beyond
     half, or a Linear's inputs are no multiple of the int4 group.
     """
     (graph,) = graphs
     with silenced():
         exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
+        exported = insert_integers(exported, graph.integers, unsigned=True)
         proto = model.export(exported)
         quantized.quantize(proto, graph)
         model.finish(proto, metadata)

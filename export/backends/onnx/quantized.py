@@ -1,4 +1,4 @@
-"""Linears of an ONNX model in int8, static int8 and int4: written into the graph, and read back from the file."""
+"""Linears of an ONNX model in int8, static int8 and int4, written into the graph; and all integers read back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bigvit_edge.export.backends.onnx.model import LINEAR, layer_of, parse, read
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, weight_name
 from bigvit_edge.export.integers import Range
-from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
+from bigvit_edge.export.quantization import choose_scale, list_rounded, quantize_groups_weight, quantize_rows_weight
 
 with silenced():
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -23,6 +23,8 @@ with silenced():
 CONTRIB = "com.microsoft"
 MOST_BIAS = 2**30  # an int32 bias keeps as much room for the products
 MOST_ERROR = 0.1  # of a weight's power: rounding takes a hundredth, another weight doubles it
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+INTEGER = (*CONVOLUTIONS, "Add", "Sub", "Mul")  # what may read a constant of integers, Linears aside
 SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"
 
@@ -219,14 +221,16 @@ def _quantize_for_bias(weight: torch.Tensor, bias: Array | None, scale: float) -
 
 
 def check(data: bytes, graph: Graph) -> None:
-    """Check that exactly the Linears in graph.layers are quantised.
+    """Check that exactly the layers in graph.layers are quantised.
 
-    RuntimeError unless they are so as it says and with their own weights. Those that read nothing of the image are not
-    in the file, their results are.
+    RuntimeError unless they are so as it says and with their own weights. Linears that read nothing of the image are
+    not in the file, their results are.
     """
-    constant = _find_constant(graph.exported)
+    constant = _find_constant(graph.exported) | list_rounded(graph)
     expected = {layer: precision for layer, precision in graph.layers.items() if layer not in constant}
-    found = {layer: (precision, weight) for layer, precision, weight in read_linears(data)}
+    model = parse(data)
+    _check_convolutions(model, graph)
+    found = {layer: (precision, weight) for layer, precision, weight in read_linears(model)}
     if {layer: precision for layer, (precision, _) in found.items()} != expected:
         missed, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
         other = sorted(layer for layer in found.keys() & expected.keys() if found[layer][0] != expected[layer])
@@ -241,6 +245,37 @@ def check(data: bytes, graph: Graph) -> None:
             raise RuntimeError(f"the ONNX file has another weight in {layer}, expected its own; {REPORT}")
 
 
+def _check_convolutions(model: ModelProto, graph: Graph) -> None:
+    """RuntimeError unless each convolution of graph.integers reads and gives integers, with its own weights."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: list[NDArray[np.int8]] = []
+    for node in model.graph.node:
+        weight = makers.get(node.input[1]) if node.op_type in CONVOLUTIONS else None
+        if weight is None:
+            continue
+        value, result = makers.get(node.input[0]), readers.get(node.output[0], [])
+        while value is not None and value.op_type == "Pad":
+            value = makers.get(value.input[0])
+        while len(result) == 1 and result[0].op_type in ("Relu", "Clip"):
+            result = readers.get(result[0].output[0], [])
+        ends = [value, *result]
+        kinds = [weight.op_type, *("" if end is None else end.op_type for end in ends)]
+        if kinds != ["DequantizeLinear", "DequantizeLinear", "QuantizeLinear"]:
+            raise RuntimeError(f"{node.name} of the ONNX file has {kinds} around it, expected integers; {REPORT}")
+        found.append(numpy_helper.to_array(constants[weight.input[0]]))
+    wanted = [rounded.integers.numpy() for rounded in graph.integers.weights.values()]
+    if sorted(a.tobytes() for a in found) != sorted(a.tobytes() for a in wanted):
+        raise RuntimeError(
+            f"{len(found)} convolutions of the ONNX file have integer weights, expected {len(wanted)} with their own; "
+            f"{REPORT}"
+        )
+
+
 def _find_constant(exported: ExportedProgram) -> set[str]:
     """The Linears that depend on constants alone, such as those that make a table of relative positions."""
     reached, constant = set(exported.graph_signature.user_inputs), set()
@@ -252,16 +287,20 @@ def _find_constant(exported: ExportedProgram) -> set[str]:
     return constant
 
 
-def read_linears(data: bytes) -> Iterator[tuple[str, str, Array]]:
+def read_linears(model: ModelProto) -> Iterator[tuple[str, str, Array]]:
     """Read every quantised Linear of a file.
 
     Each is its layer, its precision, its weight [out, in] back in float. RuntimeError at any other matrix of integers.
     """
-    model = parse(data)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = {name: node for node in model.graph.node for name in node.input}  # the last one: ours are alone
     small = {name for name, t in constants.items() if t.data_type in SMALL and len(t.dims) > 1}
+    small -= {
+        source.input[0]
+        for source in makers.values()
+        if source.op_type == "DequantizeLinear" and readers[source.output[0]].op_type in INTEGER
+    }
     for node in model.graph.node:
         source = makers.get(node.input[1]) if node.op_type == "Gemm" else None
         if node.op_type == "MatMulInteger":

@@ -1,0 +1,99 @@
+"""The int8 part of a graph, made for each format: where it computes so, on which ranges, with which weights."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.export.calibration import measure_spans
+from bigvit_edge.export.graph import Graph, name_layer
+from bigvit_edge.export.integers import Integers, Range
+from bigvit_edge.export.placement import (
+    FIXED,
+    has_kernel,
+    list_convolutions,
+    list_values,
+    place_integers,
+    write_swish,
+)
+from bigvit_edge.export.rounding import round_convolutions
+from bigvit_edge.target import Quant, Target
+
+
+def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
+    """Add to each graph what of it computes in int8, by the target's formats.
+
+    The graphs are of one model at several keep ratios, with their layers; images: [n, 3, S, S] to calibrate on.
+    Convolutions that a format has no fast kernel for stay float there, and leave the layers.
+    """
+    if not any(_list_chosen(graph) for graph in graphs):
+        return {name: list(graphs) for name in target.formats}
+    whole = {name: [_drop(graph, []) for graph in graphs] for name in target.formats if target.is_native(name)}
+    formats = [name for name in target.formats if name not in whole]
+    graphs = [replace(graph, exported=_write(graph.exported)) for graph in graphs]
+    plans = [{name: _place(graph, name) for name in formats} for graph in graphs]
+    spans = _measure_all(graphs, plans, images, target.quant)
+    added: dict[str, list[Graph]] = {name: [] for name in formats}
+    for graph, plan in zip(graphs, plans, strict=True):
+        for name, ops in plan.items():
+            joined = join_spans(graph.exported, ops, spans)
+            added[name].append(_finish(graph, ops, joined, images))
+    return {**added, **whole}
+
+
+_written: WeakKeyDictionary[ExportedProgram, ExportedProgram] = WeakKeyDictionary()  # one for all precisions
+
+
+def _write(program: ExportedProgram) -> ExportedProgram:
+    if program not in _written:
+        _written[program] = write_swish(program)
+    return _written[program]
+
+
+def _list_chosen(graph: Graph) -> list[Node]:
+    return [node for node in list_convolutions(graph.exported) if name_layer(graph, node) in graph.layers]
+
+
+def _place(graph: Graph, runtime: str) -> list[Node]:
+    return place_integers(graph.exported, [node for node in _list_chosen(graph) if has_kernel(node, runtime)], runtime)
+
+
+def _measure_all(
+    graphs: Sequence[Graph], plans: Sequence[Mapping[str, Sequence[Node]]], images: Array, quant: Quant
+) -> dict[str, Range]:
+    """What each value spans at every keep ratio."""
+    spans: dict[str, Range] = {}
+    for graph, plan in zip(graphs, plans, strict=True):
+        pairs = [pair for ops in plan.values() for pair in list_values(graph.exported, ops)]
+        for name, span in measure_spans(
+            graph.exported, {v.name for pair in pairs for v in pair}, images, quant
+        ).items():
+            low, high = spans.get(name, span)
+            spans[name] = min(low, span[0]), max(high, span[1])
+    return spans
+
+
+def join_spans(program: ExportedProgram, ops: Sequence[Node], spans: Mapping[str, Range]) -> dict[str, Range]:
+    """Join the spans of values that are tied, and fix those that are known."""
+    joined: dict[Node, Range] = {}
+    pairs = list(list_values(program, ops))
+    for value, leader in pairs:
+        span = FIXED.get(value.target) or spans[value.name]  # type: ignore[call-overload]
+        low, high = joined.get(leader, span)
+        joined[leader] = min(low, span[0]), max(high, span[1])
+    return {value.name: joined[leader] for value, leader in pairs}
+
+
+def _finish(graph: Graph, ops: Sequence[Node], spans: Mapping[str, Range], images: Array) -> Graph:
+    weights = round_convolutions(graph, ops, spans, images)
+    integers = Integers(frozenset(node.name for node in ops), spans, weights)
+    return replace(_drop(graph, ops), integers=integers)
+
+
+def _drop(graph: Graph, ops: Collection[Node]) -> Graph:
+    """The graph with no convolutions among its layers but these ops."""
+    dropped = {name_layer(graph, node) for node in list_convolutions(graph.exported) if node not in ops}
+    return replace(graph, layers={layer: how for layer, how in graph.layers.items() if layer not in dropped})

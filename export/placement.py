@@ -1,0 +1,238 @@
+"""Which ops of a graph compute in int8: convolutions, and between them what is cheaper so than converted and back.
+
+A convolution gains several times from int8; an activation or a sum gains little, but between two convolutions its float
+form needs a conversion on either side. So the ops are parted by the cheapest cut between int8 and float (a minimum
+s-t cut): each op costs what it moves, in bytes, and each value that is made on one side and read on the other costs a
+conversion. The costs are a model, the same for all machines; which ops a runtime has in int8 is what was tried.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import inf, prod
+from typing import Any
+
+import networkx
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from bigvit_edge.export.graph import copy_program, insert, read_constants, replace_node, shape_of
+
+aten = torch.ops.aten
+
+CONVOLUTIONS = {aten.conv2d.default, aten.conv_transpose2d.input}
+CLIPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default}
+TABLES = {aten.sigmoid.default, aten.gelu.default, aten.hardswish.default, aten.tanh.default}  # a look-up each in int8
+SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
+MEANS = {aten.adaptive_avg_pool2d.default, aten.mean.dim}
+PADS = {aten.pad.default, aten.constant_pad_nd.default}
+MOVES = {
+    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default, aten.transpose.int,
+    aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
+}  # fmt: skip
+POOLINGS = {aten.max_pool2d.default, aten.avg_pool2d.default}
+JOINTS = {aten.cat.default}
+TIED = MOVES | PADS | POOLINGS | JOINTS  # one span for what they read and give
+# what a kernel takes into itself, by the op behind which it stands
+FUSED: dict[Any, set[Any]] = {**dict.fromkeys(CONVOLUTIONS, CLIPS), aten.add.Tensor: {aten.relu.default}}
+
+# What each runtime computes in int8, convolutions aside, as tried of each op alone; in XNNPACK, by either way into it.
+COMMON = CLIPS | {aten.clamp.default} | TABLES | SUMS | MEANS | PADS | MOVES | JOINTS | {aten.max_pool2d.default}
+LIGHT: dict[str, set[Any]] = {
+    "executorch": COMMON,
+    "litert": COMMON - {aten.gelu.default, aten.hardswish.default},
+    "onnx": (COMMON | POOLINGS) - {aten.gelu.default, aten.hardswish.default, aten.tanh.default},
+    "coreml": CLIPS | {aten.add.Tensor, aten.max_pool2d.default} | MOVES,
+}
+
+FLOAT, INTEGER = 4, 1  # bytes of a value
+TRANSCENDENTAL = 16  # what an exponential costs in float, in bytes moved
+SMOOTH = TABLES - {aten.hardswish.default}
+PAIR = "float", "integer"  # the two ends of the cut
+
+
+def list_convolutions(program: ExportedProgram) -> list[Node]:
+    """List the convolutions of images whose weights are constants of their own."""
+    constants = read_constants(program)
+    return [
+        node
+        for node in program.graph.nodes
+        if node.target in CONVOLUTIONS
+        and all(a is None or a in constants for a in node.args[1:3])
+        and len(shape_of(node)) == 4
+        and node.meta["val"].dtype == torch.float32
+    ]
+
+
+def place_integers(program: ExportedProgram, convolutions: Collection[Node], runtime: str) -> list[Node]:
+    """Place the graph's ops in int8 or float, the cheapest way.
+
+    convolutions: those that compute in int8, whatever that costs; runtime: the format, as in LIGHT. Returns the ops in
+    int8 in the graph's order, none where there are no convolutions.
+    """
+    if not convolutions:
+        return []
+    constants = read_constants(program)
+    cut = networkx.DiGraph()
+    calls = [node for node in program.graph.nodes if node.op in ("call_function", "placeholder", "output")]
+    for node in calls:
+        if node in constants:
+            continue
+        free = is_light(node, runtime, constants)
+        whole, small = (inf, 0) if node in convolutions else _count_bytes(node, constants) if free else (0, inf)
+        _add_edge(cut, PAIR[1], node.name, whole)  # cut if the op is on the side of the floats
+        _add_edge(cut, node.name, PAIR[0], small)
+        size = _count(node) * (FLOAT + INTEGER)
+        for reader in node.users:
+            # one conversion however many read it so: each end of an arrow of infinite weight is on one side
+            _add_edge(cut, node.name, f"{node.name} as float", size)
+            cut.add_edge(f"{node.name} as float", reader.name)
+            _add_edge(cut, f"{node.name} as integers", node.name, size)
+            cut.add_edge(reader.name, f"{node.name} as integers")
+    _, (integer, _) = networkx.minimum_cut(cut, PAIR[1], PAIR[0])
+    return [node for node in calls if node.name in integer]
+
+
+def _add_edge(cut: Any, start: str, end: str, capacity: float) -> None:
+    if capacity == inf:
+        cut.add_edge(start, end)  # without a capacity it has no bound
+    elif capacity:
+        cut.add_edge(start, end, capacity=capacity)
+
+
+def _count(node: Node) -> int:
+    value = node.meta.get("val")
+    return prod(value.shape) if isinstance(value, Tensor) else 0
+
+
+def _count_bytes(node: Node, constants: Collection[Node]) -> tuple[int, int]:
+    """What an op costs in float and in int8."""
+    moved = _count(node) + sum(_count(x) for x in list_inputs(node, constants))
+    return FLOAT * moved + TRANSCENDENTAL * _count(node) * (node.target in SMOOTH), INTEGER * moved
+
+
+def list_inputs(node: Node, constants: Collection[Node]) -> list[Node]:
+    """List the values that an op reads, but for weights and other constants."""
+    return [x for x in node.all_input_nodes if x not in constants]
+
+
+def is_light(node: Node, runtime: str, constants: Mapping[Node, Tensor]) -> bool:
+    """Tell whether a runtime has an op in int8 that is no convolution."""
+    value = node.meta.get("val")
+    if node.target not in LIGHT[runtime] or not isinstance(value, Tensor) or value.dtype != torch.float32:
+        return False
+    arguments: tuple[Any, ...] = node.args
+    if any(_count(x) == 0 or x.meta["val"].dtype != torch.float32 for x in node.all_input_nodes):
+        return False
+    if not list_inputs(node, constants) or not all(1 <= len(shape_of(x)) <= 4 for x in (node, *node.all_input_nodes)):
+        return False
+    if node.target in SUMS:
+        return not node.kwargs and all(isinstance(a, Node) for a in arguments[:2])
+    if node.target is aten.gelu.default:
+        return node.kwargs.get("approximate", "none") == "none" or runtime != "executorch"
+    if node.target in MEANS:
+        return _averages_all(node)
+    if node.target in PADS:
+        return _pads_zeros(node)
+    if node.target in JOINTS:
+        return not any(x in constants for x in node.all_input_nodes) and len(node.all_input_nodes) == len(arguments[0])
+    if node.target is aten.slice.Tensor:
+        return len(arguments) < 5 or arguments[4] == 1
+    return True
+
+
+def _averages_all(node: Node) -> bool:
+    """Whether an average is over all pixels of an image."""
+    arguments: tuple[Any, ...] = node.args
+    if len(shape_of(arguments[0])) != 4:
+        return False
+    if node.target is aten.mean.dim:
+        return {dim % 4 for dim in arguments[1]} == {2, 3} and not node.kwargs
+    return shape_of(node)[2:] == (1, 1)
+
+
+def _pads_zeros(node: Node) -> bool:
+    """Whether a padding adds zeros to the sides of an image."""
+    arguments: tuple[Any, ...] = node.args
+    value, sides, *rest = arguments
+    zeros = rest in ([], [0], [0.0], ["constant"], ["constant", None], ["constant", 0], ["constant", 0.0])
+    return zeros and not node.kwargs and len(shape_of(value)) == 4 and len(sides) <= 4 and min(sides) >= 0
+
+
+# ---- which values are held in int8, and which of them share a span ---------------------------------------------------
+
+
+def list_merged(ops: Iterable[Node]) -> set[Node]:
+    """List the ops whose value is never rounded, for it is one kernel with the one that reads it.
+
+    A convolution or sum before a clip, and a padding before a convolution.
+    """
+    inside = set(ops)
+    merged = set()
+    for node in inside:
+        reader = next(iter(node.users))
+        if len(node.users) == 1 and reader in inside:
+            clipped = reader.target in FUSED.get(node.target, ())
+            padded = node.target in PADS and reader.target in CONVOLUTIONS
+            if clipped or padded:
+                merged.add(node)
+    return merged
+
+
+def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tuple[Node, Node]]:
+    """List the values that the ops hold in int8, each with the one whose span it has.
+
+    A value that is tied to no other has its own; constants that sums read are among them. Readers come behind what they
+    read.
+    """
+    constants, merged = read_constants(program), list_merged(ops)
+    leaders: dict[Node, Node] = {}
+
+    def lead(node: Node) -> Node:
+        while leaders.setdefault(node, node) is not node:
+            node = leaders[node]
+        return node
+
+    values: dict[Node, None] = {}
+    for node in ops:
+        reads = node.all_input_nodes if node.target in SUMS else list_inputs(node, constants)
+        values |= dict.fromkeys(x for x in reads if x not in merged)
+        if node not in merged:
+            values[node] = None
+        if node.target in TIED:
+            for other in (*reads, node):
+                leaders[lead(other)] = lead(reads[0])
+    return ((value, lead(value)) for value in values)
+
+
+# ---- what a runtime is better left in float, and what is written otherwise for it ------------------------------------
+
+MOST_TAPS = 25  # of XNNPACK's depthwise kernels; with more it multiplies channel by channel
+FIXED = {aten.sigmoid.default: (0.0, 255 / 256), aten.tanh.default: (-1.0, 127 / 128)}  # as LiteRT's kernels want them
+
+
+def has_kernel(node: Node, runtime: str) -> bool:
+    """Tell whether a runtime has a fast int8 kernel for a convolution."""
+    arguments: tuple[Any, ...] = node.args
+    weight = shape_of(arguments[1])
+    if node.target is aten.conv_transpose2d.input:
+        groups = arguments[6] if len(arguments) > 6 else 1
+        return runtime == "litert" or (runtime == "executorch" and groups == 1)
+    depthwise = weight[1] == 1 and shape_of(arguments[0])[1] == weight[0]
+    return not (runtime in ("executorch", "litert") and depthwise and prod(weight[2:]) > MOST_TAPS)
+
+
+def write_swish(program: ExportedProgram) -> ExportedProgram:
+    """Copy the program with each SiLU as a product with a sigmoid, which int8 has.
+
+    The program itself where it has none.
+    """
+    if not program.graph.find_nodes(op="call_function", target=aten.silu.default):
+        return program
+    program = copy_program(program)
+    for node in program.graph.find_nodes(op="call_function", target=aten.silu.default):
+        (value,) = node.args
+        gate = insert(node, aten.sigmoid.default, value)
+        replace_node(program, node, insert(node, aten.mul.Tensor, value, gate))
+    program.graph_module.recompile()
+    return program
