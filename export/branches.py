@@ -14,7 +14,14 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.functional import pad
 
-from bigvit_edge.export.factors import list_options, owns_weights, read_weights, to_list, write_weights
+from bigvit_edge.export.factors import (
+    list_options,
+    owns_weights,
+    read_batch_norm,
+    read_weights,
+    to_list,
+    write_weights,
+)
 from bigvit_edge.export.graph import read_constants, replace_node, shape_of
 
 aten = torch.ops.aten
@@ -44,23 +51,35 @@ class Branch:
 
 
 def merge_branches(program: ExportedProgram) -> None:
-    """Merge a sum of convolutions of one value, or of one and that value, into a convolution."""
-    for total in list(program.graph.find_nodes(op="call_function", target=aten.add.Tensor)):
+    """Merge sums and differences of convolutions of one value into a convolution.
+
+    The value itself, or a batch norm of it, is a convolution of one weight a channel.
+    """
+    for total in [node for node in program.graph.nodes if node.target in SIGNS]:
         nodes: tuple[Any, ...] = total.args
         if total.kwargs or nodes[0] is nodes[1] or not all(isinstance(node, Node) for node in nodes):
             continue
         data = read_constants(program)
         for base, added in (nodes, nodes[::-1]):
             large = _read_branch(base, data)
-            small = large and (_read_branch(added, data) or _read_identity(added, large))
+            small = large and (_read_branch(added, data) or _read_channels(added, large, data))
             if large and small and large.contains(small):
-                biases = [bias for bias in (large.bias, small.bias) if bias is not None]
-                sizes = zip(large.weight.shape[2:], small.weight.shape[2:], strict=True)
-                rows, columns = ((whole - part) // 2 for whole, part in sizes)
-                weight = large.weight + pad(small.weight, (columns, columns, rows, rows))
-                write_weights(program, base, weight, torch.stack(biases).sum(0) if biases else None)
+                signs = (1.0, SIGNS[total.target]) if base is nodes[0] else (SIGNS[total.target], 1.0)
+                write_weights(program, base, *_add(large, small, signs))
                 replace_node(program, total, base)
                 break
+
+
+SIGNS = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}  # of what is added second
+
+
+def _add(large: Branch, small: Branch, signs: tuple[float, float]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of both, the smaller kernel in the middle of the larger."""
+    sizes = zip(large.weight.shape[2:], small.weight.shape[2:], strict=True)
+    rows, columns = ((whole - part) // 2 for whole, part in sizes)
+    weight = signs[0] * large.weight + signs[1] * pad(small.weight, (columns, columns, rows, rows))
+    biases = [sign * part.bias for sign, part in zip(signs, (large, small), strict=True) if part.bias is not None]
+    return weight, torch.stack(biases).sum(0) if biases else None
 
 
 def _read_branch(node: Node, data: dict[Node, Tensor]) -> Branch | None:
@@ -76,10 +95,16 @@ def _read_branch(node: Node, data: dict[Node, Tensor]) -> Branch | None:
     return Branch(node.args[0], weight, bias, stride, dilation, groups)  # type: ignore[arg-type]
 
 
-def _read_identity(node: Node, beside: Branch) -> Branch | None:
-    """The value that a convolution reads, as a convolution of one weight a channel."""
+def _read_channels(node: Node, beside: Branch, data: dict[Node, Tensor]) -> Branch | None:
+    """What a convolution reads, or a batch norm of it, as a convolution of one weight a channel."""
     out, into, *_ = beside.weight.shape
-    if node is not beside.value or out != into * beside.groups or beside.stride != [1, 1]:
+    value = node
+    factor: Tensor | None = torch.ones(out)
+    offset: Tensor | None = None
+    if node.target is aten.batch_norm.default and len(node.users) == 1 and (affine := read_batch_norm(node, data)):
+        value, factor, offset = affine.value, affine.factor, affine.offset
+    if factor is None or value is not beside.value or out != into * beside.groups or beside.stride != [1, 1]:
         return None
-    weight = torch.eye(into, dtype=beside.weight.dtype).repeat(beside.groups, 1).view(out, into, 1, 1)
-    return Branch(node, weight, None, [1, 1], [1, 1], beside.groups)
+    places = torch.eye(into, dtype=beside.weight.dtype).repeat(beside.groups, 1)  # [out, in / groups]
+    weight = (factor.unsqueeze(1) * places).view(out, into, 1, 1)
+    return Branch(value, weight, offset, [1, 1], [1, 1], beside.groups)

@@ -17,7 +17,7 @@ from bigvit_edge.export.placement import (
     list_convolutions,
     list_values,
     place_integers,
-    write_swish,
+    write_for_integers,
 )
 from bigvit_edge.export.rounding import round_convolutions
 from bigvit_edge.target import Quant, Target
@@ -49,12 +49,15 @@ _written: WeakKeyDictionary[ExportedProgram, ExportedProgram] = WeakKeyDictionar
 
 def _write(program: ExportedProgram) -> ExportedProgram:
     if program not in _written:
-        _written[program] = write_swish(program)
+        _written[program] = write_for_integers(program)
     return _written[program]
 
 
 def _list_chosen(graph: Graph) -> list[Node]:
-    return [node for node in list_convolutions(graph.exported) if name_layer(graph, node) in graph.layers]
+    """The convolutions among the layers; what became one of a batch norm goes with them."""
+    convolutions = list_convolutions(graph.exported)
+    found = [node for node in convolutions if name_layer(graph, node) in graph.layers]
+    return [node for node in convolutions if node in found or not name_layer(graph, node)] if found else []
 
 
 def _place(graph: Graph, runtime: str) -> list[Node]:

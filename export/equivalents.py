@@ -29,6 +29,7 @@ from bigvit_edge.export.strides import (
     repeat_each,
     slice_by_steps,
 )
+from bigvit_edge.export.taps import share_taps
 from bigvit_edge.export.windows import fold, unfold, unfold_dimension
 
 aten = torch.ops.aten
@@ -327,6 +328,7 @@ def list_repetitions(spread: Spread) -> dict[Any, Writer]:
 
 
 XNNPACK: dict[Any, Writer] = {  # what its delegates refuse, besides EVERYWHERE
+    aten.conv2d.default: share_taps,
     aten.slice.Tensor: slice_by_steps,
     **list_repetitions(multiply),
     aten.max_pool2d.default: pool_padded,

@@ -8,6 +8,7 @@ conversion. The costs are a model, the same for all machines; which ops a runtim
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import inf, prod
+from operator import getitem
 from typing import Any
 
 import networkx
@@ -16,7 +17,17 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import copy_program, insert, read_constants, replace_node, shape_of
+from bigvit_edge.export.factors import read_batch_norm
+from bigvit_edge.export.graph import (
+    add_constant,
+    copy_program,
+    describe_view,
+    insert,
+    read_constants,
+    replace_node,
+    shape_of,
+)
+from bigvit_edge.export.taps import MOST_TAPS
 
 aten = torch.ops.aten
 
@@ -28,7 +39,8 @@ MEANS = {aten.adaptive_avg_pool2d.default, aten.mean.dim}
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 MOVES = {
     aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default, aten.transpose.int,
-    aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
+    aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.contiguous.default,
+    aten.clone.default,
 }  # fmt: skip
 POOLINGS = {aten.max_pool2d.default, aten.avg_pool2d.default}
 JOINTS = {aten.cat.default}
@@ -124,7 +136,10 @@ def is_light(node: Node, runtime: str, constants: Mapping[Node, Tensor]) -> bool
     arguments: tuple[Any, ...] = node.args
     if any(_count(x) == 0 or x.meta["val"].dtype != torch.float32 for x in node.all_input_nodes):
         return False
-    if not list_inputs(node, constants) or not all(1 <= len(shape_of(x)) <= 4 for x in (node, *node.all_input_nodes)):
+    most = 6 if node.target in MOVES else 4
+    if not list_inputs(node, constants) or not all(
+        1 <= len(shape_of(x)) <= most for x in (node, *node.all_input_nodes)
+    ):
         return False
     if node.target in SUMS:
         return not node.kwargs and all(isinstance(a, Node) for a in arguments[:2])
@@ -207,32 +222,58 @@ def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tup
 
 # ---- what a runtime is better left in float, and what is written otherwise for it ------------------------------------
 
-MOST_TAPS = 25  # of XNNPACK's depthwise kernels; with more it multiplies channel by channel
 FIXED = {aten.sigmoid.default: (0.0, 255 / 256), aten.tanh.default: (-1.0, 127 / 128)}  # as LiteRT's kernels want them
 
 
 def has_kernel(node: Node, runtime: str) -> bool:
-    """Tell whether a runtime has a fast int8 kernel for a convolution."""
+    """Tell whether a runtime has a fast int8 kernel for a convolution.
+
+    A depthwise one of many taps, or with several results a channel, is faster in float: XNNPACK has it there in shares.
+    """
     arguments: tuple[Any, ...] = node.args
     weight = shape_of(arguments[1])
     if node.target is aten.conv_transpose2d.input:
         groups = arguments[6] if len(arguments) > 6 else 1
         return runtime == "litert" or (runtime == "executorch" and groups == 1)
-    depthwise = weight[1] == 1 and shape_of(arguments[0])[1] == weight[0]
-    return not (runtime in ("executorch", "litert") and depthwise and prod(weight[2:]) > MOST_TAPS)
+    groups = arguments[6] if len(arguments) > 6 else 1
+    deep = weight[1] == 1 < groups and (weight[0] != groups or prod(weight[2:]) > MOST_TAPS)
+    return runtime == "coreml" or not deep
 
 
-def write_swish(program: ExportedProgram) -> ExportedProgram:
-    """Copy the program with each SiLU as a product with a sigmoid, which int8 has.
+def write_for_integers(program: ExportedProgram) -> ExportedProgram:
+    """Copy the program in ops that int8 has; the program itself where it is.
 
-    The program itself where it has none.
+    SiLU is a product with a sigmoid, a part of a split or chunk is a slice, and a batch norm that no convolution took
+    in is a depthwise convolution of one tap.
     """
-    if not program.graph.find_nodes(op="call_function", target=aten.silu.default):
+    found = [
+        node for node in program.graph.nodes if node.target in (aten.silu.default, aten.batch_norm.default, getitem)
+    ]
+    if not found:
         return program
     program = copy_program(program)
-    for node in program.graph.find_nodes(op="call_function", target=aten.silu.default):
-        (value,) = node.args
-        gate = insert(node, aten.sigmoid.default, value)
-        replace_node(program, node, insert(node, aten.mul.Tensor, value, gate))
+    for node in list(program.graph.nodes):
+        if node.target is aten.silu.default:
+            gate = insert(node, aten.sigmoid.default, node.args[0])
+            replace_node(program, node, insert(node, aten.mul.Tensor, node.args[0], gate))
+        elif node.target is getitem and node.args[0].target in SPLITS:
+            target, arguments, _ = describe_view(node)
+            replace_node(program, node, insert(node, target, node.args[0].args[0], *arguments))
+        elif node.target is aten.batch_norm.default and len(shape_of(node)) == 4:
+            _write_norm(program, node)
+    program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
+
+
+SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default}
+
+
+def _write_norm(program: ExportedProgram, norm: Node) -> None:
+    affine = read_batch_norm(norm, read_constants(program))
+    if affine is None or affine.factor is None or affine.offset is None:
+        return
+    weight = add_constant(program, f"{norm.name}.weight", affine.factor.view(-1, 1, 1, 1).contiguous())
+    bias = add_constant(program, f"{norm.name}.bias", affine.offset)
+    options = ([1, 1], [0, 0], [1, 1], len(affine.factor))
+    replace_node(program, norm, insert(norm, aten.conv2d.default, affine.value, weight, bias, *options))

@@ -39,6 +39,7 @@ KEEPERS = {
     aten._to_copy.default,
     aten.expand.default,
 }
+SUMS = {aten.add.Tensor, aten.sub.Tensor}
 DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 PADDINGS = {aten.pad.default, aten.constant_pad_nd.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
@@ -91,14 +92,15 @@ def write_shapes(program: ExportedProgram) -> None:
 def drop_copies(program: ExportedProgram) -> None:
     """Drop what gives its input as it is.
 
-    x[:, :n] of n columns and aliases, which is what torch.export makes of x[:], dropout, casts to the type that a value
-    has; and torch.export's own checks of types.
+    x + 0, x[:, :n] of n columns and aliases, which is what torch.export makes of x[:], dropout, casts to the type
+    that a value has; and torch.export's own checks of types.
     """
     for node in list(program.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
             continue
         keeps = node.target in KEEPERS and _type(node) == _type(node.args[0])
+        keeps |= node.target in SUMS and node.args[1] == 0 and _type(node) == _type(node.args[0])
         if keeps or node.target in ALIASES or (node.target in DROPOUTS and not node.args[2]):
             replace_node(program, node, node.args[0])
 
