@@ -228,28 +228,25 @@ FIXED = {aten.sigmoid.default: (0.0, 255 / 256), aten.tanh.default: (-1.0, 127 /
 def has_kernel(node: Node, runtime: str) -> bool:
     """Tell whether a runtime has a fast int8 kernel for a convolution.
 
-    A depthwise one of many taps, or with several results a channel, is faster in float: XNNPACK has it there in shares.
+    XNNPACK is faster in float where a depthwise one has many taps, which it then has in shares, and cannot have a scale
+    a channel in a transposed one of groups. ONNX Runtime takes all: what is float between integers it would round by
+    itself, with one scale for all channels.
     """
     arguments: tuple[Any, ...] = node.args
-    weight = shape_of(arguments[1])
+    weight, groups = shape_of(arguments[1]), arguments[6] if len(arguments) > 6 else 1
     if node.target is aten.conv_transpose2d.input:
-        groups = arguments[6] if len(arguments) > 6 else 1
-        return runtime == "litert" or (runtime == "executorch" and groups == 1)
-    groups = arguments[6] if len(arguments) > 6 else 1
-    deep = weight[1] == 1 < groups and (weight[0] != groups or prod(weight[2:]) > MOST_TAPS)
-    return runtime == "coreml" or not deep
+        return runtime != "executorch" or groups == 1
+    deep = weight[1] == 1 < groups and prod(weight[2:]) > MOST_TAPS
+    return runtime not in ("executorch", "litert") or not deep
 
 
 def write_for_integers(program: ExportedProgram) -> ExportedProgram:
     """Copy the program in ops that int8 has; the program itself where it is.
 
     SiLU is a product with a sigmoid, a part of a split or chunk is a slice, and a batch norm that no convolution took
-    in is a depthwise convolution of one tap.
+    in is a depthwise convolution of one tap. A depthwise convolution with several results a channel reads copies.
     """
-    found = [
-        node for node in program.graph.nodes if node.target in (aten.silu.default, aten.batch_norm.default, getitem)
-    ]
-    if not found:
+    if not any(node.target in WRITTEN or _count_copies(node) > 1 for node in program.graph.nodes):
         return program
     program = copy_program(program)
     for node in list(program.graph.nodes):
@@ -261,11 +258,14 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
             replace_node(program, node, insert(node, target, node.args[0].args[0], *arguments))
         elif node.target is aten.batch_norm.default and len(shape_of(node)) == 4:
             _write_norm(program, node)
+        elif (times := _count_copies(node)) > 1:
+            _write_copies(program, node, times)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
 
 
+WRITTEN = {aten.silu.default, aten.batch_norm.default, getitem}
 SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default}
 
 
@@ -277,3 +277,20 @@ def _write_norm(program: ExportedProgram, norm: Node) -> None:
     bias = add_constant(program, f"{norm.name}.bias", affine.offset)
     options = ([1, 1], [0, 0], [1, 1], len(affine.factor))
     replace_node(program, norm, insert(norm, aten.conv2d.default, affine.value, weight, bias, *options))
+
+
+def _count_copies(node: Node) -> int:
+    """How many results a channel of a depthwise convolution has; 0 of another op."""
+    if node.target is not aten.conv2d.default or len(shape_of(node)) != 4:
+        return 0
+    (out, into, *_), channels = shape_of(node.args[1]), shape_of(node.args[0])[1]
+    return out // channels if into == 1 < channels else 0
+
+
+def _write_copies(program: ExportedProgram, conv: Node, times: int) -> None:
+    """Runtimes have kernels for one result a channel; copies are a convolution with ones, exact in int8 too."""
+    arguments: tuple[Any, ...] = conv.args
+    channels = shape_of(arguments[0])[1]
+    ones = torch.eye(channels).repeat_interleave(times, 0).view(-1, channels, 1, 1)
+    copied = insert(conv, aten.conv2d.default, arguments[0], add_constant(program, f"{conv.name}.copies", ones))
+    conv.args = (copied, *arguments[1:6], channels * times)
