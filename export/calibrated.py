@@ -12,11 +12,14 @@ from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.graph import Graph, name_layer
 from bigvit_edge.export.integers import Integers, Range
 from bigvit_edge.export.placement import (
+    CONVOLUTIONS,
+    COPYING,
     FIXED,
     has_kernel,
     list_convolutions,
     list_values,
     place_integers,
+    write_copies,
     write_for_integers,
 )
 from bigvit_edge.export.rounding import round_convolutions
@@ -31,26 +34,45 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
     """
     if not any(_list_chosen(graph) for graph in graphs):
         return {name: list(graphs) for name in target.formats}
-    whole = {name: [_drop(graph, []) for graph in graphs] for name in target.formats if target.is_native(name)}
-    formats = [name for name in target.formats if name not in whole]
-    graphs = [replace(graph, exported=_write(graph.exported)) for graph in graphs]
-    plans = [{name: _place(graph, name) for name in formats} for graph in graphs]
+    added = {name: [_drop(graph, []) for graph in graphs] for name in target.formats if target.is_native(name)}
+    written: dict[tuple[int, ...], list[str]] = {}  # formats, by the programs that they take
+    for name in target.formats:
+        if name not in added:
+            programs = [_write(graph.exported, name) for graph in graphs]
+            written.setdefault(tuple(map(id, programs)), []).append(name)
+    for names in written.values():
+        added |= _add_alike([replace(g, exported=_write(g.exported, names[0])) for g in graphs], names, target, images)
+    return added
+
+
+def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, images: Array) -> dict[str, list[Graph]]:
+    """As add_integers, for formats that take the same programs: they have one set of ranges and of weights."""
+    plans = [{name: _place(graph, name) for name in names} for graph in graphs]
     spans = _measure_all(graphs, plans, images, target.quant)
-    added: dict[str, list[Graph]] = {name: [] for name in formats}
+    added: dict[str, list[Graph]] = {name: [] for name in names}
     for graph, plan in zip(graphs, plans, strict=True):
+        joined = {name: join_spans(graph.exported, ops, spans) for name, ops in plan.items()}
+        most = max(plan, key=lambda name: len(plan[name]))
+        weights = round_convolutions(graph, plan[most], joined[most], images)
         for name, ops in plan.items():
-            joined = join_spans(graph.exported, ops, spans)
-            added[name].append(_finish(graph, ops, joined, images))
-    return {**added, **whole}
+            if any(node.target in CONVOLUTIONS and node.name not in weights for node in ops):
+                weights = round_convolutions(graph, ops, joined[name], images) | weights
+            own = {node.name: weights[node.name] for node in ops if node.name in weights}
+            integers = Integers(frozenset(node.name for node in ops), joined[name], own)
+            added[name].append(replace(_drop(graph, ops), integers=integers))
+    return added
 
 
-_written: WeakKeyDictionary[ExportedProgram, ExportedProgram] = WeakKeyDictionary()  # one for all precisions
+_written: WeakKeyDictionary[ExportedProgram, dict[str, ExportedProgram]] = WeakKeyDictionary()  # for all precisions
 
 
-def _write(program: ExportedProgram) -> ExportedProgram:
-    if program not in _written:
-        _written[program] = write_for_integers(program)
-    return _written[program]
+def _write(program: ExportedProgram, runtime: str) -> ExportedProgram:
+    known = _written.setdefault(program, {})
+    if "" not in known:
+        known[""] = write_for_integers(program)
+    if runtime in COPYING and runtime not in known:
+        known[runtime] = write_copies(known[""])
+    return known.get(runtime, known[""])
 
 
 def _list_chosen(graph: Graph) -> list[Node]:
@@ -71,9 +93,8 @@ def _measure_all(
     spans: dict[str, Range] = {}
     for graph, plan in zip(graphs, plans, strict=True):
         pairs = [pair for ops in plan.values() for pair in list_values(graph.exported, ops)]
-        for name, span in measure_spans(
-            graph.exported, {v.name for pair in pairs for v in pair}, images, quant
-        ).items():
+        values = {value.name for pair in pairs for value in pair}
+        for name, span in measure_spans(graph.exported, values, images, quant).items():
             low, high = spans.get(name, span)
             spans[name] = min(low, span[0]), max(high, span[1])
     return spans
@@ -88,12 +109,6 @@ def join_spans(program: ExportedProgram, ops: Sequence[Node], spans: Mapping[str
         low, high = joined.get(leader, span)
         joined[leader] = min(low, span[0]), max(high, span[1])
     return {value.name: joined[leader] for value, leader in pairs}
-
-
-def _finish(graph: Graph, ops: Sequence[Node], spans: Mapping[str, Range], images: Array) -> Graph:
-    weights = round_convolutions(graph, ops, spans, images)
-    integers = Integers(frozenset(node.name for node in ops), spans, weights)
-    return replace(_drop(graph, ops), integers=integers)
 
 
 def _drop(graph: Graph, ops: Collection[Node]) -> Graph:

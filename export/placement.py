@@ -244,9 +244,9 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
     """Copy the program in ops that int8 has; the program itself where it is.
 
     SiLU is a product with a sigmoid, a part of a split or chunk is a slice, and a batch norm that no convolution took
-    in is a depthwise convolution of one tap. A depthwise convolution with several results a channel reads copies.
+    in is a depthwise convolution of one tap.
     """
-    if not any(node.target in WRITTEN or _count_copies(node) > 1 for node in program.graph.nodes):
+    if not any(node.target in WRITTEN for node in program.graph.nodes):
         return program
     program = copy_program(program)
     for node in list(program.graph.nodes):
@@ -258,8 +258,6 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
             replace_node(program, node, insert(node, target, node.args[0].args[0], *arguments))
         elif node.target is aten.batch_norm.default and len(shape_of(node)) == 4:
             _write_norm(program, node)
-        elif (times := _count_copies(node)) > 1:
-            _write_copies(program, node, times)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
@@ -279,18 +277,32 @@ def _write_norm(program: ExportedProgram, norm: Node) -> None:
     replace_node(program, norm, insert(norm, aten.conv2d.default, affine.value, weight, bias, *options))
 
 
-def _count_copies(node: Node) -> int:
+COPYING = {"onnx"}  # whose int8 kernels know depthwise convolutions with one result a channel alone
+
+
+def write_copies(program: ExportedProgram) -> ExportedProgram:
+    """Copy the program with depthwise convolutions of one result a channel alone; the program itself where it is.
+
+    Where there were several results, as many copies of the channel are read. They are a convolution with ones, which
+    is exact in int8 too.
+    """
+    several = {node.name: times for node in program.graph.nodes if (times := _count_results(node)) > 1}
+    if not several:
+        return program
+    program = copy_program(program)
+    for conv in [node for node in program.graph.nodes if node.name in several]:
+        arguments: tuple[Any, ...] = conv.args
+        channels, times = shape_of(arguments[0])[1], several[conv.name]
+        ones = torch.eye(channels).repeat_interleave(times, 0).view(-1, channels, 1, 1)
+        copied = insert(conv, aten.conv2d.default, arguments[0], add_constant(program, f"{conv.name}.copies", ones))
+        conv.args = (copied, *arguments[1:6], channels * times)
+    program.graph_module.recompile()
+    return program
+
+
+def _count_results(node: Node) -> int:
     """How many results a channel of a depthwise convolution has; 0 of another op."""
     if node.target is not aten.conv2d.default or len(shape_of(node)) != 4:
         return 0
     (out, into, *_), channels = shape_of(node.args[1]), shape_of(node.args[0])[1]
     return out // channels if into == 1 < channels else 0
-
-
-def _write_copies(program: ExportedProgram, conv: Node, times: int) -> None:
-    """Runtimes have kernels for one result a channel; copies are a convolution with ones, exact in int8 too."""
-    arguments: tuple[Any, ...] = conv.args
-    channels = shape_of(arguments[0])[1]
-    ones = torch.eye(channels).repeat_interleave(times, 0).view(-1, channels, 1, 1)
-    copied = insert(conv, aten.conv2d.default, arguments[0], add_constant(program, f"{conv.name}.copies", ones))
-    conv.args = (copied, *arguments[1:6], channels * times)
