@@ -184,6 +184,10 @@ class Target:
         native = "int8" in self.precisions and any(map(self.is_native, self.formats))
         return native or bool({"int8-static", "mixed"} & set(self.precisions))
 
+    def has_integers(self) -> bool:
+        """Tell whether a file is to compute in integers outside our core."""
+        return bool(set(self.precisions) - {"fp32", "fp16"}) and not all(map(self.is_native, self.formats))
+
     def list_cells(self) -> list[tuple[str, str]]:
         """List every (format, precision) to make, by precision.
 

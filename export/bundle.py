@@ -22,6 +22,7 @@ from bigvit_edge.artifact import (
     write_data,
 )
 from bigvit_edge.errors import InternalError, LimitError, UserError
+from bigvit_edge.export.calibrated import convolves
 from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
@@ -80,9 +81,6 @@ def export_bundle(
     folder = check_output(folder, force)
     target.list_cells()
     _check_name(source.model)
-    if source.calibration is not None and not target.calibrates():
-        met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
-        raise UserError(met, "int8-static, mixed, or int8 for our core, which calibrate", "leave it out")
     with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
         found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
@@ -95,8 +93,9 @@ def export_bundle(
             model, target = _leave_out(model, target)
             check_memory(model.module, model.image_size, CALIBRATION)
             ratios = _set_keeps(model, keeps)
+            calibrates = _check_calibration(model, target, source)
             evaluation = prepare_evaluation(
-                model, ratios, target.limits.images, found, target.calibrates(), source.calibration, listener.watch
+                model, ratios, target.limits.images, found, calibrates, source.calibration, listener.watch
             )
             model = replace(model, notes=(*model.notes, *evaluation.notes))
             subject = _make_subject(model, ratios, evaluation.calibration)
@@ -138,6 +137,16 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
         raise UserError(met, expected, other)
     note = f"left out {met}, which takes {expected}"
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
+
+
+def _check_calibration(model: Loaded, target: Target, source: Source) -> bool:
+    """Whether a file is made by what the model sees on images. UserError on images for that where none is."""
+    calibrates = target.calibrates() or (target.has_integers() and convolves(model.module, model.image_size))
+    if source.calibration is not None and not calibrates:
+        met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
+        expected = "int8-static, mixed, int8 for our core or of a model with convolutions, which calibrate"
+        raise UserError(met, expected, "leave it out")
+    return calibrates
 
 
 def _set_keeps(model: Loaded, keeps: tuple[float, ...]) -> tuple[float | None, ...]:

@@ -2,10 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
@@ -61,6 +66,33 @@ def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, im
             integers = Integers(frozenset(node.name for node in ops), joined[name], own)
             added[name].append(replace(_drop(graph, ops), integers=integers))
     return added
+
+
+def convolves(module: nn.Module, image_size: int) -> bool:
+    """Tell whether a model has convolutions that int8 wants ranges for.
+
+    One over patches of the image is none: it is a Linear. Where the model does not run without data, its modules tell.
+    """
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Lookout() as lookout:  # type: ignore[no-untyped-call]
+            module(torch.zeros(1, 3, image_size, image_size))
+    except Exception:  # it looks at values that are not there, in any way
+        return any(isinstance(part, nn.Conv2d) and part.stride != part.kernel_size for part in module.modules())
+    return bool(lookout.found)
+
+
+class _Lookout(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks out for a convolution that is not over patches of the image."""
+
+    found = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            image, weight, _, stride, *_ = args
+            self.found |= image.shape[1] != 3 or list(stride) != list(weight.shape[2:])
+        return func(*args, **(kwargs or {}))
 
 
 _written: WeakKeyDictionary[ExportedProgram, dict[str, ExportedProgram]] = WeakKeyDictionary()  # for all precisions

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from bigvit_edge.artifact import Array, Run
-from bigvit_edge.demo.digits import held_out, make_batch
+from bigvit_edge.demo.digits import HELD_OUT_SEED, held_out, make_batch
+from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.classes import match_classes
 from bigvit_edge.export.image import normalize
@@ -22,7 +23,7 @@ from bigvit_edge.measures import Accuracy, Confusion, Parity, bound_share
 from bigvit_edge.models.load import Loaded, set_keep
 from bigvit_edge.models.zoo import DIGITS
 
-BORROWED = 32  # images for a model that has none of its own: the demo's, enlarged
+BORROWED = 32  # photographs for a model that has no images of its own
 WORST = 10  # classes named in a confusion
 CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 
@@ -52,13 +53,16 @@ class Measured(NamedTuple):
 def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) -> dict[float | None, Reference]:
     """Compute PyTorch's answers at each keep ratio, on held-out demo images.
 
-    A model that does not know digits gets them enlarged, 32 at the most, unlabelled. UserError if they are not finite.
+    A model that does not know digits gets windows of photographs, 32 at the most, unlabelled. UserError if the answers
+    are not finite.
     """
-    own = model.labels == DIGITS
-    batch = held_out()
-    count = min(count, len(batch.labels) if own else BORROWED)
-    images = _prepare(batch.images[:count], model)
-    labels = batch.labels[:count].numpy() if own else None
+    if model.labels == DIGITS:
+        batch = held_out()
+        count = min(count, len(batch.labels))
+        images, labels = _prepare(batch.images[:count], model), batch.labels[:count].numpy()
+    else:
+        count, labels = min(count, BORROWED), None
+        images = _prepare(draw_photographs("held_out", count, model.image_size, HELD_OUT_SEED), model)
     return {keep: Reference(images, found, labels) for keep, found in _answer(model, keeps, images, count).items()}
 
 
@@ -134,11 +138,13 @@ def _explain_nonfinite(model: Loaded, keep: float | None, image: Array, share: s
 
 
 def draw_calibration(model: Loaded, count: int = CALIBRATION) -> Array:
-    """Draw the demo's training images to calibrate on.
+    """Draw the demo's training images to calibrate on, or photographs.
 
-    For a calibration without images of one's own: [n, 3, S, S].
+    For a calibration without images of one's own: [n, 3, S, S], photographs for a model that does not know digits.
     """
-    return _prepare(make_batch("train", count, CALIBRATION_SEED).images, model)
+    if model.labels == DIGITS:
+        return _prepare(make_batch("train", count, CALIBRATION_SEED).images, model)
+    return _prepare(draw_photographs("train", count, model.image_size, CALIBRATION_SEED), model)
 
 
 def _prepare(images: torch.Tensor, model: Loaded) -> Array:

@@ -67,22 +67,31 @@ def load_split(name: SplitName) -> Split:
 
     UserError if scikit-learn or scikit-image is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
+    photos = tuple(_read_photo(find_photo(photo)) for photo in PHOTOS[name])
+    from sklearn.datasets import load_digits
 
-        roots = [Path(str(importlib.resources.files(m))) for m in ("sklearn.datasets.images", "skimage.data")]
-    except ModuleNotFoundError as e:
-        raise UserError(
-            f"{e.name} is not installed", "the demo's data packages", "pip install 'bigvit-edge[demo]'"
-        ) from e
     digits = load_digits()
     shuffled = np.random.default_rng(0).permutation(len(digits.target))
     mine = shuffled[:HELD_OUT_DIGITS] if name == "held_out" else shuffled[HELD_OUT_DIGITS:]
     return Split(
         torch.from_numpy(digits.images[mine]).float().unsqueeze(1) / 16,
         torch.from_numpy(digits.target[mine]).long(),
-        tuple(_read_photo(next(r / p for r in roots if (r / p).exists())) for p in PHOTOS[name]),
+        photos,
     )
+
+
+def find_photo(name: str) -> Path:
+    """Find a photograph of the demo's data packages.
+
+    UserError if scikit-learn or scikit-image is not installed.
+    """
+    try:
+        roots = [Path(str(importlib.resources.files(m))) for m in ("sklearn.datasets.images", "skimage.data")]
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"{e.name} is not installed", "the demo's data packages", "pip install 'bigvit-edge[demo]'"
+        ) from e
+    return next(root / name for root in roots if (root / name).exists())
 
 
 def _read_photo(path: Path) -> Tensor:

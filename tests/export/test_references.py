@@ -9,7 +9,7 @@ from bigvit_edge.export.references import make_references
 from bigvit_edge.models.load import load
 
 
-def test_a_model_without_images_of_its_own_gets_the_demos_enlarged() -> None:
+def test_a_model_without_images_of_its_own_gets_photographs() -> None:
     reference = make_references(load("vit_ti"), (None,), 2)[None]
     assert reference.images.shape == (2, 3, 224, 224)
     assert reference.labels is None
