@@ -45,7 +45,7 @@ class Method:
 
     name: as the file has it; keep: its keep ratio (None: the model has none). delegates: pieces that the intended unit
     got; fragments: in how many of them each layer ('layers.3') is; coverage: what is in which precision, empty in a
-    manifest of version 2.
+    manifest of version 2; conversions: between float and int8 on ranges, on the way of one image, None in an older one.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Method:
     leftovers: tuple[Leftover, ...]
     fragments: dict[str, int]
     coverage: tuple[Coverage, ...] = field(default=(), kw_only=True)
+    conversions: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

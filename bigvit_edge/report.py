@@ -26,7 +26,7 @@ from bigvit_edge.export.convert import Listener, open_entry
 from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inference import Guess
-from bigvit_edge.export.parity import explain_reference
+from bigvit_edge.export.parity import explain_reference, name_standard
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
@@ -186,7 +186,7 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {images} images"
     yield "centred: cosine of the logits without what those of all images have in common; ranges: 95 % confidence"
     doubts = (
-        explain_reference(m.parity, e.precision, manifest.limits, m.keep)
+        explain_reference(m.parity, name_standard(e.precision, m), manifest.limits, m.keep)
         for e in manifest.artifacts
         for m in e.methods
         if m.parity
@@ -217,12 +217,14 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
 
 
 def _explain_layers(entry: Entry) -> Iterator[str]:
-    """What the Linears of a file are, where they are not all alike."""
+    """What the layers of a file are, where they are not all alike, and how often values are converted between them."""
     kinds = Counter(entry.layers.values())
     if len(kinds) > 1 or entry.precision == "mixed":
         yield (
-            f"Linears of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
+            f"layers of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
         )
+    if counts := [method.conversions for method in entry.methods if method.conversions]:
+        yield f"{entry.file}: {max(counts)} conversions between int8 and float, int8 kept between all other neighbours"
 
 
 def _explain_coverage(entry: Entry) -> Iterator[str]:

@@ -27,7 +27,7 @@ from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model,
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
-from bigvit_edge.export.parity import judge
+from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.folders import staging
@@ -262,7 +262,9 @@ def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
         for entry in manifest.artifacts
         for method in entry.methods
         if method.parity
-        for fault in judge(method.parity, entry.precision, manifest.limits, manifest.trained, method.keep)
+        for fault in judge(
+            method.parity, name_standard(entry.precision, method), manifest.limits, manifest.trained, method.keep
+        )
     ]
     fallbacks = (
         [] if allow_fallback else [line for e in manifest.artifacts for line in list_fallbacks(e, manifest.limits)]

@@ -39,7 +39,11 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
     """
     if not any(_list_chosen(graph) for graph in graphs):
         return {name: list(graphs) for name in target.formats}
-    added = {name: [_drop(graph, []) for graph in graphs] for name in target.formats if target.is_native(name)}
+    added = {
+        name: [_drop(graph, []) for graph in graphs] for name in target.formats if _find_runtime(target, name) == ""
+    }
+    if _find_runtime(target, "coreml") == "" and "coreml" in target.formats:
+        added["coreml"] = list(graphs)  # their weights alone
     written: dict[tuple[int, ...], list[str]] = {}  # formats, by the programs that they take
     for name in target.formats:
         if name not in added:
@@ -52,7 +56,7 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
 
 def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, images: Array) -> dict[str, list[Graph]]:
     """As add_integers, for formats that take the same programs: they have one set of ranges and of weights."""
-    plans = [{name: _place(graph, name) for name in names} for graph in graphs]
+    plans = [{name: _place(graph, _find_runtime(target, name)) for name in names} for graph in graphs]
     spans = _measure_all(graphs, plans, images, target.quant)
     added: dict[str, list[Graph]] = {name: [] for name in names}
     for graph, plan in zip(graphs, plans, strict=True):
@@ -66,6 +70,13 @@ def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, im
             integers = Integers(frozenset(node.name for node in ops), joined[name], own)
             added[name].append(replace(_drop(graph, ops), integers=integers))
     return added
+
+
+def _find_runtime(target: Target, name: str) -> str:
+    """What runs a format's integers, as in LIGHT; '' where nothing does: our core has no convolutions, and Core ML
+    rounds no activations before iOS17."""
+    runtime = "coreml" if target.find_backend(name) == "coreml" else name
+    return "" if target.is_native(name) or (runtime == "coreml" and target.deployment < "iOS17") else runtime
 
 
 def convolves(module: nn.Module, image_size: int) -> bool:

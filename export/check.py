@@ -9,7 +9,7 @@ from bigvit_edge.artifact import FACTORY, FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError, keep_few
 from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.evaluation import prepare_check
-from bigvit_edge.export.parity import explain_reference, judge
+from bigvit_edge.export.parity import explain_reference, judge, name_standard
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
@@ -156,7 +156,8 @@ def _check_file(
             faults, notes = ([], (f"unchecked: {entry.unchecked}",)) if entry.unchecked else ([str(e)], ())
             checks.append(Checked(entry.file, method.keep, (*said, *faults), notes=notes))
             continue
-        faults = said + judge(parity, entry.precision, manifest.limits, manifest.trained, method.keep)
-        doubts = [doubt] if (doubt := explain_reference(parity, entry.precision, manifest.limits, method.keep)) else []
+        standard = name_standard(entry.precision, method)
+        faults = said + judge(parity, standard, manifest.limits, manifest.trained, method.keep)
+        doubts = [doubt] if (doubt := explain_reference(parity, standard, manifest.limits, method.keep)) else []
         checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, tuple(doubts), confusions))
     return checks

@@ -13,16 +13,28 @@ LINEAR, CONVOLUTION, PRODUCT, REST = "Linears", "convolutions", "products of act
 
 
 def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[str, str]) -> Artifact:
-    """Add to each entry point of an artifact its graph's coverage.
+    """Add to each entry point of an artifact its graph's coverage, and the conversions it takes.
 
     layers: the precision of each quantised layer in it.
     """
     of = {graph.keep: graph for graph in graphs}
     methods = [
-        replace(method, coverage=count_coverage(of[method.keep], layers, artifact.products))
+        replace(
+            method,
+            coverage=count_coverage(of[method.keep], layers, artifact.products),
+            conversions=count_conversions(of[method.keep]),
+        )
         for method in artifact.methods
     ]
     return replace(artifact, methods=tuple(methods))
+
+
+def count_conversions(graph: Graph) -> int:
+    """Count the conversions between float and int8 on ranges that one image goes through."""
+    ops, spans, constants = graph.integers.ops, graph.integers.spans, read_constants(graph.exported)
+    held = [node for node in graph.exported.graph.nodes if node.name in spans and node not in constants]
+    made = [node for node in held if node.name in ops]
+    return len(held) - len(made) + sum(any(reader.name not in ops for reader in node.users) for node in made)
 
 
 def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[str, str]) -> tuple[Coverage, ...]:
@@ -91,7 +103,10 @@ def explain_coverage(coverage: Iterable[Coverage], precision: str) -> str | None
     share, _ = share_covered(coverage, precision)
     if not coverage or share >= 0.5:
         return None
-    reasons = {LINEAR: " (quant.keep_float, or no weight of their own)", CONVOLUTION: " (not quantised yet)"}
+    reasons = {
+        LINEAR: " (quant.keep_float, or no weight of their own)",
+        CONVOLUTION: " (docs/precisions.md says which)",
+    }
     left = sorted((c for c in coverage if c.precision == FLOAT and c.macs), key=lambda c: -c.macs)
     rest = ", ".join(f"{c.kind} {c.macs:.1%}{reasons.get(c.kind, '')}" for c in left)
     return f"{precision} covers {share:.1%} of the multiply-accumulates; in float stay {rest}"

@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Array
+from bigvit_edge.artifact import Array, Method
 from bigvit_edge.measures import Parity, bound_share
 from bigvit_edge.target import Limits
 
 LOW_KEEP = 0.5
+CONVOLVED = "convolved"  # what a file with convolutions in int8 is judged as, whatever its precision is called
 
 # Which limit the mean cosine of a precision is held to, and its share of equal top-1 if not top1_agreement.
 COSINES = {
     "fp16": "fp16_cosine",
     "int8": "int8_cosine",
     "int8-static": "static_cosine",
+    CONVOLVED: "convolved_cosine",
     "int4": "int4_cosine",
     "mixed": "mixed_cosine",
 }
@@ -25,14 +27,17 @@ CENTRED = {
     "fp16": "fp16_centred",
     "int8": "int8_centred",
     "int8-static": "static_centred",
+    CONVOLVED: "convolved_centred",
     "int4": "int4_centred",
     "mixed": "mixed_centred",
 }
-AGREEMENTS = {"int8-static": "static_agreement", "int4": "int4_agreement"}
+AGREEMENTS = {"int8-static": "static_agreement", CONVOLVED: "convolved_agreement", "int4": "int4_agreement"}
 
 # What rounding in a precision adds to the logits, by their size: measured, docs/parity.md. Where PyTorch's logits vary
 # less than that over the images, the centred cosine of a right file falls.
-ROUNDING = {"fp32": 3e-6, "fp16": 1e-3, "int8": 1.4e-2, "int8-static": 3e-2, "int4": 0.1, "mixed": 0.1}
+ROUNDING = {
+    "fp32": 3e-6, "fp16": 1e-3, "int8": 1.4e-2, "int8-static": 3e-2, CONVOLVED: 0.1, "int4": 0.1, "mixed": 0.1,
+}  # fmt: skip
 CHANCE = 0.2  # of a centred cosine: what files with the features of other images stay below
 FLAT = 1e-6  # spread of logits that do not vary: less than float32 can say
 LEAST_SPAN = 0.01  # of the largest logit: float32 rounds by that, however little logits vary
@@ -94,6 +99,11 @@ class _Sums:
         self.max_abs = max(self.max_abs, float(np.abs(a - b).max()))
         self.file_varied += float(((a - centre) ** 2).sum())
         self.together += float(((a - centre) * (b - centre)).sum())
+
+
+def name_standard(precision: str, method: Method) -> str:
+    """Name what an entry point is judged as: its file's precision, or CONVOLVED."""
+    return CONVOLVED if method.conversions and precision != "int4" else precision
 
 
 def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, keep: float | None = None) -> list[str]:

@@ -14,8 +14,9 @@ import torch
 
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.convert import Subject, capture, load_backend, lower, place, quantize, rewrite
+from bigvit_edge.export.coverage import add_coverage
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.parity import judge
+from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.measures import Parity
@@ -74,7 +75,7 @@ def try_model(source: str, cells: Sequence[str]) -> Iterator[Result]:
             try:
                 name = cell.partition("/")[0]
                 emulated = emulate(graphs[name][0], reference) if precision == "int8" else None
-                artifact = lower(graphs[name], name, target, {})
+                artifact = add_coverage(lower(graphs[name], name, target, {}), graphs[name], graphs[name][0].layers)
                 found = measure_cell(cell, artifact, target, reference, emulated)
             except Exception as e:
                 found = Result(cell, False, explain(e))
@@ -98,7 +99,7 @@ def measure_cell(
         path = Path(folder) / f"model{backend.SUFFIX}"
         write_data(artifact.data, path)
         parity = measure(backend.load(path, 1, method.name), reference).parity
-    faults = judge(parity, artifact.precision, target.limits, trained=False)
+    faults = judge(parity, name_standard(artifact.precision, method), target.limits, trained=False)
     as_emulated = bool(faults and emulated and is_near(parity, emulated))
     ops = Counter(leftover.op for leftover in method.leftovers)
     return Result(
