@@ -13,9 +13,9 @@ from torch.fx import Node
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.export.calibration import calibrate, visit_linears
+from bigvit_edge.export.calibration import calibrate, visit_layers
 from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, name_layer, read_constants, weight_name
-from bigvit_edge.export.parity import compare, judge
+from bigvit_edge.export.parity import CONVOLVED, compare, judge
 from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
 from bigvit_edge.target import Limits, Quant, Target
@@ -44,7 +44,8 @@ def assign_layers(
         return [replace(graph, precision=precision) for graph in graphs]
     linears = {layer: node for graph in graphs for layer, node in list_layers(graph).items()}
     candidates = list_candidates(linears, precision, target.quant)
-    static = [layer for layer, words in candidates.items() if STATIC in words and is_linear(linears[layer])]
+    mixed = precision == "mixed"
+    static = [layer for layer, words in candidates.items() if (STATIC in words if is_linear(linears[layer]) else mixed)]
     ranges = _calibrate_all(graphs, static, images, target.quant) if static else {}
     graphs = [replace(graph, precision=precision, ranges=ranges, group=target.quant.group) for graph in graphs]
     if precision != "mixed":
@@ -65,7 +66,7 @@ def _calibrate_all(graphs: Sequence[Graph], layers: list[str], images: Array, qu
     """Ranges that hold at every keep ratio: equal ranges have equal integers, stored once."""
     ranges: dict[str, Ranges] = {}
     for graph in graphs:
-        seen = calibrate(graph.exported, list_linears(graph).keys() & layers, images, quant)
+        seen = calibrate(graph.exported, list_layers(graph).keys() & layers, images, quant)
         ranges |= {layer: r.widen(ranges[layer]) if layer in ranges else r for layer, r in seen.items()}
     return ranges
 
@@ -151,13 +152,15 @@ def _search(
     first = min(graphs, key=lambda graph: graph.keep or 0)
     sensitivities = measure_sensitivities(first, candidates, images[:FEW])
     rounders = [Rounder(graph) for graph in graphs]
-    answers = [visit_linears(graph.exported, images, lambda *_: None) for graph in graphs]
+    answers = [visit_layers(graph.exported, images, lambda *_: None) for graph in graphs]
     strict = _tighten(limits)
 
     def good_enough(precisions: Mapping[str, str]) -> bool:
         for graph, rounder, expected in zip(graphs, rounders, answers, strict=True):
-            logits = visit_linears(graph.exported, images, partial(_round_linear, rounder, precisions))
-            if judge(compare(logits, expected), "mixed", strict, trained, graph.keep):
+            logits = visit_layers(graph.exported, images, partial(_round_linear, rounder, precisions))
+            convolved = any(precisions.get(layer, "fp32") != "fp32" for layer in rounder.convolutions)
+            standard = CONVOLVED if convolved else "mixed"
+            if judge(compare(logits, expected), standard, strict, trained, graph.keep):
                 return False
         return True
 
@@ -174,5 +177,8 @@ def _round_linear(
 
 
 def _tighten(limits: Limits) -> Limits:
-    names = ("mixed_cosine", "mixed_centred", "untrained_cosine", "top1_agreement")
+    names = (
+        "mixed_cosine", "mixed_centred", "untrained_cosine", "top1_agreement",
+        "convolved_cosine", "convolved_centred", "convolved_agreement",
+    )  # fmt: skip
     return replace(limits, **{name: 1 - (1 - getattr(limits, name)) * HEADROOM for name in names})

@@ -1,4 +1,4 @@
-"""What the Linears of a model see on calibration images, and the ranges that int8-static takes from it."""
+"""What the layers of a model see on calibration images, and the ranges that int8-static takes from it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ aten = torch.ops.aten
 BINS = 2048
 SHRINKS = torch.linspace(0.2, 1, 81).tolist()  # shares of the whole range that the MSE observer tries
 
-# Told a Linear's layer, node, arguments and output; returns another output in its place, or None.
+# Told a layer's name, node, arguments and output; returns another output in its place, or None.
 Visit = Callable[[str, Node, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
-def visit_linears(exported: ExportedProgram, images: Array, visit: Visit) -> Array:
-    """Run the program on images and show each call of a Linear.
+def visit_layers(exported: ExportedProgram, images: Array, visit: Visit) -> Array:
+    """Run the program on images and show each call of a Linear or convolution.
 
-    images [n, 3, S, S], one by one; the Linear is a named one. Returns logits [n, classes].
+    images [n, 3, S, S], one by one; the layer is a named one. Returns logits [n, classes].
     """
     walk = _Walk(exported, visit)
     with torch.no_grad():
@@ -39,7 +39,7 @@ class _Walk(Interpreter):
         self.visit = visit
         self.data = read_constants(exported)
         self.inputs = exported.graph.find_nodes(op="placeholder")
-        names = {node: weight_name(exported, node) for node in exported.graph.find_nodes(**LINEAR)}
+        names = {node: weight_name(exported, node) for node in exported.graph.nodes if node.target in PRODUCTS}
         self.layers = {node: name.removesuffix(".weight") for node, name in names.items() if name}
 
     def answer(self, image: Tensor) -> Array:
@@ -54,7 +54,7 @@ class _Walk(Interpreter):
         return value
 
 
-LINEAR = {"op": "call_function", "target": aten.linear.default}
+PRODUCTS = {aten.linear.default, aten.conv2d.default, aten.conv_transpose2d.input}
 
 
 @dataclass
@@ -98,9 +98,9 @@ def calibrate(exported: ExportedProgram, layers: Collection[str], images: Array,
             seen[layer][0].count(args[0])
             seen[layer][1].count(value)
 
-    visit_linears(exported, images, stretch)
+    visit_layers(exported, images, stretch)
     if quant.observer != "minmax":
-        visit_linears(exported, images, count)
+        visit_layers(exported, images, count)
     return {
         layer: Ranges(choose_range(given, quant), choose_range(made, quant)) for layer, (given, made) in seen.items()
     }

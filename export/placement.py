@@ -76,6 +76,11 @@ def list_convolutions(program: ExportedProgram) -> list[Node]:
     ]
 
 
+def list_rows(node: Node, weight: Tensor) -> Tensor:
+    """List a convolution's weight by output channel, [out, ...]; twice gives it back."""
+    return weight.transpose(0, 1) if node.target is aten.conv_transpose2d.input else weight
+
+
 def place_integers(program: ExportedProgram, convolutions: Collection[Node], runtime: str) -> list[Node]:
     """Place the graph's ops in int8 or float, the cheapest way.
 

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.placement import CONVOLUTIONS
@@ -38,7 +38,7 @@ def measure_moments(graphs: Sequence[Graph], layers: Collection[str], images: Ar
             moments[layer] = moments.get(layer, torch.zeros((), dtype=torch.double)) + rows.T @ rows
 
     for graph in graphs:
-        visit_linears(graph.exported, images, add)
+        visit_layers(graph.exported, images, add)
     for layer, moment in moments.items():
         if not moment.isfinite().all():
             met = f"{layer} meets NaN or infinity on calibration images"

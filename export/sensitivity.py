@@ -1,4 +1,4 @@
-"""Mixed precision: how much each Linear suffers from each precision, and the cheapest assignment that is good enough.
+"""Mixed precision: how much each layer suffers from each precision, and the cheapest assignment that is good enough.
 
 The measure of suffering is the signal-to-quantisation-noise ratio (SQNR) of a layer's own output when that layer alone
 is quantised, in decibels: 10 log10(sum y^2 / sum (y' - y)^2). The cost is bit operations (BOPs): multiply-accumulates
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from torch.fx import Node
 from torch.nn.functional import linear
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.calibration import visit_linears
-from bigvit_edge.export.graph import Graph, matrix_products, weight_name
+from bigvit_edge.export.calibration import visit_layers
+from bigvit_edge.export.graph import Graph, matrix_products, name_layer, weight_name
+from bigvit_edge.export.placement import list_convolutions, list_rows
 from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
 
 STATIC = "int8-static"
@@ -26,7 +28,7 @@ BITS = {"fp32": (32, 32), "int8": (8, 8), "int8-static": (8, 8), "int4": (4, 8)}
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The loss of one Linear at each precision.
+    """The loss of one layer at each precision.
 
     Given are its multiply-accumulates, and the SQNR of its output in dB at each precision it can have; fp32 is
     infinite.
@@ -43,7 +45,7 @@ class Sensitivity:
 
 
 class Rounder:
-    """The Linears of a graph as their quantised kernels compute them.
+    """The layers of a graph as their quantised kernels compute them.
 
     They compute in float arithmetic on rounded values. Rounded weights are kept.
     """
@@ -51,12 +53,15 @@ class Rounder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.weights: dict[tuple[str, str], Tensor] = {}
+        self.convolutions = {name_layer(graph, node): node for node in list_convolutions(graph.exported)}
 
     def round(self, layer: str, args: tuple[Tensor, ...], precision: str) -> Tensor:
-        """Compute the output of a Linear on rounded values.
+        """Compute the output of a layer on rounded values.
 
-        args: input [..., in], weight [out, in], bias or none.
+        args: input [..., in], weight [out, in], bias or none; of a convolution as it takes them.
         """
+        if layer in self.convolutions:
+            return self._convolve(layer, args)
         x, weight, *bias = args
         if (layer, precision) not in self.weights:
             self.weights[layer, precision] = _round_weight(weight, precision, self.graph.group)
@@ -67,11 +72,22 @@ class Rounder:
         y = linear(_round(x, *choose_scale(ranges.input)), rounded, *bias)
         return _round(y, *choose_scale(ranges.output))
 
+    def _convolve(self, layer: str, args: tuple[Any, ...]) -> Tensor:
+        node, ranges = self.convolutions[layer], self.graph.ranges[layer]
+        x, weight, *rest = args
+        if (layer, "int8") not in self.weights:
+            rows = list_rows(node, weight)  # [out, ...]
+            rounded = _round_weight(rows.flatten(1), "int8", self.graph.group).view(rows.shape)
+            self.weights[layer, "int8"] = list_rows(node, rounded)
+        product: Any = node.target
+        y: Tensor = product(_round(x, *choose_scale(ranges.input)), self.weights[layer, "int8"], *rest)
+        return _round(y, *choose_scale(ranges.output))
+
 
 def measure_sensitivities(graph: Graph, candidates: Mapping[str, tuple[str, ...]], images: Array) -> list[Sensitivity]:
-    """Measure the sensitivity of every Linear named in candidates.
+    """Measure the sensitivity of every layer named in candidates.
 
-    They come in the graph's order; the graph has ranges for those that may be int8-static.
+    They come in the graph's order; the graph has ranges for convolutions and for Linears that may be int8-static.
     """
     signal: dict[str, float] = {}
     noise: dict[tuple[str, str], float] = {}
@@ -91,7 +107,7 @@ def measure_sensitivities(graph: Graph, candidates: Mapping[str, tuple[str, ...]
                 error = float((rounder.round(layer, args, precision) - value).double().square().sum())
                 noise[layer, precision] = noise.get((layer, precision), 0.0) + error
 
-    visit_linears(graph.exported, images, visit)
+    visit_layers(graph.exported, images, visit)
     return [
         Sensitivity(layer, n, {p: _decibels(signal[layer], noise.get((layer, p), 0.0)) for p in candidates[layer]})
         for layer, n in macs.items()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bigvit_edge import report
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.assignment import list_linears
-from bigvit_edge.export.calibration import calibrate, visit_linears
+from bigvit_edge.export.calibration import calibrate, visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
@@ -82,10 +82,12 @@ def round_answers(graph: Graph, images: Array, precision: str) -> Array:
     rounder = Rounder(graph)
 
     def visit(layer: str, node: object, args: tuple[Tensor, ...], value: Tensor) -> Tensor:
+        if layer in rounder.convolutions:
+            return value
         rough = precision == "int4" and args[1].shape[1] % graph.group == 0
         return rounder.round(layer, args, precision if rough or precision == STATIC else "int8")
 
-    return visit_linears(graph.exported, images, visit)
+    return visit_layers(graph.exported, images, visit)
 
 
 def answer_wrongly(module: nn.Module, images: Array, expected: Array) -> list[Array | None]:

@@ -19,7 +19,7 @@ from bigvit_edge import report
 from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.assignment import assign_layers
-from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
@@ -90,7 +90,7 @@ def main() -> None:
         (static,) = assign_layers(
             [graph], "int8-static", replace(target, quant=quant), calibration, True, lambda *_: None
         )
-        logits = visit_linears(insert_quantization(static), reference.images, lambda *_: None)
+        logits = visit_layers(insert_quantization(static), reference.images, lambda *_: None)
         rows.append(row(f"Linears, {observer}", logits))
     report.print_rows(("rounded to int8", "widest step", "cosine", "smallest", "top-1 agrees", "accuracy"), rows)
 

@@ -9,7 +9,7 @@ import torch
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import assign_layers, list_candidates, list_linears
-from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.parity import compare
@@ -124,6 +124,6 @@ def test_mixed_is_as_cheap_as_the_limit_allows_and_shows_its_table(graph: Graph)
     sensitivities, chosen = shown[0]
     assert {s.layer for s in sensitivities} == set(chosen)
     assert {layer for layer, precision in chosen.items() if precision != "fp32"} == set(found[0.5].layers)
-    emulated = visit_linears(insert_quantization(found[0.5]), IMAGES, lambda *_: None)
-    exact = visit_linears(graph.exported, IMAGES, lambda *_: None)
+    emulated = visit_layers(insert_quantization(found[0.5]), IMAGES, lambda *_: None)
+    exact = visit_layers(graph.exported, IMAGES, lambda *_: None)
     assert 0.75 < compare(emulated, exact).cosine_min < 0.99999

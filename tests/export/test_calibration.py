@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, visit_linears
+from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.load import load_model
 from bigvit_edge.preprocessing import Preprocessing
@@ -41,7 +41,7 @@ def test_walking_gives_the_models_answers() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.GELU(), nn.Linear(5, 2)).eval()
     images = np.random.default_rng(0).standard_normal((4, 3, 4, 4), np.float32)
     seen = []
-    logits = visit_linears(capture(model, 4).exported, images, lambda layer, node, args, value: seen.append(layer))
+    logits = visit_layers(capture(model, 4).exported, images, lambda layer, node, args, value: seen.append(layer))
     np.testing.assert_allclose(logits, model(torch.from_numpy(images)).detach().numpy(), atol=1e-6)
     assert seen == ["1", "3"] * 4
 

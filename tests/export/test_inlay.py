@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import list_linears
-from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, list_refusals, part, rewrite
 from bigvit_edge.export.graph import Graph, matrix_products
 from bigvit_edge.export.inlay import (
@@ -157,9 +157,9 @@ def test_ours_computes_alone_what_it_computes_inside(graph: Graph) -> None:
     assert graph.inlay is not None
     model = graph.module
     assert isinstance(model, Around)
-    logits = visit_linears(graph.inlay.exported, graph.inlay.images, lambda *_: None)
+    logits = visit_layers(graph.inlay.exported, graph.inlay.images, lambda *_: None)
     behind = model.out(nn.functional.gelu(model.hidden(torch.from_numpy(logits)))).softmax(-1).detach().numpy()
-    np.testing.assert_allclose(behind, visit_linears(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
+    np.testing.assert_allclose(behind, visit_layers(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
 
 
 def test_layers_and_calibration_go_to_the_graph_that_they_are_of(graph: Graph) -> None:
@@ -188,7 +188,7 @@ def test_keep_ratios_are_parted_each_as_it_was_captured() -> None:
         given = record_images(model, "net", IMAGES)
         with torch.no_grad():
             expected = model.net(torch.from_numpy(given)).numpy()
-        found = visit_linears(graph.inlay.exported, given, lambda *_: None)
+        found = visit_layers(graph.inlay.exported, given, lambda *_: None)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -238,11 +238,11 @@ def test_ours_is_found_by_whatever_name_it_is_called(model: nn.Module) -> None:
     graph = part(rewrite(capture(model, SIZE)), "net", IMAGES)
     assert graph.inlay is not None
     assert count_calls(graph.inlay.around) == 1
-    logits = visit_linears(graph.inlay.exported, graph.inlay.images, lambda *_: None)
+    logits = visit_layers(graph.inlay.exported, graph.inlay.images, lambda *_: None)
     monkeyed = iter(torch.from_numpy(logits))
     with torch.no_grad(), answering(model.net, lambda images: next(monkeyed)[None]):  # type: ignore[arg-type]
         found = np.concatenate([model(torch.from_numpy(image[None])).numpy() for image in IMAGES])
-    np.testing.assert_allclose(found, visit_linears(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
+    np.testing.assert_allclose(found, visit_layers(graph.exported, IMAGES, lambda *_: None), atol=1e-5)
     linears = list_linears(graph)
     quantized = replace(graph, precision="int8", layers=dict.fromkeys(linears, "int8"))
     ours, rest = part_of(quantized), rest_of(quantized)

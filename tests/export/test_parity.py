@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.calibration import visit_linears
+from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.parity import bound_centred, compare, explain_reference, judge
 from bigvit_edge.export.sensitivity import Rounder
@@ -154,9 +154,10 @@ def answer_rounded(model: nn.Module, images: torch.Tensor, precision: str) -> Ar
     def visit(layer: str, node: object, args: tuple[torch.Tensor, ...], value: torch.Tensor) -> torch.Tensor:
         if precision == "fp16":
             return value.half().float()
-        return value if precision == "fp32" else rounder.round(layer, args, precision)
+        linear = layer not in rounder.convolutions
+        return rounder.round(layer, args, precision) if linear and precision != "fp32" else value
 
-    return visit_linears(graph.exported, images.numpy(), visit)
+    return visit_layers(graph.exported, images.numpy(), visit)
 
 
 SMALL = ("a lost bias", "red for blue")  # of the faults below

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.export.calibration import calibrate, visit_linears
+from bigvit_edge.export.calibration import calibrate, visit_layers
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.quantization import insert_quantization
@@ -61,10 +61,10 @@ def test_rounding_is_what_the_quantised_graph_computes(precision: str) -> None:
     layers = {"1": precision, "2": precision}
     graph = Graph(exported, layers=layers, ranges=calibrate(exported, layers, IMAGES, Quant()), group=group)
     rounder = Rounder(graph)
-    found = visit_linears(exported, IMAGES, lambda layer, node, args, value: rounder.round(layer, args, precision))
-    expected = visit_linears(insert_quantization(graph), IMAGES, lambda *_: None)
+    found = visit_layers(exported, IMAGES, lambda layer, node, args, value: rounder.round(layer, args, precision))
+    expected = visit_layers(insert_quantization(graph), IMAGES, lambda *_: None)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found - visit_linears(exported, IMAGES, lambda *_: None)).max() > 1e-4
+    assert np.abs(found - visit_layers(exported, IMAGES, lambda *_: None)).max() > 1e-4
 
 
 def test_bit_operations() -> None:
