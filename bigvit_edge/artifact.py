@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity
+from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
 
@@ -45,7 +45,8 @@ class Method:
 
     name: as the file has it; keep: its keep ratio (None: the model has none). delegates: pieces that the intended unit
     got; fragments: in how many of them each layer ('layers.3') is; coverage: what is in which precision, empty in a
-    manifest of version 2; conversions: between float and int8 on ranges, on the way of one image, None in an older one.
+    manifest of version 2; conversions: between float and int8 on ranges, on the way of one image, None in an older one;
+    spans: of an int8-full file, the range of every value.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     fragments: dict[str, int]
     coverage: tuple[Coverage, ...] = field(default=(), kw_only=True)
     conversions: int | None = field(default=None, kw_only=True)
+    spans: tuple[Span, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,21 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The range of a value that is held in int8.
+
+    Given are the op that makes it and its module, the smallest and largest value that int8 stands for, and what bounds
+    it: the op itself, by its name, or 'calibration'.
+    """
+
+    op: str
+    layer: str
+    low: float
+    high: float
+    bound: str
+
+
+@dataclass(frozen=True)
 class Coverage:
     """The share of a model in one kind of op and precision.
 

@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from bigvit_edge.errors import UserError, suggest
 
 FORMATS = ("executorch", "litert", "coreml", "onnx", "bve")
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+FULL = "int8-full"  # integers from the image to the logits
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", FULL, "int4", "mixed")
 LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
 OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot", "kernel")
@@ -33,7 +34,9 @@ CHOICES = {"executorch": BACKENDS, "litert": ("xnnpack", "native")}
 NATIVE = ("fp32", "fp16", "int8")
 SINCE = {
     ("coreml", "int8-static"): "iOS17",
+    ("coreml", FULL): "iOS17",
     ("executorch/coreml", "int8-static"): "iOS17",
+    ("executorch/coreml", FULL): "iOS17",
     ("executorch/coreml", "int4"): "iOS18",
 }
 
@@ -186,7 +189,7 @@ class Target:
         That is: ranges, a mixture of precisions, the rounding in files of our core.
         """
         native = "int8" in self.precisions and any(map(self.is_native, self.formats))
-        return native or bool({"int8-static", "mixed"} & set(self.precisions))
+        return native or bool({"int8-static", FULL, "mixed"} & set(self.precisions))
 
     def has_integers(self) -> bool:
         """Tell whether a file is to compute in integers outside our core."""

@@ -18,7 +18,7 @@ from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, na
 from bigvit_edge.export.parity import CONVOLVED, compare, judge
 from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
-from bigvit_edge.target import Limits, Quant, Target
+from bigvit_edge.target import FULL, Limits, Quant, Target
 
 HALF_MAX = torch.finfo(torch.float16).max
 PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
@@ -42,6 +42,8 @@ def assign_layers(
         _check_half(graphs[0])
     if precision in ("fp32", "fp16"):
         return [replace(graph, precision=precision) for graph in graphs]
+    if precision == FULL:
+        return [replace(graph, precision=FULL, layers=dict.fromkeys(list_layers(graph), STATIC)) for graph in graphs]
     linears = {layer: node for graph in graphs for layer, node in list_layers(graph).items()}
     candidates = list_candidates(linears, precision, target.quant)
     mixed = precision == "mixed"
@@ -81,7 +83,10 @@ def list_linears(graph: Graph) -> dict[str, Node]:
 
 
 def list_layers(graph: Graph) -> dict[str, Node]:
-    """List every Linear and convolution of images with a weight of its own, by module name."""
+    """List every Linear and convolution with a weight of its own.
+
+    By module name; convolutions are of images.
+    """
     convolutions = {name_layer(graph, node): node for node in list_convolutions(graph.exported)}
     return list_linears(graph) | {layer: node for layer, node in convolutions.items() if layer}
 

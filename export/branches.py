@@ -29,7 +29,9 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Branch:
-    """A convolution whose middle stays in place: an odd kernel, padded by its half.
+    """A convolution whose middle stays in place.
+
+    Its kernel is odd, and padded by its half.
 
     weight: [out, in / groups, h, w]; the others as of conv2d, pairs as lists of two.
     """

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
+from bigvit_edge.export.full import list_whole, write_whole
 from bigvit_edge.export.graph import Graph, name_layer
 from bigvit_edge.export.integers import Integers, Range
 from bigvit_edge.export.placement import (
@@ -27,16 +28,18 @@ from bigvit_edge.export.placement import (
     write_copies,
     write_for_integers,
 )
-from bigvit_edge.export.rounding import round_convolutions
-from bigvit_edge.target import Quant, Target
+from bigvit_edge.export.rounding import round_convolutions, round_linears
+from bigvit_edge.target import FULL, Quant, Target
 
 
 def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
-    """Add to each graph what of it computes in int8, by the target's formats.
+    """Add to each graph what computes in int8, by format.
 
     The graphs are of one model at several keep ratios, with their layers; images: [n, 3, S, S] to calibrate on.
     Convolutions that a format has no fast kernel for stay float there, and leave the layers.
     """
+    if graphs[0].precision == FULL:
+        return _add_whole(graphs, target, images)
     if not any(_list_chosen(graph) for graph in graphs):
         return {name: list(graphs) for name in target.formats}
     added = {
@@ -52,6 +55,20 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
     for names in written.values():
         added |= _add_alike([replace(g, exported=_write(g.exported, names[0])) for g in graphs], names, target, images)
     return added
+
+
+def _add_whole(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
+    """As add_integers, for every op of the graphs; the same for all formats."""
+    graphs = [replace(graph, exported=write_whole(graph.exported)) for graph in graphs]
+    plans = [{FULL: list_whole(graph.exported)} for graph in graphs]
+    spans = _measure_all(graphs, plans, images, target.quant)
+    made = []
+    for graph, plan in zip(graphs, plans, strict=True):
+        joined = join_spans(graph.exported, plan[FULL], spans)
+        weights = round_convolutions(graph, plan[FULL], joined, images) | round_linears(graph, plan[FULL], joined)
+        integers = Integers(frozenset(node.name for node in plan[FULL]), joined, weights)
+        made.append(replace(graph, integers=integers))
+    return dict.fromkeys(target.formats, made)
 
 
 def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, images: Array) -> dict[str, list[Graph]]:
@@ -144,11 +161,11 @@ def _measure_all(
 
 
 def join_spans(program: ExportedProgram, ops: Sequence[Node], spans: Mapping[str, Range]) -> dict[str, Range]:
-    """Join the spans of values that are tied, and fix those that are known."""
+    """Join the spans of tied values, and fix those known."""
     joined: dict[Node, Range] = {}
     pairs = list(list_values(program, ops))
     for value, leader in pairs:
-        span = FIXED.get(value.target) or spans[value.name]  # type: ignore[call-overload]
+        span = FIXED.get(value.target) or spans[value.name]
         low, high = joined.get(leader, span)
         joined[leader] = min(low, span[0]), max(high, span[1])
     return {value.name: joined[leader] for value, leader in pairs}

@@ -24,7 +24,9 @@ Visit = Callable[[str, Node, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def visit_layers(exported: ExportedProgram, images: Array, visit: Visit) -> Array:
-    """Run the program on images and show each call of a Linear or convolution.
+    """Run the program on images and show each layer's call.
+
+    A layer is a Linear or a convolution.
 
     images [n, 3, S, S], one by one; the layer is a named one. Returns logits [n, classes].
     """

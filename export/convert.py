@@ -201,7 +201,7 @@ def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subje
 
 
 def place(graphs: Sequence[Graph], target: Target, subject: Subject) -> dict[str, list[Graph]]:
-    """Decide where the graphs compute in int8 on ranges, for each of the target's formats."""
+    """Decide where the graphs compute in int8 on ranges, by format."""
     return add_integers(graphs, target, subject.calibration)
 
 

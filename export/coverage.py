@@ -6,14 +6,18 @@ from dataclasses import replace
 from torch.fx import Node
 
 from bigvit_edge.artifact import Artifact
+from bigvit_edge.export.full import describe_spans
 from bigvit_edge.export.graph import Graph, layer_of, matrix_products, read_constants, weight_name
 from bigvit_edge.measures import FLOAT, Coverage
+from bigvit_edge.target import FULL
 
 LINEAR, CONVOLUTION, PRODUCT, REST = "Linears", "convolutions", "products of activations", "other weights"
 
 
 def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[str, str]) -> Artifact:
-    """Add to each entry point of an artifact its graph's coverage, and the conversions it takes.
+    """Add its graph's coverage to each entry point of an artifact.
+
+    And the conversions that it takes, and its spans.
 
     layers: the precision of each quantised layer in it.
     """
@@ -23,6 +27,7 @@ def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[st
             method,
             coverage=count_coverage(of[method.keep], layers, artifact.products),
             conversions=count_conversions(of[method.keep]),
+            spans=tuple(describe_spans(of[method.keep])) if artifact.precision == FULL else (),
         )
         for method in artifact.methods
     ]
@@ -30,7 +35,7 @@ def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[st
 
 
 def count_conversions(graph: Graph) -> int:
-    """Count the conversions between float and int8 on ranges that one image goes through."""
+    """Count the conversions between float and int8 on ranges."""
     ops, spans, constants = graph.integers.ops, graph.integers.spans, read_constants(graph.exported)
     held = [node for node in graph.exported.graph.nodes if node.name in spans and node not in constants]
     made = [node for node in held if node.name in ops]
@@ -88,9 +93,11 @@ def _list_sources(value: object) -> set[Node]:
 def share_covered(coverage: Iterable[Coverage], precision: str) -> tuple[float, float]:
     """Sum up the shares that are in the precision.
 
-    The shares are of the multiply-accumulates and of the weights; `mixed` stands for all that are not float.
+    The shares are of the multiply-accumulates and of the weights; `mixed` and int8-full stand for all that are not
+    float.
     """
-    inside = [c for c in coverage if c.precision == precision or (precision == "mixed" and c.precision != FLOAT)]
+    any_of = precision in ("mixed", FULL)
+    inside = [c for c in coverage if c.precision == precision or (any_of and c.precision != FLOAT)]
     return sum(c.macs for c in inside), sum(c.weights for c in inside)
 
 

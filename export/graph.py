@@ -113,7 +113,10 @@ def weight_name(exported: ExportedProgram, node: Node) -> str | None:
 
 
 def name_layer(graph: Graph, node: Node) -> str:
-    """Name the module that owns a Linear's or convolution's weight; '' where the weight is computed."""
+    """Name the module that owns a layer's weight.
+
+    '' where the weight is computed.
+    """
     return (weight_name(graph.exported, node) or "").removesuffix(".weight")
 
 

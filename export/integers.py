@@ -23,7 +23,9 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Integers:
-    """The ops of a graph that compute in int8, all by their nodes' names.
+    """The ops of a graph that compute in int8.
+
+    All are given by their nodes' names.
 
     ops: those that do; spans: what each value that is held in int8 spans, by the node that makes it (a constant's by
     its placeholder); weights: of the convolutions and Linears among the ops.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bigvit_edge.artifact import Array, Method
 from bigvit_edge.measures import Parity, bound_share
-from bigvit_edge.target import Limits
+from bigvit_edge.target import FULL, Limits
 
 LOW_KEEP = 0.5
 CONVOLVED = "convolved"  # what a file with convolutions in int8 is judged as, whatever its precision is called
@@ -102,8 +102,11 @@ class _Sums:
 
 
 def name_standard(precision: str, method: Method) -> str:
-    """Name what an entry point is judged as: its file's precision, or CONVOLVED."""
-    return CONVOLVED if method.conversions and precision != "int4" else precision
+    """Name what an entry point is judged as.
+
+    That is its file's precision, or CONVOLVED.
+    """
+    return CONVOLVED if precision == FULL or (method.conversions and precision != "int4") else precision
 
 
 def judge(parity: Parity, precision: str, limits: Limits, trained: bool = True, keep: float | None = None) -> list[str]:

@@ -44,9 +44,12 @@ MOVES = {
 }  # fmt: skip
 POOLINGS = {aten.max_pool2d.default, aten.avg_pool2d.default}
 JOINTS = {aten.cat.default}
-TIED = MOVES | PADS | POOLINGS | JOINTS  # one span for what they read and give
+TIED = MOVES | PADS | POOLINGS | JOINTS | {  # one span for what they read and give
+    aten.select.int, aten.expand.default, aten.index_select.default, aten.repeat.default,
+}  # fmt: skip
 # what a kernel takes into itself, by the op behind which it stands
-FUSED: dict[Any, set[Any]] = {**dict.fromkeys(CONVOLUTIONS, CLIPS), aten.add.Tensor: {aten.relu.default}}
+WEIGHTED = CONVOLUTIONS | {aten.linear.default}
+FUSED: dict[Any, set[Any]] = {**dict.fromkeys(WEIGHTED, CLIPS), aten.add.Tensor: {aten.relu.default}}
 
 # What each runtime computes in int8, convolutions aside, as tried of each op alone; in XNNPACK, by either way into it.
 COMMON = CLIPS | {aten.clamp.default} | TABLES | SUMS | MEANS | PADS | MOVES | JOINTS | {aten.max_pool2d.default}
@@ -77,7 +80,10 @@ def list_convolutions(program: ExportedProgram) -> list[Node]:
 
 
 def list_rows(node: Node, weight: Tensor) -> Tensor:
-    """List a convolution's weight by output channel, [out, ...]; twice gives it back."""
+    """List a convolution's weight by output channel, [out, ...].
+
+    Twice gives it back.
+    """
     return weight.transpose(0, 1) if node.target is aten.conv_transpose2d.input else weight
 
 
@@ -129,12 +135,15 @@ def _count_bytes(node: Node, constants: Collection[Node]) -> tuple[int, int]:
 
 
 def list_inputs(node: Node, constants: Collection[Node]) -> list[Node]:
-    """List the values that an op reads, but for weights and other constants."""
+    """List the values that an op reads, but for constants."""
     return [x for x in node.all_input_nodes if x not in constants]
 
 
 def is_light(node: Node, runtime: str, constants: Mapping[Node, Tensor]) -> bool:
-    """Tell whether a runtime has an op in int8 that is no convolution."""
+    """Tell whether a runtime has an op in int8.
+
+    The op is no convolution.
+    """
     value = node.meta.get("val")
     if node.target not in LIGHT[runtime] or not isinstance(value, Tensor) or value.dtype != torch.float32:
         return False
@@ -183,7 +192,9 @@ def _pads_zeros(node: Node) -> bool:
 
 
 def list_merged(ops: Iterable[Node]) -> set[Node]:
-    """List the ops whose value is never rounded, for it is one kernel with the one that reads it.
+    """List the ops whose value is never rounded.
+
+    Each is one kernel with the one that reads it.
 
     A convolution or sum before a clip, and a padding before a convolution.
     """
@@ -200,10 +211,12 @@ def list_merged(ops: Iterable[Node]) -> set[Node]:
 
 
 def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tuple[Node, Node]]:
-    """List the values that the ops hold in int8, each with the one whose span it has.
+    """List the values that the ops hold in int8.
 
-    A value that is tied to no other has its own; constants that sums read are among them. Readers come behind what they
-    read.
+    Each comes with the one whose span it has.
+
+    A value that is tied to no other has its own; constants that are no weights are among them. Readers come behind what
+    they read.
     """
     constants, merged = read_constants(program), list_merged(ops)
     leaders: dict[Node, Node] = {}
@@ -215,11 +228,12 @@ def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tup
 
     values: dict[Node, None] = {}
     for node in ops:
-        reads = node.all_input_nodes if node.target in SUMS else list_inputs(node, constants)
+        reads = list_inputs(node, constants) if node.target in WEIGHTED else node.all_input_nodes
+        reads = [x for x in reads if isinstance(x.meta["val"], Tensor) and x.meta["val"].dtype == torch.float32]
         values |= dict.fromkeys(x for x in reads if x not in merged)
         if node not in merged:
             values[node] = None
-        if node.target in TIED:
+        if node.target in TIED and reads:
             for other in (*reads, node):
                 leaders[lead(other)] = lead(reads[0])
     return ((value, lead(value)) for value in values)
@@ -227,7 +241,11 @@ def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tup
 
 # ---- what a runtime is better left in float, and what is written otherwise for it ------------------------------------
 
-FIXED = {aten.sigmoid.default: (0.0, 255 / 256), aten.tanh.default: (-1.0, 127 / 128)}  # as LiteRT's kernels want them
+SHARE = (0.0, 255 / 256)
+FIXED: dict[Any, tuple[float, float]] = {  # as LiteRT's kernels want them
+    aten.sigmoid.default: SHARE, aten.softmax.int: SHARE, aten._softmax.default: SHARE,
+    aten.tanh.default: (-1.0, 127 / 128),
+}  # fmt: skip
 
 
 def has_kernel(node: Node, runtime: str) -> bool:
@@ -246,7 +264,9 @@ def has_kernel(node: Node, runtime: str) -> bool:
 
 
 def write_for_integers(program: ExportedProgram) -> ExportedProgram:
-    """Copy the program in ops that int8 has; the program itself where it is.
+    """Copy the program in ops that int8 has.
+
+    It is the program itself where nothing is to be written.
 
     SiLU is a product with a sigmoid, a part of a split or chunk is a slice, and a batch norm that no convolution took
     in is a depthwise convolution of one tap.
@@ -269,7 +289,7 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
 
 
 WRITTEN = {aten.silu.default, aten.batch_norm.default, getitem}
-SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default}
+SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
 
 
 def _write_norm(program: ExportedProgram, norm: Node) -> None:
@@ -286,7 +306,9 @@ COPYING = {"onnx"}  # whose int8 kernels know depthwise convolutions with one re
 
 
 def write_copies(program: ExportedProgram) -> ExportedProgram:
-    """Copy the program with depthwise convolutions of one result a channel alone; the program itself where it is.
+    """Copy the program with one result a channel in depthwise convolutions.
+
+    It is the program itself where that is so.
 
     Where there were several results, as many copies of the channel are read. They are a convolution with ones, which
     is exact in int8 too.

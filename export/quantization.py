@@ -55,7 +55,7 @@ def insert_quantization(graph: Graph, exported: ExportedProgram | None = None, r
     found = set()
     for linear in program.graph.find_nodes(op="call_function", target=aten.linear.default):
         layer = (weight_name(program, linear) or "").removesuffix(".weight")
-        if layer in graph.layers:
+        if layer in graph.layers and linear.name not in graph.integers.weights:
             found.add(layer)
             writer.quantize(linear, layer)
     if missing := graph.layers.keys() - found - list_rounded(graph):

@@ -161,7 +161,9 @@ def drop_open_masks(program: ExportedProgram) -> None:
 
 
 def fold_padding(program: ExportedProgram) -> None:
-    """Fold zeros around an image into the padding of the convolution that alone reads it.
+    """Fold zeros around an image into a convolution's padding.
+
+    The convolution alone reads them.
 
     They are as many on either side; a convolution knows no other padding.
     """

@@ -14,14 +14,16 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_layers
-from bigvit_edge.export.graph import Graph, read_constants
+from bigvit_edge.export.graph import Graph, name_layer, read_constants
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.placement import CONVOLUTIONS
-from bigvit_edge.export.quantization import CHANNEL, quantize_rows_weight
+from bigvit_edge.export.quantization import CHANNEL, LEAST, quantize_rows_weight
 
 DAMPING = (
     0.01  # of the mean second moment, added to each: what hardly varied in calibration may elsewhere (section 3.3)
 )
+FEW = 16  # images whose inputs choose a Linear's integers in int8-full
+BIAS = 2**30  # steps of a bias at most, in the int32 that it is added in
 BLOCK = 128  # inputs whose errors are gathered before they reach the inputs behind them: the same result, sooner
 
 
@@ -94,4 +96,34 @@ def round_convolutions(
             rows = weight.transpose(0, axis)  # [out, ...]
             integers, scale = quantize_rows_weight(rows.flatten(1))
             rounded[node.name] = Rounded(integers.view(rows.shape).transpose(0, axis).contiguous(), scale, None)
+    return rounded
+
+
+def round_linears(graph: Graph, ops: Collection[Node], spans: Mapping[str, Range]) -> dict[str, Rounded]:
+    """Round the weights of the Linears among the ops.
+
+    By what they see in calibration where the graph has any, else to the nearest integers. A scale is wide enough for
+    the bias in steps of int32.
+    """
+    constants = read_constants(graph.exported)
+    linears = {node: name_layer(graph, node) for node in ops if node.target is torch.ops.aten.linear.default}
+    moments = {}
+    if graph.calibration is not None:
+        moments = measure_moments([graph], set(linears.values()) - {""}, graph.calibration[:FEW])
+    rounded = {}
+    for node, layer in linears.items():
+        arguments: tuple[Any, ...] = (*node.args, None)
+        value, weight, bias, *_ = arguments
+        if weight not in constants:
+            continue
+        data = constants[weight]
+        integers, scale = round_weight(data, moments.get(layer))
+        if bias is not None:
+            low, high = spans[value.name]
+            step = max((max(high, 0) - min(low, 0)) / 255, LEAST)  # of the input
+            least = (constants[bias].abs() / (step * BIAS)).float()
+            wide = torch.round(data / least.clamp(min=LEAST).unsqueeze(1)).to(torch.int8)
+            integers = torch.where((least > scale).unsqueeze(1), wide, integers)
+            scale = torch.maximum(scale, least)
+        rounded[node.name] = Rounded(integers, scale, None)
     return rounded

@@ -22,7 +22,7 @@ def share_taps(
     place: Place, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> Any:  # fmt: skip
-    """Write a depthwise convolution as a sum of some of at most 25 taps each.
+    """Write a depthwise convolution as a sum of smaller ones.
 
     Of an odd number of columns, and of at most 12 rows.
     """
@@ -48,7 +48,7 @@ def share_taps(
 
 
 def list_shares(columns: int, most: int) -> Iterator[list[int]]:
-    """List the columns of a kernel in shares, each evenly spaced about the middle.
+    """List a kernel's columns in shares, evenly spaced about the middle.
 
     columns: odd; most: columns a share, 2 or more. The middle goes with the outermost two where three may go together.
     """
