@@ -28,6 +28,8 @@ from bigvit_edge.export.backends.litert.contents import (
     write_model,
 )
 from bigvit_edge.export.backends.litert.delegation import describe_method
+from bigvit_edge.export.backends.litert.integers import narrow_file
+from bigvit_edge.export.backends.litert.names import Nodes, untag_names
 from bigvit_edge.export.backends.litert.quantization import quantize_file
 from bigvit_edge.export.backends.litert.simplification import simplify
 from bigvit_edge.export.console import silenced
@@ -65,7 +67,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         return native.lower(graphs, target, metadata)
     names = [SINGLE] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     with silenced():
-        data = quantize_file(lower_float(graphs, names), graphs)
+        float_data, nodes = lower_float(graphs, names)
+        data = narrow_file(quantize_file(float_data, graphs), graphs, nodes)
         model = read_model(data)
         store_strings(model, metadata)
         data = write_model(model)
@@ -74,19 +77,23 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 
 # The float file, kept as long as its first graph because every precision starts from it: this is where the time goes.
-_float_files: WeakKeyDictionary[ExportedProgram, tuple[list[ReferenceType[ExportedProgram]], bytes]] = (
+_float_files: WeakKeyDictionary[ExportedProgram, tuple[list[ReferenceType[ExportedProgram]], bytes, list[Nodes]]] = (
     WeakKeyDictionary()
 )
 
 
-def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> bytes:
-    """Lower the graphs to a float file, a signature for each name."""
+def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> tuple[bytes, list[Nodes]]:
+    """Lower the graphs to a float file, a signature for each name.
+
+    With what nodes each signature's tensors come from.
+    """
     programs = [graph.exported for graph in graphs]
-    known, data = _float_files.get(programs[0], ([], b""))
+    known, data, nodes = _float_files.get(programs[0], ([], b"", []))
     if [reference() for reference in known] != programs:
-        data = write_batch_products(_convert([simplify(program) for program in programs], names))
-        _float_files[programs[0]] = [ref(program) for program in programs], data
-    return data
+        converted = _convert([simplify(program) for program in programs], names)
+        data, nodes = untag_names(write_batch_products(converted))
+        _float_files[programs[0]] = [ref(program) for program in programs], data, nodes
+    return data, nodes
 
 
 def _convert(programs: Sequence[ExportedProgram], names: Sequence[str]) -> bytes:

@@ -21,6 +21,7 @@ with silenced():
 Model = Any  # schema.ModelT: the file as objects, which the generated code leaves untyped
 IDENTIFIER = b"TFL3"
 KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
+LAST_BYTE = 127  # in place of an op's number in the field of one byte that old files have, where it does not fit
 CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
 
 
@@ -225,7 +226,7 @@ def write_batch_products(data: bytes) -> bytes:
             flattens = not options.keepNumDims and len(find_shape(source)) > 2
             if any(bias) or options.fusedActivationFunction or flattens or find_tensor_data(model, weight) is not None:
                 continue
-            op.opcodeIndex, op.inputs = _find_code(model, "BATCH_MATMUL", version=2), op.inputs[:2]
+            op.opcodeIndex, op.inputs = find_code(model, "BATCH_MATMUL", version=2), op.inputs[:2]
             op.builtinOptionsType = schema.BuiltinOptions.BatchMatMulOptions
             op.builtinOptions = schema.BatchMatMulOptionsT()
             op.builtinOptions.adjY = True
@@ -233,14 +234,15 @@ def write_batch_products(data: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if found else data
 
 
-def _find_code(model: Model, name: str, version: int) -> int:
+def find_code(model: Model, name: str, version: int) -> int:
     """The number of the operator code of that op, which is added if the model has none. version: the least there is."""
     for number, code in enumerate(model.operatorCodes):
         if name_op(code) == name:
             code.version = max(code.version, version)
             return number
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode = min(code.builtinCode, LAST_BYTE)
     code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1

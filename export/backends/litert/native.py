@@ -76,7 +76,7 @@ def write_around(rest: Sequence[Graph], program: bytes, entries: Sequence[Entry]
     The .bve has those entries, one for each graph. Errors as of write_file.
     """
     names = _name(entries)
-    model = read_model(quantize_file(lower_float(rest, names), rest))
+    model = read_model(quantize_file(lower_float(rest, names)[0], rest))
     (code,) = (code for code in model.operatorCodes if code.customCode == PLACE.encode())
     code.customCode, options = CUSTOM_OP, np.frombuffer(program, np.uint8)
     for signature, entry in zip(model.signatureDefs, entries, strict=True):  # there may be subgraphs for ops' insides

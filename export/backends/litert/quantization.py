@@ -107,7 +107,7 @@ def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[s
     """
     tensors = model.subgraphs[number].tensors
     left = [
-        (name, exported.state_dict[name].detach().numpy(), _find_bias(exported, node))
+        (name, exported.state_dict[name].detach().numpy(), find_bias(exported, node))
         for node, _ in matrix_products(exported)
         if (name := weight_name(exported, node))
     ]
@@ -118,7 +118,7 @@ def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[s
         for at, (name, weight, bias) in enumerate(left):
             if weight.size != op.weight.size:
                 continue
-            factor = _find_factor(weight.reshape(op.weight.shape), op.weight)
+            factor = find_factor(weight.reshape(op.weight.shape), op.weight)
             if factor is not None:
                 own = read_floats(model, tensors[op.inputs[2]]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
                 shift = (np.float32(0) if own is None else own) - factor * bias
@@ -128,15 +128,19 @@ def find_linears(model: Model, number: int, exported: ExportedProgram) -> dict[s
     return linears
 
 
-def _find_bias(exported: ExportedProgram, node: Node) -> Any:
+def find_bias(exported: ExportedProgram, node: Node) -> Any:
+    """Read the bias of a Linear's or convolution's node, 0 without one."""
     arguments: tuple[Any, ...] = node.args
     data = read_constants(exported).get((*arguments, None)[2])
     return np.float32(0) if data is None else data.numpy()
 
 
-def _find_factor(a: Array, b: Array) -> Array | None:
-    """[O] such that each row [I] of b is that multiple of the same row of a, 1 where both are zero; None if there is
-    none. The first row settles it for almost all that differ."""
+def find_factor(a: Array, b: Array) -> Array | None:
+    """Find what multiple of a's rows b's rows are.
+
+    [O] for rows [I]; 1 where both are zero; None if there is no such factor. The first row settles it for almost all
+    that differ.
+    """
     if a.any() and not b.any():  # zero is a multiple of everything
         return None
     for rows in (slice(1), slice(None)):

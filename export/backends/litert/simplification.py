@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph as FxGraph
 from torch.fx import Node
 
+from bigvit_edge.export.backends.litert.names import has_convolutions, tag_nodes
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.equivalents import LITERT, write_equivalents
 from bigvit_edge.export.graph import copy_program, layer_of, shape_of
@@ -27,8 +28,13 @@ layout_rewrite.rewriters.register(tfl.gelu.default)(layout_rewrite.noop)
 
 
 def simplify(exported: ExportedProgram) -> ExportedProgram:
-    """Copy the graph in core ATen and tfl ops."""
+    """Copy the graph in core ATen and tfl ops.
+
+    Tensors of a file made of it say which node they come from, where it has convolutions (names.py).
+    """
     exported = copy_program(exported)
+    if has_convolutions(exported):
+        tag_nodes(exported)
     write_equivalents(exported, LITERT)
     fold_constants(exported)
     exported.graph.eliminate_dead_code()

@@ -56,7 +56,9 @@ def plan_all(graphs: list[Graph], precision: str) -> list[Graph]:
     plans = [plan(graph, precision) for graph in graphs]
     ranges = {name: given for part in reversed(plans) for name, given in part.ranges.items()}
     return [
-        Graph(p.exported, precision, p.layers, {name: ranges[name] for name in p.ranges}, p.group, graph.keep)
+        Graph(
+            p.exported, precision, p.layers, {name: ranges[name] for name in p.ranges}, group=p.group, keep=graph.keep
+        )
         for p, graph in zip(plans, graphs, strict=True)
     ]
 

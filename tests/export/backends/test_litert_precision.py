@@ -80,7 +80,7 @@ def plan(graph: Graph, precision: str, group: int = 32) -> Graph:
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     ranges = measure_ranges(graph, images) if "int8-static" in layers.values() else {}
     static = {name: ranges[name] for name, how in layers.items() if how == "int8-static"}
-    return Graph(graph.exported, precision, layers, static, group)
+    return Graph(graph.exported, precision, layers, static, group=group)
 
 
 # ---- one Linear, against the arithmetic written out ------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_linear_computes_what_its_precision_says(precision: str, group: int, t
     ranges = Ranges((-3.5, 4.0), (-2.5, 2.0))
     layers = {} if precision == "fp16" else {"only": precision}
     static = {"only": ranges} if precision == "int8-static" else {}
-    file = lower(Graph(graph.exported, precision, layers, static, group))
+    file = lower(Graph(graph.exported, precision, layers, static, group=group))
     (tmp_path / "m.tflite").write_bytes(bytes_of(file))
     got = litert.load(tmp_path / "m.tflite")(image.numpy())
     x = image.numpy().reshape(1, ROWS, INPUTS)
@@ -270,7 +270,7 @@ def test_a_file_that_is_not_as_planned_is_an_error(damage: str, graph: Graph) ->
 
 def check_against(made: Graph, expected: Graph) -> None:
     """The file that one graph makes, held to another."""
-    data = litert.lower_float([made], [litert.SINGLE])
+    data, _nodes = litert.lower_float([made], [litert.SINGLE])
     model = contents.read_model(data)
     linears = quantization.find_linears(model, 0, made.exported)
     ranges = [quantization.find_ranges(model, 0, graph, linears) for graph in (made, expected)]
@@ -283,7 +283,7 @@ def test_a_bias_that_a_batch_norm_gave_is_the_linears_own() -> None:
     nn.init.normal_(model[1].bias)
     made = Graph(rewrite_all(torch.export.export(model, (torch.zeros(1, INPUTS),), strict=False)))
     found = quantization.find_linears(
-        contents.read_model(litert.lower_float([made], [litert.SINGLE])), 0, made.exported
+        contents.read_model(litert.lower_float([made], [litert.SINGLE])[0]), 0, made.exported
     )
     (linear,) = found.values()
     assert linear.convert_range((-1.0, 2.0)) == (-1.0, 2.0)

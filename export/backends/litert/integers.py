@@ -1,0 +1,304 @@
+"""Convolutions and what is between them in int8, as graph.integers says, written into a float .tflite.
+
+Tensors become int8 with the scales of their spans, weights int8 per output channel, biases int32 (XNNPACK's qs8-qc8w).
+A QUANTIZE or DEQUANTIZE stands where int8 begins or ends. XNNPACK's delegate has the ops of VERSIONS in int8, but for
+some that it has in no type. Of the others a clamp becomes the QUANTIZE of what it reads, which saturates at the same
+ends, and the rest (HARD_SWISH, GELU, AVERAGE_POOL_2D, SOFTMAX) computes in float between integers.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.export.backends.litert.contents import (
+    Model,
+    add_buffer,
+    find_code,
+    name_op,
+    read_floats,
+    read_model,
+    write_model,
+)
+from bigvit_edge.export.backends.litert.names import Nodes, complete_nodes
+from bigvit_edge.export.backends.litert.quantization import REPORT, find_bias
+from bigvit_edge.export.backends.litert.readback import check_subgraph
+from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES, Weight, match_weight
+from bigvit_edge.export.console import silenced
+from bigvit_edge.export.graph import Graph, read_constants
+from bigvit_edge.export.integers import Range
+from bigvit_edge.export.quantization import BYTE, choose_scale
+
+with silenced():
+    from ai_edge_litert import schema_py_generated as schema
+
+aten = torch.ops.aten
+
+Scale = tuple[float, int]  # and zero point
+FLOAT32, INT8, INT32 = schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.INT32
+# ops that give what they read, in its scale: moved, or the largest of it; the first three wherever they read int8
+FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "EXPAND_DIMS"})
+SAME = FOLLOWING | {
+    *("CONCATENATION", "DEPTH_TO_SPACE", "GATHER", "MAX_POOL_2D", "PACK", "PAD", "RESIZE_BILINEAR", "SLICE"),
+    *("RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH", "SPLIT", "STRIDED_SLICE", "TILE"),
+}
+FIXED: dict[str, Scale] = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}  # of outputs, as their kernels demand
+CLAMPS = frozenset({"RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"})
+# the least version of each op that takes int8 (tensorflow/lite/tools/versioning/op_version.cc)
+VERSIONS = (
+    dict.fromkeys(SAME | FIXED.keys() | {"ADD", "BATCH_MATMUL", "LEAKY_RELU", "MEAN", "SUB"}, 2)
+    | {"RESHAPE": 1, "EXPAND_DIMS": 1, "ELU": 1, "MUL": 3, "SUM": 2}
+    | {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 3, "FULLY_CONNECTED": 12}
+    | {"QUANTIZE": 2, "DEQUANTIZE": 2}
+)
+ATEN_CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
+
+
+def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes]) -> bytes:
+    """Write into a file what its graphs compute in int8, one for each subgraph.
+
+    nodes: which ones the tensors come from. RuntimeError if the file then does not say what the graphs do.
+    """
+    if not any(graph.integers.ops for graph in graphs):
+        return data
+    model = read_model(data)
+    nodes = [complete_nodes(*each) for each in zip(nodes, (g.exported for g in graphs), model.subgraphs, strict=True)]
+    for number, graph in enumerate(graphs):
+        _Writer(model, number, graph, nodes[number]).write()
+    before, written = read_model(data), write_model(model)
+    for number, graph in enumerate(graphs):
+        check_subgraph(before, read_model(written), number, graph, nodes[number])
+    return written
+
+
+class _Writer:
+    """Writes the integers of one subgraph."""
+
+    def __init__(self, model: Model, number: int, graph: Graph, nodes: Nodes) -> None:
+        self.model, self.number, self.subgraph = model, number, model.subgraphs[number]
+        self.graph, self.nodes = graph, nodes
+        self.spans, self.weights = graph.integers.spans, graph.integers.weights
+        self.by_name = {node.name: node for node in graph.exported.graph.nodes}
+        self.constants = {node.name: data for node, data in read_constants(graph.exported).items()}
+        self.tensors, self.ends = self.subgraph.tensors, set(map(int, self.subgraph.outputs))
+        self.maker = {int(t): op for op in self.subgraph.operators for t in op.outputs}
+        self.computed, self.last = set[str](), dict[str, Any]()
+        for op in self.subgraph.operators:
+            if self._name(op) not in SAME:
+                self.computed |= set(self._nodes_of(op.outputs[0]))
+                self.last[self._node(op.outputs[0])] = op
+        self.scales: dict[int, Scale] = {}  # of the tensors that are int8
+        self.copies: dict[tuple[int, Scale | None], int] = {}  # of a tensor in that scale, None: in float
+        self.written: list[Any] = []
+
+    def write(self) -> None:
+        for op in self.subgraph.operators:
+            if self._is_narrow(op):
+                self._narrow(op)
+            else:
+                self._widen(op)
+        read = self.ends | {int(t) for op in self.written for t in op.inputs}
+        self.subgraph.operators = [op for op in self.written if int(op.outputs[0]) in read]
+        self._drop_unread()
+
+    def _drop_unread(self) -> None:
+        """The float constants that nothing reads any more go, and the other tensors are numbered anew."""
+        graph, signatures = self.subgraph, [s for s in self.model.signatureDefs if s.subgraphIndex == self.number]
+        lists = [graph.inputs, graph.outputs, *(t for op in graph.operators for t in (op.inputs, op.outputs))]
+        kept = sorted({int(t) for tensors in lists for t in tensors} - {-1})
+        place = {-1: -1} | {tensor: number for number, tensor in enumerate(kept)}
+        graph.tensors = [graph.tensors[tensor] for tensor in kept]
+        graph.inputs, graph.outputs = ([place[int(t)] for t in side] for side in (graph.inputs, graph.outputs))
+        for op in graph.operators:
+            op.inputs, op.outputs = ([place[int(t)] for t in side] for side in (op.inputs, op.outputs))
+        for end in (end for s in signatures for end in [*s.inputs, *s.outputs]):
+            end.tensorIndex = place[end.tensorIndex]
+
+    # ---- what an op and a tensor are
+
+    def _name(self, op: Any) -> str:
+        return name_op(self.model.operatorCodes[op.opcodeIndex])
+
+    def _nodes_of(self, tensor: int) -> tuple[str, ...]:
+        """The nodes a tensor comes from, the one whose value it is first."""
+        return self.nodes.get(self.tensors[tensor].name.decode(), ("",))
+
+    def _node(self, tensor: int) -> str:
+        return self._nodes_of(tensor)[0]
+
+    def _is_narrow(self, op: Any) -> bool:
+        name, node = self._name(op), self._node(op.outputs[0])
+        if name in FOLLOWING and int(op.inputs[0]) in self.scales:
+            return True
+        if node not in self.graph.integers.ops or name not in VERSIONS.keys() | CLAMPS:
+            return False
+        return name in SAME or name in FIXED or self.last[node] is op
+
+    def _span(self, node: str) -> Range | None:
+        """What a node's value spans; before a clamp that it is one kernel with, what that leaves of it."""
+        if node in self.spans or node not in self.by_name:
+            return self.spans.get(node)
+        user, *others = self.by_name[node].users
+        follows = not others and user.target in ATEN_CLAMPS and user.name in self.graph.integers.ops
+        return self._span(user.name) if follows else None
+
+    def _source_scale(self, tensor: int) -> Scale:
+        """The scale of a float tensor that integers are made of: that of the value it is, moved or not."""
+        node, op = self._node(tensor), self.maker.get(tensor)
+        moved = op is not None and self._name(op) in SAME
+        if (not moved or node not in self.computed) and (span := self._span(node)):
+            return choose_scale(span)
+        if not moved:
+            raise RuntimeError(
+                f"no span of {node or self.tensors[tensor].name.decode()}, which int8 is made of; {REPORT}"
+            )
+        return self._source_scale(self._list_values(op)[0])
+
+    def _list_values(self, op: Any) -> list[int]:
+        """The inputs that are numbers to compute with; of an op with weights the first alone."""
+        name = self._name(op)
+        places = PLACES[name][:1] if name in PLACES else range(len(op.inputs))
+        inputs = [int(op.inputs[place]) for place in places]
+        return [t for t in inputs if t >= 0 and (t in self.scales or self.tensors[t].type == FLOAT32)]
+
+    # ---- ops
+
+    def _widen(self, op: Any) -> None:
+        if self._name(op) != "QUANTIZE":
+            op.inputs = [self._read_float(int(t)) for t in op.inputs]
+        self.written.append(op)
+
+    def _narrow(self, op: Any) -> None:
+        name, node, values = self._name(op), self._node(op.outputs[0]), self._list_values(op)
+        found = self._find_weight(op) if name in PLACES else None
+        scale = self._choose_scale(name, node, values, found)
+        wanted = scale if name in SAME else None
+        read = {value: self._read_integers(value, wanted) for value in values}
+        op.inputs = [read.get(int(t), int(t)) for t in op.inputs]
+        if found is not None:
+            self._write_weight(op, name, found)
+        if name in CLAMPS:
+            name, op.builtinOptionsType, op.builtinOptions = "QUANTIZE", 0, None
+        op.opcodeIndex = find_code(self.model, name, VERSIONS[name])
+        outputs = [int(t) for t in op.outputs]
+        op.outputs = [self._make_integers(t, scale) for t in outputs]
+        self.written.append(op)
+        for end, narrow in zip(outputs, op.outputs, strict=True):
+            if end != narrow:
+                self._convert(narrow, end, "DEQUANTIZE")
+
+    def _choose_scale(self, name: str, node: str, values: list[int], found: Weight | None) -> Scale:
+        if name in FIXED:
+            return FIXED[name]
+        own = self._span(node) if name not in SAME or node not in self.computed else None
+        if name in SAME and own is None:
+            return self.scales.get(values[0]) or self._source_scale(values[0])
+        if own is None and found is not None and found.node.name in self.spans:
+            own = found.convert_range(self.spans[found.node.name])
+        if own is None:
+            raise RuntimeError(f"no span of {node}, which is to be int8; {REPORT}")
+        return choose_scale(own)
+
+    # ---- tensors
+
+    def _read_integers(self, tensor: int, wanted: Scale | None) -> int:
+        """The tensor in int8, in the scale that is wanted or its own."""
+        if tensor in self.scales and wanted in (None, self.scales[tensor]):
+            return tensor
+        constant = read_floats(self.model, self.tensors[tensor]) if tensor not in self.scales else None
+        if wanted is None and constant is not None:
+            wanted = choose_scale((float(constant.min()), float(constant.max())))
+        scale = wanted or self._source_scale(tensor)
+        made = self.copies.get((tensor, scale))
+        if made is None:
+            self.copies[tensor, scale] = made = self._copy_tensor(tensor, b"_int8")
+            self._set_integers(made, scale)
+            if constant is not None:
+                integers = np.clip(np.round(constant / scale[0]) + scale[1], *BYTE[:2]).astype(np.int8)
+                self.tensors[made].buffer = add_buffer(self.model, integers.tobytes())
+            else:
+                maker = self.maker.get(tensor)
+                if tensor not in self.scales and maker and self._name(maker) == "DEQUANTIZE":  # behind a Linear in int8
+                    tensor = int(maker.inputs[0])
+                self._convert(tensor, made, "QUANTIZE")
+        return made
+
+    def _read_float(self, tensor: int) -> int:
+        if tensor not in self.scales:
+            return tensor
+        if (tensor, None) not in self.copies:
+            self.copies[tensor, None] = made = self._copy_tensor(tensor, b"_float")
+            self.tensors[made].type, self.tensors[made].quantization = FLOAT32, None
+            self._convert(tensor, made, "DEQUANTIZE")
+        return self.copies[tensor, None]
+
+    def _make_integers(self, tensor: int, scale: Scale) -> int:
+        """The output of an op in int8; in place of a signature's output another one."""
+        made = self._copy_tensor(tensor, b"_int8") if tensor in self.ends else tensor
+        self._set_integers(made, scale)
+        return made
+
+    def _set_integers(self, tensor: int, scale: Scale) -> None:
+        self.tensors[tensor].type = INT8
+        self.tensors[tensor].quantization = _describe_scale([scale[0]], zero=scale[1])
+        self.scales[tensor] = scale
+
+    def _copy_tensor(self, tensor: int, suffix: bytes) -> int:
+        made = copy(self.tensors[tensor])
+        made.name, made.buffer = made.name + suffix, 0
+        self.tensors.append(made)
+        return len(self.tensors) - 1
+
+    def _convert(self, source: int, target: int, how: str) -> None:
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = find_code(self.model, how, VERSIONS[how]), [source], [target]
+        self.written.append(op)
+
+    # ---- weights
+
+    def _find_weight(self, op: Any) -> Weight:
+        """The convolution or Linear whose weight an op has."""
+        name, output = self._name(op), op.outputs[0]
+        _, place, at = PLACES[name]
+        found = read_floats(self.model, self.tensors[op.inputs[place]])
+        for node in (self.by_name[n] for n in self._nodes_of(output) if n in self.weights):
+            own = self.constants[node.args[1].name].numpy()
+            factor = None if found is None else match_weight(node, own, found, name)
+            if factor is not None:
+                bias = read_floats(self.model, self.tensors[op.inputs[at]]) if _has(op, at) else None
+                return Weight(
+                    node, factor, np.zeros_like(factor) if bias is None else bias, find_bias(self.graph.exported, node)
+                )
+        raise RuntimeError(f"{self.tensors[output].name.decode()} has the weight of no op that is int8; {REPORT}")
+
+    def _write_weight(self, op: Any, name: str, found: Weight) -> None:
+        """Weight and bias of an op whose input is int8 already."""
+        source, at_weight, at_bias = PLACES[name]
+        inputs = [*map(int, op.inputs), *[-1] * (at_bias + 1 - len(op.inputs))]
+        weight, scale, bias, steps = found.round(self.weights[found.node.name], name, self.scales[inputs[source]][0])
+        named = inputs[at_bias] if inputs[at_bias] >= 0 else inputs[at_weight]
+        dimension = CHANNELS.get(name, 0)
+        inputs[at_weight] = self._add_constant(inputs[at_weight], b"_int8", weight, _describe_scale(scale, dimension))
+        inputs[at_bias] = self._add_constant(named, b"_int32", bias, _describe_scale(steps))
+        op.inputs = inputs
+
+    def _add_constant(self, like: int, suffix: bytes, values: Array, scheme: Any) -> int:
+        made = self._copy_tensor(like, suffix)
+        tensor = self.tensors[made]
+        tensor.type, tensor.shape = (INT8 if values.dtype == np.int8 else INT32), np.array(values.shape, np.int32)
+        tensor.quantization, tensor.buffer = scheme, add_buffer(self.model, values.tobytes())
+        return made
+
+
+def _has(op: Any, place: int) -> bool:
+    return len(op.inputs) > place and int(op.inputs[place]) >= 0
+
+
+def _describe_scale(scales: Any, dimension: int = 0, zero: int = 0) -> Any:
+    scheme = schema.QuantizationParametersT()
+    scheme.scale = np.array(scales, np.float32)
+    scheme.zeroPoint, scheme.quantizedDimension = np.full(len(scheme.scale), zero, np.int64), dimension
+    return scheme

@@ -1,0 +1,95 @@
+"""Whether a .tflite holds in int8 what its graph says, convolutions and what is between them: read from the file."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from bigvit_edge.export.backends.litert.contents import TYPE_NAMES, Model, Op, find_shape, list_ops, read_model
+from bigvit_edge.export.backends.litert.names import Nodes
+from bigvit_edge.export.backends.litert.quantization import REPORT
+from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES
+from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.integers import Integers
+from bigvit_edge.export.quantization import choose_scale
+
+aten = torch.ops.aten
+
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+MOVES = ("RESHAPE", "TRANSPOSE", "EXPAND_DIMS")  # int8 wherever they read it
+NEAR = 0.25  # of a weight's norm, by which it may change in rounding; another weight is further from it than its norm
+SQUASHED = {aten.sigmoid.default, aten.tanh.default}  # their kernels fix the scale
+
+
+def count_conversions(data: bytes, number: int = 0) -> int:
+    """Count the ops of a subgraph that convert to int8, from it or between two scales of it."""
+    ops = Counter(op.name for op in list_ops(read_model(data), number))
+    return sum(ops[name] for name in CONVERSIONS)
+
+
+def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes: Nodes) -> None:
+    """Check a subgraph against what its graph says of int8.
+
+    before: the file without; nodes: that its tensors come from. Each weight of graph.integers must be there, near what
+    it was, between the scales of the spans; nothing else may be int8, and nothing be made float to become int8 again.
+    RuntimeError otherwise.
+    """
+    plan, by_name = graph.integers, {node.name: node for node in graph.exported.graph.nodes}
+    weights = {op.output: op.weight for op in list_ops(before, number) if op.name in PLACES}
+    known = {t.name.decode() for t in before.subgraphs[number].tensors if TYPE_NAMES[t.type] == "INT8"}
+    tensors, left = after.subgraphs[number].tensors, set(plan.weights)
+    for op in list_ops(after, number):
+        name, made = op.output.removesuffix("_int8"), TYPE_NAMES[tensors[op.outputs[0]].type]
+        sources = nodes.get(name, ())
+        if made != "INT8" or op.output in known or op.name in (*CONVERSIONS, *MOVES):
+            continue
+        if not plan.ops & set(sources):
+            raise RuntimeError(f"{op.name} of {name} became int8, which its graph does not say; {REPORT}")
+        if op.name in PLACES:
+            _check_weight(after, tensors, op, weights[name], name)
+            (node, *_) = [n for n in sources if n in plan.weights] or [""]
+            left -= {n for n in sources if n in plan.weights}
+            _check_scales(tensors, op, by_name[node], by_name[sources[0]], plan)
+    if left:
+        raise RuntimeError(f"{', '.join(sorted(left))} did not become int8; {REPORT}")
+    _check_conversions(list_ops(after, number))
+
+
+def _check_weight(model: Model, tensors: Any, op: Op, was: Any, name: str) -> None:
+    """An int8 weight times its scales must be near the float one of before."""
+    weight, channel = tensors[op.inputs[PLACES[op.name][1]]], CHANNELS.get(op.name, 0)
+    scheme, shape = weight.quantization, find_shape(weight)
+    integers = np.frombuffer(model.buffers[weight.buffer].data, np.int8).reshape(shape)
+    if len(scheme.scale) != shape[channel] or scheme.quantizedDimension != channel or np.any(scheme.zeroPoint):
+        raise RuntimeError(
+            f"the weight of {name} has {len(scheme.scale)} scales for {shape[channel]} channels; {REPORT}"
+        )
+    scales = np.reshape(scheme.scale, [-1 if at == channel else 1 for at in range(len(shape))])
+    if integers.min() == -128 or np.linalg.norm(integers * scales - was) > NEAR * np.linalg.norm(was):
+        raise RuntimeError(f"the int8 weight of {name} is not the float one rounded; {REPORT}")
+
+
+def _check_scales(tensors: Any, op: Op, node: Node, value: Node, plan: Integers) -> None:
+    """Input and output must be in the scales of what the graph says they span."""
+    source: Any = node.args[0]
+    while source.name not in plan.spans:  # zeros around it share the scale
+        source = source.args[0]
+    while value.name not in plan.spans and len(value.users) == 1:  # a clamp by itself behind it
+        (value,) = value.users
+    for tensor, of in ((op.inputs[PLACES[op.name][0]], source), (op.outputs[0], value)):
+        scheme = tensors[tensor].quantization
+        if of.target in SQUASHED or of.name not in plan.spans:
+            continue
+        scale, zero = choose_scale(plan.spans[of.name])
+        if not np.allclose(scheme.scale, [scale], rtol=1e-6, atol=0) or list(scheme.zeroPoint) != [zero]:
+            met = f"{tensors[tensor].name.decode()} has the scale {scheme.scale} and zero point {scheme.zeroPoint}"
+            raise RuntimeError(f"{met}, {of.name} {scale:g} and {zero}; {REPORT}")
+
+
+def _check_conversions(ops: list[Op]) -> None:
+    widened = {op.outputs[0] for op in ops if op.name == "DEQUANTIZE"}
+    for op in ops:
+        if op.name == "QUANTIZE" and op.inputs[0] in widened:
+            raise RuntimeError(f"{op.output} was made float and int8 again; {REPORT}")
