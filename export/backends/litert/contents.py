@@ -235,7 +235,10 @@ def write_batch_products(data: bytes) -> bytes:
 
 
 def find_code(model: Model, name: str, version: int) -> int:
-    """The number of the operator code of that op, which is added if the model has none. version: the least there is."""
+    """Find the number of an op's operator code, or add one.
+
+    version: the least it is to have.
+    """
     for number, code in enumerate(model.operatorCodes):
         if name_op(code) == name:
             code.version = max(code.version, version)

@@ -58,9 +58,9 @@ ATEN_CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, ate
 
 
 def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes]) -> bytes:
-    """Write into a file what its graphs compute in int8, one for each subgraph.
+    """Write into a file what its graphs compute in int8.
 
-    nodes: which ones the tensors come from. RuntimeError if the file then does not say what the graphs do.
+    The graphs are one for each subgraph; nodes: which ones the tensors come from. RuntimeError if the file then does not say what the graphs do.
     """
     if not any(graph.integers.ops for graph in graphs):
         return data

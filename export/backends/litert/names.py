@@ -32,15 +32,18 @@ def has_convolutions(exported: ExportedProgram) -> bool:
 
 
 def tag_nodes(exported: ExportedProgram) -> None:
-    """Say in each node's module what its name is; what is made of it will say so too."""
+    """Say in each node's module what the node's name is.
+
+    What is made of the node will say so too.
+    """
     for node in exported.graph.nodes:
         node.meta["nn_module_stack"] = {"": (f"{layer_of(node)}#{node.name}", "")}
 
 
 def untag_names(data: bytes) -> tuple[bytes, list[Nodes]]:
-    """Take the nodes out of a file's names; return them for each subgraph.
+    """Take the nodes out of a file's names.
 
-    Names are numbered anew, as the converter does where several are equal.
+    They are returned for each subgraph. Names are numbered anew, as the converter does where several are equal.
     """
     model = read_model(data)
     nodes: list[Nodes] = [{} for _ in model.subgraphs]
@@ -61,9 +64,9 @@ def untag_names(data: bytes) -> tuple[bytes, list[Nodes]]:
 
 
 def complete_nodes(nodes: Nodes, exported: ExportedProgram, graph: Any) -> Nodes:
-    """Add the ends of a subgraph, which go by names of their own.
+    """Add the ends of a subgraph to the tensors with nodes.
 
-    The output comes from the graph's, back to the convolution or Linear that it may be one op with.
+    They go by names of their own. The output comes from the graph's, back to the convolution or Linear that it may be one op with.
     """
     by_name, ends = {node.name: node for node in exported.graph.nodes}, exported.graph_signature
     behind = [node := by_name[str(ends.user_outputs[0])]]

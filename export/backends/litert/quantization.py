@@ -16,7 +16,7 @@ The quantiser is told what to do; then the file is read back, and RuntimeError i
 import re
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from bigvit_edge.export.backends.litert.contents import (
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, matrix_products, read_constants, weight_name
 from bigvit_edge.export.integers import Range
+from bigvit_edge.export.quantization import list_rounded
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -65,6 +66,7 @@ def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
     if graphs[0].precision == "fp16":
         constants = read_constants(graphs[0].exported).items()
         return _halve(data, any(data.dim() > 1 and node.users for node, data in constants))
+    graphs = [replace(graph, layers=_list_linears(graph)) for graph in graphs]
     if not any(graph.layers for graph in graphs):
         return data
     model = read_model(data)
@@ -76,6 +78,12 @@ def quantize_file(data: bytes, graphs: Sequence[Graph]) -> bytes:
     for number, graph in enumerate(graphs):
         _check_signature(quantized, number, graph, linears[number], ranges[number])
     return write_model(quantized)
+
+
+def _list_linears(graph: Graph) -> dict[str, str]:
+    """The layers that are not among graph.integers, which are written next (integers.py)."""
+    rounded = list_rounded(graph)
+    return {layer: how for layer, how in graph.layers.items() if layer not in rounded}
 
 
 # ---- which FULLY_CONNECTED is which Linear ---------------------------------------------------------------------------

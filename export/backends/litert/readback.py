@@ -24,7 +24,10 @@ SQUASHED = {aten.sigmoid.default, aten.tanh.default}  # their kernels fix the sc
 
 
 def count_conversions(data: bytes, number: int = 0) -> int:
-    """Count the ops of a subgraph that convert to int8, from it or between two scales of it."""
+    """Count the conversions of a subgraph.
+
+    To int8, from it and between two scales of it.
+    """
     ops = Counter(op.name for op in list_ops(read_model(data), number))
     return sum(ops[name] for name in CONVERSIONS)
 

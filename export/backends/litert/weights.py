@@ -26,9 +26,9 @@ LARGEST_BIAS = 2**30  # of an int32: the other half is for what the convolution 
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight of a node in an op of a file, where a constant that follows may be multiplied into it.
+    """The weight of a node in an op of a file.
 
-    node: the convolution or Linear; factor: [O], the file's weight over the node's; bias: [O], the file's; own: the
+    A constant that follows may be multiplied into it. node: the convolution or Linear; factor: [O], the file's weight over the node's; bias: [O], the file's; own: the
     node's, 0 without one.
     """
 
@@ -57,9 +57,9 @@ class Weight:
 
 
 def match_weight(node: Node, own: Array, found: Array, name: str) -> Array | None:
-    """Find what multiple of a node's weight an op's is, for each output channel.
+    """Find what multiple of a node's weight an op's is.
 
-    own: as PyTorch has it; found: as the file does; name: of the op. [O]; None if it is none.
+    own: as PyTorch has it; found: as the file does; name: of the op. [O], a factor a channel; None if it is none.
     """
     placed = _lay_out(_turn(own, node), name)
     if placed.shape != found.shape:
