@@ -67,8 +67,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         return native.lower(graphs, target, metadata)
     names = [SINGLE] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     with silenced():
-        float_data, nodes = lower_float(graphs, names)
-        data = narrow_file(quantize_file(float_data, graphs), graphs, nodes)
+        floats, nodes = lower_float(graphs, names)
+        data = narrow_file(quantize_file(floats, graphs), graphs, nodes, floats)
         model = read_model(data)
         store_strings(model, metadata)
         data = write_model(model)

@@ -26,6 +26,7 @@ from bigvit_edge.export.backends.litert.contents import (
 from bigvit_edge.export.backends.litert.names import Nodes, complete_nodes
 from bigvit_edge.export.backends.litert.quantization import REPORT, find_bias
 from bigvit_edge.export.backends.litert.readback import check_subgraph
+from bigvit_edge.export.backends.litert.values import Values, apply_fit
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES, Weight, match_weight
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
@@ -57,39 +58,39 @@ VERSIONS = (
 ATEN_CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
 
 
-def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes]) -> bytes:
+def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes], floats: bytes) -> bytes:
     """Write into a file what its graphs compute in int8.
 
-    The graphs are one for each subgraph; nodes: which ones the tensors come from. RuntimeError if the file then does not say what the graphs do.
+    The graphs are one for each subgraph; nodes: which ones the tensors come from; floats: the file before its Linears
+    were quantised. RuntimeError if the file then does not say what the graphs do.
     """
     if not any(graph.integers.ops for graph in graphs):
         return data
     model = read_model(data)
     nodes = [complete_nodes(*each) for each in zip(nodes, (g.exported for g in graphs), model.subgraphs, strict=True)]
+    values = [Values(floats, number, graph) for number, graph in enumerate(graphs)]
     for number, graph in enumerate(graphs):
-        _Writer(model, number, graph, nodes[number]).write()
+        _Writer(model, number, graph, nodes[number], values[number]).write()
     before, written = read_model(data), write_model(model)
+    after = read_model(written)
     for number, graph in enumerate(graphs):
-        check_subgraph(before, read_model(written), number, graph, nodes[number])
+        check_subgraph(before, after, number, graph, nodes[number], values[number])
     return written
 
 
 class _Writer:
     """Writes the integers of one subgraph."""
 
-    def __init__(self, model: Model, number: int, graph: Graph, nodes: Nodes) -> None:
+    def __init__(self, model: Model, number: int, graph: Graph, nodes: Nodes, values: Values) -> None:
         self.model, self.number, self.subgraph = model, number, model.subgraphs[number]
-        self.graph, self.nodes = graph, nodes
+        self.graph, self.nodes, self.values = graph, nodes, values
         self.spans, self.weights = graph.integers.spans, graph.integers.weights
         self.by_name = {node.name: node for node in graph.exported.graph.nodes}
         self.constants = {node.name: data for node, data in read_constants(graph.exported).items()}
         self.tensors, self.ends = self.subgraph.tensors, set(map(int, self.subgraph.outputs))
         self.maker = {int(t): op for op in self.subgraph.operators for t in op.outputs}
-        self.computed, self.last = set[str](), dict[str, Any]()
-        for op in self.subgraph.operators:
-            if self._name(op) not in SAME:
-                self.computed |= set(self._nodes_of(op.outputs[0]))
-                self.last[self._node(op.outputs[0])] = op
+        moved = (op for op in self.subgraph.operators if self._name(op) not in SAME)
+        self.computed = {node for op in moved for node in self._nodes_of(op.outputs[0])}
         self.scales: dict[int, Scale] = {}  # of the tensors that are int8
         self.copies: dict[tuple[int, Scale | None], int] = {}  # of a tensor in that scale, None: in float
         self.written: list[Any] = []
@@ -126,35 +127,39 @@ class _Writer:
         """The nodes a tensor comes from, the one whose value it is first."""
         return self.nodes.get(self.tensors[tensor].name.decode(), ("",))
 
-    def _node(self, tensor: int) -> str:
-        return self._nodes_of(tensor)[0]
-
     def _is_narrow(self, op: Any) -> bool:
-        name, node = self._name(op), self._node(op.outputs[0])
+        name, output = self._name(op), op.outputs[0]
         if name in FOLLOWING and int(op.inputs[0]) in self.scales:
             return True
-        if node not in self.graph.integers.ops or name not in VERSIONS.keys() | CLAMPS:
+        if name not in VERSIONS.keys() | CLAMPS or not self.graph.integers.ops & set(self._nodes_of(output)[:1]):
             return False
-        return name in SAME or name in FIXED or self.last[node] is op
+        return name in SAME or name in FIXED or self._span(output) is not None
 
-    def _span(self, node: str) -> Range | None:
-        """What a node's value spans; before a clamp that it is one kernel with, what that leaves of it."""
+    def _span(self, tensor: int) -> Range | None:
+        """What a tensor spans that is the value of a node with a span, or of one before a clamp that has."""
+        name = self.tensors[tensor].name.decode()
+        for node in self._nodes_of(tensor):
+            span, fit = self._find_span(node), self.values.fit(name, node)
+            if span is not None and fit is not None:
+                return apply_fit(fit, span)
+        return None
+
+    def _find_span(self, node: str) -> Range | None:
         if node in self.spans or node not in self.by_name:
             return self.spans.get(node)
-        user, *others = self.by_name[node].users
-        follows = not others and user.target in ATEN_CLAMPS and user.name in self.graph.integers.ops
-        return self._span(user.name) if follows else None
+        users = list(self.by_name[node].users)
+        clamped = len(users) == 1 and users[0].target in ATEN_CLAMPS and users[0].name in self.graph.integers.ops
+        return self._find_span(users[0].name) if clamped else None
 
     def _source_scale(self, tensor: int) -> Scale:
         """The scale of a float tensor that integers are made of: that of the value it is, moved or not."""
-        node, op = self._node(tensor), self.maker.get(tensor)
+        op = self.maker.get(tensor)
         moved = op is not None and self._name(op) in SAME
-        if (not moved or node not in self.computed) and (span := self._span(node)):
+        if not (moved and self.computed & set(self._nodes_of(tensor)[:1])) and (span := self._span(tensor)):
             return choose_scale(span)
         if not moved:
-            raise RuntimeError(
-                f"no span of {node or self.tensors[tensor].name.decode()}, which int8 is made of; {REPORT}"
-            )
+            named = self.tensors[tensor].name.decode()
+            raise RuntimeError(f"no span of {named}, which int8 is made of; {REPORT}")
         return self._source_scale(self._list_values(op)[0])
 
     def _list_values(self, op: Any) -> list[int]:
@@ -172,9 +177,9 @@ class _Writer:
         self.written.append(op)
 
     def _narrow(self, op: Any) -> None:
-        name, node, values = self._name(op), self._node(op.outputs[0]), self._list_values(op)
+        name, values = self._name(op), self._list_values(op)
         found = self._find_weight(op) if name in PLACES else None
-        scale = self._choose_scale(name, node, values, found)
+        scale = self._choose_scale(op, name, values)
         wanted = scale if name in SAME else None
         read = {value: self._read_integers(value, wanted) for value in values}
         op.inputs = [read.get(int(t), int(t)) for t in op.inputs]
@@ -190,17 +195,15 @@ class _Writer:
             if end != narrow:
                 self._convert(narrow, end, "DEQUANTIZE")
 
-    def _choose_scale(self, name: str, node: str, values: list[int], found: Weight | None) -> Scale:
+    def _choose_scale(self, op: Any, name: str, values: list[int]) -> Scale:
         if name in FIXED:
             return FIXED[name]
-        own = self._span(node) if name not in SAME or node not in self.computed else None
-        if name in SAME and own is None:
-            return self.scales.get(values[0]) or self._source_scale(values[0])
-        if own is None and found is not None and found.node.name in self.spans:
-            own = found.convert_range(self.spans[found.node.name])
-        if own is None:
-            raise RuntimeError(f"no span of {node}, which is to be int8; {REPORT}")
-        return choose_scale(own)
+        output = op.outputs[0]
+        helps = name in SAME and bool(self.computed & set(self._nodes_of(output)[:1]))  # moves for another op
+        span = None if helps else self._span(output)
+        if span is not None:
+            return choose_scale(span)
+        return self.scales.get(values[0]) or self._source_scale(values[0])
 
     # ---- tensors
 
@@ -269,16 +272,25 @@ class _Writer:
             factor = None if found is None else match_weight(node, own, found, name)
             if factor is not None:
                 bias = read_floats(self.model, self.tensors[op.inputs[at]]) if _has(op, at) else None
-                return Weight(
-                    node, factor, np.zeros_like(factor) if bias is None else bias, find_bias(self.graph.exported, node)
-                )
+                bias = np.zeros_like(factor) if bias is None else bias
+                into = self._find_factor(op.inputs[PLACES[name][0]])
+                return Weight(node, factor, bias, into, find_bias(self.graph.exported, node))
         raise RuntimeError(f"{self.tensors[output].name.decode()} has the weight of no op that is int8; {REPORT}")
+
+    def _find_factor(self, tensor: int) -> float:
+        """What a tensor is of the value that it is, moved or not."""
+        name, op = self.tensors[tensor].name.decode(), self.maker.get(tensor)
+        for node in self._nodes_of(tensor):
+            if fit := self.values.fit(name, node):
+                return fit[0]
+        return self._find_factor(self._list_values(op)[0]) if op is not None and self._name(op) in SAME else 1.0
 
     def _write_weight(self, op: Any, name: str, found: Weight) -> None:
         """Weight and bias of an op whose input is int8 already."""
         source, at_weight, at_bias = PLACES[name]
         inputs = [*map(int, op.inputs), *[-1] * (at_bias + 1 - len(op.inputs))]
-        weight, scale, bias, steps = found.round(self.weights[found.node.name], name, self.scales[inputs[source]][0])
+        rounded = self.weights[found.node.name]
+        weight, scale, bias, steps = found.round(rounded, name, self.scales[inputs[source]][0])
         named = inputs[at_bias] if inputs[at_bias] >= 0 else inputs[at_weight]
         dimension = CHANNELS.get(name, 0)
         inputs[at_weight] = self._add_constant(inputs[at_weight], b"_int8", weight, _describe_scale(scale, dimension))

@@ -66,7 +66,8 @@ def untag_names(data: bytes) -> tuple[bytes, list[Nodes]]:
 def complete_nodes(nodes: Nodes, exported: ExportedProgram, graph: Any) -> Nodes:
     """Add the ends of a subgraph to the tensors with nodes.
 
-    They go by names of their own. The output comes from the graph's, back to the convolution or Linear that it may be one op with.
+    They go by names of their own. The output comes from the graph's, back to the convolution or Linear that it may be
+    one op with.
     """
     by_name, ends = {node.name: node for node in exported.graph.nodes}, exported.graph_signature
     behind = [node := by_name[str(ends.user_outputs[0])]]

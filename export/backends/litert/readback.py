@@ -1,6 +1,7 @@
 """Whether a .tflite holds in int8 what its graph says, convolutions and what is between them: read from the file."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.fx import Node
 from bigvit_edge.export.backends.litert.contents import TYPE_NAMES, Model, Op, find_shape, list_ops, read_model
 from bigvit_edge.export.backends.litert.names import Nodes
 from bigvit_edge.export.backends.litert.quantization import REPORT
+from bigvit_edge.export.backends.litert.values import SAME, Fit, Values, apply_fit
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.integers import Integers
@@ -32,10 +34,10 @@ def count_conversions(data: bytes, number: int = 0) -> int:
     return sum(ops[name] for name in CONVERSIONS)
 
 
-def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes: Nodes) -> None:
+def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes: Nodes, values: Values) -> None:
     """Check a subgraph against what its graph says of int8.
 
-    before: the file without; nodes: that its tensors come from. Each weight of graph.integers must be there, near what
+    before: the file without; nodes, values: what its tensors come from and hold. Each weight of graph.integers must be there, near what
     it was, between the scales of the spans; nothing else may be int8, and nothing be made float to become int8 again.
     RuntimeError otherwise.
     """
@@ -54,7 +56,11 @@ def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes
             _check_weight(after, tensors, op, weights[name], name)
             (node, *_) = [n for n in sources if n in plan.weights] or [""]
             left -= {n for n in sources if n in plan.weights}
-            _check_scales(tensors, op, by_name[node], by_name[sources[0]], plan)
+            ends = op.inputs[PLACES[op.name][0]], op.outputs[0]
+            of = _find_source(by_name[node], plan), _find_value(by_name[sources[0]], plan)
+            for tensor, value in zip(ends, of, strict=True):
+                fits = [fit for t, made in nodes.items() if value.name in made and (fit := values.fit(t, value.name))]
+                _check_scale(tensors[tensor], value, plan, fits)
     if left:
         raise RuntimeError(f"{', '.join(sorted(left))} did not become int8; {REPORT}")
     _check_conversions(list_ops(after, number))
@@ -74,21 +80,30 @@ def _check_weight(model: Model, tensors: Any, op: Op, was: Any, name: str) -> No
         raise RuntimeError(f"the int8 weight of {name} is not the float one rounded; {REPORT}")
 
 
-def _check_scales(tensors: Any, op: Op, node: Node, value: Node, plan: Integers) -> None:
-    """Input and output must be in the scales of what the graph says they span."""
+def _find_source(node: Node, plan: Integers) -> Node:
+    """The value with a span that a node reads, zeros around it or not."""
     source: Any = node.args[0]
-    while source.name not in plan.spans:  # zeros around it share the scale
+    while source.name not in plan.spans and source.op == "call_function":
         source = source.args[0]
-    while value.name not in plan.spans and len(value.users) == 1:  # a clamp by itself behind it
-        (value,) = value.users
-    for tensor, of in ((op.inputs[PLACES[op.name][0]], source), (op.outputs[0], value)):
-        scheme = tensors[tensor].quantization
-        if of.target in SQUASHED or of.name not in plan.spans:
-            continue
-        scale, zero = choose_scale(plan.spans[of.name])
-        if not np.allclose(scheme.scale, [scale], rtol=1e-6, atol=0) or list(scheme.zeroPoint) != [zero]:
-            met = f"{tensors[tensor].name.decode()} has the scale {scheme.scale} and zero point {scheme.zeroPoint}"
-            raise RuntimeError(f"{met}, {of.name} {scale:g} and {zero}; {REPORT}")
+    return source  # type: ignore[no-any-return]
+
+
+def _find_value(node: Node, plan: Integers) -> Node:
+    """The value with a span that a node's is, a clamp behind it or not."""
+    while node.name not in plan.spans and len(node.users) == 1:
+        (node,) = node.users
+    return node
+
+
+def _check_scale(tensor: Any, value: Node, plan: Integers, fits: Sequence[Fit]) -> None:
+    """A tensor must be in the scale of what the graph says its value spans; fits: what the file may hold of it."""
+    if value.target in SQUASHED or value.name not in plan.spans:
+        return
+    scheme, span = tensor.quantization, plan.spans[value.name]
+    scales = [choose_scale(apply_fit(fit, span)) for fit in (SAME, *fits)]
+    if not any(np.allclose(scheme.scale, [s], rtol=1e-5, atol=0) and list(scheme.zeroPoint) == [z] for s, z in scales):
+        met = f"{tensor.name.decode()} has the scale {scheme.scale} and zero point {scheme.zeroPoint}"
+        raise RuntimeError(f"{met}, and {value.name} one of {scales}; {REPORT}")
 
 
 def _check_conversions(ops: list[Op]) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch.fx import Node
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.backends.litert.quantization import Linear, find_factor
-from bigvit_edge.export.integers import Range, Rounded
+from bigvit_edge.export.backends.litert.quantization import find_factor
+from bigvit_edge.export.integers import Rounded
 from bigvit_edge.export.quantization import LEAST
 
 aten = torch.ops.aten
@@ -28,18 +28,15 @@ LARGEST_BIAS = 2**30  # of an int32: the other half is for what the convolution 
 class Weight:
     """The weight of a node in an op of a file.
 
-    A constant that follows may be multiplied into it. node: the convolution or Linear; factor: [O], the file's weight over the node's; bias: [O], the file's; own: the
-    node's, 0 without one.
+    node: the convolution or Linear. Constants around it may be multiplied into it: factor [O], the file's weight over
+    the node's; into: the file's input over the node's; bias: [O], the file's; own: the node's, 0 without one.
     """
 
     node: Node
     factor: Array
     bias: Array
+    into: float
     own: Any
-
-    def convert_range(self, of: Range) -> Range:
-        """Convert a range of the node's value to one of the file's."""
-        return Linear(self.node.name, self.factor, self.bias - self.factor * self.own).convert_range(of)
 
     def round(self, rounded: Rounded, name: str, step: float) -> tuple[Array, Array, Array, Array]:
         """Give weight and bias in integers, each with its scales [O].
@@ -48,7 +45,9 @@ class Weight:
         """
         integers = _turn(rounded.integers.numpy(), self.node)  # [O, I, h, w]
         scale = np.maximum(np.abs(self.factor) * rounded.scale.numpy(), LEAST)
-        bias = self.bias if rounded.bias is None else self.bias + self.factor * (rounded.bias.numpy() - self.own)
+        bias = self.bias
+        if rounded.bias is not None:
+            bias = bias + self.factor * self.into * (rounded.bias.numpy() - self.own)
         # a channel of weights so small, or all zero, that its bias would not fit an int32 takes wider steps
         wide = np.maximum(scale, np.abs(bias) / (step * LARGEST_BIAS)).astype(np.float32)
         integers = np.round(integers * (np.sign(self.factor) * scale / wide)[:, None, None, None]).astype(np.int8)
@@ -64,9 +63,8 @@ def match_weight(node: Node, own: Array, found: Array, name: str) -> Array | Non
     placed = _lay_out(_turn(own, node), name)
     if placed.shape != found.shape:
         return None
-    rows, known = (
-        np.moveaxis(w, CHANNELS.get(name, 0), 0).reshape(w.shape[CHANNELS.get(name, 0)], -1) for w in (found, placed)
-    )
+    channels = CHANNELS.get(name, 0)
+    rows, known = (np.moveaxis(w, channels, 0).reshape(w.shape[channels], -1) for w in (found, placed))
     return find_factor(known, rows) if rows.any() else np.where(known.any(1), np.float32(0), np.float32(1))
 
 
