@@ -37,9 +37,9 @@ def count_conversions(data: bytes, number: int = 0) -> int:
 def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes: Nodes, values: Values) -> None:
     """Check a subgraph against what its graph says of int8.
 
-    before: the file without; nodes, values: what its tensors come from and hold. Each weight of graph.integers must be there, near what
-    it was, between the scales of the spans; nothing else may be int8, and nothing be made float to become int8 again.
-    RuntimeError otherwise.
+    before: the file without; nodes, values: what its tensors come from and hold. Each weight of graph.integers must be
+    there, near what it was, between the scales of the spans; nothing else may be int8, and nothing be made float to
+    become int8 again. RuntimeError otherwise.
     """
     plan, by_name = graph.integers, {node.name: node for node in graph.exported.graph.nodes}
     weights = {op.output: op.weight for op in list_ops(before, number) if op.name in PLACES}
