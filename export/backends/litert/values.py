@@ -28,7 +28,7 @@ SAME: Fit = (1.0, 0.0)
 
 
 class Values:
-    """The values of a subgraph's tensors, and of its graph's nodes, on one image."""
+    """The values of tensors and nodes on one image."""
 
     def __init__(self, data: bytes, number: int, graph: Graph) -> None:
         """Run both.
@@ -55,9 +55,9 @@ class Values:
         self.fits: dict[tuple[str, str], Fit | None] = {}
 
     def fit(self, tensor: str, node: str) -> Fit | None:
-        """Find the factor and the number that make of a node's value a tensor's.
+        """Find what multiple of a node's value a tensor holds.
 
-        None where there are none, or either is not known.
+        And what number is added. None where there are none, or either is not known.
         """
         if (tensor, node) not in self.fits:
             known = tensor in self.places and node in self.nodes
