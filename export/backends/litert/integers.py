@@ -55,6 +55,8 @@ VERSIONS = (
     | {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 3, "FULLY_CONNECTED": 12}
     | {"QUANTIZE": 2, "DEQUANTIZE": 2}
 )
+_KINDS = schema.ActivationFunctionType
+BOUNDS = {_KINDS.RELU: (0.0, np.inf), _KINDS.RELU6: (0.0, 6.0), _KINDS.RELU_N1_TO_1: (-1.0, 1.0)}
 ATEN_CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
 
 
@@ -131,7 +133,10 @@ class _Writer:
         name, output = self._name(op), op.outputs[0]
         if name in FOLLOWING and int(op.inputs[0]) in self.scales:
             return True
-        if name not in VERSIONS.keys() | CLAMPS or not self.graph.integers.ops & set(self._nodes_of(output)[:1]):
+        nodes = self._nodes_of(output)
+        if name in PLACES and not self.graph.integers.ops.isdisjoint(self.weights.keys() & set(nodes)):
+            return True
+        if name not in VERSIONS.keys() | CLAMPS or nodes[0] not in self.graph.integers.ops:
             return False
         return name in SAME or name in FIXED or self._span(output) is not None
 
@@ -179,7 +184,7 @@ class _Writer:
     def _narrow(self, op: Any) -> None:
         name, values = self._name(op), self._list_values(op)
         found = self._find_weight(op) if name in PLACES else None
-        scale = self._choose_scale(op, name, values)
+        scale = self._choose_scale(op, name, values, found)
         wanted = scale if name in SAME else None
         read = {value: self._read_integers(value, wanted) for value in values}
         op.inputs = [read.get(int(t), int(t)) for t in op.inputs]
@@ -195,12 +200,14 @@ class _Writer:
             if end != narrow:
                 self._convert(narrow, end, "DEQUANTIZE")
 
-    def _choose_scale(self, op: Any, name: str, values: list[int]) -> Scale:
+    def _choose_scale(self, op: Any, name: str, values: list[int], found: Weight | None) -> Scale:
         if name in FIXED:
             return FIXED[name]
         output = op.outputs[0]
         helps = name in SAME and bool(self.computed & set(self._nodes_of(output)[:1]))  # moves for another op
         span = None if helps else self._span(output)
+        if span is None and found is not None:  # the converter joined it with what is to be float
+            span = _clip(found.convert_span(self.spans[found.node.name]), op.builtinOptions.fusedActivationFunction)
         if span is not None:
             return choose_scale(span)
         return self.scales.get(values[0]) or self._source_scale(values[0])
@@ -303,6 +310,12 @@ class _Writer:
         tensor.type, tensor.shape = (INT8 if values.dtype == np.int8 else INT32), np.array(values.shape, np.int32)
         tensor.quantization, tensor.buffer = scheme, add_buffer(self.model, values.tobytes())
         return made
+
+
+def _clip(span: Range, activation: int) -> Range:
+    """What an activation in the same op leaves of a span."""
+    least, most = BOUNDS.get(activation, (-np.inf, np.inf))
+    return min(max(span[0], least), most), min(max(span[1], least), most)
 
 
 def _has(op: Any, place: int) -> bool:

@@ -90,7 +90,7 @@ def _find_source(node: Node, plan: Integers) -> Node:
 
 def _find_value(node: Node, plan: Integers) -> Node:
     """The value with a span that a node's is, a clamp behind it or not."""
-    while node.name not in plan.spans and len(node.users) == 1:
+    while node.name not in plan.spans and node.name in plan.ops and len(node.users) == 1:
         (node,) = node.users
     return node
 

@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends.litert.quantization import find_factor
-from bigvit_edge.export.integers import Rounded
+from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.quantization import LEAST
 
 aten = torch.ops.aten
@@ -37,6 +37,12 @@ class Weight:
     bias: Array
     into: float
     own: Any
+
+    def convert_span(self, span: Range) -> Range:
+        """Convert what the node's value spans to what the file's does, before an activation."""
+        factor = self.factor * self.into
+        ends = [factor * end + self.bias - factor * self.own for end in span]
+        return float(np.minimum(*ends).min()), float(np.maximum(*ends).max())
 
     def round(self, rounded: Rounded, name: str, step: float) -> tuple[Array, Array, Array, Array]:
         """Give weight and bias in integers, each with its scales [O].
