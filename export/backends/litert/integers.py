@@ -91,6 +91,7 @@ class _Writer:
         self.constants = {node.name: data for node, data in read_constants(graph.exported).items()}
         self.tensors, self.ends = self.subgraph.tensors, set(map(int, self.subgraph.outputs))
         self.maker = {int(t): op for op in self.subgraph.operators for t in op.outputs}
+        self.inputs = {id(op): [*map(int, op.inputs)] for op in self.subgraph.operators}  # of before
         moved = (op for op in self.subgraph.operators if self._name(op) not in SAME)
         self.computed = {node for op in moved for node in self._nodes_of(op.outputs[0])}
         self.scales: dict[int, Scale] = {}  # of the tensors that are int8
@@ -158,6 +159,8 @@ class _Writer:
 
     def _source_scale(self, tensor: int) -> Scale:
         """The scale of a float tensor that integers are made of: that of the value it is, moved or not."""
+        if tensor in self.scales:
+            return self.scales[tensor]
         op = self.maker.get(tensor)
         moved = op is not None and self._name(op) in SAME
         if not (moved and self.computed & set(self._nodes_of(tensor)[:1])) and (span := self._span(tensor)):
@@ -170,8 +173,8 @@ class _Writer:
     def _list_values(self, op: Any) -> list[int]:
         """The inputs that are numbers to compute with; of an op with weights the first alone."""
         name = self._name(op)
-        places = PLACES[name][:1] if name in PLACES else range(len(op.inputs))
-        inputs = [int(op.inputs[place]) for place in places]
+        places = PLACES[name][:1] if name in PLACES else range(len(self.inputs[id(op)]))
+        inputs = [self.inputs[id(op)][place] for place in places]
         return [t for t in inputs if t >= 0 and (t in self.scales or self.tensors[t].type == FLOAT32)]
 
     # ---- ops
@@ -210,7 +213,7 @@ class _Writer:
             span = _clip(found.convert_span(self.spans[found.node.name]), op.builtinOptions.fusedActivationFunction)
         if span is not None:
             return choose_scale(span)
-        return self.scales.get(values[0]) or self._source_scale(values[0])
+        return self._source_scale(values[0])
 
     # ---- tensors
 

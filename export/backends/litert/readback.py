@@ -15,7 +15,7 @@ from bigvit_edge.export.backends.litert.values import SAME, Fit, Values, apply_f
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.integers import Integers
-from bigvit_edge.export.quantization import choose_scale
+from bigvit_edge.export.quantization import LEAST, choose_scale
 
 aten = torch.ops.aten
 
@@ -76,7 +76,8 @@ def _check_weight(model: Model, tensors: Any, op: Op, was: Any, name: str) -> No
             f"the weight of {name} has {len(scheme.scale)} scales for {shape[channel]} channels; {REPORT}"
         )
     scales = np.reshape(scheme.scale, [-1 if at == channel else 1 for at in range(len(shape))])
-    if integers.min() == -128 or np.linalg.norm(integers * scales - was) > NEAR * np.linalg.norm(was):
+    most = NEAR * np.linalg.norm(was) + LEAST * np.sqrt(was.size)
+    if integers.min() == -128 or np.linalg.norm(integers * scales - was) > most:
         raise RuntimeError(f"the int8 weight of {name} is not the float one rounded; {REPORT}")
 
 
