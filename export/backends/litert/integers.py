@@ -6,12 +6,14 @@ some that it has in no type. Of the others a clamp becomes the QUANTIZE of what 
 ends, and the rest (HARD_SWISH, GELU, AVERAGE_POOL_2D, SOFTMAX) computes in float between integers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch.fx import Node
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends.litert.contents import (
@@ -31,6 +33,7 @@ from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES, Weight,
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
+from bigvit_edge.export.placement import TIED
 from bigvit_edge.export.quantization import BYTE, choose_scale
 
 with silenced():
@@ -57,6 +60,8 @@ VERSIONS = (
 )
 _KINDS = schema.ActivationFunctionType
 BOUNDS = {_KINDS.RELU: (0.0, np.inf), _KINDS.RELU6: (0.0, 6.0), _KINDS.RELU_N1_TO_1: (-1.0, 1.0)}
+SUMS = {aten.add.Tensor, aten.sub.Tensor}
+FINEST = 1000  # times finer than the result's may a scale that a sum reads be; XNNPACK's bound is 1024
 ATEN_CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
 
 
@@ -68,7 +73,7 @@ def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes], fl
     """
     if not any(graph.integers.ops for graph in graphs):
         return data
-    model = read_model(data)
+    graphs, model = [widen_spans(graph) for graph in graphs], read_model(data)
     nodes = [complete_nodes(*each) for each in zip(nodes, (g.exported for g in graphs), model.subgraphs, strict=True)]
     values = [Values(floats, number, graph) for number, graph in enumerate(graphs)]
     for number, graph in enumerate(graphs):
@@ -78,6 +83,41 @@ def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes], fl
     for number, graph in enumerate(graphs):
         check_subgraph(before, after, number, graph, nodes[number], values[number])
     return written
+
+
+def find_span(graph: Graph, node: Node | None) -> Range | None:
+    """Find what a node's value spans, or behind a clamp that it is one kernel with."""
+    if node is None or node.name in graph.integers.spans:
+        return None if node is None else graph.integers.spans[node.name]
+    users = list(node.users)
+    clamped = len(users) == 1 and users[0].target in ATEN_CLAMPS and users[0].name in graph.integers.ops
+    return find_span(graph, users[0]) if clamped else None
+
+
+def _list_moved(node: Node) -> Iterator[Node]:
+    """A value, and those that it is, in other places."""
+    yield node
+    while node.target in TIED:
+        yield (node := node.all_input_nodes[0])
+
+
+def widen_spans(graph: Graph) -> Graph:
+    """Widen the spans of what sums read, where its steps are too fine for XNNPACK.
+
+    Its sums take no value whose scale is less than a thousandth of the result's: one that is zero for all images, or
+    next to it.
+    """
+    spans = dict(graph.integers.spans)
+    for node in graph.exported.graph.nodes:
+        span = find_span(graph, node) if node.target in SUMS and node.name in graph.integers.ops else None
+        least = choose_scale(span)[0] / FINEST if span is not None else 0.0
+        for value in (moved for read in node.all_input_nodes for moved in _list_moved(read) if moved.name in spans):
+            low, high = spans[value.name]
+            step = choose_scale((low, high))[0]
+            if step < least:
+                wide = (low * least / step, high * least / step) if high > low else (0.0, (BYTE[1] - BYTE[0]) * least)
+                spans[value.name] = wide
+    return replace(graph, integers=replace(graph.integers, spans=spans))
 
 
 class _Writer:
@@ -135,8 +175,8 @@ class _Writer:
         if name in FOLLOWING and int(op.inputs[0]) in self.scales:
             return True
         nodes = self._nodes_of(output)
-        if name in PLACES and not self.graph.integers.ops.isdisjoint(self.weights.keys() & set(nodes)):
-            return True
+        if name in PLACES:
+            return not self.weights.keys().isdisjoint(nodes)
         if name not in VERSIONS.keys() | CLAMPS or nodes[0] not in self.graph.integers.ops:
             return False
         return name in SAME or name in FIXED or self._span(output) is not None
@@ -145,17 +185,10 @@ class _Writer:
         """What a tensor spans that is the value of a node with a span, or of one before a clamp that has."""
         name = self.tensors[tensor].name.decode()
         for node in self._nodes_of(tensor):
-            span, fit = self._find_span(node), self.values.fit(name, node)
+            span, fit = find_span(self.graph, self.by_name.get(node)), self.values.fit(name, node)
             if span is not None and fit is not None:
                 return apply_fit(fit, span)
         return None
-
-    def _find_span(self, node: str) -> Range | None:
-        if node in self.spans or node not in self.by_name:
-            return self.spans.get(node)
-        users = list(self.by_name[node].users)
-        clamped = len(users) == 1 and users[0].target in ATEN_CLAMPS and users[0].name in self.graph.integers.ops
-        return self._find_span(users[0].name) if clamped else None
 
     def _source_scale(self, tensor: int) -> Scale:
         """The scale of a float tensor that integers are made of: that of the value it is, moved or not."""

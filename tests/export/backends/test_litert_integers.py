@@ -1,5 +1,6 @@
 """Convolutions and what is between them in int8 in a .tflite: the kernel against NumPy, networks against PyTorch."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,12 @@ from torch.fx import Interpreter, Node
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends import litert
-from bigvit_edge.export.backends.litert import readback
+from bigvit_edge.export.backends.litert import contents, integers, readback, simplification
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Integers, Range, Rounded
 from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
-from tests.export.backends.test_litert import bytes_of, capture, list_ops, lower, only_method, randomize
+from tests.export.backends.test_litert import TARGET, bytes_of, capture, list_ops, lower, only_method, randomize
 
 aten = torch.ops.aten
 
@@ -44,7 +45,8 @@ class Emulation(Interpreter):
         if n.name in self.plan.weights:
             rounded, arguments = self.plan.weights[n.name], list(self.fetch_args_kwargs_from_env(n)[0])
             arguments[1] = rounded.integers * spread(rounded.scale, n)
-            arguments[2] = arguments[2] if rounded.bias is None else rounded.bias
+            if rounded.bias is not None:
+                arguments[2] = rounded.bias
             value = n.target(*arguments)  # type: ignore[operator]
         else:
             value = super().run_node(n)
@@ -117,18 +119,6 @@ class Join(nn.Module):
         return self.how(*(part(x) for part in self.parts))
 
 
-class Scaled(nn.Module):
-    """A convolution times a number for each channel, some of them negative, one zero."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(8, 8, 1)
-        self.register_buffer("gamma", torch.tensor([1.5, -0.5, 0.25, 0.0, 2.0, -1.0, 0.1, 1.0]).view(8, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) * self.gamma  # type: ignore[no-any-return]
-
-
 def stem(*rest: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), *rest)
 
@@ -138,38 +128,43 @@ def squeeze() -> nn.Module:
     return Join(torch.mul, nn.Identity(), gate)
 
 
-# name -> body [1, 3, 32, 32] -> [1, 8, h, w], and how many conversions its file has: two of one region in
-# int8, one more where what is joined or resized is to have another span
+def conv(*options: int, **more: Any) -> nn.Module:
+    return nn.Conv2d(8, 8, *options, **more)  # type: ignore[arg-type]
+
+
+def cat(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([a, b], 1)
+
+
+# name -> body [1, 3, 32, 32] -> [1, 8, h, w], and how many conversions its file has: two of one region in int8, two for
+# each op in float between, one where what is joined or resized is to have another span
 CASES: Mapping[str, tuple[Callable[[], nn.Module], int]] = {
-    "plain": (lambda: nn.Conv2d(3, 8, 3, padding=1), 2),
-    "relu6": (stem, 2),
-    "pointwise": (lambda: stem(nn.Conv2d(8, 8, 1)), 2),
-    "depthwise": (lambda: stem(nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU()), 2),
-    "multiplier": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3, groups=4)), 2),
-    "grouped": (lambda: stem(nn.Conv2d(8, 8, 3, 1, 1, groups=2)), 2),
-    "dilated": (lambda: stem(nn.Conv2d(8, 8, 3, 1, 2, dilation=2)), 2),
-    "asymmetric": (lambda: stem(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 8, 3, 2)), 2),
-    "rectangular": (lambda: nn.Conv2d(3, 8, (3, 5), (2, 1), (1, 2)), 2),
-    "transposed": (lambda: stem(nn.ConvTranspose2d(8, 8, 2, 2)), 2),
-    "transposed 4": (lambda: stem(nn.ConvTranspose2d(8, 8, 4, 2, 1)), 2),
-    "no bias": (lambda: stem(nn.Conv2d(8, 8, 3, 1, 1, bias=False)), 2),
-    "residual": (lambda: stem(Join(torch.add, nn.Identity(), nn.Conv2d(8, 8, 3, 1, 1))), 2),
-    "difference": (lambda: stem(Join(torch.sub, nn.Identity(), nn.Conv2d(8, 8, 3, 1, 1)), nn.ReLU()), 2),
-    "concat": (
-        lambda: stem(Join(lambda a, b: torch.cat([a, b], 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1))),
-        3,
+    "plain": (lambda: nn.Conv2d(3, 8, (3, 5), (2, 1), (1, 2)), 2),
+    "kinds": (
+        lambda: stem(
+            conv(1), conv(3, 1, 1, groups=8), nn.ReLU(), conv(3, 1, 1, groups=2), conv(3, 1, 2, 2), conv(3, bias=False)
+        ),
+        2,
     ),
-    "squeeze and excite": (lambda: stem(squeeze(), nn.Conv2d(8, 8, 1)), 2),
-    "max pool": (lambda: stem(nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 1)), 2),
-    "average pool": (lambda: stem(nn.AvgPool2d(2), nn.Conv2d(8, 8, 1)), 4),
-    "gelu": (lambda: stem(nn.Conv2d(8, 8, 1), nn.GELU(), nn.Conv2d(8, 8, 1)), 4),
-    "hardswish": (lambda: stem(nn.Conv2d(8, 8, 1), nn.Hardswish(), nn.Conv2d(8, 8, 1)), 4),
-    "silu": (lambda: stem(nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Conv2d(8, 8, 1)), 2),
-    "hardsigmoid": (lambda: stem(nn.Conv2d(8, 8, 1), nn.Hardsigmoid(), nn.Conv2d(8, 8, 1)), 2),
-    "clamp alone": (lambda: stem(Join(torch.add, nn.Identity(), nn.Conv2d(8, 8, 1)), nn.Hardtanh(-0.5, 1.5)), 4),
-    "scaled": (lambda: stem(Scaled(), nn.Conv2d(8, 8, 1)), 2),
-    "nearest": (lambda: stem(nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 1)), 2),
-    "bilinear": (lambda: stem(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(8, 8, 1)), 3),
+    "edges": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3, groups=4), nn.ZeroPad2d((0, 1, 0, 1)), conv(3, 2)),
+        2,
+    ),
+    "transposed": (lambda: stem(nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, 2, 1)), 2),
+    "sums": (
+        lambda: stem(Join(torch.add, nn.Identity(), conv(3, 1, 1)), Join(torch.sub, nn.Identity(), conv(1)), nn.ReLU()),
+        2,
+    ),
+    "concat": (lambda: stem(Join(cat, nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1))), 3),
+    "squeeze and excite": (lambda: stem(squeeze(), conv(1)), 2),
+    "pools": (lambda: stem(nn.MaxPool2d(3, 2, 1), conv(1), nn.AvgPool2d(2), conv(1)), 4),
+    "smooth": (lambda: stem(conv(1), nn.GELU(), conv(1), nn.Hardswish(), conv(1), nn.SiLU(), conv(1)), 6),
+    "hard sigmoid": (lambda: stem(conv(1), nn.Hardsigmoid(), conv(1)), 2),
+    "clamp alone": (lambda: stem(Join(torch.add, nn.Identity(), conv(1)), nn.Hardtanh(-0.5, 1.5)), 4),
+    "sizes": (
+        lambda: stem(nn.Upsample(scale_factor=2), conv(1), nn.Upsample(scale_factor=2, mode="bilinear"), conv(1)),
+        2,
+    ),
 }
 
 
@@ -191,3 +186,145 @@ def test_a_network_answers_as_its_integers_in_pytorch(name: str, tmp_path: Path)
     ops = [op for op in list_ops(file) if "CONV" in op.name]
     assert all({"INT8", "INT32"} == op.types for op in ops)
     assert len(ops) >= len(graph.integers.weights)
+
+
+def test_a_convolution_is_that_of_integers(tmp_path: Path) -> None:
+    """Zeros around the image are the zero point; sums are of integers, and rounded once."""
+    model = randomize(nn.Conv2d(3, 8, 3, 2, 1)).eval()
+    scale, zero, given = *choose_scale((-3.0, 4.0)), images(1, 9)[0]
+    steps, offset = choose_scale((-2.0, 2.5))
+    graph = capture(nn.Sequential(model, nn.Flatten()), 9)
+    (conv, _, *_) = [n for n in graph.exported.graph.nodes if n.op == "call_function"]
+    rounded = round_weight(conv, model.weight.detach())
+    spans = {str(conv.args[0]): (-3.0, 4.0), conv.name: (-2.0, 2.5)}
+    file = lower(replace(graph, integers=Integers(frozenset({conv.name}), spans, {conv.name: rounded})))
+    got = run(bytes_of(file), tmp_path, given[None]).reshape(8, 5, 5)
+
+    image = np.clip(np.round(given[0].numpy() / np.float32(scale)) + zero, -128, 127).astype(int) - zero
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+    weights = rounded.integers.numpy().astype(int)
+    unit = scale * rounded.scale.double().numpy()
+    bias = np.round(model.bias.detach().double().numpy() / unit)
+    sums = [
+        [[(weights[o] * padded[:, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3]).sum() for x in range(5)] for y in range(5)]
+        for o in range(8)
+    ]
+    exact = (np.array(sums) + bias[:, None, None]) * unit[:, None, None] / steps
+    expected = np.clip(np.round(exact) + offset, -128, 127)
+    integers = got / steps + offset
+    assert np.allclose(integers, np.round(integers), atol=1e-3)
+    assert np.abs(integers - expected).max() < 1.01  # float32 rounds a tie to the other side
+    assert (np.abs(integers - expected) < 0.01).mean() > 0.97
+    assert len(np.unique(expected)) > 50
+
+
+def test_channels_that_are_zero_and_values_that_never_vary(tmp_path: Path) -> None:
+    """No scale is 0 or NaN, and a bias that its channel's steps are too fine for is kept."""
+    body = stem(Join(torch.add, nn.Identity(), nn.Conv2d(8, 8, 3, 1, 1)), nn.Conv2d(8, 8, 1))
+    graph = build(body)
+    with torch.no_grad():
+        values = dict(graph.exported.state_dict)
+        values["0.2.parts.1.weight"].zero_()  # a sum with what is always zero
+        values["0.2.parts.1.bias"].zero_()
+        values["0.3.weight"][3] = 0
+        values["0.3.bias"][3] = 20
+    graph = plan(graph)
+    file, given = lower(graph), images(4)
+    got = run(bytes_of(file), tmp_path, given)
+    exact = np.concatenate([Emulation(replace(graph, integers=Integers())).answer(image) for image in given])
+    assert np.isfinite(got).all()
+    assert np.abs(got - exact).max() < 0.02 * np.abs(exact).max()
+    assert (only_method(file).delegates, only_method(file).leftovers) == (1, ())
+    for tensor in contents.read_model(bytes_of(file)).subgraphs[0].tensors:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            assert (tensor.quantization.scale > 0).all()
+
+
+def test_a_bias_of_one_s_own_and_what_stays_float(tmp_path: Path) -> None:
+    graph = plan(build(stem(nn.Conv2d(8, 8, 1), nn.Hardsigmoid(), nn.Conv2d(8, 8, 1))))
+    first, _, last = sorted(graph.integers.weights)
+    biased = {
+        name: replace(rounded, bias=torch.linspace(-0.5, 0.5, 8)) if name == last else rounded
+        for name, rounded in graph.integers.weights.items()
+    }
+    graph = replace(graph, integers=replace(graph.integers, weights=biased))
+    given = images(2)
+    got = run(bytes_of(lower(graph)), tmp_path, given)
+    emulated = np.concatenate([Emulation(graph).answer(image) for image in given])
+    assert np.abs(got - emulated).max() < 0.02
+
+    ops = graph.integers.ops - {first}
+    left = {name: rounded for name, rounded in biased.items() if name != first}
+    file = lower(replace(graph, integers=replace(graph.integers, ops=ops, weights=left)))
+    assert Counter("INT8" in op.types for op in list_ops(file) if op.name == "CONV_2D") == {True: 2, False: 1}
+
+
+def test_two_signatures_each_have_their_own(tmp_path: Path) -> None:
+    body = stem(nn.Conv2d(8, 8, 3, 1, 1))
+    graphs = [replace(plan(build(body)), keep=keep) for keep in (0.5, 1.0)]
+    wide = {name: (3 * low, 3 * high) for name, (low, high) in graphs[1].integers.spans.items()}
+    graphs[1] = replace(graphs[1], integers=replace(graphs[1].integers, spans=wide))
+    data = bytes_of(litert.lower(graphs, TARGET, {}))
+    (tmp_path / "m.tflite").write_bytes(data)
+    given = images(2)
+    for graph, name in zip(graphs, contents.list_methods(data), strict=True):
+        runner = litert.load(tmp_path / "m.tflite", method=name)
+        got = np.concatenate([runner.run(image.numpy()) for image in given])
+        emulated = np.concatenate([Emulation(graph).answer(image) for image in given])
+        assert np.abs(got - emulated).max() < 0.01
+    assert [readback.count_conversions(data, number) for number in (0, 1)] == [2, 2]
+
+
+@pytest.fixture(scope="module")
+def simple() -> Graph:
+    return plan(build(stem(nn.Conv2d(8, 8, 3, 1, 1))))
+
+
+def test_linears_beside_are_the_quantiser_s(simple: Graph) -> None:
+    file = lower(replace(simple, layers={"3": "int8"}))
+    assert Counter(op.name for op in list_ops(file) if "INT8" in op.types and "INT32" not in op.types) == {
+        "QUANTIZE": 1,
+        "DEQUANTIZE": 1,
+        "FULLY_CONNECTED": 1,
+    }
+
+
+@pytest.mark.parametrize("fault", ["span", "weight", "op", "more"])
+def test_a_file_that_is_not_as_the_graph_says_is_an_error(
+    fault: str, simple: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check reads the file; what wrote it is told something else."""
+    honest, plan = integers.check_subgraph, simple.integers
+    name = sorted(plan.weights)[-1]
+    other = {
+        "span": replace(plan, spans={**plan.spans, name: (-9.0, 9.0)}),
+        "weight": replace(plan, weights={**plan.weights, name: round_weight_of(plan.weights[name])}),
+        "op": replace(plan, ops=plan.ops - {name}, weights={k: v for k, v in plan.weights.items() if k != name}),
+        "more": plan,
+    }[fault]
+    said = replace(plan, ops=frozenset(), weights={}) if fault == "more" else plan
+
+    def check(before: Any, after: Any, number: int, graph: Graph, *rest: Any) -> None:
+        honest(before, after, number, replace(simple, integers=said), *rest)
+
+    monkeypatch.setattr(integers, "check_subgraph", check)
+    words = {"span": "has the scale", "weight": "is not the float one", "op": "did not become", "more": "does not say"}
+    with pytest.raises(RuntimeError, match=words[fault]):
+        lower(replace(simple, integers=other))
+
+
+def round_weight_of(rounded: Rounded) -> Rounded:
+    return replace(rounded, integers=rounded.integers.flip(1))
+
+
+def test_names_of_tensors_are_the_modules(simple: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    litert._float_files.clear()
+    data, (nodes,) = litert.lower_float([simple], ["a"])
+    monkeypatch.setattr(simplification, "has_convolutions", lambda exported: False)
+    litert._float_files.clear()
+    plain, (none,) = litert.lower_float([simple], ["a"])
+    litert._float_files.clear()
+    names = [[t.name for t in contents.read_model(file).subgraphs[0].tensors] for file in (data, plain)]
+    assert names[0] == names[1]
+    assert (len(nodes) > 5, none) == (True, {})
+    assert {node for made in nodes.values() for node in made} <= {node.name for node in simple.exported.graph.nodes}
