@@ -27,7 +27,7 @@ from bigvit_edge.export.backends.litert.contents import (
 )
 from bigvit_edge.export.backends.litert.names import Nodes, complete_nodes
 from bigvit_edge.export.backends.litert.quantization import REPORT, find_bias
-from bigvit_edge.export.backends.litert.readback import check_subgraph
+from bigvit_edge.export.backends.litert.readback import FOLLOWING, check_subgraph
 from bigvit_edge.export.backends.litert.values import Values, apply_fit
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES, Weight, match_weight
 from bigvit_edge.export.console import silenced
@@ -43,8 +43,7 @@ aten = torch.ops.aten
 
 Scale = tuple[float, int]  # and zero point
 FLOAT32, INT8, INT32 = schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.INT32
-# ops that give what they read, in its scale: moved, or the largest of it; the first three wherever they read int8
-FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "EXPAND_DIMS"})
+# ops that give what they read, in its scale: moved, or the largest of it
 SAME = FOLLOWING | {
     *("CONCATENATION", "DEPTH_TO_SPACE", "GATHER", "MAX_POOL_2D", "PACK", "PAD", "RESIZE_BILINEAR", "SLICE"),
     *("RESIZE_NEAREST_NEIGHBOR", "SPACE_TO_DEPTH", "SPLIT", "STRIDED_SLICE", "TILE"),
@@ -110,12 +109,11 @@ def widen_spans(graph: Graph) -> Graph:
     spans = dict(graph.integers.spans)
     for node in graph.exported.graph.nodes:
         span = find_span(graph, node) if node.target in SUMS and node.name in graph.integers.ops else None
-        least = choose_scale(span)[0] / FINEST if span is not None else 0.0
+        width = choose_scale(span)[0] * (BYTE[1] - BYTE[0]) / FINEST if span is not None else 0.0
         for value in (moved for read in node.all_input_nodes for moved in _list_moved(read) if moved.name in spans):
-            low, high = spans[value.name]
-            step = choose_scale((low, high))[0]
-            if step < least:
-                wide = (low * least / step, high * least / step) if high > low else (0.0, (BYTE[1] - BYTE[0]) * least)
+            low, high = min(spans[value.name][0], 0.0), max(spans[value.name][1], 0.0)
+            if high - low < width:
+                wide = (low / (high - low) * width, high / (high - low) * width) if high > low else (0.0, width)
                 spans[value.name] = wide
     return replace(graph, integers=replace(graph.integers, spans=spans))
 

@@ -5,6 +5,7 @@ fp16         weights of Linears, convolutions and embeddings (float constants of
              unless an application asks its delegate for half precision.
 int8         weights int8 per output channel, symmetric; inputs int8 per row at run time, asymmetric (LiteRT's dynamic
              range quantisation, XNNPACK's qd8-f32-qc8w).
+             Convolutions, and what is between them, are not the quantiser's: integers.py.
 int8-static  weights the same; input and output of the Linear int8 per tensor, asymmetric, from the graph's ranges; bias
              int32 (XNNPACK's qs8-qc8w). QUANTIZE and DEQUANTIZE stand around; what lies between the Linears is float.
 int4         weights int4 per output channel and group of inputs, symmetric in -7..7, scales as precise as bfloat16;

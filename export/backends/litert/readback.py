@@ -20,7 +20,7 @@ from bigvit_edge.export.quantization import LEAST, choose_scale
 aten = torch.ops.aten
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
-MOVES = ("RESHAPE", "TRANSPOSE", "EXPAND_DIMS")  # int8 wherever they read it
+FOLLOWING = frozenset({"RESHAPE", "TRANSPOSE", "EXPAND_DIMS"})  # int8 wherever they read it
 NEAR = 0.25  # of a weight's norm, by which it may change in rounding; another weight is further from it than its norm
 SQUASHED = {aten.sigmoid.default, aten.tanh.default}  # their kernels fix the scale
 
@@ -48,7 +48,7 @@ def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes
     for op in list_ops(after, number):
         name, made = op.output.removesuffix("_int8"), TYPE_NAMES[tensors[op.outputs[0]].type]
         sources = nodes.get(name, ())
-        if made != "INT8" or op.output in known or op.name in (*CONVERSIONS, *MOVES):
+        if made != "INT8" or op.output in known or op.name in FOLLOWING.union(CONVERSIONS):
             continue
         if not plan.ops & set(sources):
             raise RuntimeError(f"{op.name} of {name} became int8, which its graph does not say; {REPORT}")
