@@ -85,7 +85,10 @@ def narrow_file(data: bytes, graphs: Sequence[Graph], nodes: Sequence[Nodes], fl
 
 
 def find_span(graph: Graph, node: Node | None) -> Range | None:
-    """Find what a node's value spans, or behind a clamp that it is one kernel with."""
+    """Find what a node's value spans.
+
+    Or what it does behind a clamp that the node is one kernel with.
+    """
     if node is None or node.name in graph.integers.spans:
         return None if node is None else graph.integers.spans[node.name]
     users = list(node.users)
@@ -101,9 +104,9 @@ def _list_moved(node: Node) -> Iterator[Node]:
 
 
 def widen_spans(graph: Graph) -> Graph:
-    """Widen the spans of what sums read, where its steps are too fine for XNNPACK.
+    """Widen the spans of values too small for their sums.
 
-    Its sums take no value whose scale is less than a thousandth of the result's: one that is zero for all images, or
+    XNNPACK's sums take no value whose scale is less than a thousandth of the result's: one that is zero for all images, or
     next to it.
     """
     spans = dict(graph.integers.spans)

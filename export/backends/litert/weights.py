@@ -39,7 +39,10 @@ class Weight:
     own: Any
 
     def convert_span(self, span: Range) -> Range:
-        """Convert what the node's value spans to what the file's does, before an activation."""
+        """Convert what the node's value spans to what the file's does.
+
+        Before an activation that is in the same op.
+        """
         factor = self.factor * self.into
         ends = [factor * end + self.bias - factor * self.own for end in span]
         return float(np.minimum(*ends).min()), float(np.maximum(*ends).max())
