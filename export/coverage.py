@@ -26,7 +26,7 @@ def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[st
         replace(
             method,
             coverage=count_coverage(of[method.keep], layers, artifact.products),
-            conversions=count_conversions(of[method.keep]),
+            conversions=count_conversions(of[method.keep]) if method.conversions is None else method.conversions,
             spans=tuple(describe_spans(of[method.keep])) if artifact.precision == FULL else (),
         )
         for method in artifact.methods

@@ -31,6 +31,7 @@ from bigvit_edge.export.backends.litert.delegation import describe_method
 from bigvit_edge.export.backends.litert.integers import narrow_file
 from bigvit_edge.export.backends.litert.names import Nodes, untag_names
 from bigvit_edge.export.backends.litert.quantization import quantize_file
+from bigvit_edge.export.backends.litert.readback import count_conversions
 from bigvit_edge.export.backends.litert.simplification import simplify
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
@@ -72,8 +73,11 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         model = read_model(data)
         store_strings(model, metadata)
         data = write_model(model)
-        methods = tuple(describe_method(data, name, graph.keep) for name, graph in zip(names, graphs, strict=True))
-    return Artifact(FORMAT, graphs[0].precision, data, methods, list_versions(PACKAGES))
+        methods = [describe_method(data, name, graph.keep) for name, graph in zip(names, graphs, strict=True)]
+        for number, graph in enumerate(graphs):
+            if graph.integers.ops:
+                methods[number] = replace(methods[number], conversions=count_conversions(data, number))
+    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), list_versions(PACKAGES))
 
 
 # The float file, kept as long as its first graph because every precision starts from it: this is where the time goes.

@@ -106,8 +106,8 @@ def _list_moved(node: Node) -> Iterator[Node]:
 def widen_spans(graph: Graph) -> Graph:
     """Widen the spans of values too small for their sums.
 
-    XNNPACK's sums take no value whose scale is less than a thousandth of the result's: one that is zero for all images, or
-    next to it.
+    XNNPACK's sums take no value whose scale is less than a thousandth of the result's: one that is zero for all images,
+    or next to it.
     """
     spans = dict(graph.integers.spans)
     for node in graph.exported.graph.nodes:
