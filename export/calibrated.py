@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
+from bigvit_edge.export.convolutions import round_convolutions
 from bigvit_edge.export.full import list_whole, write_whole
 from bigvit_edge.export.graph import Graph, name_layer
 from bigvit_edge.export.integers import Integers, Range
@@ -28,7 +29,7 @@ from bigvit_edge.export.placement import (
     write_copies,
     write_for_integers,
 )
-from bigvit_edge.export.rounding import round_convolutions, round_linears
+from bigvit_edge.export.rounding import round_linears
 from bigvit_edge.target import FULL, Quant, Target
 
 
@@ -154,7 +155,7 @@ def _measure_all(
     for graph, plan in zip(graphs, plans, strict=True):
         pairs = [pair for ops in plan.values() for pair in list_values(graph.exported, ops)]
         values = {value.name for pair in pairs for value in pair}
-        for name, span in measure_spans(graph.exported, values, images, quant).items():
+        for name, span in measure_spans(graph.exported, values, images).items():
             low, high = spans.get(name, span)
             spans[name] = min(low, span[0]), max(high, span[1])
     return spans

@@ -11,12 +11,15 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.graph import Ranges, read_constants, weight_name
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.graph import Ranges, layer_of, read_constants, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten
 BINS = 2048
+SAMPLED = 32  # images whose values are counted for the spans of an int8 part; the ends are of all images
+SAMPLES = 2**12  # values that are counted of each, of one tensor
 SHRINKS = torch.linspace(0.2, 1, 81).tolist()  # shares of the whole range that the MSE observer tries
 
 # Told a layer's name, node, arguments and output; returns another output in its place, or None.
@@ -134,13 +137,19 @@ def _square_error(centers: Tensor, share: Tensor, span: Range) -> float:
     return float((share * torch.where(clipped > 0, clipped, step**2 / 12)).sum())
 
 
-def measure_spans(exported: ExportedProgram, names: Collection[str], images: Array, quant: Quant) -> dict[str, Range]:
-    """Measure what the named values of a program span on images."""
+def measure_spans(exported: ExportedProgram, names: Collection[str], images: Array) -> dict[str, Range]:
+    """Measure what the named values of a program span on images.
+
+    Of all that was seen, the part with the least squared error; its ends are seen on all images, how often a value
+    occurs on some of them. (0, 1) for what is always zero. UserError if a value is not finite.
+    """
     walk = _Spans(exported, names)
+    sampled = np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int)
     with torch.no_grad():
-        for image in images:
-            walk.answer(torch.from_numpy(image[None]))
-    return walk.spans
+        for i, image in enumerate(images):
+            walk.sampling = i in sampled
+            walk.run(*(walk.data.get(node, torch.from_numpy(image[None])) for node in walk.inputs))
+    return {name: walk.choose(name) for name in names}
 
 
 class _Spans(Interpreter):
@@ -148,15 +157,26 @@ class _Spans(Interpreter):
         super().__init__(exported.graph_module)
         self.data = read_constants(exported)
         self.inputs = exported.graph.find_nodes(op="placeholder")
-        self.names = names
-        self.spans: dict[str, Range] = {}
-
-    def answer(self, image: Tensor) -> None:
-        self.run(*(self.data.get(node, image) for node in self.inputs))
+        self.seen = {name: Histogram() for name in names}
+        self.samples: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.sampling, self.generator = True, torch.Generator().manual_seed(0)
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if n.name in self.names:
-            low, high = self.spans.get(n.name, (float("inf"), float("-inf")))
-            self.spans[n.name] = min(low, float(value.min())), max(high, float(value.max()))
+        if n.name in self.seen:
+            ends = torch.stack(value.aminmax())
+            if not ends.isfinite().all():
+                met = f"{layer_of(n) or n.name} gives NaN or infinity on calibration images"
+                raise UserError(met, "finite numbers", "check the weights, or calibrate on other images")
+            self.seen[n.name].stretch(ends)
+            if self.sampling:
+                places = torch.randint(value.numel(), (SAMPLES,), generator=self.generator)
+                self.samples[n.name].append(value.flatten()[places] if value.numel() > SAMPLES else value.flatten())
         return value
+
+    def choose(self, name: str) -> Range:
+        seen = self.seen[name]
+        if not seen.low < seen.high:
+            return (seen.low, seen.high) if seen.low else (0.0, 1.0)
+        seen.count(torch.cat(self.samples[name]))
+        return choose_range(seen, Quant(observer="mse"))

@@ -1,4 +1,4 @@
-"""Which integers stand for a Linear's weights: the nearest, or those that together change its outputs least.
+"""Which integers stand for a layer's weights: the nearest, or those that together change its outputs least.
 
 The second is GPTQ (Frantar et al. 2023, arXiv 2210.17323, section 3): one input's weights are rounded after the other,
 and what that changes in the outputs is made up for by the inputs that are still to come, as far as these vary with it.
@@ -16,7 +16,6 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, name_layer, read_constants
 from bigvit_edge.export.integers import Range, Rounded
-from bigvit_edge.export.placement import CONVOLUTIONS
 from bigvit_edge.export.quantization import CHANNEL, LEAST, quantize_rows_weight
 
 DAMPING = (
@@ -24,6 +23,7 @@ DAMPING = (
 )
 FEW = 16  # images whose inputs choose a Linear's integers in int8-full
 BIAS = 2**30  # steps of a bias at most, in the int32 that it is added in
+TINY = 1e-30  # of a mean moment: inputs that are always zero have an inverse too
 BLOCK = 128  # inputs whose errors are gathered before they reach the inputs behind them: the same result, sooner
 
 
@@ -57,46 +57,38 @@ def round_weight(weight: Tensor, moment: Tensor | None) -> tuple[Tensor, Tensor]
     nearest, scale = quantize_rows_weight(weight)
     if moment is None or not moment.diagonal().any():
         return nearest, scale
-    rest, factor = weight / scale.unsqueeze(1), _factor_inverse(moment)  # [out, in] in steps, [in, in]
-    integers = torch.empty_like(rest)
-    for start in range(0, weight.shape[1], BLOCK):
+    return round_rows(weight / scale.unsqueeze(1), moment).to(torch.int8), scale
+
+
+def round_rows(rest: Tensor, moment: Tensor) -> Tensor:
+    """Round rows of weights, in steps, one input after the other.
+
+    rest: [..., out, in], which is lost; moment: [..., in, in], of the inputs. Returns whole numbers in -127..127.
+    """
+    factor, integers = _factor_inverse(moment), torch.empty_like(rest)
+    for start in range(0, rest.shape[-1], BLOCK):
         block = slice(start, start + BLOCK)
-        errors = _round_block(rest[:, block], integers[:, block], factor[block, block])
-        rest[:, start + BLOCK :] -= errors @ factor[block, start + BLOCK :]
-    return integers.to(torch.int8), scale
+        errors = _round_block(rest[..., block], integers[..., block], factor[..., block, block])
+        rest[..., start + BLOCK :] -= errors @ factor[..., block, start + BLOCK :]
+    return integers
 
 
 def _round_block(rest: Tensor, integers: Tensor, factor: Tensor) -> Tensor:
     """Rounds a block's inputs in turn, in place; returns what each leaves to the inputs behind the block."""
     errors = torch.empty_like(rest)
-    for i in range(rest.shape[1]):
-        integers[:, i] = rest[:, i].round().clamp(*CHANNEL[:2])
-        errors[:, i] = (rest[:, i] - integers[:, i]) / factor[i, i]
-        rest[:, i:] -= errors[:, i, None] * factor[i, None, i:]
+    for i in range(rest.shape[-1]):
+        integers[..., i] = rest[..., i].round().clamp(*CHANNEL[:2])
+        errors[..., i] = (rest[..., i] - integers[..., i]) / factor[..., i, i, None]
+        rest[..., i:] -= errors[..., i, None] * factor[..., i, None, i:]
     return errors
 
 
 def _factor_inverse(moment: Tensor) -> Tensor:
     """The upper Cholesky factor of the damped moment's inverse: row i says how the inputs from i on make up for it."""
     damped = moment.double()
-    damped = damped + DAMPING * damped.diagonal().mean() * torch.eye(len(damped), dtype=torch.double)
+    mean = damped.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=TINY)[..., None, None]
+    damped = damped + DAMPING * mean * torch.eye(damped.shape[-1], dtype=torch.double)
     return torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()  # type: ignore[no-any-return]
-
-
-def round_convolutions(
-    graph: Graph, ops: Sequence[Node], spans: Mapping[str, Range], images: Array
-) -> dict[str, Rounded]:
-    """Round the weights of the convolutions among the ops."""
-    constants = read_constants(graph.exported)
-    rounded = {}
-    for node in ops:
-        arguments: tuple[Any, ...] = node.args
-        if node.target in CONVOLUTIONS:
-            weight, axis = constants[arguments[1]], int(node.target is torch.ops.aten.conv_transpose2d.input)
-            rows = weight.transpose(0, axis)  # [out, ...]
-            integers, scale = quantize_rows_weight(rows.flatten(1))
-            rounded[node.name] = Rounded(integers.view(rows.shape).transpose(0, axis).contiguous(), scale, None)
-    return rounded
 
 
 def round_linears(graph: Graph, ops: Collection[Node], spans: Mapping[str, Range]) -> dict[str, Rounded]:

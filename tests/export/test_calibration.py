@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, visit_layers
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, measure_spans, visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.load import load_model
 from bigvit_edge.preprocessing import Preprocessing
@@ -70,3 +71,33 @@ def test_minmax_takes_all_there_was() -> None:
 @pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
 def test_a_constant_has_a_range(observer: str) -> None:
     assert choose_range(fill(torch.full((9,), 2.0)), Quant(observer=observer)) == (2.0, 2.0)
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        doubled = x * 2
+        return torch.cat([doubled - 1, torch.relu(-x.abs())], 1).mean((2, 3))
+
+
+def test_spans_hold_what_all_images_have_and_say_so_of_zeros() -> None:
+    images = np.random.default_rng(0).uniform(-1, 1, (40, 3, 8, 8)).astype(np.float32)
+    spans = measure_spans(capture(Scaled(), 8).exported, ["mul", "sub", "relu", "x"], images)
+    for name, low, high in (("x", -1, 1), ("mul", -2, 2), ("sub", -3, 1)):
+        assert spans[name] == pytest.approx((low, high), abs=0.05)  # even values: nothing is worth clipping
+    assert spans["relu"] == (0.0, 1.0)
+
+
+def test_spans_clip_what_is_rare() -> None:
+    images = np.random.default_rng(0).standard_normal((40, 3, 32, 32), np.float32)
+    images[7, 0, 0, 0] = 60
+    (low, high) = measure_spans(capture(Scaled(), 32).exported, ["x"], images)["x"]
+    assert 4 < high < 40
+    assert low < -2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_spans_of_what_is_not_finite_are_refused(value: float) -> None:
+    images = np.ones((3, 3, 8, 8), np.float32)
+    images[2, 1, 4, 4] = value
+    with pytest.raises(UserError, match="NaN or infinity on calibration images; expected finite numbers"):
+        measure_spans(capture(Scaled(), 8).exported, ["mul"], images)
