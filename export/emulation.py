@@ -24,7 +24,7 @@ Choose = Callable[[Node, list[Tensor], list[Tensor]], Rounded]
 def emulate_integers(
     exported: ExportedProgram, ops: Collection[Node], spans: Mapping[str, Range], images: Array, choose: Choose
 ) -> None:
-    """Run the program in float and with its ops in int8, node by node.
+    """Run a program in float and in int8, side by side.
 
     ops and spans: as in Integers; images [n, 3, S, S]. Each convolution among the ops computes, from where it stands,
     with the weights that choose returns for it. Values are dropped behind their last reader.
@@ -85,7 +85,7 @@ class _Both:
 
 
 def convolve(node: Node, value: Tensor, rounded: Rounded, constants: Mapping[Node, Tensor]) -> Tensor:
-    """Compute a convolution with other weights, and another bias where there is one."""
+    """Compute a convolution with the weights and bias in their place."""
     arguments: Sequence[Any] = node.args
     _, _, bias, *options = (*arguments, None)[: max(3, len(arguments))]
     axis = int(node.target is aten.conv_transpose2d.input)
