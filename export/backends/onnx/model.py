@@ -80,6 +80,7 @@ def _export(exported: ExportedProgram) -> ModelProto:
     made.optimize()
     model = made.model_proto
     _fold(model)
+    _turn_weights(model)
     return model
 
 
@@ -156,6 +157,23 @@ def _fold(model: ModelProto) -> None:
                 constants[name] = numpy_helper.from_array(np.ascontiguousarray(result), name)
                 model.graph.initializer.append(constants[name])
             model.graph.node.remove(node)
+
+
+def _turn_weights(model: ModelProto) -> None:
+    """Integer weights of Linears as a MatMul reads them, [in, out]: turned behind it they are turned in every run."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for turn in [node for node in model.graph.node if node.op_type == "Transpose"]:
+        weight = makers.get(turn.input[0])
+        if weight is None or weight.op_type != "DequantizeLinear" or weight.input[0] not in constants:
+            continue
+        integers = constants[weight.input[0]]
+        turned = np.ascontiguousarray(numpy_helper.to_array(integers).T)
+        integers.CopyFrom(numpy_helper.from_array(turned, integers.name))
+        del weight.attribute[:]
+        weight.attribute.append(helper.make_attribute("axis", 1))
+        weight.output[0] = turn.output[0]
+        model.graph.node.remove(turn)
 
 
 def read_notes(node: NodeProto) -> dict[str, str]:

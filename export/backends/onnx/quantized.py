@@ -24,7 +24,8 @@ CONTRIB = "com.microsoft"
 MOST_BIAS = 2**30  # an int32 bias keeps as much room for the products
 MOST_ERROR = 0.1  # of a weight's power: rounding takes a hundredth, another weight doubles it
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-INTEGER = (*CONVOLUTIONS, "Add", "Sub", "Mul")  # what may read a constant of integers, Linears aside
+PRODUCTS = (*CONVOLUTIONS, "MatMul", "Gemm")
+INTEGERS = ".int8"  # how the names of constants end that insert_integers made
 SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"
 
@@ -226,10 +227,10 @@ def check(data: bytes, graph: Graph) -> None:
     RuntimeError unless they are so as it says and with their own weights. Linears that read nothing of the image are
     not in the file, their results are.
     """
-    constant = _find_constant(graph.exported) | list_rounded(graph)
-    expected = {layer: precision for layer, precision in graph.layers.items() if layer not in constant}
+    others = _find_constant(graph.exported) | list_rounded(graph)
+    expected = {layer: precision for layer, precision in graph.layers.items() if layer not in others}
     model = parse(data)
-    _check_convolutions(model, graph)
+    _check_integers(model, graph)
     found = {layer: (precision, weight) for layer, precision, weight in read_linears(model)}
     if {layer: precision for layer, (precision, _) in found.items()} != expected:
         missed, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
@@ -245,35 +246,34 @@ def check(data: bytes, graph: Graph) -> None:
             raise RuntimeError(f"the ONNX file has another weight in {layer}, expected its own; {REPORT}")
 
 
-def _check_convolutions(model: ModelProto, graph: Graph) -> None:
-    """RuntimeError unless each convolution of graph.integers reads and gives integers, with its own weights."""
+def _check_integers(model: ModelProto, graph: Graph) -> None:
+    """RuntimeError unless each layer of graph.integers reads and gives integers, with its own weights."""
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    found: list[NDArray[np.int8]] = []
+    found: list[bytes] = []
     for node in model.graph.node:
-        weight = makers.get(node.input[1]) if node.op_type in CONVOLUTIONS else None
-        if weight is None:
+        weight = makers.get(node.input[1]) if node.op_type in PRODUCTS and len(node.input) > 1 else None
+        if weight is None or weight.op_type != "DequantizeLinear" or not weight.input[0].endswith(INTEGERS):
             continue
         value, result = makers.get(node.input[0]), readers.get(node.output[0], [])
-        while value is not None and value.op_type == "Pad":
+        while value is not None and value.op_type in ("Pad", "Reshape"):
             value = makers.get(value.input[0])
-        while len(result) == 1 and result[0].op_type in ("Relu", "Clip"):
+        while len(result) == 1 and result[0].op_type in ("Relu", "Clip", "Reshape", "Add"):
             result = readers.get(result[0].output[0], [])
-        ends = [value, *result]
-        kinds = [weight.op_type, *("" if end is None else end.op_type for end in ends)]
-        if kinds != ["DequantizeLinear", "DequantizeLinear", "QuantizeLinear"]:
+        kinds = ["" if value is None else value.op_type, *(reader.op_type for reader in result)]
+        if kinds != ["DequantizeLinear", "QuantizeLinear"]:
             raise RuntimeError(f"{node.name} of the ONNX file has {kinds} around it, expected integers; {REPORT}")
-        found.append(numpy_helper.to_array(constants[weight.input[0]]))
-    wanted = [rounded.integers.numpy() for rounded in graph.integers.weights.values()]
-    if sorted(a.tobytes() for a in found) != sorted(a.tobytes() for a in wanted):
-        raise RuntimeError(
-            f"{len(found)} convolutions of the ONNX file have integer weights, expected {len(wanted)} with their own; "
-            f"{REPORT}"
-        )
+        integers = numpy_helper.to_array(constants[weight.input[0]])
+        straight = node.op_type in CONVOLUTIONS or any(a.name == "transB" and a.i for a in node.attribute)
+        found.append((integers if straight else integers.T).tobytes())
+    wanted = [rounded.integers.numpy().tobytes() for rounded in graph.integers.weights.values()]
+    if sorted(found) != sorted(wanted):
+        counts = f"{len(found)} layers of the ONNX file have integer weights, expected {len(wanted)}"
+        raise RuntimeError(f"{counts} with their own; {REPORT}")
 
 
 def _find_constant(exported: ExportedProgram) -> set[str]:
@@ -290,24 +290,21 @@ def _find_constant(exported: ExportedProgram) -> set[str]:
 def read_linears(model: ModelProto) -> Iterator[tuple[str, str, Array]]:
     """Read every quantised Linear of a file.
 
-    Each is its layer, its precision, its weight [out, in] back in float. RuntimeError at any other matrix of integers.
+    Each is its layer, its precision, its weight [out, in] back in float; those of insert_integers are left out.
+    RuntimeError at any other matrix of integers.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = {name: node for node in model.graph.node for name in node.input}  # the last one: ours are alone
     small = {name for name, t in constants.items() if t.data_type in SMALL and len(t.dims) > 1}
-    small -= {
-        source.input[0]
-        for source in makers.values()
-        if source.op_type == "DequantizeLinear" and readers[source.output[0]].op_type in INTEGER
-    }
+    small = {name for name in small if not name.endswith(INTEGERS)}
     for node in model.graph.node:
         source = makers.get(node.input[1]) if node.op_type == "Gemm" else None
         if node.op_type == "MatMulInteger":
             scaling = readers[readers[node.output[0]].output[0]]  # past the cast
             both = next(makers[name] for name in scaling.input if makers[name].op_type == "Mul")
             precision, name, scale = "int8", node.input[1], both.input[1]
-        elif source is not None and source.op_type == "DequantizeLinear":
+        elif source is not None and source.op_type == "DequantizeLinear" and not source.input[0].endswith(INTEGERS):
             precision, (name, scale) = "int8-static", source.input[:2]
         elif node.op_type == "MatMulNBits":
             precision, (name, scale) = "int4", node.input[1:3]
