@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 
 from bigvit_edge.export.branches import merge_branches
 from bigvit_edge.export.equivalents import write_equivalents
-from bigvit_edge.export.factors import fold_factors, list_options, to_list, write_norms_as_factors
+from bigvit_edge.export.factors import fold_factors, to_list, write_norms_as_factors
 from bigvit_edge.export.functionalization import functionalize
 from bigvit_edge.export.graph import (
     add_constant,
@@ -176,9 +176,11 @@ def fold_padding(program: ExportedProgram) -> None:
         plain = rest in ([], [0], [0.0], ["constant"], ["constant", None], ["constant", 0], ["constant", 0.0])
         if not plain or len(sides) > 4 or (left, top) != (right, bottom) or min(left, top) < 0:
             continue
-        bias, stride, padding, *others = list_options(conv)
+        arguments: tuple[Any, ...] = conv.args
+        _, weight, *given = arguments
+        bias, stride, padding, *others = [*given, *CONVOLUTION[len(given) :]]
         rows, columns = to_list(padding) * (2 // len(to_list(padding)))
-        conv.args = (value, conv.args[1], bias, stride, [rows + top, columns + left], *others)
+        conv.args = (value, weight, bias, stride, [rows + top, columns + left], *others)
 
 
 def draws(node: Node) -> bool:
