@@ -59,17 +59,21 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
 
 
 def _add_whole(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
-    """As add_integers, for every op of the graphs; the same for all formats."""
+    """As add_integers, for every op of the graphs."""
     graphs = [replace(graph, exported=write_whole(graph.exported)) for graph in graphs]
-    plans = [{FULL: list_whole(graph.exported)} for graph in graphs]
+    plans = [
+        {name: list_whole(graph.exported, _find_runtime(target, name)) for name in target.formats} for graph in graphs
+    ]
     spans = _measure_all(graphs, plans, images, target.quant)
-    made = []
+    added: dict[str, list[Graph]] = {name: [] for name in target.formats}
     for graph, plan in zip(graphs, plans, strict=True):
-        joined = join_spans(graph.exported, plan[FULL], spans)
-        weights = round_convolutions(graph, plan[FULL], joined, images) | round_linears(graph, plan[FULL], joined)
-        integers = Integers(frozenset(node.name for node in plan[FULL]), joined, weights)
-        made.append(replace(graph, integers=integers))
-    return dict.fromkeys(target.formats, made)
+        most = max(plan.values(), key=len)
+        joined = join_spans(graph.exported, most, spans)
+        weights = round_convolutions(graph, most, joined, images) | round_linears(graph, most, joined)
+        for name, ops in plan.items():
+            integers = Integers(frozenset(n.name for n in ops), join_spans(graph.exported, ops, spans), weights)
+            added[name].append(replace(graph, integers=integers))
+    return added
 
 
 def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, images: Array) -> dict[str, list[Graph]]:

@@ -6,18 +6,22 @@ calibration.
 """
 
 from collections.abc import Iterator
+from math import inf
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, read_constants
 from bigvit_edge.export.placement import CLIPS, FIXED, write_for_integers
+from bigvit_edge.export.rewrite import fold_constants
 from bigvit_edge.measures import Span
 
 aten = torch.ops.aten
 LEAVE: Tensor = NotImplemented  # PyTorch's word for: as it is
+MOST_RANK = 5  # of Core ML's values
 CALIBRATED = "calibration"  # what bounds a value that no op does
 
 
@@ -28,7 +32,12 @@ def write_whole(program: ExportedProgram) -> ExportedProgram:
         aten.scaled_dot_product_attention.default: _attend,
         aten.layer_norm.default: _normalize,
     }
-    return written.run_decompositions(table)  # type: ignore[no-any-return]
+    with silenced():
+        whole = written.run_decompositions(table)
+    fold_constants(whole)
+    whole.graph.eliminate_dead_code()
+    whole.graph_module.recompile()
+    return whole  # type: ignore[no-any-return]
 
 
 def _attend(
@@ -53,8 +62,12 @@ def _normalize(
     return x if bias is None else x + bias
 
 
-def list_whole(program: ExportedProgram) -> list[Node]:
-    """List every op that computes float32 from the image."""
+def list_whole(program: ExportedProgram, runtime: str = "") -> list[Node]:
+    """List every op that computes float32 from the image.
+
+    For Core ML without those that move numbers in more dimensions than it has.
+    """
+    most = MOST_RANK if runtime == "coreml" else inf
     constants, reached, found = read_constants(program), set[Node](), []
     for node in program.graph.nodes:
         value = node.meta.get("val")
@@ -62,7 +75,8 @@ def list_whole(program: ExportedProgram) -> list[Node]:
             continue
         reached.add(node)
         made = node.op == "call_function" and isinstance(value, Tensor) and value.dtype == torch.float32
-        if made and any(isinstance(x.meta.get("val"), Tensor) for x in node.all_input_nodes):
+        inputs = [x.meta["val"] for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)]
+        if made and inputs and max(x.dim() for x in (value, *inputs)) <= most:
             found.append(node)
     return found
 

@@ -38,7 +38,8 @@ SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 MEANS = {aten.adaptive_avg_pool2d.default, aten.mean.dim}
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 MOVES = {
-    aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default, aten.transpose.int,
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.permute.default,
+    aten.transpose.int,
     aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.contiguous.default,
     aten.clone.default,
 }  # fmt: skip

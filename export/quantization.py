@@ -140,7 +140,8 @@ class _IntegerWriter:
         self.shift = -BYTE[0] if unsigned else 0
         self.byte = (0, 255, torch.uint8) if unsigned else BYTE
         self.steps = {name: choose_scale(span) for name, span in integers.spans.items()}
-        self.values: dict[Node, Node] = {}  # a value -> itself, rounded and back in float
+        self.quantized: dict[Node, Node] = {}  # a value -> its integers
+        self.shared: dict[Node, Node] = {}  # a value -> itself, rounded and back in float
         self.weights: dict[Node, Node] = {}
 
     def write(self, node: Node) -> None:
@@ -150,32 +151,35 @@ class _IntegerWriter:
                 if value.name in self.steps:
                     node.replace_input_with(value, self._round_constant(value, node))
             elif value.name in self.steps:
-                node.replace_input_with(value, self._round(value))
+                node.replace_input_with(value, self._round(value, node))
         if node.name in self.integers.weights:
             self._write_weight(node, self.integers.weights[node.name])
         if node.name in self.steps:
             self._round_output(node)
 
-    def _round(self, value: Node) -> Node:
-        """Of a value that is made in float: where it is made, for all its readers in int8."""
-        if value not in self.values:
+    def _round(self, value: Node, reader: Node) -> Node:
+        """The value as a reader in int8 gets it: of one made in float, rounded where it is made, for all its readers.
+
+        Each has a dequantisation of its own, which ExecuTorch takes into the reader's kernel; it has to be another's
+        too where that stays float. In QDQ files one serves all.
+        """
+        if value not in self.quantized:
             first = next(n for n in self.program.graph.nodes if n.op == "call_function")
-            before = first if value.op == "placeholder" else value.next
-            self.values[value] = self._read(before, self._quantize(before, value), value.name)
-        return self.values[value]
+            self.quantized[value] = self._quantize(first if value.op == "placeholder" else value.next, value)
+        if not self.unsigned:
+            return self._read(reader, self.quantized[value], value.name)
+        if value not in self.shared:
+            self.shared[value] = self._read(self.quantized[value].next, self.quantized[value], value.name)
+        return self.shared[value]
 
     def _round_output(self, node: Node) -> None:
-        """Readers in int8 and in float have a dequantisation of their own: only the second is a step of its own."""
+        """Readers in float have a dequantisation of their own, which is a step of its own; those in int8 get theirs."""
         readers, behind = list(node.users), node.next
-        quantized = self._quantize(behind, node)
-        inside = [reader for reader in readers if reader.name in self.integers.ops]
-        if inside:
-            self.values[node] = self._read(behind, quantized, node.name)
-            for reader in inside:
-                reader.replace_input_with(node, self.values[node])
-        if len(inside) < len(readers):
+        self.quantized[node] = quantized = self._quantize(behind, node)
+        if any(reader.name not in self.integers.ops for reader in readers):
             outside = self._read(behind, quantized, node.name)
-            node.replace_all_uses_with(outside, delete_user_cb=lambda user: user is not quantized)
+            inside = {quantized, *(reader for reader in readers if reader.name in self.integers.ops)}
+            node.replace_all_uses_with(outside, delete_user_cb=lambda user: user not in inside)
             self.program.graph_signature.replace_all_uses(node.name, outside.name)
 
     def _quantize(self, before: Node, value: Node) -> Node:

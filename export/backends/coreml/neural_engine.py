@@ -14,6 +14,7 @@ from bigvit_edge.export.backends.coreml.weights import PALETTE
 from bigvit_edge.export.graph import Graph, layer_group
 from bigvit_edge.export.mil.package import Op
 from bigvit_edge.export.quantization import list_rounded
+from bigvit_edge.target import FULL
 
 REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"
 INDICES = (
@@ -81,6 +82,8 @@ def _check_layers(ops: Sequence[Op], graph: Graph, layers: Mapping[str, str]) ->
     found = {layers[next(iter(op.outputs))]: how for op in products if (how := _find_precision(op, makers))}
     rounded = list_rounded(graph)
     wanted = {layer: "int8-static" if layer in rounded else how for layer, how in graph.layers.items()}
+    if graph.precision == FULL:  # what has no weight of its own there is a layer too
+        found = {layer: how for layer, how in found.items() if layer in wanted}
     if found != wanted:
         missed, extra = sorted(wanted.items() - found.items()), sorted(found.items() - wanted.items())
         raise RuntimeError(

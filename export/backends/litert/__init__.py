@@ -94,7 +94,7 @@ def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> tuple[bytes, l
     programs = [graph.exported for graph in graphs]
     known, data, nodes = _float_files.get(programs[0], ([], b"", []))
     if [reference() for reference in known] != programs:
-        converted = _convert([simplify(program) for program in programs], names)
+        converted = _convert([simplify(graph.exported, bool(graph.integers.ops)) for graph in graphs], names)
         data, nodes = untag_names(write_batch_products(converted))
         _float_files[programs[0]] = [ref(program) for program in programs], data, nodes
     return data, nodes

@@ -180,7 +180,11 @@ class _Writer:
             return not self.weights.keys().isdisjoint(nodes)
         if name not in VERSIONS.keys() | CLAMPS or nodes[0] not in self.graph.integers.ops:
             return False
-        return name in SAME or name in FIXED or self._span(output) is not None
+        if not (name in SAME or name in FIXED or self._span(output) is not None):
+            return False
+        # what the converter makes of one op in several, as of a norm, has no span within: it stays float there
+        values = self._list_values(op)
+        return all(self._find_scale(t) or read_floats(self.model, self.tensors[t]) is not None for t in values)
 
     def _span(self, tensor: int) -> Range | None:
         """What a tensor spans that is the value of a node with a span, or of one before a clamp that has."""
@@ -192,17 +196,21 @@ class _Writer:
         return None
 
     def _source_scale(self, tensor: int) -> Scale:
-        """The scale of a float tensor that integers are made of: that of the value it is, moved or not."""
+        """The scale of a float tensor that integers are made of."""
+        scale = self._find_scale(tensor)
+        if scale is None:
+            raise RuntimeError(f"no span of {self.tensors[tensor].name.decode()}, which int8 is made of; {REPORT}")
+        return scale
+
+    def _find_scale(self, tensor: int) -> Scale | None:
+        """That of the value it is, moved or not."""
         if tensor in self.scales:
             return self.scales[tensor]
         op = self.maker.get(tensor)
         moved = op is not None and self._name(op) in SAME
         if not (moved and self.computed & set(self._nodes_of(tensor)[:1])) and (span := self._span(tensor)):
             return choose_scale(span)
-        if not moved:
-            named = self.tensors[tensor].name.decode()
-            raise RuntimeError(f"no span of {named}, which int8 is made of; {REPORT}")
-        return self._source_scale(self._list_values(op)[0])
+        return self._find_scale(self._list_values(op)[0]) if moved else None
 
     def _list_values(self, op: Any) -> list[int]:
         """The inputs that are numbers to compute with; of an op with weights the first alone."""

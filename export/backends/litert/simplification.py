@@ -27,13 +27,14 @@ aten, tfl = torch.ops.aten, torch.ops.tfl
 layout_rewrite.rewriters.register(tfl.gelu.default)(layout_rewrite.noop)
 
 
-def simplify(exported: ExportedProgram) -> ExportedProgram:
+def simplify(exported: ExportedProgram, tagged: bool = False) -> ExportedProgram:
     """Copy the graph in core ATen and tfl ops.
 
-    Tensors of a file made of it say which node they come from, where it has convolutions (names.py).
+    Tensors of a file made of it say which node they come from, where it has convolutions or tagged is set
+    (names.py).
     """
     exported = copy_program(exported)
-    if has_convolutions(exported):
+    if tagged or has_convolutions(exported):
         tag_nodes(exported)
     write_equivalents(exported, LITERT)
     fold_constants(exported)
