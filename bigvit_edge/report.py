@@ -24,6 +24,7 @@ from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, open_entry
 from bigvit_edge.export.coverage import explain_coverage, share_covered
+from bigvit_edge.export.full import CALIBRATED
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inference import Guess
 from bigvit_edge.export.parity import explain_reference, name_standard
@@ -203,6 +204,7 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     for entry in manifest.artifacts:
         yield from _explain_layers(entry)
         yield from _explain_coverage(entry)
+        yield from _explain_spans(entry)
     yield from _explain_leftovers(manifest.artifacts)
     for entry in manifest.artifacts:
         yield from (f"allowed: {line}" for line in list_fallbacks(entry, manifest.limits))
@@ -225,6 +227,17 @@ def _explain_layers(entry: Entry) -> Iterator[str]:
         )
     if counts := [method.conversions for method in entry.methods if method.conversions]:
         yield f"{entry.file}: {max(counts)} conversions between int8 and float, int8 kept between all other neighbours"
+
+
+def _explain_spans(entry: Entry) -> Iterator[str]:
+    """How many values of an int8-full file have a range, and how many only calibration bounds."""
+    for method in entry.methods:
+        if method.spans:
+            seen = sum(span.bound == CALIBRATED for span in method.spans)
+            yield (
+                f"{entry.file}: {len(method.spans)} values in int8, {len(method.spans) - seen} bounded by their ops, "
+                f"{seen} by what calibration met; manifest.json lists their ranges"
+            )
 
 
 def _explain_coverage(entry: Entry) -> Iterator[str]:

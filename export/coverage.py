@@ -62,7 +62,9 @@ def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[st
         sources = _list_sources(node.args[2 if name == "addmm" else 1])
         kind = (CONVOLUTION if name.startswith("conv") else LINEAR) if sources <= constants.keys() else PRODUCT
         layer = (weight_name(graph.exported, node) or "").removesuffix(".weight") or layer_of(node)
-        key = whole or (_find_around(layer, products) if kind == PRODUCT else layers.get(layer, FLOAT)), kind
+        placed = "int8-static" if graph.precision in (FULL, "int8-static") else "int8"
+        named = _find_around(layer, products) if kind == PRODUCT else layers.get(layer, FLOAT)
+        key = whole or (placed if node.name in graph.integers.ops else named), kind
         macs[key] = macs.get(key, 0) + count
         if kind != PRODUCT:
             weights = sources & data.keys() - seen

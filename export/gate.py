@@ -2,7 +2,7 @@
 
 from bigvit_edge.artifact import Entry, Verified
 from bigvit_edge.errors import keep_few
-from bigvit_edge.target import Limits
+from bigvit_edge.target import FULL, Limits
 
 SHOWN = 12  # leftovers and layers named for each entry point
 
@@ -11,8 +11,11 @@ def list_fallbacks(entry: Entry, limits: Limits) -> list[str]:
     """List in words the entry points that fall back too much.
 
     Each whose share of multiply-accumulates outside the unit is past limits.max_fallback, with its ops, layers, reasons
-    and shares, and each whose layers are cut into more than limits.max_fragments pieces.
+    and shares, and each whose layers are cut into more than limits.max_fragments pieces. None of an int8-full file,
+    which is for an NPU, whatever this CPU's delegate makes of it.
     """
+    if entry.precision == FULL:
+        return []
     return [
         line
         for method in entry.methods

@@ -14,7 +14,7 @@ import torch
 
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.convert import Subject, capture, load_backend, lower, place, quantize, rewrite
-from bigvit_edge.export.coverage import add_coverage
+from bigvit_edge.export.coverage import add_coverage, share_covered
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.quantization import insert_quantization
@@ -34,8 +34,9 @@ SLACK = 2.0  # of the distance from PyTorch's logits that rounding to integers m
 class Result:
     """What became of a cell, FORMAT/PRECISION. right: the file was made, opened in its runtime and answered within the
     limits; reason: why not. delegates: pieces that the delegate got; outside: share of the multiply-accumulates that it
-    did not; ops: those ops, by name and count; cosine: of the logits, centred over the images; emulated: the same of
-    PyTorch's emulation of the precision, where the file is past the limits but no further off than SLACK of that.
+    did not; ops: those ops, by name and count; covered: share in int8, of an int8 file; cosine: of the logits, centred
+    over the images; emulated: the same of PyTorch's emulation of the precision, where the file is past the limits but
+    no further off than SLACK of that.
     """
 
     cell: str
@@ -46,6 +47,7 @@ class Result:
     ops: str = ""
     cosine: float | None = None
     emulated: float | None = None
+    covered: float | None = None
     seconds: float = 0.0
     sources: str = ""
 
@@ -111,6 +113,7 @@ def measure_cell(
         ", ".join(f"{count} {op}" for op, count in ops.most_common()),
         parity.centred_cosine,
         emulated.centred_cosine if emulated and as_emulated else None,
+        share_covered(method.coverage, "int8")[0] if artifact.precision == "int8" else None,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from statistics import median
 
 from bigvit_edge.artifact import list_versions
 from bigvit_edge.devices import local
@@ -48,7 +49,8 @@ def write_table(results: Results) -> list[str]:
     head = ["model", *CELLS]
     lines = [
         "A cell says how many pieces the delegate got, and which share of the multiply-accumulates stayed outside it,",
-        "where any did; **–**: not right, see below. Core ML's Neural Engine has no fp32; ONNX has no delegate.",
+        f"where any did; of int8 also which share is in int8, {_find_median(results)} in the median. **–**: not right,",
+        "see below. Core ML's Neural Engine has no fp32; ONNX has no delegate.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
@@ -59,12 +61,18 @@ def write_table(results: Results) -> list[str]:
     return lines
 
 
+def _find_median(results: Results) -> str:
+    found = [r.covered for model in results.values() for r in model.values() if r.covered is not None]
+    return f"{median(found):.1%}" if found else "unknown"
+
+
 def write_cell(result: Result) -> str:
     if not result.right:
         return "**–**"
     mark = "≈ " if result.emulated is not None else ""
     outside = f"; {result.outside:.1%}" if result.outside and result.outside >= 0.0005 else ""
-    return mark + (str(result.delegates) if result.delegates else "right") + outside
+    covered = "" if result.covered is None else f"; int8 {result.covered:.0%}"
+    return mark + (str(result.delegates) if result.delegates else "right") + covered + outside
 
 
 def write_misses(results: Results) -> list[str]:
