@@ -1,4 +1,4 @@
-"""From a PyTorch model to files, in four calls: capture, rewrite, quantize, lower."""
+"""From a PyTorch model to files, in five calls: capture, rewrite, quantize, place, lower."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
