@@ -6,7 +6,7 @@ s-t cut): each op costs what it moves, in bytes, and each value that is made on 
 conversion. The costs are a model, the same for all machines; which ops a runtime has in int8 is what was tried.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf, prod
 from operator import getitem
 from typing import Any
@@ -114,7 +114,14 @@ def place_integers(program: ExportedProgram, convolutions: Collection[Node], run
             _add_edge(cut, f"{node.name} as integers", node.name, size)
             cut.add_edge(reader.name, f"{node.name} as integers")
     _, (integer, _) = networkx.minimum_cut(cut, PAIR[1], PAIR[0])
-    return [node for node in calls if node.name in integer]
+    return _join_convolutions([node for node in calls if node.name in integer], convolutions, constants)
+
+
+def _join_convolutions(ops: Sequence[Node], convolutions: Collection[Node], constants: Collection[Node]) -> list[Node]:
+    """The ops that are joined to a convolution by values in int8: without any, moves alone would be rounded."""
+    joined = networkx.Graph((node, value) for node in ops for value in list_inputs(node, constants))
+    reached = set().union(*(networkx.node_connected_component(joined, node) for node in convolutions))
+    return [node for node in ops if node in reached]
 
 
 def _add_edge(cut: Any, start: str, end: str, capacity: float) -> None:

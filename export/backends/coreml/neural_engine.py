@@ -8,10 +8,12 @@ source, and what lies between such ops is an estimate: Core ML decides on the de
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
+import torch
+
 from bigvit_edge.artifact import Leftover, Method
 from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.weights import PALETTE
-from bigvit_edge.export.graph import Graph, layer_group
+from bigvit_edge.export.graph import Graph, layer_group, name_layer
 from bigvit_edge.export.mil.package import Op
 from bigvit_edge.export.quantization import list_rounded
 from bigvit_edge.target import FULL
@@ -80,8 +82,11 @@ def _check_layers(ops: Sequence[Op], graph: Graph, layers: Mapping[str, str]) ->
     makers = {value: op for op in ops for value in op.outputs}
     products = [op for op in ops if op.type in PRODUCTS]
     found = {layers[next(iter(op.outputs))]: how for op in products if (how := _find_precision(op, makers))}
-    rounded = list_rounded(graph)
-    wanted = {layer: "int8-static" if layer in rounded else how for layer, how in graph.layers.items()}
+    rounded, held = list_rounded(graph), _list_held(graph)
+    wanted = {
+        layer: "int8-static" if layer in rounded or (how == "int8" and layer in held) else how
+        for layer, how in graph.layers.items()
+    }
     if graph.precision == FULL:  # what has no weight of its own there is a layer too
         found = {layer: how for layer, how in found.items() if layer in wanted}
     if found != wanted:
@@ -93,6 +98,12 @@ def _check_layers(ops: Sequence[Op], graph: Graph, layers: Mapping[str, str]) ->
     packed = {value for op in ops if op.type.startswith("constexpr_") for value in op.outputs}
     if graph.precision != FULL and (others := sorted(packed - weights)):
         raise RuntimeError(f"coremltools quantised {others}, expected weights of layers alone; {REPORT}")
+
+
+def _list_held(graph: Graph) -> set[str]:
+    """The Linears that read what the graph's integers give: int8 on a range already."""
+    linears = graph.exported.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
+    return {name_layer(graph, node) for node in linears if node.all_input_nodes[0].name in graph.integers.ops}
 
 
 def _find_precision(product: Op, makers: Mapping[str, Op]) -> str:
