@@ -12,8 +12,9 @@ Range = tuple[float, float]  # smallest and largest value
 class Rounded:
     """A weight in int8, and the bias that goes with it.
 
-    integers: int8 in the weight's shape, in -127..127; scale: [out], of each output channel; their product is the
-    weight. bias: [out] in float, in place of the graph's own; None: that stays.
+    integers: int8 in the weight's shape, in -127..127; scale: [out], of each output channel, of a transposed
+    convolution [out / groups]; their product is the weight. bias: [out] in float, in place of the graph's own; None:
+    that stays.
     """
 
     integers: Tensor

@@ -212,7 +212,7 @@ def list_merged(ops: Iterable[Node]) -> set[Node]:
         reader = next(iter(node.users))
         if len(node.users) == 1 and reader in inside:
             clipped = reader.target in FUSED.get(node.target, ())
-            padded = node.target in PADS and reader.target in CONVOLUTIONS
+            padded = node.target in PADS and reader.target is aten.conv2d.default
             if clipped or padded:
                 merged.add(node)
     return merged
@@ -260,13 +260,14 @@ def has_kernel(node: Node, runtime: str) -> bool:
     """Tell whether a runtime has a fast int8 kernel for a convolution.
 
     XNNPACK is faster in float where a depthwise one has many taps, which it then has in shares, and cannot have a scale
-    a channel in a transposed one of groups. ONNX Runtime takes all: what is float between integers it would round by
-    itself, with one scale for all channels.
+    a channel in a transposed one of groups; one that does not enlarge LiteRT's converter writes as another. ONNX
+    Runtime takes all: what is float between integers it would round by itself, with one scale for all channels.
     """
     arguments: tuple[Any, ...] = node.args
     weight, groups = shape_of(arguments[1]), arguments[6] if len(arguments) > 6 else 1
     if node.target is aten.conv_transpose2d.input:
-        return runtime != "executorch" or groups == 1
+        enlarges = len(arguments) > 3 and min(arguments[3]) > 1
+        return runtime not in ("executorch", "litert") or (groups == 1 and (enlarges or runtime == "executorch"))
     deep = weight[1] == 1 < groups and prod(weight[2:]) > MOST_TAPS
     return runtime not in ("executorch", "litert") or not deep
 

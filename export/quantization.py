@@ -220,7 +220,7 @@ class _IntegerWriter:
         value: Any = node.args[0]
         while value.target in PADDINGS:
             (value,) = value.all_input_nodes
-        steps = scale * value.args[1]
+        steps = (scale * value.args[1]).repeat(len(bias) // len(scale))  # groups of a transposed one share theirs
         integers = torch.round(bias.double() / steps.double()).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int32)
         zeros = torch.zeros_like(steps, dtype=torch.int64)
         parts = {"int32": integers, "scale": steps, "zero": zeros}
