@@ -141,7 +141,7 @@ def test_weights_and_sizes_decide_about_a_kernel() -> None:
     kernels = {name: [has_kernel(n, name) for n in (wide, small, grouped, single)] for name in LIGHT}
     assert kernels == {
         "executorch": [False, True, False, True],
-        "litert": [False, True, True, True],
+        "litert": [False, True, False, True],
         "onnx": [True] * 4,
         "coreml": [True] * 4,
     }
