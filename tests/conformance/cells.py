@@ -54,7 +54,7 @@ class Result:
 
 def try_model(source: str, cells: Sequence[str]) -> Iterator[Result]:
     """Each cell's result, as it comes. What all share, the graph and PyTorch's answers, is made once."""
-    target = override(load_target("host"), ["deployment=iOS18"])
+    target = override(load_target("host"), ["deployment=iOS18", f"formats={','.join(FORMATS)}"])
     try:
         model = load(source)
         subject = Subject(model.module, model.image_size, (None,), draw_calibration(model), True, {})
