@@ -60,7 +60,7 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 run = load_backend(name).load(path, 1, None)
                 runs[name, who] = run
-                logits = np.concatenate([run(image[None]) for image in images])
+                logits = np.concatenate([run(image[None]).copy() for image in images])  # a runtime may reuse its memory
                 size = path.stat().st_size
                 whole = whole or size
                 parts = np.split(logits, 2), np.split(expected, 2)
