@@ -3,8 +3,8 @@
 EfficientNet-Lite0 with its ImageNet weights, which two packages carry. All quantisers are given the same windows of
 photographs to calibrate on, and all files are compared with PyTorch in fp32 on other windows of those photographs and
 on windows of other photographs. Latency and size are ratios to our fp32 file in the same runtime, latencies interleaved
-medians of one thread. The others begin with our fp32 file (ExecuTorch's with the graph that it is made of), so their
-seconds are of what follows; ours are of all from the module on.
+medians of one thread. The others begin with our fp32 file (ExecuTorch's with the module), so their seconds are
+of what follows; ours are of all from the module on.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bigvit_edge import report
 from bigvit_edge.artifact import Array, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.devices import local
-from bigvit_edge.export.convert import Subject, capture, convert_model, load_backend, rewrite
+from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare
 from bigvit_edge.target import load_target, override
 
@@ -60,7 +60,7 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 run = load_backend(name).load(path, 1, None)
                 runs[name, who] = run
-                logits = np.concatenate([run(image[None]).copy() for image in images])  # a runtime may reuse its memory
+                logits = np.concatenate([run(image[None]) for image in images])
                 size = path.stat().st_size
                 whole = whole or size
                 parts = np.split(logits, 2), np.split(expected, 2)
@@ -99,7 +99,7 @@ def load_network() -> nn.Module:
 
 def draw(split: Any, count: int, seed: int) -> Array:
     """As the network's authors prepare them: (x - 127) / 128 of x in 0..255."""
-    return ((draw_photographs(split, count, SIZE, seed) * 255 - 127) / 128).numpy()
+    return np.ascontiguousarray((draw_photographs(split, count, SIZE, seed) * 255 - 127) / 128)
 
 
 def write_ours(module: nn.Module, calibration: Array, path: Path, name: str, who: str) -> None:
@@ -124,7 +124,7 @@ def write_executorch(module: nn.Module, calibration: Array, path: Path, name: st
 
     example = (torch.from_numpy(calibration[:1]),)
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(rewrite(capture(module, SIZE)).exported.module(check_guards=False), quantizer)
+    prepared = prepare_pt2e(torch.export.export(module, example).module(), quantizer)
     with torch.no_grad():
         for image in calibration:
             prepared(torch.from_numpy(image[None]))
