@@ -303,4 +303,4 @@ def test_what_the_user_keeps_in_float_stays_there(precision: str) -> None:
     (graph,) = quantized(randomize(Hybrid()), aim("onnx", precision=precision, quant=quant)).values()
     # `down` is a preset's word too, for a part of a big.LITTLE layer that no convolution is
     assert ("depthwise" in graph.layers, "expand" in graph.layers) == (False, True)
-    assert len(graph.integers.weights) < 9
+    assert len(graph.integers.weights) == 7

@@ -1,0 +1,43 @@
+"""Convolutions in int8 in an .mlpackage: with activations where the system has them, else weights alone."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.export import mil
+from bigvit_edge.export.graph import Graph
+from tests.export.convolutional import Hybrid, aim, answer, draw, measure, quantized, randomize, run
+
+
+@pytest.mark.parametrize("deployment", ["iOS16", "iOS17"])
+def test_what_a_system_has_is_in_the_file(deployment: str, tmp_path: Path) -> None:
+    model, images, target = randomize(Hybrid()), draw(), aim("coreml", deployment=deployment)
+    graph = quantized(model, target)["coreml"]
+    artifact, got = run(graph, "coreml", target, tmp_path, images)
+    kinds, weights = count_ops(artifact)
+    exact = answer(model, images)
+    assert measure(got - exact) < 0.1 * measure(exact)
+    assert weights == len(graph.layers) == 11
+    assert (kinds["quantize"] > 0) is (deployment >= "iOS17")
+    assert bool(graph.integers.ops) is (deployment >= "iOS17")
+    if deployment < "iOS17":
+        assert_by_channel(graph, got, exact)
+
+
+def count_ops(artifact: Artifact) -> tuple[Counter[str], int]:
+    """Ops by kind, and how many weights are int8."""
+    assert not isinstance(artifact.data, bytes)
+    ops = list(mil.list_ops(artifact.data, "the package", "main"))
+    weights = [op for op in ops if op.type.startswith("constexpr_")]
+    for op in weights:
+        assert {"int8"} & {kind.dtype for kind in op.types.values()}
+    return Counter(op.type for op in ops), len(weights)
+
+
+def assert_by_channel(graph: Graph, got: Array, exact: Array) -> None:
+    """Weights alone, with a scale a channel, cost less than activations do."""
+    assert graph.integers.weights == {}
+    assert np.abs(got - exact).max() < 0.05 * np.ptp(exact)
