@@ -49,12 +49,15 @@ def untag_names(data: bytes) -> tuple[bytes, list[Nodes]]:
     nodes: list[Nodes] = [{} for _ in model.subgraphs]
     met: Counter[str] = Counter()  # how many tensors had a name, without the number that keeps them apart
     for known, graph in zip(nodes, model.subgraphs, strict=True):
+        plain = {name for tensor in graph.tensors if not TAG.search(name := tensor.name.decode())}
         for tensor in graph.tensors:
             modules, semicolon, end = tensor.name.decode().rpartition(";")
             tagged, number = modules + semicolon, int(end) if end.isdigit() else 0
             if tags := TAG.findall(tagged):
                 name, missed = TAG.sub("", tagged), number - met[tagged]
                 count = met[name] + missed
+                while name + (str(count) if count else "") in plain:  # what came from no node of ours
+                    count += 1
                 met[tagged], met[name] = number + 1, count + 1
                 tensor.name = (name + (str(count) if count else "")).encode()
                 known[tensor.name.decode()] = tuple(tags)
