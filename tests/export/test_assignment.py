@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.assignment import assign_layers, list_candidates, list_linears
+from bigvit_edge.export.assignment import assign_layers, is_linear, list_candidates, list_layers, list_linears
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
@@ -18,6 +19,7 @@ from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Quant, Target, load_target
+from tests.export.convolutional import SIZE, Hybrid, draw, randomize
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 24, 24), np.float32)
 TARGET = load_target("host")
@@ -127,3 +129,30 @@ def test_mixed_is_as_cheap_as_the_limit_allows_and_shows_its_table(graph: Graph)
     emulated = visit_layers(insert_quantization(found[0.5]), IMAGES, lambda *_: None)
     exact = visit_layers(graph.exported, IMAGES, lambda *_: None)
     assert 0.75 < compare(emulated, exact).cosine_min < 0.99999
+
+
+def test_convolutions_are_layers_and_have_int8_where_linears_may_have_less() -> None:
+    hybrid = randomize(Hybrid())
+    layers = list_layers(rewrite(capture(hybrid, SIZE)))
+    kinds = {name: type(hybrid.get_submodule(name)) for name in layers}
+    assert kinds == {n: type(m) for n, m in hybrid.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    convolutions = {name for name, kind in kinds.items() if kind is nn.Conv2d}
+    for precision, words in (("int8", ("int8",)), ("int4", ("int8",)), ("mixed", ("int8", "fp32"))):
+        candidates = list_candidates(layers, precision, Quant(candidates=("int4", "int8", "fp32")))
+        assert {candidates[name] for name in convolutions} == {words}
+    kept = list_candidates(layers, "int8", Quant(keep_float=("stem", "squeeze", "little", "down")))
+    assert layers.keys() - kept.keys() == {"stem", "squeeze.reduce", "squeeze.expand"}
+    with pytest.raises(UserError, match=r"quant\.keep_float=sten.*did you mean stem"):
+        list_candidates(layers, "int8", Quant(keep_float=("sten",)))
+
+
+def test_mixed_raises_convolutions_to_float_where_the_limit_wants_it() -> None:
+    graph, images = rewrite(capture(randomize(Hybrid()), SIZE)), draw(2)
+    found = {}
+    for limit in (0.5, 0.9999999):
+        limits = replace(TARGET.limits, untrained_cosine=limit, convolved_cosine=limit, convolved_centred=limit)
+        target = replace(TARGET, limits=limits)
+        (one,) = assign_layers([graph], "mixed", target, images, False, lambda *_: None)
+        found[limit] = [name for name, node in list_layers(graph).items() if name in one.layers and not is_linear(node)]
+    assert len(found[0.5]) == 8
+    assert len(found[0.9999999]) < 8

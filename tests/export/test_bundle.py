@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from bigvit_edge.artifact import Parity
 from bigvit_edge.errors import LimitError, UserError
@@ -12,7 +14,8 @@ from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle
 from bigvit_edge.export.mil.ops import OPS
 from bigvit_edge.report import explain_bundle
-from bigvit_edge.target import Limits, load_target
+from bigvit_edge.target import FULL, Limits, load_target
+from tests.export.convolutional import Hybrid
 from tests.test_artifact import ENTRY, MANIFEST
 
 HOST = replace(load_target("host"), formats=("bve",), precisions=("fp32",))
@@ -96,3 +99,27 @@ def test_no_manifest_says_of_a_file_that_can_be_checked_that_it_is_unchecked() -
         replace(ENTRY, methods=methods, unchecked="no reason", evaluated=False)
     with pytest.raises(ValueError, match="or neither"):
         replace(ENTRY, methods=methods)
+
+
+@pytest.mark.parametrize(
+    ("module", "precision", "formats", "calibrates"),
+    [
+        (Hybrid(), "int8", ("onnx",), True),
+        (Hybrid(), "fp16", ("onnx",), False),
+        (Hybrid(), FULL, ("litert",), True),
+        (nn.Conv2d(3, 4, 4, 4), "int8", ("onnx",), False),  # patches, which are no convolution
+        (nn.Conv2d(3, 4, 4, 4), FULL, ("onnx",), True),
+        (nn.Conv2d(3, 4, 4, 4), "int8-static", ("onnx",), True),
+    ],
+)
+def test_pictures_to_calibrate_on_are_for_files_that_do(
+    module: nn.Module, precision: str, formats: tuple[str, ...], calibrates: bool, tmp_path: Path
+) -> None:
+    model = SimpleNamespace(module=module.eval(), image_size=16)
+    target = replace(HOST, formats=formats, precisions=(precision,))
+    assert bundle._check_calibration(model, target, Source("m")) is calibrates
+    if calibrates:
+        assert bundle._check_calibration(model, target, Source("m", calibration=tmp_path))
+    else:
+        with pytest.raises(UserError, match=f"for {precision}; expected int8-static.*of a model with convolutions"):
+            bundle._check_calibration(model, target, Source("m", calibration=tmp_path))

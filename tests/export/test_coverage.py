@@ -9,7 +9,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from bigvit_edge.export.assignment import assign_layers
 from bigvit_edge.export.convert import capture, lower, rewrite
-from bigvit_edge.export.coverage import add_coverage, count_coverage, explain_coverage, share_covered
+from bigvit_edge.export.coverage import add_coverage, count_conversions, count_coverage, explain_coverage, share_covered
+from bigvit_edge.export.integers import Integers
 from bigvit_edge.models.load import load
 from bigvit_edge.target import load_target
 
@@ -72,3 +73,23 @@ def test_our_core_covers_attention_and_patches_too(name: str) -> None:
     macs, weights = share_covered(method.coverage, "int8")
     assert macs == pytest.approx(1 if name == "bve" else 1 - (patches + products) / total)
     assert 0.9 < weights < 1  # biases and norms
+
+
+def test_a_conversion_is_counted_once_for_all_that_read_it_so() -> None:
+    """The image, the float product back in int8, and what floats read: once each, though it is read three times."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return y.exp() + y.cos() + y.sin() + self.conv(y.sinh())
+
+    graph = capture(Mixed().eval(), 8)
+    image = next(iter(graph.exported.graph_signature.user_inputs))
+    inside = {"conv2d", "conv2d_1"}
+    spans = dict.fromkeys((image, "sinh", *inside), (-1.0, 1.0))
+    assert count_conversions(replace(graph, integers=Integers(frozenset(inside), spans))) == 4
+    assert count_conversions(graph) == 0

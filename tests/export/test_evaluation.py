@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from bigvit_edge.export.pictures import find_pictures, unwatched
 from bigvit_edge.export.references import measure
 from bigvit_edge.measures import Evaluated
 from bigvit_edge.models.load import load
+from bigvit_edge.models.zoo import DIGITS
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,22 @@ def test_a_folder_that_is_not_there_shows_before_anything_runs(tmp_path: Path) -
     assert result.exit_code == 2
     assert "no folder" in result.stderr
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "calibrates", "given", "told"),
+    [
+        (("a", "b"), True, False, True),
+        (("a", "b"), False, False, False),  # nothing is calibrated
+        (("a", "b"), True, True, False),  # on the user's own
+        (DIGITS, True, False, False),  # the demo's images are what the model sees
+    ],
+)
+def test_borrowed_photographs_are_told_of(
+    labels: tuple[str, ...], calibrates: bool, given: bool, told: bool, folder: Path
+) -> None:
+    model, found = replace(load("vit_demo"), labels=labels), find_pictures(folder) if given else None
+    evaluation = prepare_evaluation(model, (None,), 1, found, calibrates, None, unwatched)
+    notes = [note for note in evaluation.notes if "borrowed photographs" in note]
+    assert len(notes) == told
+    assert all("--images or --calibration" in n and f" {len(evaluation.calibration)} windows" in n for n in notes)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array
+from bigvit_edge.artifact import Array, Method
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture
-from bigvit_edge.export.parity import bound_centred, compare, explain_reference, judge
+from bigvit_edge.export.parity import CONVOLVED, bound_centred, compare, explain_reference, judge, name_standard
 from bigvit_edge.export.sensitivity import Rounder
 from bigvit_edge.measures import Parity
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.target import Limits
+from bigvit_edge.target import FULL, Limits
 
 
 def test_compare_by_hand() -> None:
@@ -250,3 +250,20 @@ def test_a_file_with_features_of_other_images_is_refused_or_said_to_be_unseen(sp
         assert refused == (spread > 0.03)
     (fault,) = judge(replace(parity, spread=1.0), "int4", Limits(), keep=0.25)
     assert "limit 0.2 (limits.int4_centred, limits.low_keep_slack)" in fault
+
+
+@pytest.mark.parametrize(
+    ("precision", "conversions", "standard"),
+    [
+        ("int8", 0, "int8"),
+        ("int8", None, "int8"),  # of a manifest that did not count them
+        ("int8", 2, CONVOLVED),
+        ("mixed", 4, CONVOLVED),
+        ("int8-static", 2, CONVOLVED),
+        ("int4", 2, "int4"),
+        ("fp32", 0, "fp32"),
+        (FULL, 0, CONVOLVED),
+    ],
+)
+def test_convolutions_in_int8_have_limits_of_their_own(precision: str, conversions: int | None, standard: str) -> None:
+    assert name_standard(precision, Method("m", None, 1, (), {}, conversions=conversions)) == standard
