@@ -20,6 +20,7 @@ from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.executorch.kernels import refuse_missing
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
+from bigvit_edge.export.backends.executorch.passes import few_passes
 from bigvit_edge.export.backends.executorch.simplify import flatten_images, simplify
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import (
@@ -125,7 +126,8 @@ def lower_programs(
     refuse_missing({name: edge.exported_program(name) for name in graphs})
     if first:
         edge = edge.to_backend(dict(first))
-    return edge.to_backend(dict.fromkeys(graphs, DepthPartitioner()))
+    with few_passes():
+        return edge.to_backend(dict.fromkeys(graphs, DepthPartitioner()))
 
 
 def write_program(graph: Graph) -> ExportedProgram:

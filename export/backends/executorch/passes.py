@@ -1,0 +1,53 @@
+"""Which of XNNPACK's passes a delegate needs: each traces it anew, and most look for ops that are not there.
+
+Left out are those that look for ops which our graphs never have at that point (bilinear resizing and attention in
+pieces, dimension orders), and those whose ops this graph has not. The file is the same, byte for byte.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from bigvit_edge.export.console import silenced
+
+with silenced():
+    from executorch.backends.xnnpack import _passes as known
+    from executorch.backends.xnnpack import xnnpack_preprocess
+    from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
+
+NORMS = {"native_batch_norm.default", "_native_batch_norm_legit_no_training.default"}
+# the ops that a pass is for, by its name; a pass that is not named here always runs
+SERVES: dict[str, set[str]] = {
+    "ConvertToUpsampleBilinear2d": set(),
+    "ConvertToSDPAPass": set(),
+    "DimOrderOpsRevertPass": {"_to_dim_order_copy.default", "_clone_dim_order.default"},
+    "FuseBatchNormPass": NORMS,
+    "DecomposeBatchNorm": NORMS,
+    "DecomposeConcatenate": {"cat.default"},
+    "InsertPadQDQPass": {"constant_pad_nd.default"},
+    "PReLUReshapePass": {"_prelu_kernel.default"},
+}
+
+
+class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]
+    """XNNPACK's pass manager without the passes that have nothing to do."""
+
+    def __init__(self, exported: ExportedProgram, passes: Any = None) -> None:
+        super().__init__(exported, passes)
+        given: list[Any] = self.passes
+        calls = [node for node in exported.graph.nodes if node.op == "call_function"]
+        ops = {format_target_name(node.target.__name__) for node in calls}
+        self.passes = [p for p in given if p.__name__ not in SERVES or ops & SERVES[p.__name__]]
+
+
+@contextmanager
+def few_passes() -> Iterator[None]:
+    """Have XNNPACK's lowering run the passes that a delegate needs, and no others."""
+    before = xnnpack_preprocess.XNNPACKPassManager
+    xnnpack_preprocess.XNNPACKPassManager = FewPasses
+    try:
+        yield
+    finally:
+        xnnpack_preprocess.XNNPACKPassManager = before
