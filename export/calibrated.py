@@ -17,7 +17,7 @@ from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.convolutions import round_convolutions
 from bigvit_edge.export.full import list_whole, write_whole
 from bigvit_edge.export.graph import Graph, name_layer
-from bigvit_edge.export.integers import Integers, Range
+from bigvit_edge.export.integers import Integers, Range, Rounded
 from bigvit_edge.export.placement import (
     CONVOLUTIONS,
     COPYING,
@@ -81,11 +81,10 @@ def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, im
     plans = [{name: _place(graph, _find_runtime(target, name)) for name in names} for graph in graphs]
     spans = _measure_all(graphs, plans, images, target.quant)
     added: dict[str, list[Graph]] = {name: [] for name in names}
+    weights: dict[str, Rounded] = {}  # the first ratio's serve the others, so that methods share them
     for graph, plan in zip(graphs, plans, strict=True):
         joined = {name: join_spans(graph.exported, ops, spans) for name, ops in plan.items()}
-        most = max(plan, key=lambda name: len(plan[name]))
-        weights = round_convolutions(graph, plan[most], joined[most], images)
-        for name, ops in plan.items():
+        for name, ops in sorted(plan.items(), key=lambda item: -len(item[1])):
             if any(node.target in CONVOLUTIONS and node.name not in weights for node in ops):
                 weights = round_convolutions(graph, ops, joined[name], images) | weights
             own = {node.name: weights[node.name] for node in ops if node.name in weights}

@@ -36,7 +36,7 @@ class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]
 
     def __init__(self, exported: ExportedProgram, passes: Any = None) -> None:
         super().__init__(exported, passes)
-        given: list[Any] = self.passes
+        given: list[Any] = vars(self)["passes"]
         calls = [node for node in exported.graph.nodes if node.op == "call_function"]
         ops = {format_target_name(node.target.__name__) for node in calls}
         self.passes = [p for p in given if p.__name__ not in SERVES or ops & SERVES[p.__name__]]
