@@ -141,7 +141,7 @@ def test_awkward_input_gives_sound_numbers(seen: str, awkward: nn.Module) -> Non
         assert np.abs(said - exact).max() < 0.05 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize(("seen", "name"), [*(("some", name) for name in FORMATS), ("black", "executorch")])
+@pytest.mark.parametrize(("seen", "name"), [("black", "executorch"), ("some", "litert"), ("some", "onnx")])
 def test_files_of_awkward_input_answer_as_the_emulation(
     seen: str, name: str, awkward: nn.Module, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ class Readers(nn.Module):
         return self.last(torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x)], 1)).sigmoid().flatten(1)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FORMATS[:3])
 def test_each_reader_has_its_form(name: str, tmp_path: Path) -> None:
     check_file(randomize(Readers()), name, tmp_path)
 
@@ -291,10 +291,9 @@ def test_tied_values_have_one_span_and_a_sigmoid_its_own() -> None:
     assert join_spans(graph.exported, ops, told)["cat"] == (-5.0, 1.0)
 
 
-@pytest.mark.parametrize("precision", ["int8", "mixed"])
-def test_what_the_user_keeps_in_float_stays_there(precision: str) -> None:
+def test_what_the_user_keeps_in_float_stays_there() -> None:
     quant = Quant(keep_float=("depthwise", "down"))
-    (graph,) = quantized(randomize(Hybrid()), aim("onnx", precision=precision, quant=quant)).values()
+    (graph,) = quantized(randomize(Hybrid()), aim("onnx", quant=quant)).values()
     # `down` is a preset's word too, for a part of a big.LITTLE layer that no convolution is
     assert ("depthwise" in graph.layers, "expand" in graph.layers) == (False, True)
     assert len(graph.integers.weights) == 7

@@ -69,7 +69,11 @@ def test_every_op_is_in_integers_and_every_span_is_told(made: tuple[nn.Module, M
         assert int(rounded.integers.min()) >= -127
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [("convolutional", "executorch"), ("convolutional", "litert"), *(("vit", name) for name in FORMATS)],
+    indirect=["made"],
+)
 def test_files_answer_as_the_emulation(name: str, made: tuple[nn.Module, Mapping[str, Graph]], tmp_path: Path) -> None:
     model, graph = made[0], made[1][name]
     images = draw()

@@ -7,18 +7,24 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from torch import nn
 
 from bigvit_edge.export.backends.onnx.quantized import check
 from bigvit_edge.export.convert import lower
 from bigvit_edge.export.graph import Graph
-from tests.export.convolutional import Hybrid, aim, quantized, randomize
+from tests.export.convolutional import aim, quantized, randomize
 
 TARGET = aim("onnx")
 
 
+def build() -> list[nn.Module]:
+    depthwise = nn.Conv2d(8, 16, 3, 2, 1, groups=8)  # two results a channel
+    return [nn.Conv2d(3, 8, 3), nn.ReLU6(), depthwise, nn.SiLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(5)]
+
+
 @pytest.fixture(scope="module")
 def made() -> tuple[Graph, bytes]:
-    graph = quantized(randomize(Hybrid()), TARGET)["onnx"]
+    graph = quantized(randomize(nn.Sequential(*build())), TARGET)["onnx"]
     data = lower([graph], "onnx", TARGET, {}).data
     assert isinstance(data, bytes)
     return graph, data
