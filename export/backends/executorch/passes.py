@@ -44,7 +44,7 @@ class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]
 
 @contextmanager
 def few_passes() -> Iterator[None]:
-    """Have XNNPACK's lowering run the passes that a delegate needs, and no others."""
+    """Have XNNPACK's lowering run only the passes that a delegate needs."""
     before = xnnpack_preprocess.XNNPACKPassManager
     xnnpack_preprocess.XNNPACKPassManager = FewPasses
     try:
