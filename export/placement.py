@@ -158,7 +158,7 @@ def is_light(node: Node, runtime: str, constants: Mapping[Node, Tensor]) -> bool
     arguments: tuple[Any, ...] = node.args
     if any(_count(x) == 0 or x.meta["val"].dtype != torch.float32 for x in node.all_input_nodes):
         return False
-    most = 6 if node.target in MOVES else 4
+    most = (5 if runtime == "coreml" else 6) if node.target in MOVES else 4
     if not list_inputs(node, constants) or not all(
         1 <= len(shape_of(x)) <= most for x in (node, *node.all_input_nodes)
     ):
