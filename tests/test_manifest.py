@@ -47,6 +47,8 @@ def test_the_keys_that_others_rely_on(tmp_path: Path) -> None:
         "parity",
         "accuracy",
         "coverage",
+        "conversions",
+        "spans",
         "confusions",
     } == set(entry["methods"][0])
     parity, accuracy = (entry["methods"][0][name] for name in ("parity", "accuracy"))
