@@ -121,8 +121,8 @@ def _list_wanted(layer: str, node: Node, precision: str, quant: Quant) -> tuple[
     if precision == "mixed" and parts:
         return (getattr(quant, parts[0]),)
     kept = set(quant.keep_float)
-    if not is_linear(node):
-        kept -= set(Quant().keep_float)  # the presets' words are of a big.LITTLE layer, which has no convolutions
+    if not is_linear(node) and quant.keep_float == Quant().keep_float:
+        kept = set()  # the presets' words are of a big.LITTLE layer, which has no convolutions
     if set(layer.split(".")) & kept:
         return ("fp32",)
     return quant.candidates if precision == "mixed" else (precision,)
@@ -130,9 +130,10 @@ def _list_wanted(layer: str, node: Node, precision: str, quant: Quant) -> tuple[
 
 def _check_words(layers: list[str], quant: Quant) -> None:
     """A preset's word need not fit every model (a dense one has no router); a user's must."""
-    names = {part for layer in (*layers, PATCHES) for part in layer.split(".") if not part.isdigit()}
+    parts = {part for layer in (*layers, PATCHES) for part in layer.split(".")}
+    names = {part for part in parts if not part.isdigit()}
     for word in quant.keep_float:
-        if word not in Quant().keep_float and word not in names:
+        if word not in Quant().keep_float and word not in parts:
             raise UserError(f"quant.keep_float={word}", "a part of a layer's name", suggest(word, sorted(names)))
     for part in PARTS:
         if getattr(quant, part) and part not in names:

@@ -71,7 +71,8 @@ def _add_whole(graphs: Sequence[Graph], target: Target, images: Array) -> dict[s
         joined = join_spans(graph.exported, most, spans)
         weights = round_convolutions(graph, most, joined, images) | round_linears(graph, most, joined)
         for name, ops in plan.items():
-            integers = Integers(frozenset(n.name for n in ops), join_spans(graph.exported, ops, spans), weights)
+            own = {n.name: weights[n.name] for n in ops if n.name in weights}
+            integers = Integers(frozenset(n.name for n in ops), join_spans(graph.exported, ops, spans), own)
             added[name].append(replace(graph, integers=integers))
     return added
 

@@ -135,8 +135,10 @@ def count_node_macs(node: Node) -> int:
     if name == "scaled_dot_product_attention":
         queries, (*_, keys, _), values = shape_of(node.args[0]), shape_of(node.args[1]), shape_of(node.args[2])
         return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
-    if name in ("conv2d", "convolution"):
+    if name in ("conv1d", "conv2d", "convolution"):
         return prod(shape_of(node)) * prod(shape_of(node.args[1])[1:])
+    if name == "conv_transpose2d":
+        return prod(shape_of(node.args[0])) * prod(shape_of(node.args[1])[1:])
     if name == "dispatch":  # bve::dispatch: the router's Linear, of one output
         return prod(shape_of(node.args[1]))
     return 0

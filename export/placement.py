@@ -212,7 +212,7 @@ def list_merged(ops: Iterable[Node]) -> set[Node]:
         reader = next(iter(node.users))
         if len(node.users) == 1 and reader in inside:
             clipped = reader.target in FUSED.get(node.target, ())
-            padded = node.target in PADS and reader.target is aten.conv2d.default
+            padded = node.target in PADS and _pads_zeros(node) and reader.target is aten.conv2d.default
             if clipped or padded:
                 merged.add(node)
     return merged

@@ -212,7 +212,7 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
         size = channels * height * width
         pixels = insert(conv, aten.permute.default, insert(conv, aten.reshape.default, x, grid), [0, 2, 4, 1, 3, 5])
         pixels = insert(conv, aten.reshape.default, pixels, [b, grid[2] * grid[4], size])  # [B, N, 3 * p * q]
-        if size == channels and len(weight.users) == 1 and weight in (known := read_constants(program)):
+        if size == channels != 3 and len(weight.users) == 1 and weight in (known := read_constants(program)):
             set_constant(program, weight, known[weight].reshape(out, size))
             weight.meta["val"] = weight.meta["val"].reshape(out, size)
             flat = weight

@@ -16,7 +16,9 @@ with silenced():
     from executorch.backends.xnnpack import _passes as known
     from executorch.backends.xnnpack import xnnpack_preprocess
     from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
+    from executorch.exir.dialects._ops import ops as exir_ops
 
+PAD, HIDDEN = exir_ops.edge.aten.constant_pad_nd.default, exir_ops.edge.aten.alias_copy.default
 NORMS = {"native_batch_norm.default", "_native_batch_norm_legit_no_training.default"}
 # the ops that a pass is for, by its name; a pass that is not named here always runs
 SERVES: dict[str, set[str]] = {
@@ -26,9 +28,30 @@ SERVES: dict[str, set[str]] = {
     "FuseBatchNormPass": NORMS,
     "DecomposeBatchNorm": NORMS,
     "DecomposeConcatenate": {"cat.default"},
-    "InsertPadQDQPass": {"constant_pad_nd.default"},
+    "PadsOfConvolutions": {"constant_pad_nd.default"},
     "PReLUReshapePass": {"_prelu_kernel.default"},
 }
+
+
+class PadsOfConvolutions(known.InsertPadQDQPass):  # type: ignore[misc]
+    """The pass that gives a padding behind a dequantisation int8, for those that a convolution reads alone.
+
+    As it is it takes them all: an average in float behind one then reads integers.
+    """
+
+    def call(self, graph_module: Any) -> Any:
+        hidden = [node for node in graph_module.graph.nodes if node.target is PAD and not _is_convolved(node)]
+        for node in hidden:
+            node.target = HIDDEN
+        try:
+            return super().call(graph_module)
+        finally:
+            for node in hidden:
+                node.target = PAD
+
+
+def _is_convolved(pad: Any) -> bool:
+    return all(user.target is exir_ops.edge.aten.convolution.default for user in pad.users)
 
 
 class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]
@@ -39,6 +62,7 @@ class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]
         given: list[Any] = vars(self)["passes"]
         calls = [node for node in exported.graph.nodes if node.op == "call_function"]
         ops = {format_target_name(node.target.__name__) for node in calls}
+        given = [PadsOfConvolutions if p is known.InsertPadQDQPass else p for p in given]
         self.passes = [p for p in given if p.__name__ not in SERVES or ops & SERVES[p.__name__]]
 
 

@@ -153,9 +153,13 @@ class _Writer:
         """The float constants that nothing reads any more go, and the other tensors are numbered anew."""
         graph, signatures = self.subgraph, [s for s in self.model.signatureDefs if s.subgraphIndex == self.number]
         lists = [graph.inputs, graph.outputs, *(t for op in graph.operators for t in (op.inputs, op.outputs))]
-        kept = sorted({int(t) for tensors in lists for t in tensors} - {-1})
+        read = {int(t) for tensors in lists for t in tensors} - {-1}
+        details = {id(d): d for t in read if (d := _find_details(graph.tensors[t])) is not None}.values()
+        kept = sorted(read | {int(d.scales) for d in details})
         place = {-1: -1} | {tensor: number for number, tensor in enumerate(kept)}
         graph.tensors = [graph.tensors[tensor] for tensor in kept]
+        for d in details:
+            d.scales = place[int(d.scales)]
         graph.inputs, graph.outputs = ([place[int(t)] for t in side] for side in (graph.inputs, graph.outputs))
         for op in graph.operators:
             op.inputs, op.outputs = ([place[int(t)] for t in side] for side in (op.inputs, op.outputs))
@@ -231,6 +235,8 @@ class _Writer:
         found = self._find_weight(op) if name in PLACES else None
         scale = self._choose_scale(op, name, values, found)
         wanted = scale if name in SAME else None
+        if found is not None and self._find_scale(values[0]) is None:  # what the converter made the value of has none
+            wanted = self._read_plan(found.node)
         read = {value: self._read_integers(value, wanted) for value in values}
         op.inputs = [read.get(int(t), int(t)) for t in op.inputs]
         if found is not None:
@@ -244,6 +250,13 @@ class _Writer:
         for end, narrow in zip(outputs, op.outputs, strict=True):
             if end != narrow:
                 self._convert(narrow, end, "DEQUANTIZE")
+
+    def _read_plan(self, node: Node) -> Scale:
+        """The scale in which the graph has a node read its value, zeros around it or not."""
+        source: Any = node.args[0]
+        while source.name not in self.spans and source.op == "call_function":
+            source = source.args[0]
+        return choose_scale(self.spans[source.name])
 
     def _choose_scale(self, op: Any, name: str, values: list[int], found: Weight | None) -> Scale:
         if name in FIXED:
@@ -361,6 +374,12 @@ def _clip(span: Range, activation: int) -> Range:
     """What an activation in the same op leaves of a span."""
     least, most = BOUNDS.get(activation, (-np.inf, np.inf))
     return min(max(span[0], least), most), min(max(span[1], least), most)
+
+
+def _find_details(tensor: Any) -> Any:
+    """What names the tensor of a weight's scales, where it has them by groups."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return details if hasattr(details, "scales") else None
 
 
 def _has(op: Any, place: int) -> bool:

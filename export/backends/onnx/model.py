@@ -24,6 +24,7 @@ aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 OPSET, IR = 20, 9
 SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
+INTEGERS = ".int8"  # how the names of constants end that insert_integers made
 LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
 
 
@@ -81,6 +82,7 @@ def _export(exported: ExportedProgram) -> ModelProto:
     model = made.model_proto
     _fold(model)
     _turn_weights(model)
+    _part_weights(model)
     return model
 
 
@@ -174,6 +176,38 @@ def _turn_weights(model: ModelProto) -> None:
         weight.attribute.append(helper.make_attribute("axis", 1))
         weight.output[0] = turn.output[0]
         model.graph.node.remove(turn)
+
+
+def _part_weights(model: ModelProto) -> None:
+    """Each reader of an integer weight has that, its scales and zero points to itself: session.x64quantprecision, which
+    x86 without VNNI needs, fails on one that two ops read."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen: set[str] = set()
+    nodes: list[NodeProto] = []
+    readers: dict[str, list[tuple[NodeProto, int]]] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            readers.setdefault(name, []).append((node, place))
+    for node in model.graph.node:
+        several = [node]
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            for number, (reader, place) in enumerate(readers.get(node.output[0], [])[1:], 1):
+                copy = NodeProto()
+                copy.CopyFrom(node)
+                copy.output[0] = reader.input[place] = f"{node.output[0]}#{number}"
+                several.append(copy)
+            for each in several:
+                for place, name in enumerate(each.input):
+                    if name in seen:
+                        own = f"{each.output[0]}/{place}{INTEGERS if place == 0 else ''}"
+                        model.graph.initializer.append(
+                            numpy_helper.from_array(numpy_helper.to_array(constants[name]), own)
+                        )
+                        each.input[place] = own
+                    seen.add(name)
+        nodes += several
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def read_notes(node: NodeProto) -> dict[str, str]:
