@@ -173,14 +173,19 @@ class _IntegerWriter:
         return self.shared[value]
 
     def _round_output(self, node: Node) -> None:
-        """Readers in float have a dequantisation of their own, which is a step of its own; those in int8 get theirs."""
+        """Each reader in float has a dequantisation of its own, which is a step of its own; those in int8 get theirs.
+
+        XNNPACK's pass for layouts takes what leaves a delegate and goes on in it as well for turned where it is not.
+        """
         readers, behind = list(node.users), node.next
         self.quantized[node] = quantized = self._quantize(behind, node)
-        if any(reader.name not in self.integers.ops for reader in readers):
-            outside = self._read(behind, quantized, node.name)
-            inside = {quantized, *(reader for reader in readers if reader.name in self.integers.ops)}
-            node.replace_all_uses_with(outside, delete_user_cb=lambda user: user not in inside)
-            self.program.graph_signature.replace_all_uses(node.name, outside.name)
+        outside = [reader for reader in readers if reader.name not in self.integers.ops]
+        for number, reader in enumerate(outside):
+            if not number or not self.unsigned:
+                read = self._read(behind, quantized, node.name)
+            reader.replace_input_with(node, read)
+            if reader.op == "output":
+                self.program.graph_signature.replace_all_uses(node.name, read.name)
 
     def _quantize(self, before: Node, value: Node) -> Node:
         scale, zero = self.steps[value.name]

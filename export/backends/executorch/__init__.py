@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list_versions, name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.executorch.kernels import refuse_missing
-from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner
+from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner, part_reads
 from bigvit_edge.export.backends.executorch.passes import few_passes
 from bigvit_edge.export.backends.executorch.simplify import flatten_images, simplify
 from bigvit_edge.export.console import silenced
@@ -124,6 +124,8 @@ def lower_programs(
     programs = {name: write_program(graph) for name, graph in graphs.items()}
     edge = to_edge(programs, dict(words), compile_config=config).transform([RemoveCloneOpsTransform()])
     refuse_missing({name: edge.exported_program(name) for name in graphs})
+    for name in graphs:
+        part_reads(edge.exported_program(name))
     if first:
         edge = edge.to_backend(dict(first))
     with few_passes():

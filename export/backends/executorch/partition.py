@@ -23,6 +23,7 @@ with silenced():
     from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
     from executorch.exir.backend.partitioner import DelegationSpec, PartitionResult
     from executorch.exir.backend.utils import tag_constant_data
+    from executorch.exir.dialects._ops import ops as exir_ops
 
 # What XNNPACK compiles as it stands. Its seventeen passes, each of which traces every delegate anew, have nothing to do
 # here: they serve convolutions, pooling, batch norm, activations in a static int8 Linear, and concatenations of more
@@ -38,6 +39,7 @@ PLAIN = {
 # XNNPACK's own word for it: with this in the specification only the conversion to Linear runs.
 FEW_PASSES = CompileSpec("dqlinear_partitioner", b"")
 
+DEQUANTIZE = exir_ops.edge.quantized_decomposed.dequantize_per_tensor.default
 REASON = "bigvit_edge_reason"  # in the metadata of an op that XNNPACK does not take
 NO_RULE = "XNNPACK's partitioner has no rule for it"
 REASONS = {
@@ -97,6 +99,28 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
             why.node = None
         rule.check_constraints(node, exported)
         return next((f"XNNPACK: {why.reason}" for why in WHYS if why.node is node), "XNNPACK's rule for it refuses it")
+
+
+def part_reads(exported: ExportedProgram) -> None:
+    """Give each op that XNNPACK does not take a dequantisation of its own.
+
+    XNNPACK's pass for layouts takes a value that leaves a delegate and goes on in it too for turned where it is not.
+    """
+    known = {config().target_name for config in ALL_PARTITIONER_CONFIGS}
+    for read in exported.graph.find_nodes(op="call_function", target=DEQUANTIZE):
+        outside = [user for user in read.users if user.op == "output" or _name(user) not in known]
+        for user in outside[len(outside) == len(read.users) :]:
+            with exported.graph.inserting_after(read):
+                own = exported.graph.call_function(DEQUANTIZE, read.args, read.kwargs)
+            own.meta = dict(read.meta)
+            user.replace_input_with(read, own)
+            if user.op == "output":
+                exported.graph_signature.replace_all_uses(read.name, own.name)
+    exported.graph_module.recompile()
+
+
+def _name(node: Node) -> str:
+    return str(format_target_name(node.target.__name__)) if node.op == "call_function" else ""  # type: ignore[union-attr]
 
 
 def measure_depths(graph: FxGraph, group_of: dict[Node, int]) -> dict[Node, int]:

@@ -99,14 +99,18 @@ def _find_value(node: Node, plan: Integers) -> Node:
 
 
 def _check_scale(tensor: Any, value: Node, plan: Integers, fits: Sequence[Fit]) -> None:
-    """A tensor must be in the scale of what the graph says its value spans; fits: what the file may hold of it."""
+    """A tensor must be in the scale of what the graph says its value spans; fits: what the file may hold of it.
+
+    Or of what another value spans, clamped or not: the converter moves factors and clamps past one another.
+    """
     if value.target in SQUASHED or value.name not in plan.spans:
         return
     scheme, span = tensor.quantization, plan.spans[value.name]
     scales = [choose_scale(apply_fit(fit, span)) for fit in (SAME, *fits)]
+    scales += [choose_scale(s) for low, high in plan.spans.values() for s in ((low, high), (0.0, max(high, 0.0)))]
     if not any(np.allclose(scheme.scale, [s], rtol=1e-5, atol=0) and list(scheme.zeroPoint) == [z] for s, z in scales):
         met = f"{tensor.name.decode()} has the scale {scheme.scale} and zero point {scheme.zeroPoint}"
-        raise RuntimeError(f"{met}, and {value.name} one of {scales}; {REPORT}")
+        raise RuntimeError(f"{met}, and {value.name} {scales[0]}; {REPORT}")
 
 
 def _check_conversions(ops: list[Op]) -> None:
