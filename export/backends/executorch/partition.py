@@ -102,14 +102,15 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
 
 def part_reads(exported: ExportedProgram) -> None:
-    """Give each op that XNNPACK does not take a dequantisation of its own.
+    """Give each op a dequantisation of its own, where the graph is in pieces.
 
     XNNPACK's pass for layouts takes a value that leaves a delegate and goes on in it too for turned where it is not.
     """
     known = {config().target_name for config in ALL_PARTITIONER_CONFIGS}
+    if all(_name(node) in known for node in exported.graph.nodes if node.op == "call_function"):
+        return
     for read in exported.graph.find_nodes(op="call_function", target=DEQUANTIZE):
-        outside = [user for user in read.users if user.op == "output" or _name(user) not in known]
-        for user in outside[len(outside) == len(read.users) :]:
+        for user in list(read.users)[1:]:
             with exported.graph.inserting_after(read):
                 own = exported.graph.call_function(DEQUANTIZE, read.args, read.kwargs)
             own.meta = dict(read.meta)
