@@ -106,8 +106,9 @@ def part_reads(exported: ExportedProgram) -> None:
 
     XNNPACK's pass for layouts takes a value that leaves a delegate and goes on in it too for turned where it is not.
     """
-    known = {config().target_name for config in ALL_PARTITIONER_CONFIGS}
-    if all(_name(node) in known for node in exported.graph.nodes if node.op == "call_function"):
+    known = PLAIN.union(config().target_name for config in ALL_PARTITIONER_CONFIGS)
+    calls = [node for node in exported.graph.nodes if node.op == "call_function" and node.target is not getitem]
+    if all(format_target_name(node.target.__name__) in known for node in calls):
         return
     for read in exported.graph.find_nodes(op="call_function", target=DEQUANTIZE):
         for user in list(read.users)[1:]:
@@ -118,10 +119,6 @@ def part_reads(exported: ExportedProgram) -> None:
             if user.op == "output":
                 exported.graph_signature.replace_all_uses(read.name, own.name)
     exported.graph_module.recompile()
-
-
-def _name(node: Node) -> str:
-    return str(format_target_name(node.target.__name__)) if node.op == "call_function" else ""  # type: ignore[union-attr]
 
 
 def measure_depths(graph: FxGraph, group_of: dict[Node, int]) -> dict[Node, int]:
