@@ -80,7 +80,7 @@ class Span:
     """The range of a value that is held in int8.
 
     Given are the op that makes it and its module, the smallest and largest value that int8 stands for, and what bounds
-    it: the op itself, by its name, or 'calibration'.
+    it: the op itself, by its name, 'constant', or 'calibration'.
     """
 
     op: str

@@ -226,7 +226,7 @@ def _explain_layers(entry: Entry) -> Iterator[str]:
             f"layers of {entry.file}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) + ", the others float"
         )
     if counts := [method.conversions for method in entry.methods if method.conversions]:
-        yield f"{entry.file}: {max(counts)} conversions between int8 and float, int8 kept between all other neighbours"
+        yield f"{entry.file}: {max(counts)} conversions between float and what computes in int8 on ranges"
 
 
 def _explain_spans(entry: Entry) -> Iterator[str]:
@@ -235,8 +235,8 @@ def _explain_spans(entry: Entry) -> Iterator[str]:
         if method.spans:
             seen = sum(span.bound == CALIBRATED for span in method.spans)
             yield (
-                f"{entry.file}: {len(method.spans)} values in int8, {len(method.spans) - seen} bounded by their ops, "
-                f"{seen} by what calibration met; manifest.json lists their ranges"
+                f"{entry.file}: {len(method.spans)} values in int8, {seen} of them bounded by what calibration met alone; "
+                "manifest.json lists their ranges"
             )
 
 

@@ -15,14 +15,15 @@ from torch.fx import Node
 
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, read_constants
-from bigvit_edge.export.placement import CLIPS, FIXED, write_for_integers
+from bigvit_edge.export.placement import FIXED, write_for_integers
+from bigvit_edge.export.quantization import BYTE, choose_scale
 from bigvit_edge.export.rewrite import fold_constants
 from bigvit_edge.measures import Span
 
 aten = torch.ops.aten
 LEAVE: Tensor = NotImplemented  # PyTorch's word for: as it is
 MOST_RANK = 5  # of Core ML's values
-CALIBRATED = "calibration"  # what bounds a value that no op does
+CALIBRATED, CONSTANT = "calibration", "constant"  # what bounds a value that no op does
 
 
 def write_whole(program: ExportedProgram) -> ExportedProgram:
@@ -84,16 +85,17 @@ def list_whole(program: ExportedProgram, runtime: str = "") -> list[Node]:
 def describe_spans(graph: Graph) -> Iterator[Span]:
     """Describe the range of each value held in int8.
 
-    And what bounds it.
+    It is what int8 stands for, zero always in it; and what bounds it.
     """
-    nodes = {node.name: node for node in graph.exported.graph.nodes}
-    for name, (low, high) in graph.integers.spans.items():
-        node = nodes[name]
-        op = getattr(node.target, "_opname", str(node.target))
-        yield Span(op, layer_of(node), low, high, _name_bound(node))
+    nodes, constants = {node.name: node for node in graph.exported.graph.nodes}, read_constants(graph.exported)
+    for name, span in graph.integers.spans.items():
+        node, (scale, zero) = nodes[name], choose_scale(span)
+        low, high = ((end - zero) * scale for end in BYTE[:2])
+        bound = CONSTANT if node in constants else _name_bound(node)
+        yield Span(getattr(node.target, "_opname", str(node.target)), layer_of(node), low, high, bound)
 
 
 def _name_bound(node: Node) -> str:
-    if node.target in FIXED or node.target in CLIPS:
-        return str(getattr(node.target, "_opname", node.target))
-    return CALIBRATED
+    """The op, where it bounds its values on both sides whatever it reads."""
+    bounded = node.target in FIXED or node.target in (aten.relu6.default, aten.hardtanh.default)
+    return str(getattr(node.target, "_opname", node.target)) if bounded else CALIBRATED

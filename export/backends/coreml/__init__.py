@@ -1,9 +1,10 @@
 """Core ML (.mlpackage) for Apple's systems. Core ML runs only there, so the check evaluates the saved package itself.
 
 fp32 and fp16 are what the program computes in. int8: weights per output channel, unpacked to fp16; Core ML quantises no
-activations at run time, so they stay fp16. int8-static: activations too, as quantize and dequantize ops around the
-Linears (from iOS17). int4: 16 values a palette, found by k-means, and an index for each weight: one palette for every
-`group` output channels from iOS18 on where they divide into groups, else one a tensor. mixed: each Linear its own.
+activations at run time, so those of Linears stay fp16, while convolutions have theirs on ranges (from iOS17).
+int8-static: Linears too, as quantize and dequantize ops around them (from iOS17); int8-full: every op. int4: 16 values a
+palette, found by k-means, and an index for each weight: one palette for every `group` output channels from iOS18 on
+where they divide into groups, else one a tensor. mixed: each layer its own.
 """
 
 from collections.abc import Mapping, Sequence
