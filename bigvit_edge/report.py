@@ -235,7 +235,7 @@ def _explain_spans(entry: Entry) -> Iterator[str]:
         if method.spans:
             seen = sum(span.bound == CALIBRATED for span in method.spans)
             yield (
-                f"{entry.file}: {len(method.spans)} values in int8, {seen} of them bounded by what calibration met alone; "
+                f"{entry.file}: {len(method.spans)} values in int8, {seen} of them bounded by calibration alone; "
                 "manifest.json lists their ranges"
             )
 

@@ -2,8 +2,8 @@
 
 fp32 and fp16 are what the program computes in. int8: weights per output channel, unpacked to fp16; Core ML quantises no
 activations at run time, so those of Linears stay fp16, while convolutions have theirs on ranges (from iOS17).
-int8-static: Linears too, as quantize and dequantize ops around them (from iOS17); int8-full: every op. int4: 16 values a
-palette, found by k-means, and an index for each weight: one palette for every `group` output channels from iOS18 on
+int8-static: Linears too, as quantize and dequantize ops around them (from iOS17); int8-full: every op. int4: 16 values
+a palette, found by k-means, and an index for each weight: one palette for every `group` output channels from iOS18 on
 where they divide into groups, else one a tensor. mixed: each layer its own.
 """
 

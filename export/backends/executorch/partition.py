@@ -102,8 +102,9 @@ class DepthPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
 
 def part_reads(exported: ExportedProgram) -> None:
-    """Give each op a dequantisation of its own, where the graph is in pieces.
+    """Give each op a dequantisation of its own.
 
+    Where the graph is in pieces, that is.
     XNNPACK's pass for layouts takes a value that leaves a delegate and goes on in it too for turned where it is not.
     """
     known = PLAIN.union(config().target_name for config in ALL_PARTITIONER_CONFIGS)

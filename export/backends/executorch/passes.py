@@ -34,8 +34,9 @@ SERVES: dict[str, set[str]] = {
 
 
 class PadsOfConvolutions(known.InsertPadQDQPass):  # type: ignore[misc]
-    """The pass that gives a padding behind a dequantisation int8, for those that a convolution reads alone.
+    """The pass that makes paddings int8, for convolutions' alone.
 
+    It takes those behind a dequantisation.
     As it is it takes them all: an average in float behind one then reads integers.
     """
 
