@@ -1,0 +1,109 @@
+"""What is float between convolutions in int8, and what converters make of it: the files answer as the emulation."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+pytest.importorskip("executorch")
+pytest.importorskip("litert_torch")
+pytest.importorskip("onnxruntime")
+
+from bigvit_edge.export.backends.onnx import set_options
+from tests.export.convolutional import Between, aim, draw, emulate, quantized, randomize, run
+
+IMAGES = draw(3)
+# What a converter writes as several ops, whose values between have no span.
+CONVERTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "reflect": lambda x: F.pad(x.relu(), (1, 1, 1, 1), mode="reflect"),
+    "replicate": lambda x: F.pad(x.relu(), (1, 1, 1, 1), mode="replicate"),
+    "ceil": lambda x: F.max_pool2d(x.relu(), 3, 2, 1, ceil_mode=True),
+    "nearest": lambda x: F.interpolate(x.relu(), scale_factor=1.7, mode="nearest"),
+    "shuffle": lambda x: F.pixel_shuffle(x, 2).relu(),
+    "factor": lambda x: x.relu() * 4,
+}
+# What leaves XNNPACK's delegate and goes on in it as well; and an average behind zeros.
+PARTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.25])),
+    "mish": F.mish,
+    "where": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "average": lambda x: F.avg_pool2d(x.relu(), 3, 2, 1),
+}
+
+
+def check_file(model: nn.Module, name: str, folder: Path) -> None:
+    """Within a twentieth of the largest answer: layouts or scales that are mistaken are off by all of it."""
+    graph, expected = (found := quantized(model, aim(name))[name]), emulate(found, IMAGES)
+    _, got = run(graph, name, aim(name), folder, IMAGES)
+    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+    assert graph.integers.weights
+
+
+@pytest.mark.parametrize("how", CONVERTED)
+def test_litert(how: str, tmp_path: Path) -> None:
+    check_file(randomize(Between(CONVERTED[how])), "litert", tmp_path)
+
+
+@pytest.mark.parametrize("how", PARTED)
+def test_executorch(how: str, tmp_path: Path) -> None:
+    check_file(randomize(Between(PARTED[how])), "executorch", tmp_path)
+
+
+class Twice(nn.Module):
+    """One convolution called twice on one value: [1, 3, S, S] -> [1, 4 S S]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.second(self.first(x).relu()).relu() + self.first(x).relu()).flatten(1)
+
+
+@pytest.mark.parametrize("name", ["litert", "onnx"])
+def test_a_convolution_called_twice_on_one_value(name: str, tmp_path: Path) -> None:
+    check_file(randomize(Twice()), name, tmp_path)
+
+
+def test_an_onnx_file_opens_where_products_must_be_exact(tmp_path: Path) -> None:
+    """As on x86 without VNNI: each convolution has its weight and zero points to itself."""
+    import onnxruntime
+
+    model = randomize(Between(lambda x: x.relu()))
+    graph = quantized(model, aim("onnx"))["onnx"]
+    run(graph, "onnx", aim("onnx"), tmp_path, IMAGES)
+    options = set_options(1)
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"])
+    got = np.concatenate([session.run(None, {"image": image[None]})[0] for image in IMAGES])
+    np.testing.assert_allclose(got, emulate(graph, IMAGES), atol=0.05 * np.abs(got).max())
+
+
+class Tokens(nn.Module):
+    """A Linear of 32 inputs between two convolutions: [1, 3, S, S] -> [1, 5]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.expand, self.project = nn.Conv2d(3, 32, 4, 4), nn.Linear(32, 64), nn.Linear(64, 32)
+        self.second, self.head = nn.Conv2d(32, 8, 3, 2, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        t = x.flatten(2).transpose(1, 2)  # [1, N, 32]
+        t = t + self.project(F.gelu(self.expand(t)))
+        x = self.second(t.transpose(1, 2).reshape(x.shape))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_int4_linears_beside_int8_convolutions_in_litert(tmp_path: Path) -> None:
+    target = aim("litert", precision="int4")
+    graph = quantized(randomize(Tokens()), target)["litert"]
+    assert sorted(graph.layers.values()).count("int4") >= 2
+    assert graph.integers.weights
+    _, got = run(graph, "litert", target, tmp_path, IMAGES)
+    expected = emulate(graph, IMAGES)
+    assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
