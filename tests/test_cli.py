@@ -72,7 +72,7 @@ def test_listings_are_json_on_request() -> None:
         (["--keep", "0.3333333,0.33333334"], ["each ratio once"]),
         (
             ["--calibration", ".", "--set", "precisions=fp32"],
-            ["int8 for our core, which calibrate"],
+            ["int8 for our core, or integers for a model with convolutions"],
         ),
         (["--set", "quant.p=int4"], ["quant.p=int4 for fp32, int8", "precisions=mixed"]),
         (["--image-size", "100000000000"], ["--image-size 100000000000", "1 to 4096"]),
@@ -183,7 +183,7 @@ HALF = ["--set", "precisions=fp32,fp16,int8"]
         ("huge", ["holds 100000", "at most 65504"]),
         ("absent", ["users_models:absent is nothing of that name"]),
         ("Branching", ["users_models.py:6: if x.mean() > 0", "do not depend on the image"]),
-        ("Constant", ["some Linear to quantise"]),
+        ("Constant", ["some layer to quantise"]),
     ],
 )
 def test_export_refuses_users_models(

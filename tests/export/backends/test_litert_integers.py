@@ -16,7 +16,7 @@ from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends import litert
 from bigvit_edge.export.backends.litert import contents, integers, readback, simplification
 from bigvit_edge.export.graph import Graph, read_constants
-from bigvit_edge.export.integers import Integers, Range, Rounded
+from bigvit_edge.export.integers import NONE, Integers, Range, Rounded
 from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
 from tests.export.backends.test_litert import TARGET, bytes_of, capture, list_ops, lower, only_method, randomize
@@ -322,7 +322,7 @@ def test_names_of_tensors_are_the_modules(simple: Graph, monkeypatch: pytest.Mon
     data, (nodes,) = litert.lower_float([simple], ["a"])
     monkeypatch.setattr(simplification, "has_convolutions", lambda exported: False)
     litert._float_files.clear()
-    plain, (none,) = litert.lower_float([simple], ["a"])
+    plain, (none,) = litert.lower_float([replace(simple, integers=NONE)], ["a"])
     litert._float_files.clear()
     names = [[t.name for t in contents.read_model(file).subgraphs[0].tensors] for file in (data, plain)]
     assert names[0] == names[1]
