@@ -2,7 +2,7 @@
 
 Models of timm at full size, with weights drawn as if trained (tests/conformance): what an op costs does not depend on
 them, what rounding costs does, so accuracy is tests/bench_int8.py's to say. Latencies are interleaved medians of one
-thread, seconds those of the whole conversion, calibration on 128 pictures included.
+thread, seconds those of the whole conversion, calibration included.
 """
 
 import argparse
@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--formats", default=FORMATS)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument(
+        "--calibration", type=int, default=CALIBRATION, help="pictures; latencies do not depend on them"
+    )
     options = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -43,7 +46,7 @@ def main() -> None:
     rows = []
     for name in options.models.split(","):
         model = load(f"tests.conformance.models:{name}")
-        images = draw_photographs("train", CALIBRATION, model.image_size, 0)
+        images = draw_photographs("train", options.calibration, model.image_size, 0)
         calibration = normalize(255 * images.numpy(), model.preprocessing)
         subject = Subject(model.module, model.image_size, (None,), calibration, True, {})
         for format_ in options.formats.split(","):
