@@ -14,15 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.functional import pad
 
-from bigvit_edge.export.factors import (
-    list_options,
-    owns_weights,
-    read_batch_norm,
-    read_weights,
-    to_list,
-    write_weights,
-)
+from bigvit_edge.export.factors import read_batch_norm
 from bigvit_edge.export.graph import read_constants, replace_node, shape_of
+from bigvit_edge.export.products import list_options, owns_weights, read_weights, to_pair, write_weights
 
 aten = torch.ops.aten
 
@@ -89,7 +83,7 @@ def _read_branch(node: Node, data: dict[Node, Tensor]) -> Branch | None:
     if node.target is not aten.conv2d.default or len(node.users) != 1 or not owns_weights(node, data):
         return None
     _, stride, padding, dilation, groups = list_options(node)
-    stride, padding, dilation = (to_list(pair) * (2 // len(to_list(pair))) for pair in (stride, padding, dilation))
+    stride, padding, dilation = map(to_pair, (stride, padding, dilation))
     weight, bias, _ = read_weights(node, data)
     halves = [(size - 1) * step // 2 for size, step in zip(weight.shape[2:], dilation, strict=True)]
     if padding != halves or not all(size % 2 for size in weight.shape[2:]) or len(shape_of(node)) != 4:

@@ -19,7 +19,6 @@ from bigvit_edge.export.full import list_whole, write_whole
 from bigvit_edge.export.graph import Graph, name_layer
 from bigvit_edge.export.integers import Integers, Range, Rounded
 from bigvit_edge.export.placement import (
-    CONVOLUTIONS,
     COPYING,
     FIXED,
     has_kernel,
@@ -29,8 +28,11 @@ from bigvit_edge.export.placement import (
     write_copies,
     write_for_integers,
 )
+from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.rounding import round_linears
-from bigvit_edge.target import FULL, Quant, Target
+from bigvit_edge.target import FULL, Target
+
+Plan = Mapping[str, Sequence[Node]]  # the ops of a graph that compute in int8, by format
 
 
 def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
@@ -40,7 +42,10 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
     Convolutions that a format has no fast kernel for stay float there, and leave the layers.
     """
     if graphs[0].precision == FULL:
-        return _add_whole(graphs, target, images)
+        graphs = [replace(graph, exported=write_whole(graph.exported)) for graph in graphs]
+        runtimes = {name: _find_runtime(target, name) for name in target.formats}
+        plans = [{name: list_whole(g.exported, runtime) for name, runtime in runtimes.items()} for g in graphs]
+        return _fill(graphs, plans, images)
     if not any(_list_chosen(graph) for graph in graphs):
         return {name: list(graphs) for name in target.formats}
     added = {
@@ -54,44 +59,31 @@ def add_integers(graphs: Sequence[Graph], target: Target, images: Array) -> dict
             programs = [_write(graph.exported, name) for graph in graphs]
             written.setdefault(tuple(map(id, programs)), []).append(name)
     for names in written.values():
-        added |= _add_alike([replace(g, exported=_write(g.exported, names[0])) for g in graphs], names, target, images)
+        ready = [replace(graph, exported=_write(graph.exported, names[0])) for graph in graphs]
+        added |= _fill(ready, [{name: _place(g, _find_runtime(target, name)) for name in names} for g in ready], images)
     return added
 
 
-def _add_whole(graphs: Sequence[Graph], target: Target, images: Array) -> dict[str, list[Graph]]:
-    """As add_integers, for every op of the graphs."""
-    graphs = [replace(graph, exported=write_whole(graph.exported)) for graph in graphs]
-    plans = [
-        {name: list_whole(graph.exported, _find_runtime(target, name)) for name in target.formats} for graph in graphs
-    ]
-    spans = _measure_all(graphs, plans, images, target.quant)
-    added: dict[str, list[Graph]] = {name: [] for name in target.formats}
+def _fill(graphs: Sequence[Graph], plans: Sequence[Plan], images: Array) -> dict[str, list[Graph]]:
+    """The graphs by format, with the ops that its plan has in int8: all have one set of ranges and of weights."""
+    spans = _measure_all(graphs, plans, images)
+    filled: dict[str, list[Graph]] = {name: [] for plan in plans for name in plan}
+    known: dict[tuple[str, ...], Rounded] = {}  # by op and weight: what keep ratios have in common is stored once
     for graph, plan in zip(graphs, plans, strict=True):
-        most = max(plan.values(), key=len)
-        joined = join_spans(graph.exported, most, spans)
-        weights = round_convolutions(graph, most, joined, images) | round_linears(graph, most, joined)
-        for name, ops in plan.items():
-            own = {n.name: weights[n.name] for n in ops if n.name in weights}
-            integers = Integers(frozenset(n.name for n in ops), join_spans(graph.exported, ops, spans), own)
-            added[name].append(replace(graph, integers=integers))
-    return added
-
-
-def _add_alike(graphs: Sequence[Graph], names: Sequence[str], target: Target, images: Array) -> dict[str, list[Graph]]:
-    """As add_integers, for formats that take the same programs: they have one set of ranges and of weights."""
-    plans = [{name: _place(graph, _find_runtime(target, name)) for name in names} for graph in graphs]
-    spans = _measure_all(graphs, plans, images, target.quant)
-    added: dict[str, list[Graph]] = {name: [] for name in names}
-    weights: dict[str, Rounded] = {}  # the first ratio's serve the others, so that methods share them
-    for graph, plan in zip(graphs, plans, strict=True):
-        joined = {name: join_spans(graph.exported, ops, spans) for name, ops in plan.items()}
         for name, ops in sorted(plan.items(), key=lambda item: -len(item[1])):
-            if any(node.target in CONVOLUTIONS and node.name not in weights for node in ops):
-                weights = round_convolutions(graph, ops, joined[name], images) | weights
-            own = {node.name: weights[node.name] for node in ops if node.name in weights}
-            integers = Integers(frozenset(node.name for node in ops), joined[name], own)
-            added[name].append(replace(_drop(graph, ops), integers=integers))
-    return added
+            joined, keys = join_spans(graph.exported, ops, spans), {_name_weight(node): node.name for node in ops}
+            if keys.keys() - {()} - known.keys():
+                rounded = round_convolutions(graph, ops, joined, images) | round_linears(graph, ops, joined)
+                known = {key: rounded[op] for key, op in keys.items() if op in rounded} | known
+            own = {op: known[key] for key, op in keys.items() if key in known}
+            integers = Integers(frozenset(node.name for node in ops), joined, own)
+            filled[name].append(replace(_drop(graph, ops), integers=integers))
+    return filled
+
+
+def _name_weight(node: Node) -> tuple[str, ...]:
+    """An op and its weight; () of one without."""
+    return (node.name, node.all_input_nodes[1].name) if node.target in PRODUCTS else ()
 
 
 def _find_runtime(target: Target, name: str) -> str:
@@ -151,9 +143,7 @@ def _place(graph: Graph, runtime: str) -> list[Node]:
     return place_integers(graph.exported, [node for node in _list_chosen(graph) if has_kernel(node, runtime)], runtime)
 
 
-def _measure_all(
-    graphs: Sequence[Graph], plans: Sequence[Mapping[str, Sequence[Node]]], images: Array, quant: Quant
-) -> dict[str, Range]:
+def _measure_all(graphs: Sequence[Graph], plans: Sequence[Plan], images: Array) -> dict[str, Range]:
     """What each value spans at every keep ratio."""
     spans: dict[str, Range] = {}
     for graph, plan in zip(graphs, plans, strict=True):

@@ -14,6 +14,7 @@ from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Ranges, layer_of, read_constants, weight_name
 from bigvit_edge.export.integers import Range
+from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten
@@ -57,9 +58,6 @@ class _Walk(Interpreter):
             changed = self.visit(self.layers[n], n, self.fetch_args_kwargs_from_env(n)[0], value)
             return value if changed is None else changed
         return value
-
-
-PRODUCTS = {aten.linear.default, aten.conv2d.default, aten.conv_transpose2d.input}
 
 
 @dataclass

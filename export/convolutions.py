@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.emulation import convolve, emulate_integers
-from bigvit_edge.export.factors import list_options, to_list
 from bigvit_edge.export.graph import Graph, read_constants, shape_of
 from bigvit_edge.export.integers import Range, Rounded
-from bigvit_edge.export.placement import CONVOLUTIONS, list_merged
-from bigvit_edge.export.quantization import CHANNEL, LEAST, choose_scale
-from bigvit_edge.export.rounding import BIAS, round_rows
+from bigvit_edge.export.placement import list_merged
+from bigvit_edge.export.products import CONVOLUTIONS, list_options, list_rows, scale_rows, to_pair
+from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale
+from bigvit_edge.export.rounding import round_rows
 
 aten = torch.ops.aten
 
@@ -76,12 +76,14 @@ def _choose_scales(
     scales: dict[Node, Tensor] = {}
     for node in nodes:
         weight = node.all_input_nodes[1]
-        largest = _list_rows(node, constants[weight]).abs().amax(1) / CHANNEL[1]
+        largest = list_rows(node, constants[weight]).flatten(1).abs().amax(1) / CHANNEL[1]
         least = torch.full_like(largest, LEAST)
         bias = constants.get(list_options(node)[0])
         if bias is not None:
             bias = bias.abs().view(-1, len(largest)).amax(0)
-            least = (bias / _read_step(node, spans) / (BIAS / 2)).clamp(min=LEAST)  # the rest is for its correction
+            least = (bias / _read_step(node, spans) / (MOST_BIAS / 2)).clamp(
+                min=LEAST
+            )  # the rest is for its correction
         scales[weight] = torch.maximum(scales.get(weight, least), torch.maximum(largest, least))
     return {node: scales[node.all_input_nodes[1]] for node in nodes}
 
@@ -95,7 +97,7 @@ def _read_step(node: Node, spans: Mapping[str, Range]) -> float:
 
 
 def _bound_bias(node: Node, bias: Tensor, scale: Tensor, spans: Mapping[str, Range]) -> Tensor:
-    most = BIAS * _read_step(node, spans) * scale.repeat(len(bias) // len(scale))
+    most = MOST_BIAS * _read_step(node, spans) * scale.repeat(len(bias) // len(scale))
     return bias.clamp(-most, most)
 
 
@@ -128,20 +130,11 @@ def _match_means(made: Tensor, exact: Tensor, clip: Range) -> Tensor:
 # ---- weights ---------------------------------------------------------------------------------------------------------
 
 
-def _list_rows(node: Node, weight: Tensor) -> Tensor:
-    """A weight's rows by output channel: [out, inputs]."""
-    return weight.transpose(0, int(node.target is aten.conv_transpose2d.input)).flatten(1)
-
-
 def _round_nearest(node: Node, scale: Tensor, constants: Mapping[Node, Tensor]) -> Tensor:
-    weight = constants[node.all_input_nodes[1]]
-    shape = [1, -1, 1, 1] if node.target is aten.conv_transpose2d.input else [-1, 1, 1, 1]
-    return torch.round(weight / scale.view(shape)).to(torch.int8)
+    return scale_rows(node, constants[node.all_input_nodes[1]], 1 / scale).round().to(torch.int8)
 
 
-def _round_by_inputs(
-    node: Node, scale: Tensor, constants: Mapping[Node, Tensor], inputs: Sequence[Tensor]
-) -> Tensor:  # fmt: skip
+def _round_by_inputs(node: Node, scale: Tensor, constants: Mapping[Node, Tensor], inputs: Sequence[Tensor]) -> Tensor:
     """The integers that change a convolution's outputs least; the nearest for a transposed or a very large one."""
     weight = constants[node.all_input_nodes[1]]
     count = prod(weight.shape[1:])
@@ -167,9 +160,7 @@ def _round_ordered(rest: Tensor, moment: Tensor) -> Tensor:
 def _take_patches(node: Node, image: Tensor, count: int, seed: int) -> Tensor:
     """Takes patches that a convolution reads of an image [1, C, H, W]: [groups, count or all, inputs]."""
     _, stride, padding, dilation, groups = list_options(node)
-    (down, right), (rows, columns), (tall, wide) = (
-        to_list(p) * (2 // len(to_list(p))) for p in (stride, padding, dilation)
-    )
+    (down, right), (rows, columns), (tall, wide) = map(to_pair, (stride, padding, dilation))
     (*_, height, width), (*_, kernel_height, kernel_width) = shape_of(node), shape_of(node.args[1])
     places = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))[:count]
     y = (places // width * down)[:, None] + torch.arange(kernel_height) * tall  # [places, kernel_height]

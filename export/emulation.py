@@ -1,6 +1,6 @@
-"""A program run twice, side by side: in float, and with its int8 part as that computes."""
+"""A program run twice, side by side: in float, and with its convolutions and the values of its int8 part rounded."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.fx.node import map_arg
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.graph import read_constants
 from bigvit_edge.export.integers import Range, Rounded
-from bigvit_edge.export.placement import CONVOLUTIONS
+from bigvit_edge.export.products import CONVOLUTIONS, list_options, scale_rows
 from bigvit_edge.export.quantization import BYTE, choose_scale
 
 aten = torch.ops.aten
@@ -86,10 +86,7 @@ class _Both:
 
 def convolve(node: Node, value: Tensor, rounded: Rounded, constants: Mapping[Node, Tensor]) -> Tensor:
     """Compute a convolution with the weights and bias in their place."""
-    arguments: Sequence[Any] = node.args
-    _, _, bias, *options = (*arguments, None)[: max(3, len(arguments))]
-    axis = int(node.target is aten.conv_transpose2d.input)
-    shape = [1, -1, 1, 1] if axis else [-1, 1, 1, 1]
-    weight = rounded.integers * rounded.scale.view(shape)
+    bias, *options = list_options(node)
+    weight = scale_rows(node, rounded.integers, rounded.scale)
     own = rounded.bias if rounded.bias is not None else constants.get(bias)
     return node.target(value, weight, own, *options)  # type: ignore[operator, no-any-return]

@@ -18,10 +18,9 @@ from bigvit_edge.export.pictures import (
     leave_out,
     split,
 )  # fmt: skip
-from bigvit_edge.export.references import Reference, answer_pictures, draw_calibration, make_references
+from bigvit_edge.export.references import Reference, answer_pictures, draw_calibration, knows_digits, make_references
 from bigvit_edge.measures import Evaluated
 from bigvit_edge.models.load import Loaded
-from bigvit_edge.models.zoo import DIGITS
 
 Found = tuple[list[Picture], list[str]]  # as of find_pictures
 
@@ -66,7 +65,7 @@ def prepare_evaluation(
     drawn = CALIBRATION if calibrates else 1  # which shows what a part of a model is given
     seen, more = _read_calibration(chosen, model, watch) if chosen else (draw_calibration(model, drawn), [])
     digests, notes = digest_pictures(chosen), [*notes, *more]
-    if calibrates and not chosen and model.labels != DIGITS:
+    if calibrates and not chosen and not knows_digits(model):
         notes.append(
             f"calibrated on {drawn} windows of borrowed photographs, since no pictures were given: pictures like those "
             "that the model will see, by --images or --calibration, make int8 more exact (docs/precisions.md)"

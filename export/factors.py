@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.graph import add_constant, insert, read_constants, replace_node, set_constant
+from bigvit_edge.export.graph import add_constant, insert, read_constants, replace_node
+from bigvit_edge.export.products import (
+    OPTIONS,
+    PADDING,
+    list_options,
+    owns_weights,
+    read_weights,
+    to_pair,
+    write_weights,
+)
 
 aten = torch.ops.aten
 MOVES = {
@@ -20,21 +29,6 @@ MOVES = {
     aten.transpose.int, aten.permute.default, aten.clone.default, aten.contiguous.default,
     aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim,
 }  # fmt: skip
-CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
-# arguments behind the weight, where they are not given
-OPTIONS: dict[Any, tuple[Any, ...]] = {
-    aten.linear.default: (None,),
-    **dict.fromkeys(CONVOLUTIONS, (None, 1, 0, 1, 1)),  # bias, stride, padding, dilation, groups
-    aten.conv_transpose2d.input: (
-        None,
-        1,
-        0,
-        0,
-        1,
-        1,
-    ),  # bias, stride, padding, and of the output, groups, dilation
-}
-GROUPS: dict[Any, int] = {**dict.fromkeys(CONVOLUTIONS, 6), aten.conv_transpose2d.input: 6}  # which of its arguments
 
 
 @dataclass(frozen=True)
@@ -180,13 +174,6 @@ def find_channels(product: Node, rank: int) -> int:
     return rank - 1 if product.target is aten.linear.default else 1
 
 
-def owns_weights(product: Node, data: dict[Node, Tensor]) -> bool:
-    weights = [a for a in product.args[1:3] if a is not None]
-    if not all(isinstance(w, Node) and w in data and len(w.users) == 1 for w in weights):
-        return False
-    return product.target is aten.linear.default or product.meta["val"].dim() == product.args[1].meta["val"].dim()  # type: ignore[union-attr]
-
-
 def passes(product: Node, offset: Tensor | None) -> bool:
     """Tell whether factor and offset may move past a product's padding.
 
@@ -194,18 +181,8 @@ def passes(product: Node, offset: Tensor | None) -> bool:
     """
     if product.target is aten.conv_transpose2d.input:
         return False
-    padding = list_options(product)[2] if product.target in CONVOLUTIONS else 0
-    return offset is None or padding == "valid" or (not isinstance(padding, str) and not any(to_list(padding)))
-
-
-def to_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def list_options(product: Node) -> list[Any]:
-    """List a product's arguments behind its weight."""
-    given = product.args[2:]
-    return [*given, *OPTIONS[product.target][len(given) :]]
+    padding = list_options(product)[2] if product.target in PADDING else 0
+    return offset is None or padding == "valid" or (not isinstance(padding, str) and not any(to_pair(padding)))
 
 
 def carry(move: Node, axis: int) -> int | None:
@@ -258,20 +235,3 @@ def scale_inputs(program: ExportedProgram, product: Node, affine: Affine, data: 
         added = (weight * offset).flatten(1).sum(1)
         bias = added if bias is None else bias + added
     write_weights(program, product, weight if factor is None else weight * factor, bias)
-
-
-def read_weights(product: Node, data: dict[Node, Tensor]) -> tuple[Tensor, Tensor | None, int]:
-    """Read a product's weight, bias and groups."""
-    arguments: tuple[Any, ...] = (*product.args[:2], *list_options(product))
-    place = GROUPS.get(product.target)
-    return data[arguments[1]], data.get(arguments[2]), arguments[place] if place else 1
-
-
-def write_weights(program: ExportedProgram, product: Node, weight: Tensor, bias: Tensor | None) -> None:
-    arguments: tuple[Any, ...] = product.args
-    set_constant(program, arguments[1], weight)
-    given = (*arguments, None)[2]
-    if given is not None and bias is not None:
-        set_constant(program, given, bias)
-    elif bias is not None:
-        product.args = (*arguments[:2], add_constant(program, f"{product.name}.bias", bias), *arguments[3:])

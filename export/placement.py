@@ -27,21 +27,19 @@ from bigvit_edge.export.graph import (
     replace_node,
     shape_of,
 )
+from bigvit_edge.export.products import CONVOLUTIONS, PADS, PRODUCTS, find_zeros
 from bigvit_edge.export.taps import MOST_TAPS
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = {aten.conv2d.default, aten.conv_transpose2d.input}
 CLIPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default}
 TABLES = {aten.sigmoid.default, aten.gelu.default, aten.hardswish.default, aten.tanh.default}  # a look-up each in int8
 SUMS = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 MEANS = {aten.adaptive_avg_pool2d.default, aten.mean.dim}
-PADS = {aten.pad.default, aten.constant_pad_nd.default}
 MOVES = {
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.permute.default,
-    aten.transpose.int,
-    aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.contiguous.default,
-    aten.clone.default,
+    aten.transpose.int, aten.slice.Tensor, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
+    aten.contiguous.default, aten.clone.default,
 }  # fmt: skip
 POOLINGS = {aten.max_pool2d.default, aten.avg_pool2d.default}
 JOINTS = {aten.cat.default}
@@ -49,8 +47,7 @@ TIED = MOVES | PADS | POOLINGS | JOINTS | {  # one span for what they read and g
     aten.select.int, aten.expand.default, aten.index_select.default, aten.repeat.default,
 }  # fmt: skip
 # what a kernel takes into itself, by the op behind which it stands
-WEIGHTED = CONVOLUTIONS | {aten.linear.default}
-FUSED: dict[Any, set[Any]] = {**dict.fromkeys(WEIGHTED, CLIPS), aten.add.Tensor: {aten.relu.default}}
+FUSED: dict[Any, set[Any]] = {**dict.fromkeys(PRODUCTS, CLIPS), aten.add.Tensor: {aten.relu.default}}
 
 # What each runtime computes in int8, convolutions aside, as tried of each op alone; in XNNPACK, by either way into it.
 COMMON = CLIPS | {aten.clamp.default} | TABLES | SUMS | MEANS | PADS | MOVES | JOINTS | {aten.max_pool2d.default}
@@ -78,14 +75,6 @@ def list_convolutions(program: ExportedProgram) -> list[Node]:
         and len(shape_of(node)) == 4
         and node.meta["val"].dtype == torch.float32
     ]
-
-
-def list_rows(node: Node, weight: Tensor) -> Tensor:
-    """List a convolution's weight by output channel, [out, ...].
-
-    Twice gives it back.
-    """
-    return weight.transpose(0, 1) if node.target is aten.conv_transpose2d.input else weight
 
 
 def place_integers(program: ExportedProgram, convolutions: Collection[Node], runtime: str) -> list[Node]:
@@ -170,7 +159,7 @@ def is_light(node: Node, runtime: str, constants: Mapping[Node, Tensor]) -> bool
     if node.target in MEANS:
         return _averages_all(node)
     if node.target in PADS:
-        return _pads_zeros(node)
+        return find_zeros(node) is not None
     if node.target in JOINTS:
         return not any(x in constants for x in node.all_input_nodes) and len(node.all_input_nodes) == len(arguments[0])
     if node.target is aten.slice.Tensor:
@@ -186,14 +175,6 @@ def _averages_all(node: Node) -> bool:
     if node.target is aten.mean.dim:
         return {dim % 4 for dim in arguments[1]} == {2, 3} and not node.kwargs
     return shape_of(node)[2:] == (1, 1)
-
-
-def _pads_zeros(node: Node) -> bool:
-    """Whether a padding adds zeros to the sides of an image."""
-    arguments: tuple[Any, ...] = node.args
-    value, sides, *rest = arguments
-    zeros = rest in ([], [0], [0.0], ["constant"], ["constant", None], ["constant", 0], ["constant", 0.0])
-    return zeros and not node.kwargs and len(shape_of(value)) == 4 and len(sides) <= 4 and min(sides) >= 0
 
 
 # ---- which values are held in int8, and which of them share a span ---------------------------------------------------
@@ -212,7 +193,7 @@ def list_merged(ops: Iterable[Node]) -> set[Node]:
         reader = next(iter(node.users))
         if len(node.users) == 1 and reader in inside:
             clipped = reader.target in FUSED.get(node.target, ())
-            padded = node.target in PADS and _pads_zeros(node) and reader.target is aten.conv2d.default
+            padded = find_zeros(node) is not None and reader.target is aten.conv2d.default
             if clipped or padded:
                 merged.add(node)
     return merged
@@ -236,7 +217,7 @@ def list_values(program: ExportedProgram, ops: Collection[Node]) -> Iterator[tup
 
     values: dict[Node, None] = {}
     for node in ops:
-        reads = list_inputs(node, constants) if node.target in WEIGHTED else node.all_input_nodes
+        reads = list_inputs(node, constants) if node.target in PRODUCTS else node.all_input_nodes
         reads = [x for x in reads if isinstance(x.meta["val"], Tensor) and x.meta["val"].dtype == torch.float32]
         values |= dict.fromkeys(x for x in reads if x not in merged)
         if node not in merged:

@@ -8,6 +8,7 @@ from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, pad
 
 from bigvit_edge.export.graph import shape_of
 from bigvit_edge.export.place import Call, Place, value_of
+from bigvit_edge.export.products import to_pair
 from bigvit_edge.export.resizing import multiply_sides
 
 aten = torch.ops.aten
@@ -23,9 +24,9 @@ def pool_padded(place: Place, x: Any, kernel: Any, *options: Any) -> Any:
     image, padding = x.args[:2]
     left, right, top, bottom = (*padding, 0, 0)[:4]
     dilation = options[2] if len(options) > 2 else 1  # behind stride and padding
-    if len(shape_of(image)) != 4 or not 1 < len(padding) < 5 or min(padding) < 0 or set(_pair(dilation)) != {1}:
+    if len(shape_of(image)) != 4 or not 1 < len(padding) < 5 or min(padding) < 0 or set(to_pair(dilation)) != {1}:
         return NotImplemented
-    if max(top, bottom) >= _pair(kernel)[0] or max(left, right) >= _pair(kernel)[1]:
+    if max(top, bottom) >= to_pair(kernel)[0] or max(left, right) >= to_pair(kernel)[1]:
         return NotImplemented
     return place(aten.max_pool2d.default, _pad(place, image, (top, bottom), (left, right)), kernel, *options)
 
@@ -35,7 +36,7 @@ def max_pool(place: Place, x: Any, kernel: Any, stride: Any = (), padding: Any =
 
     LiteRT's converter pads with -inf, which XNNPACK does not take.
     """
-    rows, columns = _pair(padding)
+    rows, columns = to_pair(padding)
     if rest or len(shape_of(x)) != 4 or not (rows or columns):
         return pool_padded(place, x, kernel, stride, padding, *rest)
     padded = _pad(place, x, (rows, rows), (columns, columns))
@@ -52,11 +53,6 @@ def _pad(call: Call, x: Any, rows: tuple[int, int], columns: tuple[int, int]) ->
             first, last = (call(aten.slice.Tensor, x, dim, at, at + 1) for at in (0, shape_of(x)[dim] - 1))
             x = call(aten.cat.default, [*[first] * before, x, *[last] * after], dim)
     return x
-
-
-def _pair(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * (3 - len(values))
 
 
 def average(
@@ -76,8 +72,8 @@ def average(
     """
     if len(shape_of(x)) != 4 or not value_of(x).is_floating_point():
         return NotImplemented
-    kernel, padding = _pair(kernel), _pair(padding)
-    stride = _pair(stride or kernel)
+    kernel, padding = to_pair(kernel), to_pair(padding)
+    stride = to_pair(stride or kernel)
     before, counts = shape_of(x)[2:], shape_of(place.node)[2:]
     plain = (kernel, stride, [0, 0], False, False)
     edges: list[int] = []  # before and behind, columns first

@@ -26,6 +26,7 @@ from bigvit_edge.export.graph import (
     weight_name,
 )
 from bigvit_edge.export.integers import Integers, Range, Rounded
+from bigvit_edge.export.products import PADS, list_options
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -33,7 +34,7 @@ ops = torch.ops.quantized_decomposed
 BYTE = (-128, 127, torch.int8)  # an activation: asymmetric, a scale and zero point for each row or for all
 CHANNEL = (-127, 127, torch.int8)  # a weight in int8: symmetric, a scale for each output channel
 NIBBLE = (-8, 7, torch.int8)  # a weight in int4: symmetric, a scale for each output channel and group of inputs
-PADDINGS = {aten.pad.default, aten.constant_pad_nd.default}
+MOST_BIAS = 2**30  # steps of a bias in int32: as much room is left for the products
 LEAST = torch.finfo(torch.float32).eps  # of a scale: what is all zeros needs one too
 # What int4 tries as the largest value of a group, by the group's own: sixteen steps are few, and clipping a single
 # large weight can cost less than wide steps for all the others. The smallest squared error wins.
@@ -173,19 +174,14 @@ class _IntegerWriter:
         return self.shared[value]
 
     def _round_output(self, node: Node) -> None:
-        """Each reader in float has a dequantisation of its own, which is a step of its own; those in int8 get theirs.
-
-        XNNPACK's pass for layouts takes what leaves a delegate and goes on in it as well for turned where it is not.
-        """
+        """Readers in float have a dequantisation of their own, which is a step of its own; those in int8 get theirs."""
         readers, behind = list(node.users), node.next
         self.quantized[node] = quantized = self._quantize(behind, node)
-        outside = [reader for reader in readers if reader.name not in self.integers.ops]
-        for number, reader in enumerate(outside):
-            if not number or not self.unsigned:
-                read = self._read(behind, quantized, node.name)
-            reader.replace_input_with(node, read)
-            if reader.op == "output":
-                self.program.graph_signature.replace_all_uses(node.name, read.name)
+        inside = {quantized, *(reader for reader in readers if reader.name in self.integers.ops)}
+        if not inside.issuperset(readers):
+            outside = self._read(behind, quantized, node.name)
+            node.replace_all_uses_with(outside, delete_user_cb=lambda user: user not in inside)
+            self.program.graph_signature.replace_all_uses(node.name, outside.name)
 
     def _quantize(self, before: Node, value: Node) -> Node:
         scale, zero = self.steps[value.name]
@@ -202,8 +198,8 @@ class _IntegerWriter:
         return self._read(before, add_constant(self.program, f"{value.name}.int8", integers), value.name)
 
     def _write_weight(self, node: Node, rounded: Rounded) -> None:
-        arguments: tuple[Any, ...] = node.args
-        _, weight, bias, *options = (*arguments, None)[: max(3, len(arguments))]
+        weight: Any = node.args[1]
+        bias, *options = list_options(node)
         if weight not in self.weights:
             name = weight_name(self.program, node) or weight.name
             zeros = torch.zeros_like(rounded.scale, dtype=torch.int64)
@@ -214,7 +210,7 @@ class _IntegerWriter:
         own = rounded.bias if rounded.bias is not None else self.constants.get(bias)
         plain = rounded.bias is None and not self.unsigned
         written = bias if plain or own is None else self._write_bias(node, own, rounded.scale)
-        node.args = (arguments[0], self.weights[weight], written, *options)
+        node.args = (node.args[0], self.weights[weight], written, *options)
         for old in (weight, bias):
             if old is not None and not old.users:
                 remove_constant(self.program, old)
@@ -223,7 +219,7 @@ class _IntegerWriter:
         if not self.unsigned:
             return add_constant(self.program, f"{node.name}.bias", bias)
         value: Any = node.args[0]
-        while value.target in PADDINGS:
+        while value.target in PADS:
             (value,) = value.all_input_nodes
         steps = (scale * value.args[1]).repeat(len(bias) // len(scale))  # groups of a transposed one share theirs
         integers = torch.round(bias.double() / steps.double()).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int32)

@@ -56,7 +56,7 @@ def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) 
     A model that does not know digits gets windows of photographs, 32 at the most, unlabelled. UserError if the answers
     are not finite.
     """
-    if model.labels == DIGITS:
+    if knows_digits(model):
         batch = held_out()
         count = min(count, len(batch.labels))
         images, labels = _prepare(batch.images[:count], model), batch.labels[:count].numpy()
@@ -137,12 +137,17 @@ def _explain_nonfinite(model: Loaded, keep: float | None, image: Array, share: s
     return f"PyTorch's own logits of {model.source} are NaN or infinite on {share} images{where}"
 
 
+def knows_digits(model: Loaded) -> bool:
+    """Tell whether the demo's images are the model's own."""
+    return model.labels == DIGITS
+
+
 def draw_calibration(model: Loaded, count: int = CALIBRATION) -> Array:
     """Draw the demo's training images to calibrate on, or photographs.
 
     For a calibration without images of one's own: [n, 3, S, S], photographs for a model that does not know digits.
     """
-    if model.labels == DIGITS:
+    if knows_digits(model):
         return _prepare(make_batch("train", count, CALIBRATION_SEED).images, model)
     return _prepare(draw_photographs("train", count, model.image_size, CALIBRATION_SEED), model)
 

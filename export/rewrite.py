@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 
 from bigvit_edge.export.branches import merge_branches
 from bigvit_edge.export.equivalents import write_equivalents
-from bigvit_edge.export.factors import fold_factors, to_list, write_norms_as_factors
+from bigvit_edge.export.factors import fold_factors, write_norms_as_factors
 from bigvit_edge.export.functionalization import functionalize
 from bigvit_edge.export.graph import (
     add_constant,
@@ -23,6 +23,7 @@ from bigvit_edge.export.graph import (
     shape_of,
 )
 from bigvit_edge.export.inlay import PROGRAM
+from bigvit_edge.export.products import find_zeros, list_options, to_pair
 
 aten = torch.ops.aten
 LIKE = {
@@ -41,7 +42,6 @@ KEEPERS = {
 }
 SUMS = {aten.add.Tensor, aten.sub.Tensor}
 DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
-PADDINGS = {aten.pad.default, aten.constant_pad_nd.default}
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 # What stays an op though it reads constants alone: a program of ours, and integer weights, which kernels read as such.
 KEPT = {
@@ -49,7 +49,6 @@ KEPT = {
     torch.ops.quantized_decomposed.dequantize_per_channel.default,
     torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
 }
-CONVOLUTION: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)  # bias, stride, padding, dilation, groups if not given
 
 
 def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
@@ -168,19 +167,14 @@ def fold_padding(program: ExportedProgram) -> None:
     They are as many on either side; a convolution knows no other padding.
     """
     for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
-        zeros: Any = conv.args[0]
-        if zeros.target not in PADDINGS or len(zeros.users) != 1 or zeros.kwargs:
+        pad: Any = conv.args[0]
+        zeros = find_zeros(pad) if len(pad.users) == 1 else None
+        if zeros is None or zeros[::2] != zeros[1::2]:
             continue
-        value, sides, *rest = zeros.args
-        left, right, top, bottom = (*sides, 0, 0, 0, 0)[:4]
-        plain = rest in ([], [0], [0.0], ["constant"], ["constant", None], ["constant", 0], ["constant", 0.0])
-        if not plain or len(sides) > 4 or (left, top) != (right, bottom) or min(left, top) < 0:
-            continue
-        arguments: tuple[Any, ...] = conv.args
-        _, weight, *given = arguments
-        bias, stride, padding, *others = [*given, *CONVOLUTION[len(given) :]]
-        rows, columns = to_list(padding) * (2 // len(to_list(padding)))
-        conv.args = (value, weight, bias, stride, [rows + top, columns + left], *others)
+        bias, stride, padding, *others = list_options(conv)
+        rows, columns = to_pair(padding)
+        padding = [rows + zeros[2], columns + zeros[0]]
+        conv.args = (pad.args[0], conv.args[1], bias, stride, padding, *others)
 
 
 def draws(node: Node) -> bool:
@@ -199,14 +193,14 @@ def write_patches_as_linear(program: ExportedProgram) -> None:
     pixel, for then it is a Linear over the channels of a feature map, and no embedding of an image.
     """
     for conv in program.graph.find_nodes(op="call_function", target=aten.conv2d.default):
-        arguments: tuple[Any, ...] = conv.args
-        x, weight, *given = arguments
         tokens = _find_tokens(conv)
         if tokens is None:
             continue
-        bias, stride, *options = [*given, *CONVOLUTION[len(given) :]]
+        arguments: tuple[Any, ...] = conv.args
+        x, weight, (bias, stride, padding, dilation, groups) = *arguments[:2], list_options(conv)
         (b, channels, rows, columns), (out, _, height, width) = shape_of(x), shape_of(weight)
-        if stride != [height, width] or options != [*CONVOLUTION[2:]] or rows % height or columns % width:
+        plain = to_pair(padding) == [0, 0] and to_pair(dilation) == [1, 1] and groups == 1
+        if to_pair(stride) != [height, width] or not plain or rows % height or columns % width:
             continue
         grid = [b, channels, rows // height, height, columns // width, width]
         size = channels * height * width

@@ -5,7 +5,6 @@ and what that changes in the outputs is made up for by the inputs that are still
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +15,13 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, name_layer, read_constants
 from bigvit_edge.export.integers import Range, Rounded
-from bigvit_edge.export.quantization import CHANNEL, LEAST, quantize_rows_weight
+from bigvit_edge.export.products import list_options
+from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale, quantize_rows_weight
 
 DAMPING = (
     0.01  # of the mean second moment, added to each: what hardly varied in calibration may elsewhere (section 3.3)
 )
 FEW = 16  # images whose inputs choose a Linear's integers in int8-full
-BIAS = 2**30  # steps of a bias at most, in the int32 that it is added in
 TINY = 1e-30  # of a mean moment: inputs that are always zero have an inverse too
 BLOCK = 128  # inputs whose errors are gathered before they reach the inputs behind them: the same result, sooner
 
@@ -95,27 +94,23 @@ def round_linears(graph: Graph, ops: Collection[Node], spans: Mapping[str, Range
     """Round the weights of the Linears among the ops.
 
     By what they see in calibration where the graph has any, else to the nearest integers. A scale is wide enough for
-    the bias in steps of int32.
+    the bias in steps of int32, of each op that shares the weight.
     """
     constants = read_constants(graph.exported)
-    linears = {node: name_layer(graph, node) for node in ops if node.target is torch.ops.aten.linear.default}
+    linears = [n for n in ops if n.target is torch.ops.aten.linear.default and n.all_input_nodes[1] in constants]
+    layers = {node: name_layer(graph, node) for node in linears}
     moments = {}
-    if graph.calibration is not None:
-        moments = measure_moments([graph], set(linears.values()) - {""}, graph.calibration[:FEW])
-    rounded = {}
-    for node, layer in linears.items():
-        arguments: tuple[Any, ...] = (*node.args, None)
-        value, weight, bias, *_ = arguments
-        if weight not in constants:
-            continue
-        data = constants[weight]
-        integers, scale = round_weight(data, moments.get(layer))
+    if graph.calibration is not None and linears:
+        moments = measure_moments([graph], set(layers.values()) - {""}, graph.calibration[:FEW])
+    found: dict[Node, tuple[Tensor, Tensor]] = {}  # a weight -> its integers and scales
+    for node in linears:
+        value, weight, *_ = node.all_input_nodes
+        integers, scale = found.get(weight) or round_weight(constants[weight], moments.get(layers[node]))
+        bias = constants.get(list_options(node)[0])
         if bias is not None:
-            low, high = spans[value.name]
-            step = max((max(high, 0) - min(low, 0)) / 255, LEAST)  # of the input
-            least = (constants[bias].abs() / (step * BIAS)).float()
-            wide = torch.round(data / least.clamp(min=LEAST).unsqueeze(1)).to(torch.int8)
+            least = (bias.abs() / (choose_scale(spans[value.name])[0] * MOST_BIAS)).float()
+            wide = torch.round(constants[weight] / least.clamp(min=LEAST).unsqueeze(1)).to(torch.int8)
             integers = torch.where((least > scale).unsqueeze(1), wide, integers)
             scale = torch.maximum(scale, least)
-        rounded[node.name] = Rounded(integers, scale, None)
-    return rounded
+        found[weight] = integers, scale
+    return {node.name: Rounded(*found[node.all_input_nodes[1]], None) for node in linears}

@@ -19,7 +19,8 @@ from torch.nn.functional import linear
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, matrix_products, name_layer, weight_name
-from bigvit_edge.export.placement import list_convolutions, list_rows
+from bigvit_edge.export.placement import list_convolutions
+from bigvit_edge.export.products import list_rows
 from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
 
 STATIC = "int8-static"

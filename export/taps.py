@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from bigvit_edge.export.factors import to_list
 from bigvit_edge.export.graph import shape_of
 from bigvit_edge.export.place import Place
+from bigvit_edge.export.products import to_pair
 
 aten = torch.ops.aten
 MOST_TAPS = 25
@@ -30,7 +30,7 @@ def share_taps(
     if data is None or data.dim() != 4 or data.shape[:2] != (groups, 1) or groups != shape_of(x)[1]:
         return NotImplemented
     rows, columns = data.shape[2:]
-    stride, padding, dilation = (to_list(pair) * (2 // len(to_list(pair))) for pair in (stride, padding, dilation))
+    stride, padding, dilation = map(to_pair, (stride, padding, dilation))
     if rows * columns <= MOST_TAPS or 2 * rows > MOST_TAPS or columns % 2 == 0:
         return NotImplemented
     shares = list(list_shares(columns, MOST_TAPS // rows))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigvit_edge.export.factors import OPTIONS
 from bigvit_edge.export.graph import weight_name
+from bigvit_edge.export.products import OPTIONS
 from bigvit_edge.export.rewrite import rewrite_all
 
 aten = torch.ops.aten

@@ -14,23 +14,25 @@ aten = torch.ops.aten
 
 
 class Token(nn.Module):
-    """Tokens of a convolution of one pixel, whose weight may be read twice."""
+    """Tokens of a convolution of one pixel, of an image or a map, whose weight may be read twice."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, calls: int, copies: int = 2) -> None:
         super().__init__()
-        self.calls, self.proj = calls, nn.Conv2d(3, 4, 1)
+        self.calls, self.copies, self.proj = calls, copies, nn.Conv2d(3 * copies, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x] * self.copies, 1)
         return torch.cat([self.proj(x * i).flatten(2).transpose(1, 2) for i in range(1, self.calls + 1)])
 
 
-@pytest.mark.parametrize(("calls", "name"), [(1, "proj.weight"), (2, None)])
-def test_tokens_of_single_pixels_are_a_linear_with_a_name(calls: int, name: str | None) -> None:
-    assert compare(Token(calls)) == 0
-    before = capture(Token(calls), 6)
+@pytest.mark.parametrize(("calls", "copies", "name"), [(1, 2, "proj.weight"), (2, 2, None), (1, 1, None)])
+def test_tokens_of_single_pixels_are_a_linear_with_a_name(calls: int, copies: int, name: str | None) -> None:
+    """But where the pixels are an image's: that is an embedding, and stays float."""
+    assert compare(Token(calls, copies)) == 0
+    before = capture(Token(calls, copies), 6)
     after = rewrite(before)
     assert {weight_name(after.exported, linear) for linear, _ in matrix_products(after.exported)} == {name}
-    assert before.exported.state_dict["proj.weight"].shape == (4, 3, 1, 1)
+    assert before.exported.state_dict["proj.weight"].shape == (4, 3 * copies, 1, 1)
 
 
 PADDINGS = {

@@ -36,6 +36,7 @@ from bigvit_edge.export.capture_errors import find_shortage
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
+from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import insert_quantization, list_rounded
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ SUFFIX = ".mlpackage"
 SEVERAL = True
 PACKAGES = ("coremltools", "torch")
 
-aten = torch.ops.aten
-PRODUCTS = {aten.linear.default, aten.conv2d.default, aten.conv_transpose2d.input}
 Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is
 
 

@@ -12,7 +12,7 @@ import torch
 
 from bigvit_edge.artifact import Leftover, Method
 from bigvit_edge.export import mil
-from bigvit_edge.export.backends.coreml.weights import PALETTE
+from bigvit_edge.export.backends.coreml.weights import PALETTE, PRODUCTS
 from bigvit_edge.export.graph import Graph, layer_group, name_layer
 from bigvit_edge.export.mil.package import Op
 from bigvit_edge.export.quantization import list_rounded
@@ -43,7 +43,6 @@ REFUSED = {
     "resample": "resample runs on the CPU (github.com/apple/coremltools/issues/1875)",
     "rnn": RECURRENT,
 }
-PRODUCTS = ("linear", "conv", "conv_transpose")
 WHOLE = {"int32", "int16", "uint16", "int64"}  # indices; int8 and uint8 are quantised activations
 
 

@@ -10,7 +10,7 @@ from torch.fx import Node
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends.litert.quantization import find_factor
 from bigvit_edge.export.integers import Range, Rounded
-from bigvit_edge.export.quantization import LEAST
+from bigvit_edge.export.quantization import LEAST, MOST_BIAS
 
 aten = torch.ops.aten
 
@@ -21,7 +21,6 @@ PLACES = {  # of input, weight and bias among an op's inputs
     "TRANSPOSE_CONV": (2, 1, 3),
 }
 CHANNELS = {"DEPTHWISE_CONV_2D": 3}  # the dimension of output channels, where it is not the first
-LARGEST_BIAS = 2**30  # of an int32: the other half is for what the convolution adds to it
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Weight:
         if rounded.bias is not None:
             bias = bias + self.factor * self.into * (rounded.bias.numpy() - self.own)
         # a channel of weights so small, or all zero, that its bias would not fit an int32 takes wider steps
-        wide = np.maximum(scale, np.abs(bias) / (step * LARGEST_BIAS)).astype(np.float32)
+        wide = np.maximum(scale, np.abs(bias) / (step * MOST_BIAS)).astype(np.float32)
         integers = np.round(integers * (np.sign(self.factor) * scale / wide)[:, None, None, None]).astype(np.int8)
         steps = (step * wide).astype(np.float32)
         return _lay_out(integers, name), wide, np.round(bias / steps.astype(np.float64)).astype(np.int32), steps

@@ -15,13 +15,18 @@ from bigvit_edge.export.backends.onnx.model import INTEGERS, LINEAR, layer_of, p
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, weight_name
 from bigvit_edge.export.integers import Range
-from bigvit_edge.export.quantization import choose_scale, list_rounded, quantize_groups_weight, quantize_rows_weight
+from bigvit_edge.export.quantization import (
+    MOST_BIAS,
+    choose_scale,
+    list_rounded,
+    quantize_groups_weight,
+    quantize_rows_weight,
+)
 
 with silenced():
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 CONTRIB = "com.microsoft"
-MOST_BIAS = 2**30  # an int32 bias keeps as much room for the products
 MOST_ERROR = 0.1  # of a weight's power: rounding takes a hundredth, another weight doubles it
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = (*CONVOLUTIONS, "MatMul", "Gemm")
