@@ -25,9 +25,10 @@ from bigvit_edge.export.graph import (
     insert,
     read_constants,
     replace_node,
+    set_constant,
     shape_of,
 )
-from bigvit_edge.export.products import CONVOLUTIONS, PADS, PRODUCTS, find_zeros
+from bigvit_edge.export.products import CONVOLUTIONS, PADS, PRODUCTS, find_zeros, list_options
 from bigvit_edge.export.taps import MOST_TAPS
 
 aten = torch.ops.aten
@@ -259,7 +260,7 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
     It is the program itself where nothing is to be written.
 
     SiLU is a product with a sigmoid, a part of a split or chunk is a slice, and a batch norm that no convolution took
-    in is a depthwise convolution of one tap.
+    in is a depthwise convolution of one tap. A convolution of one dimension is one of an image of one row.
     """
     if not any(node.target in WRITTEN for node in program.graph.nodes):
         return program
@@ -273,12 +274,14 @@ def write_for_integers(program: ExportedProgram) -> ExportedProgram:
             replace_node(program, node, insert(node, target, node.args[0].args[0], *arguments))
         elif node.target is aten.batch_norm.default and len(shape_of(node)) == 4:
             _write_norm(program, node)
+        elif node.target is aten.conv1d.default:
+            _write_row(program, node)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
 
 
-WRITTEN = {aten.silu.default, aten.batch_norm.default, getitem}
+WRITTEN = {aten.silu.default, aten.batch_norm.default, aten.conv1d.default, getitem}
 SPLITS = {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
 
 
@@ -290,6 +293,20 @@ def _write_norm(program: ExportedProgram, norm: Node) -> None:
     bias = add_constant(program, f"{norm.name}.bias", affine.offset)
     options = ([1, 1], [0, 0], [1, 1], len(affine.factor))
     replace_node(program, norm, insert(norm, aten.conv2d.default, affine.value, weight, bias, *options))
+
+
+def _write_row(program: ExportedProgram, conv: Node) -> None:
+    value, weight, *_ = conv.all_input_nodes
+    constants = read_constants(program)
+    if weight not in constants or len(weight.users) > 1 or len(shape_of(value)) != 3:
+        return
+    bias, stride, padding, dilation, groups = list_options(conv)
+    set_constant(program, weight, constants[weight].unsqueeze(2))  # [out, in / groups, 1, taps]
+    weight.meta["val"] = weight.meta["val"].unsqueeze(2)
+    image = insert(conv, aten.unsqueeze.default, value, 2)
+    options = ([1, *stride], [0, *padding], [1, *dilation], groups)
+    row = insert(conv, aten.conv2d.default, image, weight, bias, *options)
+    replace_node(program, conv, insert(conv, aten.squeeze.dim, row, 2))
 
 
 COPYING = {"onnx"}  # whose int8 kernels know depthwise convolutions with one result a channel alone

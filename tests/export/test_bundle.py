@@ -121,5 +121,5 @@ def test_pictures_to_calibrate_on_are_for_files_that_do(
     if calibrates:
         assert bundle._check_calibration(model, target, Source("m", calibration=tmp_path))
     else:
-        with pytest.raises(UserError, match=f"for {precision}; expected int8-static.*of a model with convolutions"):
+        with pytest.raises(UserError, match=f"for {precision}; expected int8-static.*for a model with convolutions"):
             bundle._check_calibration(model, target, Source("m", calibration=tmp_path))

@@ -15,9 +15,11 @@ from bigvit_edge.export.console import silenced
 with silenced():
     from executorch.backends.xnnpack import _passes as known
     from executorch.backends.xnnpack import xnnpack_preprocess
+    from executorch.backends.xnnpack.utils.quant_utils import is_dequant
     from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
     from executorch.exir.dialects._ops import ops as exir_ops
 
+CONVOLUTION = exir_ops.edge.aten.convolution.default
 PAD, HIDDEN = exir_ops.edge.aten.constant_pad_nd.default, exir_ops.edge.aten.alias_copy.default
 NORMS = {"native_batch_norm.default", "_native_batch_norm_legit_no_training.default"}
 # the ops that a pass is for, by its name; a pass that is not named here always runs
@@ -52,7 +54,8 @@ class PadsOfConvolutions(known.InsertPadQDQPass):  # type: ignore[misc]
 
 
 def _is_convolved(pad: Any) -> bool:
-    return all(user.target is exir_ops.edge.aten.convolution.default for user in pad.users)
+    """Whether convolutions in int8 alone read a padding: their weights come from integers."""
+    return all(user.target is CONVOLUTION and is_dequant(user.args[1]) for user in pad.users)
 
 
 class FewPasses(known.XNNPACKPassManager):  # type: ignore[misc]

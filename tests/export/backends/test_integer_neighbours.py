@@ -12,6 +12,7 @@ from torch.nn import functional as F
 pytest.importorskip("executorch")
 pytest.importorskip("litert_torch")
 pytest.importorskip("onnxruntime")
+pytest.importorskip("coremltools")
 
 from bigvit_edge.export.backends.onnx import set_options
 from tests.export.convolutional import Between, aim, draw, emulate, quantized, randomize, run
@@ -26,12 +27,15 @@ CONVERTED: dict[str, Callable[[Tensor], Tensor]] = {
     "shuffle": lambda x: F.pixel_shuffle(x, 2).relu(),
     "factor": lambda x: x.relu() * 4,
 }
-# What leaves XNNPACK's delegate and goes on in it as well; and an average behind zeros.
+ROW = nn.Conv1d(4, 4, 3, padding=2, dilation=2)
+# What leaves XNNPACK's delegate and goes on in it as well; and an average and convolutions in float behind zeros.
 PARTED: dict[str, Callable[[Tensor], Tensor]] = {
     "prelu": lambda x: F.prelu(x, torch.tensor([0.25])),
     "mish": F.mish,
     "where": lambda x: torch.where(x > 0, x, 0.1 * x),
     "average": lambda x: F.avg_pool2d(x.relu(), 3, 2, 1),
+    "same": nn.Conv2d(4, 4, 4, padding="same", groups=2),
+    "row": lambda x: ROW(x.flatten(2)).unflatten(2, x.shape[2:]),
 }
 
 
@@ -51,6 +55,13 @@ def test_litert(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", PARTED)
 def test_executorch(how: str, tmp_path: Path) -> None:
     check_file(randomize(Between(PARTED[how])), "executorch", tmp_path)
+
+
+def test_a_convolution_without_a_name_in_core_ml(tmp_path: Path) -> None:
+    """It has no layer to be listed under, but integers all the same."""
+    blur = torch.ones(2, 2, 3, 3) / 18
+    model = randomize(Between(lambda x: F.conv2d(x.relu().unflatten(1, (2, 2))[:, 0], blur, padding=1)))
+    check_file(model, "coreml", tmp_path)
 
 
 class Twice(nn.Module):
