@@ -14,7 +14,7 @@ from bigvit_edge.export.backends.litert.quantization import REPORT
 from bigvit_edge.export.backends.litert.values import SAME, Fit, Values, apply_fit
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.integers import Integers
+from bigvit_edge.export.integers import Integers, Range
 from bigvit_edge.export.quantization import LEAST, choose_scale
 
 aten = torch.ops.aten
@@ -56,11 +56,10 @@ def check_subgraph(before: Model, after: Model, number: int, graph: Graph, nodes
             _check_weight(after, tensors, op, weights[name], name)
             (node, *_) = [n for n in sources if n in plan.weights] or [""]
             left -= {n for n in sources if n in plan.weights}
-            ends = op.inputs[PLACES[op.name][0]], op.outputs[0]
-            of = _find_source(by_name[node], plan), _find_value(by_name[sources[0]], plan)
-            for tensor, value in zip(ends, of, strict=True):
-                fits = [fit for t, made in nodes.items() if value.name in made and (fit := values.fit(t, value.name))]
-                _check_scale(tensors[tensor], value, plan, fits)
+            source = _find_source(by_name[node], plan)
+            fits = [fit for t, made in nodes.items() if source.name in made and (fit := values.fit(t, source.name))]
+            _check_source(tensors[op.inputs[PLACES[op.name][0]]], source, plan, fits)
+            _check_output(tensors[op.outputs[0]], name, [by_name[n] for n in sources if n in by_name], plan, values)
     done = [by_name[name] for name in set(plan.weights) - left]  # of two that compute the same the file has one
     left = {n for n in left if not any((by_name[n].target, by_name[n].args) == (o.target, o.args) for o in done)}
     if left:
@@ -98,16 +97,32 @@ def _find_value(node: Node, plan: Integers) -> Node:
     return node
 
 
-def _check_scale(tensor: Any, value: Node, plan: Integers, fits: Sequence[Fit]) -> None:
+def _check_source(tensor: Any, value: Node, plan: Integers, fits: Sequence[Fit]) -> None:
     """A tensor must be in the scale of what the graph says its value spans; fits: what the file may hold of it.
 
     Or of what another value spans, clamped or not: the converter moves factors and clamps past one another.
     """
-    if value.target in SQUASHED or value.name not in plan.spans:
-        return
-    scheme, span = tensor.quantization, plan.spans[value.name]
-    scales = [choose_scale(apply_fit(fit, span)) for fit in (SAME, *fits)]
-    scales += [choose_scale(s) for low, high in plan.spans.values() for s in ((low, high), (0.0, max(high, 0.0)))]
+    if value.target not in SQUASHED and value.name in plan.spans:
+        others = [s for low, high in plan.spans.values() for s in ((low, high), (0.0, max(high, 0.0)))]
+        _check_scale(tensor, value, [*(apply_fit(fit, plan.spans[value.name]) for fit in (SAME, *fits)), *others])
+
+
+def _check_output(tensor: Any, name: str, sources: Sequence[Node], plan: Integers, values: Values) -> None:
+    """A tensor must be in the scale of what it holds: the first of its sources whose value, or a multiple, it is.
+
+    Its name alone does not tell: queries that the converter scaled in a convolution are named after the attention.
+    """
+    for source in sources:
+        value, fit = _find_value(source, plan), values.fit(name, source.name)
+        if fit is not None and value.name in plan.spans:
+            if value.target not in SQUASHED:
+                _check_scale(tensor, value, [apply_fit(fit, plan.spans[value.name])])
+            return
+
+
+def _check_scale(tensor: Any, value: Node, spans: Sequence[Range]) -> None:
+    """A tensor must be in the scale of one of the spans."""
+    scheme, scales = tensor.quantization, [choose_scale(span) for span in spans]
     if not any(np.allclose(scheme.scale, [s], rtol=1e-5, atol=0) and list(scheme.zeroPoint) == [z] for s, z in scales):
         met = f"{tensor.name.decode()} has the scale {scheme.scale} and zero point {scheme.zeroPoint}"
         raise RuntimeError(f"{met}, and {value.name} {scales[0]}; {REPORT}")

@@ -118,3 +118,24 @@ def test_int4_linears_beside_int8_convolutions_in_litert(tmp_path: Path) -> None
     _, got = run(graph, "litert", target, tmp_path, IMAGES)
     expected = emulate(graph, IMAGES)
     assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
+
+
+class MultiQuery(nn.Module):
+    """Attention whose queries are a convolution's, two heads of them, and whose keys are few: [1, 4, S, S] alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.query, self.key, self.value = nn.Conv2d(4, 4, 4, 4), *(nn.Conv2d(4, n, 1) for n in (16, 8, 8))
+        self.output = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).reshape(1, 2, 8, -1).transpose(2, 3)  # [1, 2, N, 8]
+        k, v = (own(self.down(x)).reshape(1, 8, -1).transpose(1, 2)[:, None] for own in (self.key, self.value))
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)  # [1, 2, 8, N]
+        return x + self.output(attended.reshape(1, 16, *x.shape[2:]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["executorch", "litert", "onnx"])
+def test_queries_of_a_convolution(name: str, tmp_path: Path) -> None:
+    """LiteRT's converter scales the queries in the convolution and names them after the attention."""
+    check_file(randomize(Between(MultiQuery())), name, tmp_path)
