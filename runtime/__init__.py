@@ -27,8 +27,9 @@ NEEDED = {
     "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
     "libbve_litert.so": "install npm, then ",
 }
-ABI_VERSION = 1
+ABI_VERSION = 2
 ERROR_BYTES = 512
+MOST_SPIN_US = 10**6
 MOST_THREADS = 2**16  # what a C integer is asked to hold; the library knows how many cores there are
 
 
@@ -37,7 +38,10 @@ class _Error(ctypes.Structure):
 
 
 class _Options(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint32) for name in ("abi_version", "threads", "little_threads", "isa", "pin"))
+    _fields_ = tuple(
+        (name, ctypes.c_uint32)
+        for name in ("abi_version", "threads", "little_threads", "isa", "pin", "spin_us", "choose")
+    )
 
 
 class Session:
@@ -45,19 +49,23 @@ class Session:
 
     All memory is allocated here; calls from several threads wait for one another.
 
-    path: of the file. threads: 1 or more, at most the CPU's cores; little_threads: of these, how many run the LITTLE
-    lane on the LITTLE cluster (0: the lanes run one after the other on all threads); pin: keep threads on their cores.
+    path: of the file. threads: 1 or more, at most the cores that this process may use; little_threads: of these, how
+    many run the LITTLE lane on the LITTLE cluster (0: all threads take work of either lane); pin: keep threads on their
+    cores; spin_us: how many microseconds a thread watches for the next image before it sleeps (0: the library's
+    choice); choose: try what is fastest here of up to so many threads, and keep that (`inspect` says why).
     keep: the entry of that keep ratio; entry: the entry of that name, such as 'keep_0_5'; the file's first, of the
     largest ratio, if neither is given. UserError on whatever cannot work.
     """
 
     def __init__(
         self, path: str | Path, threads: int = 1, keep: float | None = None, *, entry: str | None = None,
-        little_threads: int = 0, pin: bool = False,
+        little_threads: int = 0, pin: bool = False, spin_us: int = 0, choose: bool = False,
     ) -> None:  # fmt: skip
         if not 1 <= threads <= MOST_THREADS or not 0 <= little_threads < threads:
             met = f"threads={threads}, little_threads={little_threads}"
             raise UserError(met, "at least one thread, and of several at most all but one for the LITTLE lane")
+        if not 0 <= spin_us <= MOST_SPIN_US:
+            raise UserError(f"spin_us={spin_us}", f"0 to {MOST_SPIN_US} microseconds")
         library, error = load_library(), _Error()
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
@@ -67,7 +75,7 @@ class Session:
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
             self.entry = _choose(self.program["entries"], path, keep, entry)
-            options = _Options(ABI_VERSION, threads, little_threads, 0, int(pin))
+            options = _Options(ABI_VERSION, threads, little_threads, 0, int(pin), spin_us, int(choose))
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
@@ -98,8 +106,8 @@ class Session:
     def inspect(self) -> dict[str, Any]:
         """Tell how the session runs.
 
-        CPU flags, kernels chosen, bytes of memory, what was repacked; of a traced session also the last run's time by
-        op.
+        CPU flags, kernels chosen, threads, the cores they may run on and why they were chosen, bytes of memory, what
+        was repacked; of a traced session also the last run's time by op, summed over threads.
         """
         with self._lock:
             text = self._library().bve_inspect(self._session)
@@ -117,6 +125,14 @@ class Session:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
         if status:
             raise explain(error.text.decode(errors="replace"))
+
+    def cpu_seconds(self) -> float:
+        """Tell the CPU time that all runs so far have taken.
+
+        Seconds, of all threads together, their watching for work included.
+        """
+        with self._lock:
+            return self._library().bve_cpu_time(self._session) * 1e-9  # type: ignore[no-any-return]
 
     def trace(self, on: bool = True) -> None:
         """Let the runs from now on take each op's time, or not."""
@@ -141,6 +157,14 @@ class Session:
         if not self._close.alive:
             raise UserError("a session that was closed", "an open one", "make another Session")
         return load_library()
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use.
+
+    Those of its affinity, or as many as its cgroup's quota is worth.
+    """
+    return load_library().bve_count_cores()  # type: ignore[no-any-return]
 
 
 def _free(library: ctypes.CDLL, program: int, session: int | None) -> None:
@@ -205,6 +229,8 @@ def load_library() -> ctypes.CDLL:
         "bve_stop": (None, (pointer,)),
         "bve_run": (ctypes.c_int, (pointer, pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
         "bve_inspect": (text, (pointer,)),
+        "bve_cpu_time": (ctypes.c_uint64, (pointer,)),
+        "bve_count_cores": (ctypes.c_uint32, ()),
         "bve_trace": (None, (pointer, ctypes.c_int)),
     }
     for name, (result, arguments) in types.items():

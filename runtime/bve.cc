@@ -1,11 +1,13 @@
 // The C ABI: what C++ throws becomes a text.
 #include "bve.h"
 
+#include <cstddef>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
 
+#include "choice.h"
 #include "dispatch.h"
 #include "session.h"
 
@@ -19,7 +21,7 @@ struct bve_program {
 };
 
 struct bve_session {
-  bve::Session session;
+  std::unique_ptr<bve::Session> session;
   std::string description;
 };
 
@@ -52,6 +54,20 @@ Result guard(Result failed, bve_error* error, Work work) {
   return failed;
 }
 
+constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
+
+// Version 1 knew nothing behind pin.
+bve_options read_options(const bve_options& given) {
+  if (given.abi_version == BVE_ABI_VERSION) return given;
+  if (given.abi_version != 1) {
+    bve::fail("options of ABI version %u, expected 1 or %d: build against this library's bve.h",
+              given.abi_version, BVE_ABI_VERSION);
+  }
+  bve_options options = kOneThread;
+  std::memcpy(&options, &given, offsetof(bve_options, spin_us));
+  return options;
+}
+
 }  // namespace
 
 uint32_t bve_version(void) { return BVE_ABI_VERSION; }
@@ -79,12 +95,21 @@ const char* bve_describe(const bve_program* program) { return program->descripti
 
 size_t bve_repacked_bytes(const bve_program* program) { return program->weights.repacked_bytes(); }
 
+uint32_t bve_count_cores(void) {
+  return static_cast<uint32_t>(bve::count_usable(bve::list_cores().size()));
+}
+
 bve_session* bve_start(bve_program* program, float keep, const bve_options* options,
                        bve_error* error) {
-  static constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0};
   return guard<bve_session*>(nullptr, error, [&] {
+    const bve_options known = options ? read_options(*options) : kOneThread;
+    const std::vector<bve::Core> cores = bve::list_cores();
+    const size_t usable = bve::count_usable(cores.size());
+    const bve::Program& file = *program->program;
     return new bve_session{
-        bve::Session(*program->program, program->weights, keep, options ? *options : kOneThread),
+        known.choose != 0
+            ? bve::choose_session(file, program->weights, keep, known, cores, usable)
+            : std::make_unique<bve::Session>(file, program->weights, keep, known, cores, usable),
         {}};
   });
 }
@@ -94,36 +119,38 @@ void bve_stop(bve_session* session) { delete session; }
 int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
             size_t logits_count, bve_error* error) {
   return guard<int>(1, error, [&] {
-    session->session.run(image, image_count, logits, logits_count);
+    session->session->run(image, image_count, logits, logits_count);
     return 0;
   });
 }
 
 size_t bve_image_count(const bve_session* session) {
-  const size_t size = session->session.entry().image_size;
+  const size_t size = session->session->entry().image_size;
   return 3 * size * size;
 }
 
-size_t bve_logits_count(const bve_session* session) { return session->session.entry().classes; }
+size_t bve_logits_count(const bve_session* session) { return session->session->entry().classes; }
 
 const char* bve_inspect(bve_session* session) {
   return guard<const char*>(nullptr, nullptr, [&] {
-    session->description = session->session.describe();
+    session->description = session->session->describe();
     return session->description.c_str();
   });
 }
 
-void bve_trace(bve_session* session, int on) { session->session.trace(on != 0); }
+void bve_trace(bve_session* session, int on) { session->session->trace(on != 0); }
+
+uint64_t bve_cpu_time(const bve_session* session) { return session->session->cpu_ns(); }
 
 size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count) {
-  const size_t ops = session->session.ops().count;
+  const size_t ops = session->session->ops().count;
   for (size_t i = 0; nanoseconds && i < count && i < ops; i++)
-    nanoseconds[i] = session->session.nanoseconds(i);
+    nanoseconds[i] = session->session->nanoseconds(i);
   return ops;
 }
 
 const char* bve_op_name(const bve_session* session, size_t index) {
-  return index < session->session.ops().count ? session->session.op_name(index) : nullptr;
+  return index < session->session->ops().count ? session->session->op_name(index) : nullptr;
 }
 
 int bve_dispatch(const bve_tokens* tokens, bve_error* error) {

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define BVE_API __attribute__((visibility("default")))
-#define BVE_ABI_VERSION 1
+#define BVE_ABI_VERSION 2  // bve_start takes 1 too, whose options end with pin
 #define BVE_ERROR_BYTES 512
 #define BVE_LEAST_DIM 32            // of bve_dispatch, which works in x_out before it fills it
 #define BVE_ISA_SCALAR 0x80000000u  // a bit that no CPU has
@@ -34,13 +34,19 @@ typedef struct bve_error {
 
 typedef struct bve_options {
   uint32_t abi_version;     // BVE_ABI_VERSION
-  uint32_t threads;         // 1 or more, at most the CPU's cores
-  uint32_t little_threads;  // of these, how many run the LITTLE lane on the LITTLE cluster; 0: the
-                            // lanes run one after the other on all threads
+  uint32_t threads;         // 1 or more, at most bve_count_cores()
+  uint32_t little_threads;  // of these, how many run the LITTLE lane on the LITTLE cluster; 0: all
+                            // threads take work of either lane
   uint32_t isa;             // bve_isa bits it may use, of those the CPU has; 0: all;
                             // BVE_ISA_SCALAR: none
   uint32_t pin;             // 1: pin threads to cores, big ones first; 0: only where
                             // little_threads asks for it. bve_run pins its caller while it runs
+  uint32_t spin_us;         // how long a thread that waits for the next image watches for it before
+                            // it sleeps: less saves energy, more saves the time to wake it. 0: what
+                            // BVE_SPIN_US of the environment says, else 100
+  uint32_t choose;          // 1: bve_start runs some 30 images on one thread, on the big cores, on
+                            // both clusters by lanes and on `threads` that take work of either
+                            // lane, and keeps the fastest; bve_inspect says why. little_threads 0
 } bve_options;
 
 // The tokens of one image before a big.LITTLE layer, and its router. The outputs may overlap
@@ -79,6 +85,10 @@ BVE_API const char* bve_describe(const bve_program* program);
 // because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.
 BVE_API size_t bve_repacked_bytes(const bve_program* program);
 
+// Cores that this process may use: those that its affinity leaves it, or as many as its cgroup's
+// quota is worth if that is fewer.
+BVE_API uint32_t bve_count_cores(void);
+
 // A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated
 // here. options: null for one thread.
 BVE_API bve_session* bve_start(bve_program* program, float keep, const bve_options* options,
@@ -94,15 +104,20 @@ BVE_API size_t bve_logits_count(const bve_session* session);
 BVE_API int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
                     size_t logits_count, bve_error* error);
 
-// JSON about the session: CPU flags, kernels chosen, bytes of the arena, what was repacked. With
-// bve_trace switched on, also the last run's nanoseconds of each op. Lives until the next call for
-// this session. Null when out of memory.
+// JSON about the session: CPU flags, kernels chosen, threads and the cores they may run on, why
+// they were chosen, bytes of the arena, what was repacked. With bve_trace switched on, also the
+// last run's nanoseconds of each op. Lives until the next call for this session. Null when out of
+// memory.
 BVE_API const char* bve_inspect(bve_session* session);
 BVE_API void bve_trace(bve_session* session, int on);
 
+// Nanoseconds of CPU time that the session's runs have taken so far: its caller's inside bve_run,
+// and all of its other threads', their watching included.
+BVE_API uint64_t bve_cpu_time(const bve_session* session);
+
 // The session's ops, in order: how many; the traced nanoseconds of the last run for the first
-// `count` of them (0 where bve_trace was off; null: none wanted); and an op's name, null beyond the
-// last, which lives as long as the session.
+// `count` of them, summed over threads (0 where bve_trace was off; null: none wanted); and an op's
+// name, null beyond the last, which lives as long as the session.
 BVE_API size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count);
 BVE_API const char* bve_op_name(const bve_session* session, size_t index);
 

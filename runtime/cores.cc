@@ -3,7 +3,9 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <memory>
 
@@ -51,7 +53,49 @@ bve_core kind_of(int part) {
   }
 }
 
+// What a cgroup of version 2, or of version 1's cpu controller, may use of so many cores.
+double read_quota(const std::string& folder, double cores) {
+  if (const File file = open(folder + "/cpu.max")) {
+    double quota = 0, period = 0;
+    if (std::fscanf(file.get(), "%lf %lf", &quota, &period) == 2 && quota > 0 && period > 0)
+      return std::min(cores, quota / period);
+  }
+  const int quota = read_number(folder + "/cpu.cfs_quota_us");
+  const int period = read_number(folder + "/cpu.cfs_period_us");
+  return quota > 0 && period > 0 ? std::min(cores, double(quota) / period) : cores;
+}
+
+// Of this cgroup and those around it, below where the system shows them.
+double read_quotas(const std::string& top, std::string group, double cores) {
+  for (;;) {
+    cores = read_quota(top + group, cores);
+    const size_t slash = group.rfind('/');
+    if (group.empty() || slash == group.npos) return cores;
+    group.resize(slash);
+  }
+}
+
 }  // namespace
+
+size_t count_usable(size_t cores, const std::string& root) {
+  const File file = open(root + "/proc/self/cgroup");
+  const std::string top = root + "/sys/fs/cgroup";
+  double usable = static_cast<double>(cores);
+  char line[1024];
+  while (file && std::fgets(line, sizeof line, file.get())) {  // 'number:controllers:/group'
+    std::string group(line, std::strcspn(line, "\n"));
+    const size_t first = group.find(':'), second = group.find(':', first + 1);
+    if (first == group.npos || second == group.npos) continue;
+    const std::string controllers = "," + group.substr(first + 1, second - first - 1) + ",";
+    group.erase(0, second + 1);
+    if (controllers == ",,") {
+      usable = read_quotas(top, group, read_quotas(top + "/unified", group, usable));
+    } else if (controllers.find(",cpu,") != controllers.npos) {
+      usable = read_quotas(top + "/cpu", group, usable);
+    }
+  }
+  return std::max<size_t>(1, static_cast<size_t>(std::ceil(usable)));
+}
 
 std::vector<Core> list_cores(const std::string& root) {
   cpu_set_t allowed;

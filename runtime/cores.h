@@ -18,4 +18,7 @@ struct Core {
 // and /sys lie; "" for this machine.
 std::vector<Core> list_cores(const std::string& root = "");
 
+// How many of so many cores this process may use at once: a cgroup's quota may allow fewer.
+size_t count_usable(size_t cores, const std::string& root = "");
+
 }  // namespace bve

@@ -54,17 +54,17 @@ class Session:
 
 def load(
     path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None,
-    little_threads: int = 0, pin: bool = False,
+    little_threads: int = 0, pin: bool = False, spin_us: int = 0, choose: bool = False,
 ) -> Session:  # fmt: skip
     """Load a signature of a .tflite, with libbve_litert.so as its delegate.
 
     It is the one of that keep ratio or of that name; the file's first if neither is given. threads, little_threads,
-    pin: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went
+    pin, spin_us, choose: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went
     before.
     """
     if not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads={threads}", "at least one thread")
-    delegate = load_delegate(threads, little_threads, pin)
+    delegate = load_delegate(threads, little_threads, pin, spin_us, choose)
     try:
         interpreter = _import_framework().Interpreter(
             model_path=str(path), num_threads=threads, experimental_delegates=[delegate]
@@ -85,13 +85,17 @@ def _open(path: str | Path, interpreter: Any, keep: float | None, method: str | 
         raise explain_failure(path, str(e)) from e
 
 
-def load_delegate(threads: int | None = None, little_threads: int = 0, pin: bool = False) -> Any:
+def load_delegate(
+    threads: int | None = None, little_threads: int = 0, pin: bool = False, spin_us: int = 0, choose: bool = False
+) -> Any:
     """Load our delegate, for an Interpreter's experimental_delegates.
 
     threads: as many as the interpreter's where None. UserError if there is no libbve_litert.so, no runtime, or no such
     option.
     """
-    options = {"threads": threads, "little_threads": little_threads, "pin": int(pin)}
+    options = {
+        "threads": threads, "little_threads": little_threads, "pin": int(pin), "spin_us": spin_us, "choose": int(choose),
+    }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     path = load_library()
     try:

@@ -1,78 +1,59 @@
 #include "pool.h"
 
-#include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <climits>
+#include <algorithm>
 #include <ctime>
+#include <utility>
 
 #include "error.h"
 
 namespace bve {
 namespace {
 
-// By the clock, for a pause may be anything: 24 ns on a Zen 4; ARM's yield is mostly a no-op.
-constexpr int64_t kSpinNs = 50'000;
-constexpr int kSpinsAtOnce = 16;  // between looks at it, each as long as a Zen 4's pause
+constexpr uint32_t kStop = UINT32_MAX;  // a round that is none
 
-int64_t read_clock() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+uint64_t read_clock_ns(clockid_t clock) {
+  timespec t{};
+  clock_gettime(clock, &t);
+  return uint64_t(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+pid_t read_thread_id() { return static_cast<pid_t>(syscall(SYS_gettid)); }
 
-// A core that is offline or forbidden is no error: the thread then runs where it may.
-void stay_on(int core) {
+// thread 0: the calling one. A core that is offline or forbidden is no error: the thread then runs
+// where it may.
+void allow(pid_t thread, const std::vector<int>& cores, int except = -1) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(core, &set);
-  sched_setaffinity(0, sizeof set, &set);
-}
-
-static_assert(sizeof(std::atomic<uint32_t>) == 4 && std::atomic<uint32_t>::is_always_lock_free);
-
-void call_futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
-  syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+  for (const int core : cores) {
+    if (core != except) CPU_SET(core, &set);
+  }
+  sched_setaffinity(thread, sizeof set, &set);
 }
 
 }  // namespace
 
-void Barrier::wait() {
-  if (count_ == 1) return;
-  const uint32_t round = round_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1);  // before it looks for sleepers, who count themselves before they look
-    if (asleep_.load() > 0) call_futex(round_, FUTEX_WAKE_PRIVATE, INT_MAX);
-    return;
-  }
-  const int64_t end = read_clock() + kSpinNs;
-  do {
-    for (int spins = 0; spins < kSpinsAtOnce; spins++) {
-      if (round_.load(std::memory_order_acquire) != round) return;
-      relax();
-    }
-  } while (read_clock() < end);
-  asleep_++;
-  while (round_.load() == round) call_futex(round_, FUTEX_WAIT_PRIVATE, round);
-  asleep_--;
-}
+std::atomic<size_t> Pool::running_{0};
 
-Pool::Pool(size_t threads, const std::vector<int>& cores)
-    : process_(getpid()), cores_(cores), done_(threads) {
+Pool::Pool(Work work, void* context, size_t threads, Placement placement, size_t usable,
+           int64_t spin_ns)
+    : work_(work),
+      context_(context),
+      threads_(threads),
+      process_(getpid()),
+      placement_(std::move(placement)),
+      usable_(usable),
+      spin_ns_(spin_ns),
+      members_(new Member[threads]) {
+  // a child of a fork has none of the threads that run
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { running_ = 0; });
+  static_cast<void>(registered);
   try {
-    for (size_t thread = 1; thread < threads; thread++) {
-      workers_.emplace_back([this, thread] { serve(thread); });
-    }
+    for (size_t thread = 1; thread < threads; thread++)
+      members_[thread].thread = std::thread([this, thread] { serve(thread); });
   } catch (...) {  // the system gives no more threads
     stop();
     throw;
@@ -82,49 +63,133 @@ Pool::Pool(size_t threads, const std::vector<int>& cores)
 Pool::~Pool() { stop(); }
 
 void Pool::stop() {
-  {
-    std::lock_guard lock(mutex_);
-    stopped_ = true;
+  for (size_t thread = 1; thread < threads_; thread++) {
+    members_[thread].round.store(kStop);
+    members_[thread].bell.ring();
   }
-  start_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  for (size_t thread = 1; thread < threads_; thread++) {
+    if (members_[thread].thread.joinable()) members_[thread].thread.join();
+  }
 }
 
-bool Pool::is_whole() const { return workers_.empty() || getpid() == process_; }
+bool Pool::is_whole() const { return threads_ == 1 || getpid() == process_; }
 
-void Pool::run(void (*work)(size_t, void*), void* context) {
+void Pool::run(uint32_t round) {
   if (!is_whole()) {
     fail(
         "a session made in another process, expected one of this process; start it after the fork");
   }
-  if (!workers_.empty()) {
-    {
-      std::lock_guard lock(mutex_);
-      work_ = work;
-      context_ = context;
-      round_++;
-    }
-    start_.notify_all();
+  const uint64_t before = read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  const size_t others = running_.fetch_add(1);
+  const bool moves = placement_.is_fixed && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
+  if (moves) allow(0, {placement_.cores[0]});
+  if (threads_ > 1) ask(round, usable_ > others + 1 ? usable_ - others - 1 : 0);
+  work_(0, round, context_);
+  if (moves) sched_setaffinity(0, sizeof allowed_, &allowed_);
+  running_--;
+  caller_ns_ += read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+}
+
+void Pool::ask(uint32_t round, size_t most) {
+  members_[0].id.store(read_thread_id(), std::memory_order_relaxed);
+  if (!placement_.is_fixed && most > 0) keep_apart();
+  for (size_t thread = 1; thread < threads_ && thread <= most; thread++) {
+    Member& helper = members_[thread];
+    helper.is_off_duty.store(false, std::memory_order_relaxed);
+    if (!helper.is_running.exchange(true)) running_++;
+    helper.round.store(round, std::memory_order_release);
+    helper.bell.ring();
   }
-  const bool moved = !cores_.empty() && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
-  if (moved) stay_on(cores_[0]);
-  work(0, context);
-  done_.wait();
-  if (moved) sched_setaffinity(0, sizeof allowed_, &allowed_);
+}
+
+// A thread that wakes lands on the core of who woke it, and may stay there for milliseconds while
+// another core idles.
+void Pool::keep_apart() {
+  const int core = sched_getcpu();
+  if (core == caller_core_.load(std::memory_order_relaxed) || placement_.cores.empty()) return;
+  bool all = true;
+  for (size_t thread = 1; thread < threads_; thread++) {
+    const pid_t id = members_[thread].id.load(std::memory_order_acquire);
+    all &= id != 0;  // else it has not begun
+    if (id != 0) allow(id, placement_.cores, core);
+  }
+  caller_core_.store(all ? core : -1, std::memory_order_relaxed);
+}
+
+uint64_t Pool::most_held() const {
+  uint64_t most = 0;
+  for (size_t thread = 0; thread < threads_; thread++)
+    most = std::max(most, members_[thread].held.load(std::memory_order_relaxed));
+  return most;
+}
+
+double Pool::share_of(size_t thread) const {
+  double all = 0;
+  for (size_t other = 0; other < threads_; other++) {
+    if (speed_of(other) == 0) return 1.0 / static_cast<double>(threads_);
+    all += speed_of(other);
+  }
+  return speed_of(thread) / all;
+}
+
+void Pool::note_speed(size_t thread, double speed) {
+  const double before = speed_of(thread);
+  members_[thread].speed.store(before == 0 ? speed : (before + speed) / 2,
+                               std::memory_order_relaxed);
+}
+
+void Pool::lend_core(size_t lender) {
+  if (placement_.is_fixed || is_crowded()) return;
+  const int core = sched_getcpu();
+  for (size_t thread = 0; thread < threads_; thread++) {
+    Member& member = members_[thread];
+    if (thread == lender || member.held.load(std::memory_order_relaxed) == 0) continue;
+    const pid_t id = member.id.load(std::memory_order_relaxed);
+    cpu_set_t allowed;
+    if (sched_getaffinity(id, sizeof allowed, &allowed) != 0) continue;
+    member.is_off_duty.store(true, std::memory_order_relaxed);
+    allow(id, {core});
+    CPU_SET(core, &allowed);
+    sched_setaffinity(id, sizeof allowed, &allowed);  // it stays where it is now
+  }
+  members_[lender].is_off_duty.store(true, std::memory_order_relaxed);
+  caller_core_.store(-1, std::memory_order_relaxed);
 }
 
 void Pool::serve(size_t thread) {
-  if (!cores_.empty()) stay_on(cores_[thread]);
-  for (size_t seen = 0;;) {
-    {
-      std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stopped_ || round_ != seen; });
-      if (stopped_) return;
-      seen = round_;
-    }
-    work_(thread, context_);
-    done_.wait();
+  Member& self = members_[thread];
+  self.id.store(read_thread_id(), std::memory_order_release);
+  if (placement_.is_fixed) allow(0, {placement_.cores[thread]});
+  for (uint32_t seen = 0;;) {
+    const auto is_asked = [&] { return self.round.load(std::memory_order_acquire) != seen; };
+    const bool rests = seen == 0 || !is_on_duty(thread);
+    if (!Bell::watch(rests ? 0 : spin_ns_, is_asked)) self.bell.sleep(is_asked);
+    seen = self.round.load(std::memory_order_acquire);
+    if (seen != kStop) work_(thread, seen, context_);
+    if (self.is_running.exchange(false)) running_--;
+    if (seen == kStop) return;
   }
+}
+
+uint64_t Pool::cpu_ns() const {
+  uint64_t total = caller_ns_;
+  for (size_t thread = 1; thread < threads_; thread++) {
+    clockid_t clock;
+    if (pthread_getcpuclockid(members_[thread].thread.native_handle(), &clock) == 0)
+      total += read_clock_ns(clock);
+  }
+  return total;
+}
+
+std::vector<int> Pool::list_cores(size_t thread) const {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cores;
+  sched_getaffinity(thread == 0 ? 0 : members_[thread].id.load(), sizeof set, &set);
+  for (int core = 0; core < CPU_SETSIZE; core++) {
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  }
+  return cores;
 }
 
 }  // namespace bve

@@ -1,64 +1,110 @@
-// Threads that walk one program together: each runs the same function and they meet at barriers.
+// Threads that help a caller with its runs. They are asked and not waited for: what they do and
+// when a run is over is the work's own business.
 #pragma once
 
 #include <sched.h>
 #include <sys/types.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
+#include <memory>
 #include <thread>
 #include <vector>
 
+#include "bell.h"
+
 namespace bve {
 
-// Where `count` threads wait for each other. They spin for about the length of a small op, for to
-// be woken takes as long; then they sleep, so that a core whose lane is done early costs no energy.
-class Barrier {
- public:
-  explicit Barrier(size_t count) : count_(count) {}
-  void wait();
-
- private:
-  const size_t count_;
-  std::atomic<size_t> arrived_{0}, asleep_{0};
-  std::atomic<uint32_t> round_{0};  // what a sleeper waits to see changed
+// Where a pool's threads run. cores: those allowed to helpers, of which they stay off the caller's
+// where there are others; empty: wherever the system puts them. is_fixed: thread i stays on
+// cores[i], the caller while it runs.
+struct Placement {
+  std::vector<int> cores;
+  bool is_fixed = false;
 };
 
 class Pool {
  public:
-  // The caller of run is thread 0; threads 1.. are made here and sleep until then. cores: for each
-  // thread the core to stay on, the caller while it runs; empty: wherever the system puts them.
-  Pool(size_t threads, const std::vector<int>& cores);
+  using Work = void (*)(size_t thread, uint32_t round, void* context);
+
+  // The caller of run is thread 0; helpers are made here and sleep until then. They look out for
+  // the next run for spin_ns before they sleep again. usable: cores that the process may use; its
+  // pools together do not run more threads than that, callers aside.
+  Pool(Work work, void* context, size_t threads, Placement placement, size_t usable,
+       int64_t spin_ns);
   ~Pool();
   Pool(const Pool&) = delete;
 
-  size_t threads() const { return workers_.size() + 1; }
-
+  size_t threads() const { return threads_; }
   // False where a fork has copied it and not its threads: it can neither run nor be destroyed.
   bool is_whole() const;
 
-  // work(thread, context) on every thread; returns when all have. Throws Error if it is not whole.
-  // Allocates nothing.
-  void run(void (*work)(size_t thread, void* context), void* context);
+  // Asks helpers for work(thread, round, context), does work(0, ...) itself and returns when that
+  // does. A helper may come to a round late, or when it is over. round: another one each time, not
+  // 0 nor UINT32_MAX. Throws Error if it is not whole. Allocates nothing.
+  void run(uint32_t round);
+
+  // Whether the process runs more threads than it has cores.
+  bool is_crowded() const { return running_.load(std::memory_order_relaxed) > usable_; }
+
+  // What a thread has in hand, in a measure of its own; 0: nothing that others may wait for.
+  void hold(size_t thread, uint64_t work) {
+    members_[thread].held.store(work, std::memory_order_relaxed);
+  }
+  uint64_t most_held() const;
+  // A thread's speed in its last rounds, in that measure a nanosecond, 0 before its first; and its
+  // part of all threads' speed.
+  double speed_of(size_t thread) const {
+    return members_[thread].speed.load(std::memory_order_relaxed);
+  }
+  double share_of(size_t thread) const;
+  void note_speed(size_t thread, double speed);
+
+  // To be called by a thread that will sleep until others have done what they have in hand: those
+  // go on where it ran, for they may be waiting for cores that something else is busy on. Helpers
+  // that get or give a core are off duty for the rest of the round.
+  void lend_core(size_t thread);
+  // Whether a thread is to go on; the caller always is.
+  bool is_on_duty(size_t thread) const {
+    return thread == 0 ||
+           !(members_[thread].is_off_duty.load(std::memory_order_relaxed) || is_crowded());
+  }
+
+  // The helpers' CPU time so far, and the caller's inside run.
+  uint64_t cpu_ns() const;
+  // The cores that a thread may run on now.
+  std::vector<int> list_cores(size_t thread) const;
 
  private:
+  struct alignas(64) Member {  // the caller is the first
+    std::thread thread;
+    std::atomic<pid_t> id{0};
+    std::atomic<uint32_t> round{0};  // that it is asked for
+    std::atomic<bool> is_running{false}, is_off_duty{false};
+    std::atomic<uint64_t> held{0};
+    std::atomic<double> speed{0};
+    Bell bell;
+  };
+
   void serve(size_t thread);
+  void ask(uint32_t round, size_t most);
+  void keep_apart();
   void stop();
 
+  static std::atomic<size_t> running_;  // threads of all pools
+
+  const Work work_;
+  void* const context_;
+  const size_t threads_;
   const pid_t process_;
-  std::vector<std::thread> workers_;
-  std::vector<int> cores_;
-  cpu_set_t allowed_;  // to the caller, outside run
-  std::mutex mutex_;
-  std::condition_variable start_;
-  void (*work_)(size_t, void*) = nullptr;
-  void* context_ = nullptr;
-  size_t round_ = 0;
-  bool stopped_ = false;
-  Barrier done_;
+  const Placement placement_;
+  const size_t usable_;
+  const int64_t spin_ns_;
+  const std::unique_ptr<Member[]> members_;
+  cpu_set_t allowed_;                 // to the caller of a fixed pool, outside run
+  std::atomic<int> caller_core_{-1};  // that helpers keep off; -1: they are to be placed
+  uint64_t caller_ns_ = 0;
 };
 
 // Destroys a pool; leaves one that is not whole where it is, for its locks wait for threads that

@@ -1,6 +1,8 @@
 #include "session.h"
 
 #include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <ctime>
 
 #include "json.h"
@@ -14,13 +16,33 @@ uint64_t read_clock() {
   return uint64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 
-void check(const bve_options& options, size_t cores) {
-  if (options.abi_version != BVE_ABI_VERSION) {
-    fail("options of ABI version %u, expected %d: build against this library's bve.h",
-         options.abi_version, BVE_ABI_VERSION);
+// Of what is left of a step, and is a thread's by its speed, it takes so much at once. On a Zen 4
+// two threads took blvit_s in 0.545 of one's time with it, with 1/2 in 0.56.
+constexpr double kPiece = 2.0 / 3;
+// How long a thread waits for what others have in hand before it takes them for stopped: so many
+// times as long as itself would need, or the shortest time that is worth a change of threads.
+constexpr int64_t kPatience = 3, kPatienceNs = 50'000;
+constexpr uint32_t kSpinUs = 100, kMostSpinUs = 1'000'000;
+
+int64_t choose_spin_ns(const bve_options& options) {
+  uint32_t us = options.spin_us;
+  const char* const said = us == 0 ? std::getenv("BVE_SPIN_US") : nullptr;
+  if (said) {
+    char* end = nullptr;
+    const unsigned long value = std::strtoul(said, &end, 10);
+    if (!std::isdigit(static_cast<unsigned char>(*said)) || *end || value > kMostSpinUs)
+      fail("BVE_SPIN_US=%s, expected 0 to %u microseconds; unset it", said, kMostSpinUs);
+    us = static_cast<uint32_t>(value);
+  } else if (us == 0) {
+    us = kSpinUs;
   }
-  if (options.threads < 1 || options.threads > cores) {
-    fail("%u threads, expected 1 to %zu, the cores this process may use", options.threads, cores);
+  if (us > kMostSpinUs) fail("spin_us %u, expected at most %u", us, kMostSpinUs);
+  return int64_t{us} * 1000;
+}
+
+void check(const bve_options& options, size_t usable) {
+  if (options.threads < 1 || options.threads > usable) {
+    fail("%u threads, expected 1 to %zu, the cores this process may use", options.threads, usable);
   }
   if (options.little_threads >= options.threads) {
     fail("%u of %u threads for the LITTLE lane, expected fewer: the big lane needs one at least",
@@ -28,34 +50,39 @@ void check(const bve_options& options, size_t cores) {
   }
 }
 
-// For each thread its core: the big lane's the fastest, the LITTLE lane's the slowest ones.
-std::vector<int> assign_cores(const std::vector<Core>& cores, const bve_options& options) {
-  std::vector<int> numbers;
-  if (options.pin == 0 && options.little_threads == 0) return numbers;
+// Fixed threads: the big lane's on the fastest cores, the LITTLE lane's on the slowest. Others: any
+// of the cores that are no slower than the slowest of so many.
+Placement place(const std::vector<Core>& cores, const bve_options& options) {
+  Placement placement;
   const size_t big = options.threads - options.little_threads;
-  for (size_t i = 0; i < big; i++) numbers.push_back(cores[i].number);
-  for (size_t i = 0; i < options.little_threads; i++)
-    numbers.push_back(cores[cores.size() - 1 - i].number);
-  return numbers;
+  if (options.pin != 0 || options.little_threads > 0) {
+    placement.is_fixed = true;
+    for (size_t i = 0; i < big; i++) placement.cores.push_back(cores[i].number);
+    for (size_t i = 0; i < options.little_threads; i++)
+      placement.cores.push_back(cores[cores.size() - 1 - i].number);
+    return placement;
+  }
+  for (const Core& core : cores) {
+    if (core.capacity >= cores[big - 1].capacity) placement.cores.push_back(core.number);
+  }
+  return placement;
 }
 
 }  // namespace
 
-Session::Session(const Program& program, Weights& weights, float keep, const bve_options& options)
+Session::Session(const Program& program, Weights& weights, float keep, const bve_options& options,
+                 const std::vector<Core>& cores, size_t usable)
     : program_(program),
       entry_(program.find(keep)),
       weights_(weights),
       isa_(bve_detect_isa() & (options.isa == 0 ? ~0u : options.isa)),
-      frame_{program, weights, program.buffers(entry_), {}} {
-  const std::vector<Core> cores = list_cores();
-  check(options, cores.size());
-  const size_t little = options.little_threads, big = options.threads - little;
-  lanes_.push_back({0, big, Kernels(isa_, cores.front().kind), std::make_unique<Barrier>(big)});
-  if (little > 0) {
-    lanes_.push_back(
-        {big, little, Kernels(isa_, cores.back().kind), std::make_unique<Barrier>(little)});
-  }
-  weights.prepare(lanes_[0].kernels.int8);
+      big_threads_(options.threads - options.little_threads),
+      frame_{program, weights, program.buffers(entry_), 0, {}} {
+  check(options, usable);
+  kernels_.emplace_back(isa_, cores.front().kind);
+  if (options.little_threads > 0) kernels_.emplace_back(isa_, cores.back().kind);
+  weights.prepare(kernels_[0].int8);
+  frame_.tile_rows = choose_tile_rows(kernels_.data(), kernels_.size());
 
   const Arena arena = plan_arena(program, entry_);
   arena_bytes_ = arena.bytes;
@@ -64,22 +91,28 @@ Session::Session(const Program& program, Weights& weights, float keep, const bve
 
   scratch_bytes_ = 0;
   for (const Op& op : ops()) {
-    for (const Lane& lane : lanes_) {
-      scratch_bytes_ =
-          std::max(scratch_bytes_, measure_scratch(frame_, op, lane.kernels, lane.threads));
-    }
+    for (const Kernels& kernels : kernels_)
+      scratch_bytes_ = std::max(scratch_bytes_, measure_scratch(frame_, op, kernels));
     names_.emplace_back(program.text(op.name));
   }
   for (size_t thread = 0; thread < options.threads; thread++)
     scratches_.push_back(allocate(scratch_bytes_));
-  times_.resize(ops().count);
-  everyone_ = std::make_unique<Barrier>(options.threads);
-  pool_.reset(new Pool(options.threads, assign_cores(cores, options)));
+  times_.reset(new std::atomic<uint64_t>[ops().count]);
+  trace(false);
+
+  schedule_ = plan_schedule(frame_, entry_, arena, kernels_[0], options.threads > 1);
+  packed_ = allocate(schedule_.packed_bytes);
+  if (options.threads > 1) progress_.reset(new Progress(schedule_));
+  const auto work = [](size_t thread, uint32_t round, void* self) {
+    static_cast<Session*>(self)->walk(thread, round);
+  };
+  pool_.reset(new Pool(work, this, options.threads, place(cores, options), usable,
+                       choose_spin_ns(options)));
 }
 
 void Session::trace(bool on) {
   traced_ = on;
-  std::fill(times_.begin(), times_.end(), 0);
+  for (uint32_t i = 0; i < ops().count; i++) times_[i] = 0;
 }
 
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
@@ -92,24 +125,63 @@ void Session::run(const float* image, size_t image_count, float* logits, size_t 
   }
   frame_.buffers[0] = reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
   frame_.buffers[1] = reinterpret_cast<std::byte*>(logits);
-  pool_->run([](size_t thread, void* self) { static_cast<Session*>(self)->walk(thread); }, this);
+  if (traced_) trace(true);
+  round_ = round_ == kMostRounds ? 1 : round_ + 1;
+  if (progress_) progress_->begin(round_);
+  pool_->run(round_);
 }
 
-void Session::walk(size_t thread) {
-  const size_t mine = apart() && thread >= lanes_[1].first_thread ? 1 : 0;
-  const Lane& lane = lanes_[mine];
-  const Team team{thread - lane.first_thread, lane.threads};
-  uint32_t stage = 0;
-  for (uint32_t i = 0; i < ops().count; i++) {
-    const Op& op = ops()[i];
-    if (apart() && op.stage != stage) everyone_->wait();
-    stage = op.stage;
-    if (apart() && op.lane != mine) continue;
-    const uint64_t start = traced_ && team.index == 0 ? read_clock() : 0;
-    execute(frame_, op, lane.kernels, team, scratches_[thread].get());
-    lane.barrier->wait();
-    if (start != 0) times_[i] = read_clock() - start;
+void Session::walk(size_t thread, uint32_t round) {
+  if (!progress_) {
+    for (const Step& step : schedule_.steps) execute_step(step, {0, step.tiles}, 0);
+    return;
   }
+  constexpr uint8_t kBig = 1, kLittle = 2;
+  Worker worker{round, kPiece * pool_->share_of(thread), thread % 2 == 1, kBig | kLittle};
+  if (apart()) {
+    worker.lanes = lane_of(thread) == 0 ? kBig : kLittle;
+    worker.others = lane_of(thread) == 0 ? kLittle : 0;
+  }
+  uint64_t done = 0, ns = 0;
+  while (pool_->is_on_duty(thread)) {
+    Taken taken;
+    Progress::Found found = Progress::Found::kNotYet;
+    await(thread, [&] {
+      found = progress_->take(worker, taken);
+      return found != Progress::Found::kNotYet;
+    });
+    if (found != Progress::Found::kTiles) break;
+    const Step& step = schedule_.steps[taken.step];
+    const uint64_t work = taken.tiles.size() * step.work, start = read_clock();
+    pool_->hold(thread, work);
+    execute_step(step, taken.tiles, thread);
+    progress_->finish(worker, taken);
+    pool_->hold(thread, 0);
+    done += work;
+    ns += read_clock() - start;
+  }
+  if (ns > 0) pool_->note_speed(thread, static_cast<double>(done) / static_cast<double>(ns));
+  if (thread == 0) await(0, [&] { return progress_->is_done(worker); });
+}
+
+// Returns when is_true() is so, or when a helper is off duty.
+template <typename Condition>
+void Session::await(size_t thread, Condition is_true) {
+  if (Bell::watch(pool_->is_crowded() ? 0 : kPatienceNs, is_true)) return;
+  const double speed = pool_->speed_of(thread);
+  if (speed > 0) {
+    const double usual_ns = static_cast<double>(pool_->most_held()) / speed;
+    if (Bell::watch(static_cast<int64_t>(kPatience * usual_ns) - kPatienceNs, is_true)) return;
+  }
+  pool_->lend_core(thread);
+  if (pool_->is_on_duty(thread)) progress_->bell().sleep(is_true);
+}
+
+void Session::execute_step(const Step& step, Range tiles, size_t thread) {
+  const uint64_t start = traced_ ? read_clock() : 0;
+  execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
+          scratches_[thread].get(), packed_.get() + step.packed);
+  if (start != 0) times_[step.op].fetch_add(read_clock() - start, std::memory_order_relaxed);
 }
 
 std::string Session::describe() const {
@@ -125,15 +197,26 @@ std::string Session::describe() const {
     add(kernels.keys, kernels.values, kernels.route);
     return json::list(names, ", ");
   };
+  const auto list_cores_of_threads = [&] {
+    std::vector<std::string> threads;
+    for (size_t thread = 0; thread < pool_->threads(); thread++) {
+      std::vector<std::string> numbers;
+      for (const int core : pool_->list_cores(thread)) numbers.push_back(std::to_string(core));
+      threads.push_back(json::list(numbers, ", "));
+    }
+    return json::list(threads, ", ");
+  };
   char isa[128];
   bve_name_isa(isa_, isa, sizeof isa);
   std::vector<std::pair<const char*, std::string>> fields = {
       {"isa", json::quote(isa)},
       {"entry", json::quote(program_.text(entry_.name))},
       {"threads", json::print_whole(pool_->threads())},
-      {"little_threads", json::print_whole(apart() ? lanes_[1].threads : 0)},
-      {"kernels", name_kernels(lanes_[0].kernels)}};
-  if (apart()) fields.push_back({"little_kernels", name_kernels(lanes_[1].kernels)});
+      {"little_threads", json::print_whole(pool_->threads() - big_threads_)},
+      {"cores", list_cores_of_threads()}};
+  if (!tried_.empty()) fields.push_back({"tried", tried_});
+  fields.push_back({"kernels", name_kernels(kernels_[0])});
+  if (apart()) fields.push_back({"little_kernels", name_kernels(kernels_[1])});
   fields.push_back({"arena_bytes", json::print_whole(arena_bytes_)});
   fields.push_back({"scratch_bytes", json::print_whole(scratch_bytes_ * scratches_.size())});
   fields.push_back({"repacked_bytes", json::print_whole(weights_.repacked_bytes())});
@@ -143,7 +226,7 @@ std::string Session::describe() const {
         {"name", json::quote(names_[i])},
         {"kind", json::quote(name_kind(ops()[i].kind))},
         {"lane", json::print_whole(ops()[i].lane)}};
-    if (traced_) op.push_back({"ns", json::print_whole(times_[i])});
+    if (traced_) op.push_back({"ns", json::print_whole(times_[i].load())});
     described.push_back(json::object(op));
   }
   fields.push_back({"ops", json::list(described, ", ")});

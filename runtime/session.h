@@ -1,23 +1,27 @@
 // One entry of a program, ready to run: memory planned and allocated, kernels chosen, threads made.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arena.h"
 #include "bve.h"
 #include "cores.h"
-#include "execution.h"
 #include "pool.h"
+#include "progress.h"
 
 namespace bve {
 
 class Session {
  public:
   // Throws Error on options that cannot be kept to, or without memory. program and weights outlive
-  // it.
-  Session(const Program& program, Weights& weights, float keep, const bve_options& options);
+  // it. cores: what it may run on, fastest first, and how many of them at once.
+  Session(const Program& program, Weights& weights, float keep, const bve_options& options,
+          const std::vector<Core>& cores, size_t usable);
+  Session(const Session&) = delete;
 
   // image [3, size, size] -> logits [classes]; throws Error on other counts. Allocates nothing.
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
@@ -25,37 +29,41 @@ class Session {
   const Entry& entry() const { return entry_; }
   void trace(bool on);
   Records<Op> ops() const { return program_.ops(entry_); }
-  // Of the last run; 0 unless it was traced.
+  // That its threads together spent on an op in the last run; 0 unless it was traced.
   uint64_t nanoseconds(size_t op) const { return times_[op]; }
   const char* op_name(size_t op) const { return names_[op].c_str(); }
+  uint64_t cpu_ns() const { return pool_->cpu_ns(); }
   // As bve_inspect says.
   std::string describe() const;
+  // What was tried before this way of running was chosen, as JSON; describe tells it.
+  void explain(std::string tried) { tried_ = std::move(tried); }
 
  private:
-  // The threads of one lane, or all of them when the lanes are not apart.
-  struct Lane {
-    size_t first_thread, threads;
-    Kernels kernels;
-    std::unique_ptr<Barrier> barrier;
-  };
-
-  void walk(size_t thread);
-  bool apart() const { return lanes_.size() > 1; }
+  void walk(size_t thread, uint32_t round);
+  template <typename Condition>
+  void await(size_t thread, Condition is_true);
+  void execute_step(const Step& step, Range tiles, size_t thread);
+  bool apart() const { return kernels_.size() > 1; }
+  size_t lane_of(size_t thread) const { return apart() && thread >= big_threads_ ? 1 : 0; }
 
   const Program& program_;
   const Entry& entry_;
   const Weights& weights_;
   uint32_t isa_;
-  std::vector<Lane> lanes_;
+  std::vector<Kernels> kernels_;  // by lane; one where the lanes are not apart
+  size_t big_threads_;
   Frame frame_;
   size_t arena_bytes_, scratch_bytes_;  // scratch: of one thread
-  Memory arena_;
-  std::vector<Memory> scratches_;  // by thread
-  std::unique_ptr<Barrier> everyone_;
-  std::unique_ptr<Pool, EndPool> pool_;
+  Schedule schedule_;
+  Memory arena_, packed_;
+  std::vector<Memory> scratches_;       // by thread
+  std::unique_ptr<Progress> progress_;  // of several threads
   bool traced_ = false;
-  std::vector<uint64_t> times_;
+  std::unique_ptr<std::atomic<uint64_t>[]> times_;  // by op
   std::vector<std::string> names_;
+  std::string tried_;
+  uint32_t round_ = 0;
+  std::unique_ptr<Pool, EndPool> pool_;  // the last: its threads use all the others
 };
 
 }  // namespace bve

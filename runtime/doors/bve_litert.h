@@ -22,10 +22,12 @@ extern "C" {
 struct TfLiteDelegate;
 
 // Options, each a key and a value in decimal digits:
-//   threads         1 or more, at most the CPU's cores; without it what the interpreter was given
-//                   (SetNumThreads) when tensors are first allocated, and if that is nothing, 1
+//   threads         1 or more, at most bve_count_cores(); without it what the interpreter was given
+//                   (SetNumThreads) when tensors are first allocated, or as many cores as there
+//                   are if that is fewer; and if it was given nothing, 1
 //   little_threads  of these, how many run the LITTLE lane on the LITTLE cluster; 0 if left out
 //   pin             1: threads stay on their cores; 0 if left out
+//   spin_us, choose as bve_options in bve.h has them; 0 if left out
 // Null if an option is not one of these or not such a number: report_error, which may be null, has
 // been given a text. The names are those that LiteRT's loader of external delegates looks for.
 __attribute__((visibility("default"))) struct TfLiteDelegate* tflite_plugin_create_delegate(

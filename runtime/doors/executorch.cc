@@ -76,7 +76,7 @@ class Backend final : public BackendInterface {
     });
     if (!program) return cause;
     if (!threads) threads = count_threads();
-    const bve_options options{BVE_ABI_VERSION, static_cast<uint32_t>(threads), 0, 0, 0};
+    const bve_options options{BVE_ABI_VERSION, static_cast<uint32_t>(threads), 0, 0, 0, 0, 0};
     bve_error text{};
     Session session(bve_start(program.get(), keep, &options, &text), bve_stop);
     if (!session) return report(Error::InvalidArgument, "%s", text.text);

@@ -1,10 +1,9 @@
 #include "executorch_threads.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "bve.h"
 #include "executorch_errors.h"
 
 // Declared here because ExecuTorch's own header wants pthreadpool's. Both are of one object file:
@@ -40,10 +39,9 @@ Error read_threads(executorch::runtime::Span<const BackendOption> options, int* 
 }
 
 int count_threads() {
-  cpu_set_t cores;
-  if (!get_threadpool || sched_getaffinity(0, sizeof cores, &cores)) return 1;
-  const auto* const pool = get_threadpool();
-  return pool ? std::min<int>(pool->get_thread_count(), CPU_COUNT(&cores)) : 1;
+  const auto* const pool = get_threadpool ? get_threadpool() : nullptr;
+  if (!pool) return 1;
+  return static_cast<int>(std::min<size_t>(pool->get_thread_count(), bve_count_cores()));
 }
 
 }  // namespace bve

@@ -27,7 +27,8 @@ using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
 
 struct Delegate {
   GrownDelegate base{};
-  bve_options options{BVE_ABI_VERSION, 0, 0, 0, 0};  // threads 0: as many as the interpreter's
+  bve_options options{
+      BVE_ABI_VERSION, 0, 0, 0, 0, 0, 0};  // threads 0: as many as the interpreter's
 };
 
 // A custom op and what runs it. Tensors by their number, for they move.
@@ -96,8 +97,8 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
   }
   if (!kernel->session) {
     bve_options options = kernel->options;
-    const int recommended = context->recommended_num_threads;
-    if (!options.threads) options.threads = recommended > 0 ? recommended : 1;
+    const auto recommended = static_cast<uint32_t>(std::max(1, context->recommended_num_threads));
+    if (!options.threads) options.threads = std::min(recommended, bve_count_cores());
     bve_error error{};
     kernel->session.reset(bve_start(kernel->program.get(), kernel->keep, &options, &error));
     if (!kernel->session) return refuse(context, error.text);
@@ -172,7 +173,9 @@ std::string set_option(bve_options& options, const std::string& key, const std::
   constexpr std::pair<const char*, uint32_t bve_options::*> kOptions[] = {
       {"threads", &bve_options::threads},
       {"little_threads", &bve_options::little_threads},
-      {"pin", &bve_options::pin}};
+      {"pin", &bve_options::pin},
+      {"spin_us", &bve_options::spin_us},
+      {"choose", &bve_options::choose}};
   for (const auto& [name, field] : kOptions) {
     if (key != name) continue;
     const char* const end = value.data() + value.size();
@@ -180,7 +183,7 @@ std::string set_option(bve_options& options, const std::string& key, const std::
     const bool sound = fault == std::errc() && rest == end && (key != "threads" || options.threads);
     return sound ? "" : key + "=" + value + ", expected a whole number, of threads at least 1";
   }
-  return "unknown option " + key + ", expected threads, little_threads or pin";
+  return "unknown option " + key + ", expected threads, little_threads, pin, spin_us or choose";
 }
 
 }  // namespace

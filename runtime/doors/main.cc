@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -100,7 +101,8 @@ std::string describe_machine() {
   return object({{"version", quote(BVE_VERSION)},
                  {"abi", print_whole(bve_version())},
                  {"isa", quote(isa)},
-                 {"cores", print_whole(std::thread::hardware_concurrency())}});
+                 {"cores", print_whole(std::thread::hardware_concurrency())},
+                 {"usable_cores", print_whole(bve_count_cores())}});
 }
 
 // A line of /proc/self/status, in bytes; 0 where there is none.
@@ -153,13 +155,16 @@ struct Measured {
   float keep;
   Session session;
   std::vector<float> logits;
-  double start_ms, first_run_ms;
+  double start_ms, first_run_ms, cpu_ms;
   std::string inspected;
   std::vector<double> times_ms, traced_ms;
   std::vector<std::vector<double>> ops_ms;  // [op][run]
 };
 
-void time_run(Measured& measured, const std::vector<float>& image, bool traced) {
+double read_cpu_ms(const Session& session) { return bve_cpu_time(session.get()) * 1e-6; }
+
+void time_run(Measured& measured, const std::vector<float>& image, uint32_t pause_ms, bool traced) {
+  if (pause_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
   const double start = read_clock_ms();
   run_once(measured.session, image, measured.logits);
   (traced ? measured.traced_ms : measured.times_ms).push_back(read_clock_ms() - start);
@@ -179,7 +184,7 @@ void time_runs(std::vector<Measured>& all, const std::vector<float>& image,
   const double end = read_clock_ms() + arguments.seconds * 1e3;
   for (uint32_t run = 0;
        arguments.seconds > 0 ? !run || read_clock_ms() < end : run < arguments.runs; ++run) {
-    for (Measured& measured : all) time_run(measured, image, traced);
+    for (Measured& measured : all) time_run(measured, image, arguments.pause_ms, traced);
   }
 }
 
@@ -226,7 +231,7 @@ int bench(const Arguments& arguments) {
     if (image.empty()) image = make_image(bve_image_count(session.get()));
     const size_t logits = bve_logits_count(session.get());
     all.push_back(
-        {keep, std::move(session), std::vector<float>(logits), start_ms, 0, {}, {}, {}, {}});
+        {keep, std::move(session), std::vector<float>(logits), start_ms, 0, 0, {}, {}, {}, {}});
     const double started = read_clock_ms();
     run_once(all.back().session, image, all.back().logits);
     all.back().first_run_ms = read_clock_ms() - started;
@@ -236,7 +241,9 @@ int bench(const Arguments& arguments) {
   for (uint32_t run = 0; run < arguments.warmup; ++run) {
     for (Measured& measured : all) run_once(measured.session, image, measured.logits);
   }
+  for (Measured& measured : all) measured.cpu_ms = -read_cpu_ms(measured.session);
   time_runs(all, image, arguments, false);
+  for (Measured& measured : all) measured.cpu_ms += read_cpu_ms(measured.session);
   look();
   const uint64_t peak = read_status_bytes("VmHWM"), files = read_status_bytes("RssFile");
   const uint64_t beyond = std::max(anonymous_bytes, peak > files ? peak - files : 0);
@@ -250,6 +257,7 @@ int bench(const Arguments& arguments) {
         {"runs", print_whole(measured.times_ms.size())},
         {"warmup", print_whole(arguments.warmup)},
         {"latency_ms", describe_times(measured.times_ms)},
+        {"cpu_ms", print(measured.cpu_ms / static_cast<double>(measured.times_ms.size()))},
         {"cold_load_ms", object({{"total", print(cold_load_ms)},
                                  {"open", print(open_ms)},
                                  {"start", print(measured.start_ms)},
@@ -267,6 +275,8 @@ int bench(const Arguments& arguments) {
                     {"threads", print_whole(options.threads)},
                     {"little_threads", print_whole(options.little_threads)},
                     {"pin", json::print_bool(options.pin)},
+                    {"choose", json::print_bool(options.choose)},
+                    {"pause_ms", print_whole(arguments.pause_ms)},
                     {"memory_bytes", object({{"beyond_weights", print_whole(beyond)},
                                              {"peak", print_whole(peak)},
                                              {"mapped_files", print_whole(files)}})},

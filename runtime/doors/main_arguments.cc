@@ -89,7 +89,7 @@ const Option kOptions[] = {
      }},
     {"--input", "PATH", "run", "image: raw float32, [3, size, size]; 'random' if not given",
      [](Arguments& to, const std::string&, const std::string& text) { to.input = text; }},
-    {"--threads", "T", "run bench", "threads, at most the CPU's cores; 1",
+    {"--threads", "T", "run bench", "threads, at most the cores it may use; 1",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.threads = parse_count(name, text, 1);
      }},
@@ -99,6 +99,12 @@ const Option kOptions[] = {
      }},
     {"--pin", nullptr, "run bench", "pin threads to cores, big ones first",
      [](Arguments& to, const std::string&, const std::string&) { to.options.pin = 1; }},
+    {"--spin-us", "US", "run bench", "how long threads watch for work before they sleep; 100",
+     [](Arguments& to, const std::string& name, const std::string& text) {
+       to.options.spin_us = parse_count(name, text, 1);
+     }},
+    {"--choose", nullptr, "run bench", "try what is fastest of up to so many threads, keep that",
+     [](Arguments& to, const std::string&, const std::string&) { to.options.choose = 1; }},
     {"--isa", "NAMES", "run bench", "instruction sets to use, as scalar or neon,neondot; all",
      [](Arguments& to, const std::string&, const std::string& text) {
        to.options.isa = parse_isa(text);
@@ -114,6 +120,10 @@ const Option kOptions[] = {
     {"--warmup", "N", "bench", "runs before these; 20",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.warmup = parse_count(name, text, 0);
+     }},
+    {"--pause-ms", "MS", "bench", "sleep so long before each run, as images come; 0",
+     [](Arguments& to, const std::string& name, const std::string& text) {
+       to.pause_ms = parse_count(name, text, 0);
      }},
     {"--ops", nullptr, "bench", "time by op and layer too, from as many runs more",
      [](Arguments& to, const std::string&, const std::string&) { to.ops = true; }},
@@ -260,7 +270,9 @@ std::string describe_usage() {
 bench's figures
   cold_load_ms      opening the file, starting a session, first run; from the page cache if it is there
   dispatch          the ops whose name ends in .router, as a share of all ops' time
-  ops, layers       medians of further runs that take each op's time; run_ms is those runs' median
+  cpu_ms            CPU time a run, of all threads together, their watching for work included
+  ops, layers       medians of further runs that take each op's time, summed over threads; run_ms is
+                    those runs' median
   beyond_weights    peak bytes but for mapped files: the larger of the most anonymous memory seen (RssAnon
                     after each step) and the peak of all memory less the files' (VmHWM - RssFile)
 )";

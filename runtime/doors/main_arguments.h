@@ -19,10 +19,11 @@ struct Arguments {
   std::string verb;  // "info", "run", "bench", "kernels"; "help" or "version": only print that
   std::string file;  // of all but kernels
   std::vector<float> keeps{0};  // one or more; 0: the file's first entry
-  bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0};
+  bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
   std::string input = "random";  // or a path
   uint32_t runs = 200;
   uint32_t warmup = 20;
+  uint32_t pause_ms = 0;
   double seconds =
       0;  // bench: run so long instead of `runs` times; kernels: so long for each. 0: not given
   bool ops = false;

@@ -1,33 +1,96 @@
-// An entry run op by op on one thread that plays a whole team, in memory of exactly the size that
-// each buffer and each scratch asks for, so that the address sanitizer sees one byte beyond.
+// An entry run tile by tile on one thread, in the order that threads could bring about.
 #pragma once
 
+#include <cstring>
 #include <limits>
+#include <random>
 #include <vector>
 
-#include "execution.h"
+#include "schedule.h"
 
 namespace bve::test {
 
-// Logits; image is [3, size, size]. teams: the threads of either lane. What no op has written is
-// NaN, or -1 in a row list.
+// The tiles that could be taken next, of what is left of each step.
+class Tiles {
+ public:
+  explicit Tiles(const Schedule& schedule) : schedule_(schedule) {
+    for (const Step& step : schedule.steps) done_.emplace_back(step.tiles, false);
+  }
+
+  struct Tile {
+    uint32_t step, tile;
+  };
+  std::vector<Tile> list_ready() const {
+    std::vector<Tile> ready;
+    for (uint32_t step = 0; step < schedule_.steps.size(); step++) {
+      for (uint32_t tile = 0; tile < schedule_.steps[step].tiles; tile++) {
+        if (!done_[step][tile] && is_ready(step, tile)) ready.push_back({step, tile});
+      }
+    }
+    return ready;
+  }
+  void finish(Tile tile) { done_[tile.step][tile.tile] = true; }
+
+ private:
+  bool is_ready(uint32_t number, uint32_t tile) const {
+    const Step& step = schedule_.steps[number];
+    for (uint32_t i = step.first_need; i < step.first_need + step.needs; i++) {
+      const Need& need = schedule_.needs[i];
+      const std::vector<bool>& other = done_[need.step];
+      if (need.by_tile ? !other[tile] : std::count(other.begin(), other.end(), false) > 0)
+        return false;
+    }
+    return true;
+  }
+
+  const Schedule& schedule_;
+  std::vector<std::vector<bool>> done_;
+};
+
+// Logits; image is [3, size, size]. order 0: step by step, in memory of exactly the size that each
+// buffer and each scratch asks for, so that the address sanitizer sees one byte beyond; what no op
+// has written is NaN, or -1 in a row list. Else: by threads' steps, in one of the orders that their
+// needs allow, in the arena, where buffers take over each other's memory.
 inline std::vector<float> run_serially(const Program& program, const Entry& entry, uint32_t isa,
-                                       const size_t (&teams)[2], const std::vector<float>& image) {
+                                       uint32_t order, const std::vector<float>& image) {
   const Kernels kernels(isa, bve_any_core);
   Weights weights(program);
   weights.prepare(kernels.int8);
-  const Records<Buffer> shapes = program.buffers(entry);
-  std::vector<std::vector<std::byte>> memory;
-  Frame frame{program, weights, shapes, {}};
-  for (const Buffer& shape : shapes) {
+  Frame frame{program, weights, program.buffers(entry), choose_tile_rows(&kernels, 1), {}};
+  const Arena arena = plan_arena(program, entry);
+  const Schedule schedule = plan_schedule(frame, entry, arena, kernels, order != 0);
+
+  std::vector<std::vector<std::byte>> memory(1);
+  if (order != 0) memory[0].resize(arena.bytes + 64, std::byte{0xff});
+  const auto aligned = (reinterpret_cast<uintptr_t>(memory[0].data()) + 63) / 64 * 64;
+  memory.reserve(frame.shapes.count + 1);
+  for (uint32_t i = 0; i < frame.shapes.count; i++) {
+    if (order != 0 && i >= 2) {
+      frame.buffers.push_back(reinterpret_cast<std::byte*>(aligned + arena.offsets[i]));
+      continue;
+    }
+    const Buffer& shape = frame.shapes[i];
     memory.emplace_back(size_t{4} * shape.rows * shape.columns, std::byte{0xff});
     frame.buffers.push_back(memory.back().data());
   }
-  std::memcpy(memory[0].data(), image.data(), memory[0].size());
-  for (const Op& op : program.ops(entry)) {
-    const size_t count = teams[op.lane];
-    const Memory scratch = allocate(measure_scratch(frame, op, kernels, count));
-    for (size_t i = 0; i < count; i++) execute(frame, op, kernels, {i, count}, scratch.get());
+  std::memcpy(frame.buffers[0], image.data(), image.size() * sizeof(float));
+
+  const Memory packed = allocate(schedule.packed_bytes);
+  const auto compute = [&](const Step& step, Range tiles) {
+    const Op& op = program.ops(entry)[step.op];
+    const Memory scratch = allocate(measure_scratch(frame, op, kernels));
+    execute(frame, op, step.phase, tiles, kernels, scratch.get(), packed.get() + step.packed);
+  };
+  if (order == 0) {
+    for (const Step& step : schedule.steps) compute(step, {0, step.tiles});
+  } else {
+    std::minstd_rand random(order);
+    Tiles tiles(schedule);
+    for (auto ready = tiles.list_ready(); !ready.empty(); ready = tiles.list_ready()) {
+      const Tiles::Tile tile = ready[random() % ready.size()];
+      compute(schedule.steps[tile.step], {tile.tile, tile.tile + size_t{1}});
+      tiles.finish(tile);
+    }
   }
   const float* const logits = frame.floats(1);
   return {logits, logits + entry.classes};

@@ -29,12 +29,12 @@ class Machine {
     write("/proc/cpuinfo", info_);
   }
   const std::string& root() const { return root_; }
-
- private:
   void write(const std::string& path, const std::string& text) {
     std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
     std::ofstream(root_ + path) << text;
   }
+
+ private:
   std::string root_, info_;
 };
 
@@ -72,6 +72,36 @@ TEST_CASE("a machine that says nothing of its cores") {
   CHECK(numbers(cores) == std::vector<int>{0, 1});
   CHECK(cores[0].capacity == 0);
   CHECK(cores[0].kind == bve_any_core);
+}
+
+TEST_CASE("a cgroup's quota counts, its own or one around it") {
+  Machine machine;
+  CHECK(count_usable(8, machine.root()) == 8);  // says nothing
+  machine.write("/proc/self/cgroup", "0::/app/job\n");
+  machine.write("/sys/fs/cgroup/app/job/cpu.max", "max 100000\n");
+  CHECK(count_usable(8, machine.root()) == 8);
+  machine.write("/sys/fs/cgroup/app/cpu.max", "150000 100000\n");
+  CHECK(count_usable(8, machine.root()) == 2);  // of one and a half
+  CHECK(count_usable(1, machine.root()) == 1);
+  machine.write("/sys/fs/cgroup/app/job/cpu.max", "20000 100000\n");
+  CHECK(count_usable(8, machine.root()) == 1);
+}
+
+TEST_CASE("a cgroup inside a container, whose root is its own") {
+  Machine machine;
+  machine.write("/proc/self/cgroup", "0::/\n");
+  machine.write("/sys/fs/cgroup/cpu.max", "300000 100000\n");
+  CHECK(count_usable(8, machine.root()) == 3);
+}
+
+TEST_CASE("cgroups of version 1") {
+  Machine machine;
+  machine.write("/proc/self/cgroup", "9:name=systemd:/\n2:cpuset,cpuacct:/\n1:cpu:/docker/1\n");
+  machine.write("/sys/fs/cgroup/cpu/docker/1/cpu.cfs_period_us", "100000\n");
+  machine.write("/sys/fs/cgroup/cpu/docker/1/cpu.cfs_quota_us", "-1\n");
+  CHECK(count_usable(4, machine.root()) == 4);
+  machine.write("/sys/fs/cgroup/cpu/docker/1/cpu.cfs_quota_us", "250000\n");
+  CHECK(count_usable(4, machine.root()) == 3);
 }
 
 TEST_CASE("this machine has a core to run on") { CHECK(list_cores().size() >= 1); }

@@ -1,4 +1,4 @@
-// A team's members do its op between them, each in the scratch that was measured for it.
+// Tiles of ops, each in the scratch that was measured for it.
 #include <cmath>
 
 #include "doctest.h"
@@ -47,25 +47,40 @@ Bytes make_wide_program(bve_packing packing) {
   return builder.build();
 }
 
-void check_teams(Bytes bytes) {
+void check_orders(Bytes bytes) {
   const auto program = Program::open(bytes.data(), bytes.count());
   for (const Entry& entry : program->entries()) {
     const std::vector<float> image = Noise(9).take(size_t{3} * entry.image_size * entry.image_size);
     for (const uint32_t isa : {bve_detect_isa(), 0u}) {
-      const std::vector<float> alone = run_serially(*program, entry, isa, {1, 1}, image);
+      const std::vector<float> alone = run_serially(*program, entry, isa, 0, image);
       for (const float logit : alone) CHECK(std::isfinite(logit));
-      for (size_t n = 2; n <= 8; n++) {
-        CHECK_MESSAGE(run_serially(*program, entry, isa, {n, n}, image) == alone, n);
-        CHECK_MESSAGE(run_serially(*program, entry, isa, {n, 9 - n}, image) == alone, n);
-      }
+      for (uint32_t order = 1; order <= 12; order++)
+        CHECK_MESSAGE(run_serially(*program, entry, isa, order, image) == alone, order);
     }
   }
 }
 
-TEST_CASE("teams of any size give one thread's answer, bit by bit, in the scratch measured") {
+TEST_CASE("tiles in any order that their needs allow give one answer, bit by bit") {
   for (const bve_packing packing : {bve_f32p, bve_qc8p4, bve_qc8p8}) {
-    check_teams(make_tiny_program({packing}));
-    check_teams(make_wide_program(packing));
+    check_orders(make_tiny_program({packing}));
+    check_orders(make_tiny_program({packing}, 14));
+    check_orders(make_wide_program(packing));
+  }
+}
+
+TEST_CASE("blocks of rows give the answer of their tiles") {
+  Bytes bytes = make_wide_program(bve_qc8p4);
+  const auto program = Program::open(bytes.data(), bytes.count());
+  const Kernels kernels(bve_detect_isa(), bve_any_core);
+  Weights weights(*program);
+  weights.prepare(kernels.int8);
+  const Entry& entry = program->entries()[0];
+  const Frame frame{*program, weights, program->buffers(entry), choose_tile_rows(&kernels, 1), {}};
+  for (const Op& op : program->ops(entry)) {
+    const Cut whole = cut(frame, op, Phase::kWhole);
+    CHECK(whole.tiles >= 1);
+    CHECK(whole.work >= 1);
+    if (op.kind == OpKind::kMlp) CHECK(whole.tiles == (kTokens + whole.rows - 1) / whole.rows);
   }
 }
 

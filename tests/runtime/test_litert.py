@@ -128,7 +128,7 @@ def test_each_runtime_hands_over_the_whole_graph(asked: Any) -> None:
 def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
     told, _ = asked
     refusals = {
-        "option": "libbve_litert: unknown option thread, expected threads, little_threads or pin",
+        "option": "libbve_litert: unknown option thread, expected threads, little_threads, pin, spin_us or choose",
         "number": "libbve_litert: threads=two, expected a whole number",
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
         "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32]\n",

@@ -1,70 +1,209 @@
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <functional>
+
+#include "cores.h"
 #include "doctest.h"
 #include "pool.h"
 
 namespace bve {
 namespace {
 
-struct Steps {
-  Barrier barrier{3};
-  std::atomic<int> before{0};
-  std::atomic<bool> early{false};
+constexpr int64_t kSpinNs = 20'000;
 
-  static void take(size_t, void* context) {
-    Steps& steps = *static_cast<Steps*>(context);
-    for (int round = 1; round <= 200; round++) {
-      steps.before++;
-      steps.barrier.wait();
-      if (steps.before < 3 * round) steps.early = true;
-      steps.barrier.wait();
-    }
+// What a test's threads do, by a function of their own.
+struct Task {
+  std::function<void(size_t thread, uint32_t round)> work;
+  static void run(size_t thread, uint32_t round, void* task) {
+    static_cast<Task*>(task)->work(thread, round);
   }
 };
 
-TEST_CASE("nobody passes a barrier before all have come") {
-  Pool pool(3, {});
-  Steps steps;
-  pool.run(Steps::take, &steps);
-  CHECK(steps.before == 600);
-  CHECK_FALSE(steps.early);
+// Waits for what other threads will do; false after ten seconds.
+bool comes(const std::function<bool()>& is_true) {
+  for (int i = 0; i < 10'000 && !is_true(); i++) usleep(1'000);
+  return is_true();
 }
 
-TEST_CASE("who waits so long that it sleeps is woken") {
-  Pool pool(3, {});
-  Steps steps;
-  const auto work = [](size_t thread, void* context) {
-    Steps& late = *static_cast<Steps*>(context);
-    for (int round = 0; round < 60; round++) {
-      if (round % 3 == static_cast<int>(thread)) usleep(500);
-      if (thread == 0) late.before++;
-      late.barrier.wait();
-      if (late.before != round + 1) late.early = true;
-      late.barrier.wait();
-    }
-  };
-  pool.run(work, &steps);
-  CHECK(steps.before == 60);
-  CHECK_FALSE(steps.early);
-}
-
-TEST_CASE("each run is on every thread, once") {
-  Pool pool(4, {0, 0, 0, 0});
+TEST_CASE("a run is its caller's, and helpers come") {
   std::atomic<int> seen[4] = {};
-  const auto work = [](size_t thread, void* context) {
-    static_cast<std::atomic<int>*>(context)[thread]++;
-  };
-  for (int i = 0; i < 50; i++) pool.run(work, seen);
-  for (const std::atomic<int>& count : seen) CHECK(count == 50);
+  Task task{[&](size_t thread, uint32_t) { seen[thread]++; }};
+  Pool pool(Task::run, &task, 4, {}, 8, kSpinNs);
+  for (uint32_t round = 1; round <= 50; round++) {
+    pool.run(round);
+    CHECK(seen[0] == static_cast<int>(round));
+  }
+  for (const std::atomic<int>& count : seen) CHECK(comes([&] { return count > 0; }));
+}
+
+TEST_CASE("nobody is waited for") {
+  std::atomic<bool> released{false};
+  Task task{[&](size_t thread, uint32_t) {
+    while (thread > 0 && !released) usleep(100);
+  }};
+  Pool pool(Task::run, &task, 2, {}, 8, kSpinNs);
+  for (uint32_t round = 1; round <= 3; round++) pool.run(round);  // else it would not end
+  released = true;
+}
+
+TEST_CASE("helpers sleep and are woken") {
+  std::atomic<uint32_t> last{0};
+  Task task{[&](size_t thread, uint32_t round) {
+    if (thread == 1) last = round;
+  }};
+  Pool pool(Task::run, &task, 2, {}, 8, kSpinNs);
+  for (uint32_t round = 1; round <= 20; round++) {
+    pool.run(round);
+    CHECK(comes([&] { return last == round; }));
+    usleep(500);
+  }
+  const uint64_t before = pool.cpu_ns();
+  usleep(50'000);
+  CHECK(pool.cpu_ns() - before < 10'000'000);  // asleep, not watching
 }
 
 TEST_CASE("a pool of one is its caller") {
-  Pool pool(1, {});
   int runs = 0;
-  pool.run([](size_t thread,
-              void* context) { *static_cast<int*>(context) += 1 + static_cast<int>(thread); },
-           &runs);
+  Task task{[&](size_t thread, uint32_t) { runs += 1 + static_cast<int>(thread); }};
+  Pool pool(Task::run, &task, 1, {}, 1, kSpinNs);
+  pool.run(1);
   CHECK(runs == 1);
+}
+
+TEST_CASE("pools together do not ask for more threads than there are cores") {
+  std::atomic<int> helped{0};
+  Task inner_task{[&](size_t thread, uint32_t) { helped += thread > 0; }};
+  Pool inner(Task::run, &inner_task, 2, {}, 2, kSpinNs);
+  std::atomic<bool> helper_came{false};
+  Task outer_task{[&](size_t thread, uint32_t) {
+    if (thread > 0) {
+      helper_came = true;
+      return;
+    }
+    CHECK(comes([&] { return helper_came.load(); }));
+    for (uint32_t round = 1; round <= 5; round++) inner.run(round);
+  }};
+  Pool outer(Task::run, &outer_task, 2, {}, 2, kSpinNs);
+  outer.run(1);  // its caller and the inner's are two threads: both cores
+  usleep(20'000);
+  CHECK(helped == 0);
+  inner.run(6);
+  CHECK(comes([&] { return helped > 0; }));
+}
+
+TEST_CASE("helpers keep off the caller's core where there are others") {
+  std::vector<int> cores;
+  for (const Core& core : list_cores()) cores.push_back(core.number);
+  if (cores.size() < 2) {
+    MESSAGE("skipped: one core");
+    return;
+  }
+  std::atomic<int> caller{-1}, runs{0};
+  Task task{[&](size_t thread, uint32_t) {
+    if (thread == 0) caller = sched_getcpu();
+    runs += thread == 1;
+  }};
+  Pool pool(Task::run, &task, 2, {cores, false}, cores.size(), kSpinNs);
+  cpu_set_t before, one;
+  sched_getaffinity(0, sizeof before, &before);
+  for (uint32_t round = 1; round <= 10; round++) {  // the caller moves about
+    CPU_ZERO(&one);
+    CPU_SET(cores[round % 2], &one);
+    sched_setaffinity(0, sizeof one, &one);
+    pool.run(round);
+    if (round == 1) CHECK(comes([&] { return runs > 0; }));  // it has begun
+    if (round == 1) continue;
+    CHECK(caller == cores[round % 2]);
+    const std::vector<int> allowed = pool.list_cores(1);
+    CHECK(allowed.size() == cores.size() - 1);
+    CHECK(std::count(allowed.begin(), allowed.end(), caller.load()) == 0);
+  }
+  sched_setaffinity(0, sizeof before, &before);
+}
+
+TEST_CASE("who waits lends its core to who has work in hand") {
+  std::vector<int> cores;
+  for (const Core& core : list_cores()) cores.push_back(core.number);
+  if (cores.size() < 2) {
+    MESSAGE("skipped: one core");
+    return;
+  }
+  Pool* lender = nullptr;
+  std::atomic<int> began{0}, at{-1};
+  std::atomic<bool> lent{false};
+  Task task{[&](size_t thread, uint32_t round) {
+    if (thread == 1) {
+      lender->hold(1, 7);
+      began = 1;
+      while (!lent) usleep(100);
+      at = sched_getcpu();
+      lender->hold(1, 0);
+      return;
+    }
+    if (round > 1 || !comes([&] { return began == 1; })) return;
+    CHECK(lender->most_held() == 7);
+    CHECK(lender->is_on_duty(1));
+    lender->lend_core(0);
+    CHECK_FALSE(lender->is_on_duty(1));
+    CHECK(lender->is_on_duty(0));
+    lent = true;
+    CHECK(comes([&] { return at >= 0; }));
+  }};
+  Pool pool(Task::run, &task, 2, {cores, false}, cores.size(), kSpinNs);
+  lender = &pool;
+  pool.run(1);
+  CHECK(pool.list_cores(1).size() == cores.size());  // and may go on anywhere
+  began = 0;
+  lent = true;
+  pool.run(2);
+  CHECK(comes([&] { return began == 1; }));  // asked again, it is on duty
+}
+
+TEST_CASE("fixed threads stay on their cores, the caller while it runs") {
+  const int core = list_cores()[0].number;
+  cpu_set_t before;
+  sched_getaffinity(0, sizeof before, &before);
+  Task task{[&](size_t, uint32_t) { CHECK(sched_getcpu() == core); }};
+  Pool pool(Task::run, &task, 3, {{core, core, core}, true}, 8, kSpinNs);
+  pool.run(1);
+  cpu_set_t after;
+  sched_getaffinity(0, sizeof after, &after);
+  CHECK(CPU_EQUAL(&before, &after));
+}
+
+TEST_CASE("shares go by speed, once all are known") {
+  Task task{[](size_t, uint32_t) {}};
+  Pool pool(Task::run, &task, 2, {}, 2, kSpinNs);
+  CHECK(pool.share_of(0) == 0.5);
+  pool.note_speed(0, 3);
+  CHECK(pool.share_of(0) == 0.5);
+  pool.note_speed(1, 1);
+  CHECK(pool.share_of(0) == 0.75);
+  pool.note_speed(1, 2);  // half of it counts
+  CHECK(pool.speed_of(1) == 1.5);
+}
+
+TEST_CASE("the child of a fork starts with all cores free") {
+  std::atomic<bool> came{false};
+  Task task{[&](size_t thread, uint32_t) { came = came || thread > 0; }};
+  Task forking{[&](size_t thread, uint32_t) {
+    if (thread > 0) return;
+    const pid_t child = fork();  // while a run goes on
+    if (child == 0) {
+      alarm(20);
+      {
+        Pool pool(Task::run, &task, 2, {}, 2, kSpinNs);
+        pool.run(1);
+        _exit(comes([&] { return came.load(); }) ? 0 : 1);
+      }
+    }
+    int status = 1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  }};
+  Pool pool(Task::run, &forking, 1, {}, 2, kSpinNs);
+  pool.run(1);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // A big.LITTLE ViT of one layer, in both lanes: every kind of op and every kind of argument, small
-// enough to read. 4 px, patches of 2, 5 tokens, widths 16 (two heads) and 8 (one), 3 classes.
+// enough to read. 4 px, patches of 2, 5 tokens, widths 16 (two heads) and 8 (one), 3 classes; or a
+// larger image, of as many more tokens.
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,8 @@ struct TinyWeights {
 
 // The packing of each Linear is the next of `packings`, in turn.
 inline TinyWeights add_tiny_weights(ProgramBuilder& builder,
-                                    const std::vector<bve_packing>& packings) {
+                                    const std::vector<bve_packing>& packings, uint32_t size = 4) {
+  const uint32_t tokens = size * size / 4 + 1;
   Noise noise(1);
   size_t linears = 0;
   const auto vector = [&](const char* name, size_t count) {
@@ -33,7 +35,7 @@ inline TinyWeights add_tiny_weights(ProgramBuilder& builder,
   weights.offset8 = vector("offset8", 8);
   weights.score = vector("score", 8);
   weights.score_bias = vector("score_bias", 1);
-  weights.positions = builder.add_matrix("positions", 5, 16, noise.take(5 * 16));
+  weights.positions = builder.add_matrix("positions", tokens, 16, noise.take(tokens * 16));
   weights.embed = linear("embed", 16, 12);
   weights.shrink = linear("shrink", 8, 16);
   weights.qkv = linear("qkv", 48, 16);
@@ -52,16 +54,16 @@ inline TinyWeights add_tiny_weights(ProgramBuilder& builder,
 }
 
 inline void add_tiny_entry(ProgramBuilder& builder, const TinyWeights& w, const std::string& name,
-                           float keep) {
-  const uint32_t k = static_cast<uint32_t>(std::ceil(keep * 5));
-  builder.start_entry(name, keep, 4, 3);
+                           float keep, uint32_t size = 4) {
+  const uint32_t n = size * size / 4 + 1, k = static_cast<uint32_t>(std::ceil(keep * n));
+  builder.start_entry(name, keep, size, 3);
   const uint32_t image = 0, logits = 1;
-  const uint32_t patches = builder.add_buffer(4, 12), x = builder.add_buffer(5, 16);
-  const uint32_t z = builder.add_buffer(5, 8), first = builder.add_list(1);
-  const uint32_t selected = builder.add_list(k), skipped = k < 5 ? builder.add_list(5 - k) : kNone;
-  const uint32_t gate = builder.add_buffer(1, k), qkv = builder.add_buffer(5, 48);
-  const uint32_t mixed = builder.add_buffer(k, 16), little_qkv = builder.add_buffer(5, 24);
-  const uint32_t little_mixed = builder.add_buffer(5, 8);
+  const uint32_t patches = builder.add_buffer(n - 1, 12), x = builder.add_buffer(n, 16);
+  const uint32_t z = builder.add_buffer(n, 8), first = builder.add_list(1);
+  const uint32_t selected = builder.add_list(k), skipped = k < n ? builder.add_list(n - k) : kNone;
+  const uint32_t gate = builder.add_buffer(1, k), qkv = builder.add_buffer(n, 48);
+  const uint32_t mixed = builder.add_buffer(k, 16), little_qkv = builder.add_buffer(n, 24);
+  const uint32_t little_mixed = builder.add_buffer(n, 8);
 
   // The defaults of a Linear: all rows, as they are, all columns, from the first on.
   const auto linear = [](uint32_t src, uint32_t rows, uint32_t weight, uint32_t columns,
@@ -71,11 +73,11 @@ inline void add_tiny_entry(ProgramBuilder& builder, const TinyWeights& w, const 
   };
   builder.add_op("patches", 0, 0, PatchesArgs{image, patches, 2});
   builder.add_op("positions", 0, 0, FillArgs{w.positions, x});
-  LinearArgs args = linear(patches, 4, w.embed, 16, x);
+  LinearArgs args = linear(patches, n - 1, w.embed, 16, x);
   args.dst_first_row = 1;
   args.accumulate = 1;
   builder.add_op("embed", 1, 0, args);
-  args = linear(x, 5, w.shrink, 8, z);
+  args = linear(x, n, w.shrink, 8, z);
   args.before = bve_gelu;
   builder.add_op("shrink", 2, 0, args);
   builder.add_op(
@@ -92,21 +94,21 @@ inline void add_tiny_entry(ProgramBuilder& builder, const TinyWeights& w, const 
   args.columns = 32;
   args.dst_first_column = 16;
   builder.add_op("kv", 4, 0, args);
-  args = linear(z, 5, w.little_qkv, 24, little_qkv);
+  args = linear(z, n, w.little_qkv, 24, little_qkv);
   args.before = bve_layernorm;
   args.gain = w.gain8;
   args.offset = w.offset8;
   builder.add_op("little.qkv", 4, 1, args);
   if (skipped != kNone) {
-    args = linear(z, 5 - k, w.keys_values, 32, qkv);
+    args = linear(z, n - k, w.keys_values, 32, qkv);
     args.src_rows = skipped;
     args.dst_first_row = k;
     args.dst_first_column = 16;
     builder.add_op("keys_values", 5, 0, args);
   }
-  builder.add_op("little.attention", 5, 1, AttentionArgs{little_qkv, 5, 1, little_mixed, bve_f32});
+  builder.add_op("little.attention", 5, 1, AttentionArgs{little_qkv, n, 1, little_mixed, bve_f32});
   builder.add_op("attention", 6, 0, AttentionArgs{qkv, k, 2, mixed, bve_qd8});
-  args = linear(little_mixed, 5, w.little_project, 8, z);
+  args = linear(little_mixed, n, w.little_project, 8, z);
   args.accumulate = 1;
   builder.add_op("little.project", 6, 1, args);
 
@@ -125,7 +127,7 @@ inline void add_tiny_entry(ProgramBuilder& builder, const TinyWeights& w, const 
   builder.add_op("down", 9, 0, args);
   builder.add_op("mlp", 10, 0, MlpArgs{x, selected, k, w.gain16, w.offset16, w.fc1, w.fc2, gate});
   builder.add_op("little.mlp", 10, 1,
-                 MlpArgs{z, kNone, 5, w.gain8, w.offset8, w.little_fc1, w.little_fc2, kNone});
+                 MlpArgs{z, kNone, n, w.gain8, w.offset8, w.little_fc1, w.little_fc2, kNone});
 
   builder.add_op("first", 11, 0, ListArgs{first, 0});
   args = linear(x, 1, w.head, 3, logits);
@@ -137,13 +139,13 @@ inline void add_tiny_entry(ProgramBuilder& builder, const TinyWeights& w, const 
 }
 
 // Keep ratios 1 and 0.5.
-inline Bytes make_tiny_program(const std::vector<bve_packing>& packings) {
+inline Bytes make_tiny_program(const std::vector<bve_packing>& packings, uint32_t size = 4) {
   ProgramBuilder builder;
   builder.metadata = R"({"model": "tiny", "note": "\"quoted\" \u00e9 Ä"})";
   builder.precision = packings == std::vector<bve_packing>{bve_f32p} ? 0 : 2;
-  const TinyWeights weights = add_tiny_weights(builder, packings);
-  add_tiny_entry(builder, weights, "keep_1", 1.0f);
-  add_tiny_entry(builder, weights, "keep_0_5", 0.5f);
+  const TinyWeights weights = add_tiny_weights(builder, packings, size);
+  add_tiny_entry(builder, weights, "keep_1", 1.0f, size);
+  add_tiny_entry(builder, weights, "keep_0_5", 0.5f, size);
   return builder.build();
 }
 

@@ -115,7 +115,9 @@ TEST_CASE("the runtime says what the core says") {
 TEST_CASE("options are checked when the delegate is made") {
   CHECK(make_delegate({{"threads", "1"}, {"little_threads", "0"}, {"pin", "0"}}));
   CHECK(!make_delegate({{"thread", "1"}}));
-  CHECK(refusal == "libbve_litert: unknown option thread, expected threads, little_threads or pin");
+  CHECK(refusal ==
+        "libbve_litert: unknown option thread, expected threads, little_threads, pin, spin_us or "
+        "choose");
   for (const char* value : {"two", "0", "-1", "1.5", "", "99999999999"}) {
     CHECK(!make_delegate({{"threads", value}}));
     CHECK(has(refusal, "expected a whole number, of threads at least 1"));

@@ -1,0 +1,42 @@
+#include "bell.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <climits>
+#include <ctime>
+
+namespace bve {
+namespace {
+
+static_assert(sizeof(std::atomic<uint32_t>) == 4 && std::atomic<uint32_t>::is_always_lock_free);
+
+void call_futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
+  syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+int64_t Bell::read_clock_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+void Bell::relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+void Bell::wait_for_ring(uint32_t rung) { call_futex(rung_, FUTEX_WAIT_PRIVATE, rung); }
+
+void Bell::wake() {
+  rung_++;
+  call_futex(rung_, FUTEX_WAKE_PRIVATE, INT_MAX);
+}
+
+}  // namespace bve
