@@ -95,7 +95,6 @@ void Pool::ask(uint32_t round, size_t most) {
   if (!placement_.is_fixed && most > 0) keep_apart();
   for (size_t thread = 1; thread < threads_ && thread <= most; thread++) {
     Member& helper = members_[thread];
-    helper.is_off_duty.store(false, std::memory_order_relaxed);
     if (!helper.is_running.exchange(true)) running_++;
     helper.round.store(round, std::memory_order_release);
     helper.bell.ring();
@@ -106,14 +105,15 @@ void Pool::ask(uint32_t round, size_t most) {
 // another core idles.
 void Pool::keep_apart() {
   const int core = sched_getcpu();
-  if (core == caller_core_.load(std::memory_order_relaxed) || placement_.cores.empty()) return;
+  if (placement_.cores.empty() || (are_placed_ && core == caller_core_)) return;
+  caller_core_ = core;
   bool all = true;
   for (size_t thread = 1; thread < threads_; thread++) {
     const pid_t id = members_[thread].id.load(std::memory_order_acquire);
     all &= id != 0;  // else it has not begun
     if (id != 0) allow(id, placement_.cores, core);
   }
-  caller_core_.store(all ? core : -1, std::memory_order_relaxed);
+  are_placed_ = all;
 }
 
 uint64_t Pool::most_held() const {
@@ -147,13 +147,28 @@ void Pool::lend_core(size_t lender) {
     const pid_t id = member.id.load(std::memory_order_relaxed);
     cpu_set_t allowed;
     if (sched_getaffinity(id, sizeof allowed, &allowed) != 0) continue;
-    member.is_off_duty.store(true, std::memory_order_relaxed);
+    member.is_guest = thread > 0;
     allow(id, {core});
     CPU_SET(core, &allowed);
     sched_setaffinity(id, sizeof allowed, &allowed);  // it stays where it is now
+    are_placed_ = false;
+    if (thread > 0) continue;
+    caller_core_ = core;
+    allow(0, placement_.cores, core);
   }
-  members_[lender].is_off_duty.store(true, std::memory_order_relaxed);
-  caller_core_.store(-1, std::memory_order_relaxed);
+  if (lender == 0) caller_core_ = core;
+}
+
+void Pool::reclaim_core(size_t lender) {
+  for (size_t thread = 1; thread < threads_; thread++) {
+    if (thread != lender) return_core(thread);
+  }
+}
+
+void Pool::return_core(size_t guest) {
+  Member& member = members_[guest];
+  if (member.is_guest.load(std::memory_order_relaxed) && member.is_guest.exchange(false))
+    allow(member.id, placement_.cores, caller_core_);
 }
 
 void Pool::serve(size_t thread) {

@@ -61,15 +61,15 @@ class Pool {
   double share_of(size_t thread) const;
   void note_speed(size_t thread, double speed);
 
-  // To be called by a thread that will sleep until others have done what they have in hand: those
-  // go on where it ran, for they may be waiting for cores that something else is busy on. Helpers
-  // that get or give a core are off duty for the rest of the round.
+  // To be called by a thread before it sleeps until others have done what they have in hand: those
+  // go on where it ran, for they may be waiting for cores that something else is busy on.
   void lend_core(size_t thread);
+  // To be called by a lender that has slept, and by a thread with nothing in hand: beside the
+  // lender the guests would but wait for their turn.
+  void reclaim_core(size_t thread);
+  void return_core(size_t thread);
   // Whether a thread is to go on; the caller always is.
-  bool is_on_duty(size_t thread) const {
-    return thread == 0 ||
-           !(members_[thread].is_off_duty.load(std::memory_order_relaxed) || is_crowded());
-  }
+  bool is_on_duty(size_t thread) const { return thread == 0 || !is_crowded(); }
 
   // The helpers' CPU time so far, and the caller's inside run.
   uint64_t cpu_ns() const;
@@ -80,8 +80,8 @@ class Pool {
   struct alignas(64) Member {  // the caller is the first
     std::thread thread;
     std::atomic<pid_t> id{0};
-    std::atomic<uint32_t> round{0};  // that it is asked for
-    std::atomic<bool> is_running{false}, is_off_duty{false};
+    std::atomic<uint32_t> round{0};                        // that it is asked for
+    std::atomic<bool> is_running{false}, is_guest{false};  // on a core that it was lent
     std::atomic<uint64_t> held{0};
     std::atomic<double> speed{0};
     Bell bell;
@@ -102,8 +102,9 @@ class Pool {
   const size_t usable_;
   const int64_t spin_ns_;
   const std::unique_ptr<Member[]> members_;
-  cpu_set_t allowed_;                 // to the caller of a fixed pool, outside run
-  std::atomic<int> caller_core_{-1};  // that helpers keep off; -1: they are to be placed
+  cpu_set_t allowed_;                    // to the caller of a fixed pool, outside run
+  std::atomic<int> caller_core_{-1};     // where it was seen last
+  std::atomic<bool> are_placed_{false};  // helpers, off it
   uint64_t caller_ns_ = 0;
 };
 

@@ -21,7 +21,8 @@ uint64_t read_clock() {
 constexpr double kPiece = 2.0 / 3;
 // How long a thread waits for what others have in hand before it takes them for stopped: so many
 // times as long as itself would need, or the shortest time that is worth a change of threads.
-constexpr int64_t kPatience = 3, kPatienceNs = 50'000;
+constexpr double kPatience = 1.5;
+constexpr int64_t kPatienceNs = 50'000;
 constexpr uint32_t kSpinUs = 100, kMostSpinUs = 1'000'000;
 
 int64_t choose_spin_ns(const bve_options& options) {
@@ -157,6 +158,7 @@ void Session::walk(size_t thread, uint32_t round) {
     execute_step(step, taken.tiles, thread);
     progress_->finish(worker, taken);
     pool_->hold(thread, 0);
+    pool_->return_core(thread);
     done += work;
     ns += read_clock() - start;
   }
@@ -164,7 +166,7 @@ void Session::walk(size_t thread, uint32_t round) {
   if (thread == 0) await(0, [&] { return progress_->is_done(worker); });
 }
 
-// Returns when is_true() is so, or when a helper is off duty.
+// Returns when is_true() is so.
 template <typename Condition>
 void Session::await(size_t thread, Condition is_true) {
   if (Bell::watch(pool_->is_crowded() ? 0 : kPatienceNs, is_true)) return;
@@ -174,7 +176,8 @@ void Session::await(size_t thread, Condition is_true) {
     if (Bell::watch(static_cast<int64_t>(kPatience * usual_ns) - kPatienceNs, is_true)) return;
   }
   pool_->lend_core(thread);
-  if (pool_->is_on_duty(thread)) progress_->bell().sleep(is_true);
+  progress_->bell().sleep(is_true);
+  pool_->reclaim_core(thread);
 }
 
 void Session::execute_step(const Step& step, Range tiles, size_t thread) {
