@@ -79,18 +79,23 @@ void Pool::run(uint32_t round) {
     fail(
         "a session made in another process, expected one of this process; start it after the fork");
   }
-  const uint64_t before = read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-  const size_t others = running_.fetch_add(1);
+  // the thread's own clock takes ten times as long to read
+  const clockid_t clock = threads_ > 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+  const uint64_t before = read_clock_ns(clock);
+  const size_t running = running_.fetch_add(1) + 1;
   const bool moves = placement_.is_fixed && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
   if (moves) allow(0, {placement_.cores[0]});
-  if (threads_ > 1) ask(round, usable_ > others + 1 ? usable_ - others - 1 : 0);
+  if (threads_ > 1) ask(round, running);
   work_(0, round, context_);
   if (moves) sched_setaffinity(0, sizeof allowed_, &allowed_);
   running_--;
-  caller_ns_ += read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+  caller_ns_ += read_clock_ns(clock) - before;
 }
 
-void Pool::ask(uint32_t round, size_t most) {
+void Pool::ask(uint32_t round, size_t running) {
+  for (size_t thread = 1; thread < threads_; thread++)
+    running -= members_[thread].is_running;  // late from the round before, and to go on with this
+  const size_t most = usable_ > running ? usable_ - running : 0;
   members_[0].id.store(read_thread_id(), std::memory_order_relaxed);
   if (!placement_.is_fixed && most > 0) keep_apart();
   for (size_t thread = 1; thread < threads_ && thread <= most; thread++) {

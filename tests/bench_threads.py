@@ -28,7 +28,7 @@ MODELS = {"vit_s": None, "blvit_s": 0.5}  # name -> keep ratio
 PAUSES_MS = (0, 33, 200)
 LOADS = ("alone", "busy", "slow")
 SLOW = 0.4  # of its speed that a slow core has left
-PERIOD_S = float(os.environ.get("P", 1e-3))  # of what slows it
+PERIOD_S = 1e-3  # of what slows it
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ def main(framework: str, tflite: str, bve: str, keeps: str, image: str, around: 
         interpreter.allocate_tensors()
         return interpreter
 
+    def given(path: str, **options: int) -> None:
+        delegate = kit.load_delegate(library, options)
+        kit.Interpreter(path, experimental_delegates=[delegate]).allocate_tensors()
+
     def resize(*shape: int) -> None:
         interpreter = open_file()
         interpreter.resize_tensor_input(0, shape)
@@ -54,8 +58,8 @@ def main(framework: str, tflite: str, bve: str, keeps: str, image: str, around: 
     cases: dict[str, Callable[[], object]] = {
         "option": lambda: kit.load_delegate(library, {"thread": 1}),
         "number": lambda: kit.load_delegate(library, {"threads": "two"}),
-        "threads": lambda: allocate(model_path=tflite, num_threads=4000),
-        "unstarted": lambda: open_file(model_path=tflite, num_threads=4000),
+        "threads": lambda: given(tflite, threads=4000),
+        "many threads": lambda: allocate(model_path=tflite, num_threads=4000),
         "shape": lambda: resize(1, 32, 32, 3),
         "version": lambda: open_file(model_content=bytes(other)),
         "no delegate": lambda: kit.Interpreter(tflite).allocate_tensors(),

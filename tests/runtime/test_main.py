@@ -86,6 +86,16 @@ def test_bench_measures() -> None:
         assert session["traced"]["ops_ms"] == pytest.approx(total, rel=1e-4)
 
 
+def test_bench_pauses_chooses_and_tells_cpu_time() -> None:
+    options = ("--pause-ms=20", "--choose", "--spin-us=5", "--runs=3", "--warmup=1")
+    found = bve_run("bench", FILE, *options)
+    (session,) = found["sessions"]
+    assert (found["pause_ms"], found["choose"]) == (20, True)
+    assert session["latency_ms"]["max"] < 20  # the pauses are not in it
+    assert 0 < session["cpu_ms"] < 20
+    assert session["session"]["tried"]["chosen"] == "one thread"  # of one
+
+
 def test_bench_runs_for_seconds() -> None:
     session = bve_run("bench", FILE, "--seconds=0.2", "--warmup=0")["sessions"][0]
     assert session["runs"] > 1
@@ -108,6 +118,8 @@ def test_bench_runs_for_seconds() -> None:
         (("bench", FILE, "--threads", "1000000"), "1000000 threads"),
         (("bench", FILE, "--little-threads", "1"), "1 of 1 threads"),
         (("bench", FILE, "--runs", "-1"), "--runs -1"),
+        (("bench", FILE, "--spin-us", "0"), "--spin-us 0, expected a whole number from 1"),
+        (("bench", FILE, "--spin-us", "1000000", "--pause-ms", "x"), "--pause-ms x"),
         (("bench", FILE, "--seconds", "nan"), "--seconds nan"),
         (("bench", FILE, "--keep", "0"), "--keep 0, expected a number above 0"),
         (("bench", FILE, "--keeps", "0.5,,1"), "--keeps"),

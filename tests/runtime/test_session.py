@@ -21,7 +21,7 @@ from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import set_keep
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.runtime import Session, find_library, load_library
+from bigvit_edge.runtime import Session, count_cores, find_library, load_library
 from tests.native import need_cores
 
 SHAPE = dict(image_size=32, patch=8, dim=64, depth=2, head_dim=32, num_classes=5)
@@ -157,6 +157,38 @@ def test_a_threads_cores_are_its_own_again(file: Path) -> None:
     assert os.sched_getaffinity(0) == CORES
 
 
+def test_the_fastest_way_is_chosen_and_why_is_told(file: Path) -> None:
+    cores = count_cores()
+    assert 1 <= cores <= len(CORES)
+    with Session(file, threads=cores, choose=True) as session:
+        told = session.inspect()
+        assert np.array_equal(session.run(draw()), Session(file).run(draw()))
+    tried = {way["way"]: way for way in told["tried"]["medians"]}
+    assert told["tried"]["chosen"] in tried
+    assert told["threads"] == tried[told["tried"]["chosen"]]["threads"]
+    assert set(tried) == ({"one thread", "big cores"} if cores > 1 else {"one thread"})
+
+
+def test_helpers_stay_off_their_callers_core(file: Path) -> None:
+    need_cores(2)
+    with Session(file, threads=2) as session:
+        for _ in range(50):  # until the helper has begun
+            session.run(draw())
+        caller, helper = session.inspect()["cores"]
+    assert set(caller) == CORES
+    assert len(helper) in (len(CORES) - 1, len(CORES))  # all of them while it is lent one
+
+
+def test_cpu_time_is_that_of_the_runs(file: Path) -> None:
+    with Session(file) as session:
+        assert session.cpu_seconds() == 0
+        session.run(draw())
+        first = session.cpu_seconds()
+        assert first > 0
+        session.run(draw())
+        assert session.cpu_seconds() > first
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -186,6 +218,8 @@ def test_other_images_are_refused(image: object, file: Path) -> None:
         ({"threads": 1000}, r"1000 threads; expected 1 to \d+, the cores"),
         ({"threads": 2, "little_threads": 2}, r"threads=2, little_threads=2"),
         ({"little_threads": -1}, r"little_threads=-1"),
+        ({"spin_us": -1}, r"spin_us=-1; expected 0 to 1000000 microseconds"),
+        ({"threads": 2, "little_threads": 1, "choose": True}, r"1 LITTLE threads with choose; expected 0"),
     ],
 )
 def test_other_settings_are_refused(options: dict[str, object], message: str, file: Path) -> None:
@@ -229,8 +263,8 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("fresh")
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "ABI_VERSION", 2)
-    with pytest.raises(UserError, match=r"has ABI version 1; expected version 2; build it again"):
+    monkeypatch.setattr(runtime, "ABI_VERSION", 3)
+    with pytest.raises(UserError, match=r"has ABI version 2; expected version 3; build it again"):
         load_library()
 
 
