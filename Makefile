@@ -85,7 +85,8 @@ bve-run-arm: .venv/.ready
 	$(ARM)
 	$(CMAKE) --build build/aarch64 --target bve-run
 
-# The thread sanitizer is for what has threads.
+# The thread sanitizer is for what has threads. STORM_SECONDS=600: for how long eight sessions of eight threads start, run
+# and stop at once.
 sanitize: .venv/.ready
 	mkdir -p build
 	.venv/bin/python -m tests.runtime.doors.write_pte build/tiny.pte build/dispatch.pte

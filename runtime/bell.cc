@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <climits>
-#include <ctime>
 
 namespace bve {
 namespace {
@@ -17,12 +16,6 @@ void call_futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
 }
 
 }  // namespace
-
-int64_t Bell::read_clock_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 void Bell::relax() {
 #if defined(__x86_64__)

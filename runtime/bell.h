@@ -1,8 +1,11 @@
-// Where threads wait for what others make true: they watch for a while, then they sleep.
+// Where threads wait for what others make true: they watch for a while, then they sleep. An
+// event count (eventcount, as in folly and Eigen) over a futex.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+
+#include "clock.h"
 
 namespace bve {
 
@@ -12,7 +15,8 @@ class Bell {
   template <typename Condition>
   static bool watch(int64_t ns, Condition is_true) {
     if (is_true()) return true;
-    for (const int64_t end = read_clock_ns() + ns; read_clock_ns() < end;) {
+    for (const uint64_t start = read_clock_ns();
+         static_cast<int64_t>(read_clock_ns() - start) < ns;) {
       for (int i = 0; i < kLooks; i++) {
         relax();
         if (is_true()) return true;
@@ -43,8 +47,7 @@ class Bell {
  private:
   static constexpr int kLooks = 8;  // between looks at the clock
 
-  static int64_t read_clock_ns();
-  static void relax();  // for 24 ns on a Zen 4; ARM's yield is mostly a no-op
+  static void relax();
   void wait_for_ring(uint32_t rung);
   void wake();
 

@@ -34,19 +34,21 @@ typedef struct bve_error {
 
 typedef struct bve_options {
   uint32_t abi_version;     // BVE_ABI_VERSION
-  uint32_t threads;         // 1 or more, at most bve_count_cores()
+  uint32_t threads;         // 1 or more, at most bve_count_cores(); fewer work on an image while
+                            // other sessions' threads have the cores
   uint32_t little_threads;  // of these, how many run the LITTLE lane on the LITTLE cluster; 0: all
                             // threads take work of either lane
   uint32_t isa;             // bve_isa bits it may use, of those the CPU has; 0: all;
                             // BVE_ISA_SCALAR: none
   uint32_t pin;             // 1: pin threads to cores, big ones first; 0: only where
                             // little_threads asks for it. bve_run pins its caller while it runs
-  uint32_t spin_us;         // how long a thread that waits for the next image watches for it before
-                            // it sleeps: less saves energy, more saves the time to wake it. 0: what
-                            // BVE_SPIN_US of the environment says, else 100
-  uint32_t choose;          // 1: bve_start runs some 30 images on one thread, on the big cores, on
-                            // both clusters by lanes and on `threads` that take work of either
-                            // lane, and keeps the fastest; bve_inspect says why. little_threads 0
+  uint32_t spin_us;         // how long a thread watches for the next image before it sleeps: less
+                            // saves energy, more saves the time to wake it. 0: what BVE_SPIN_US of
+                            // the environment says, else 100
+  uint32_t choose;          // 1: bve_start runs 7 images in each of up to four ways, keeps the
+                            // fastest and frees the others: on one thread, on the big cores, on
+                            // both clusters by lanes, and on `threads` that take work of either
+                            // lane. bve_inspect says why. little_threads must be 0
 } bve_options;
 
 // The tokens of one image before a big.LITTLE layer, and its router. The outputs may overlap
@@ -62,7 +64,7 @@ typedef struct bve_tokens {
   int32_t* order;        // [n]
 } bve_tokens;
 
-// ABI version of the library; compare with BVE_ABI_VERSION.
+// ABI version of the library: one that is no lower than BVE_ABI_VERSION of who calls it will do.
 BVE_API uint32_t bve_version(void);
 
 // Map a file, or take bytes that stay valid and unchanged until the program is closed (64-byte
@@ -85,8 +87,8 @@ BVE_API const char* bve_describe(const bve_program* program);
 // because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.
 BVE_API size_t bve_repacked_bytes(const bve_program* program);
 
-// Cores that this process may use: those that its affinity leaves it, or as many as its cgroup's
-// quota is worth if that is fewer.
+// Cores that may be used: those that the calling thread's affinity leaves it, or as many as its
+// cgroup's quota is worth if that is fewer. A session keeps to what there was when it was started.
 BVE_API uint32_t bve_count_cores(void);
 
 // A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated

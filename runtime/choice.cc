@@ -3,17 +3,18 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <string>
 
+#include "clock.h"
 #include "json.h"
 
 namespace bve {
 namespace {
 
 constexpr int kWarmups = 2, kRuns = 5;
-constexpr useconds_t kPauseUs = 2'000;  // before each run, as images come: threads have gone asleep
-constexpr double kGain = 0.97;          // of the time: for less, more threads are not worth it
+constexpr uint32_t kPauseUs = 2'000;  // before each run, as images come: threads have gone asleep
+constexpr double kGain = 0.97;        // of the time: for less, more threads are not worth it
+constexpr double kLittle = 0.7;       // an A55 has 0.52 of an A76, an A510 0.6 of an X2's clock
 
 struct Candidate {
   const char* way;
@@ -21,22 +22,18 @@ struct Candidate {
   std::unique_ptr<Session> session;
   std::vector<double> times_ms;
 
-  double median() const {
+  double median_ms() const {
     std::vector<double> sorted = times_ms;
     std::nth_element(sorted.begin(), sorted.begin() + kRuns / 2, sorted.end());
     return sorted[kRuns / 2];
   }
 };
 
-double read_clock_ms() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) * 1e-6;
-}
-
-// Those of fewer threads first. A core of less than half the fastest one's capacity is LITTLE.
+// Those of fewer threads first. Cores are LITTLE below kLittle of the fastest one's capacity.
 std::vector<Candidate> list_candidates(const bve_options& asked, const std::vector<Core>& cores) {
-  const auto is_big = [&](const Core& core) { return 2 * core.capacity >= cores[0].capacity; };
+  const auto is_big = [&](const Core& core) {
+    return core.capacity >= kLittle * cores[0].capacity;
+  };
   const auto big = static_cast<uint32_t>(std::count_if(cores.begin(), cores.end(), is_big));
   const auto little = static_cast<uint32_t>(cores.size()) - big;
   std::vector<Candidate> candidates;
@@ -57,6 +54,22 @@ std::vector<Candidate> list_candidates(const bve_options& asked, const std::vect
   return candidates;
 }
 
+// All in turn, so that what the machine does meanwhile falls on each alike.
+void measure(std::vector<Candidate>& candidates, uint32_t pause_us) {
+  const Entry& entry = candidates[0].session->entry();
+  const std::vector<float> image(size_t{3} * entry.image_size * entry.image_size, 0.5f);
+  std::vector<float> logits(entry.classes);
+  for (int run = -kWarmups; run < kRuns; run++) {
+    for (Candidate& candidate : candidates) {
+      usleep(pause_us);
+      const uint64_t start = read_clock_ns();
+      candidate.session->run(image.data(), image.size(), logits.data(), logits.size());
+      if (run >= 0)
+        candidate.times_ms.push_back(1e-6 * static_cast<double>(read_clock_ns() - start));
+    }
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Session> choose_session(const Program& program, Weights& weights, float keep,
@@ -66,35 +79,23 @@ std::unique_ptr<Session> choose_session(const Program& program, Weights& weights
     fail("%u LITTLE threads with choose, expected 0: how many there are is chosen",
          options.little_threads);
   }
-  if (options.threads < 1 || options.threads > usable) {
-    fail("%u threads, expected 1 to %zu, the cores this process may use", options.threads, usable);
-  }
+  check_threads(options.threads, usable);
   std::vector<Candidate> candidates = list_candidates(options, cores);
   for (Candidate& candidate : candidates) {
     candidate.session =
         std::make_unique<Session>(program, weights, keep, candidate.options, cores, usable);
   }
-  const Entry& entry = candidates[0].session->entry();
-  const std::vector<float> image(size_t{3} * entry.image_size * entry.image_size, 0.5f);
-  std::vector<float> logits(entry.classes);
-  for (int run = -kWarmups; run < kRuns; run++) {
-    for (Candidate& candidate : candidates) {
-      usleep(kPauseUs);
-      const double start = read_clock_ms();
-      candidate.session->run(image.data(), image.size(), logits.data(), logits.size());
-      if (run >= 0) candidate.times_ms.push_back(read_clock_ms() - start);
-    }
-  }
+  measure(candidates, std::max(kPauseUs, options.spin_us));
 
   Candidate* best = &candidates[0];
   std::vector<std::string> tried;
   for (Candidate& candidate : candidates) {
-    if (candidate.median() < kGain * best->median()) best = &candidate;
+    if (candidate.median_ms() < kGain * best->median_ms()) best = &candidate;
     tried.push_back(
         json::object({{"way", json::quote(candidate.way)},
                       {"threads", json::print_whole(candidate.options.threads)},
                       {"little_threads", json::print_whole(candidate.options.little_threads)},
-                      {"ms", json::print(candidate.median())}}));
+                      {"ms", json::print(candidate.median_ms())}}));
   }
   best->session->explain(
       json::object({{"chosen", json::quote(best->way)}, {"medians", json::list(tried, ", ")}}));

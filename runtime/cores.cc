@@ -9,6 +9,8 @@
 #include <map>
 #include <memory>
 
+#include "error.h"
+
 namespace bve {
 namespace {
 
@@ -95,6 +97,11 @@ size_t count_usable(size_t cores, const std::string& root) {
     }
   }
   return std::max<size_t>(1, static_cast<size_t>(std::ceil(usable)));
+}
+
+void check_threads(uint32_t threads, size_t usable) {
+  if (threads < 1 || threads > usable)
+    fail("%u threads, expected 1 to %zu, the cores this process may use", threads, usable);
 }
 
 std::vector<Core> list_cores(const std::string& root) {

@@ -21,4 +21,7 @@ std::vector<Core> list_cores(const std::string& root = "");
 // How many of so many cores this process may use at once: a cgroup's quota may allow fewer.
 size_t count_usable(size_t cores, const std::string& root = "");
 
+// Throws Error on no threads, or on more than `usable`.
+void check_threads(uint32_t threads, size_t usable);
+
 }  // namespace bve

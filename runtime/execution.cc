@@ -196,7 +196,8 @@ Cut cut(const Frame& frame, const Op& op, Phase phase) {
       if (!is_cut_by_columns(frame, a))
         return cut_rows(frame, a.rows, size_t{a.columns} * depth_of(frame, a));
       const size_t columns = choose_tile_columns(frame, a);
-      return {divide_up(a.columns, columns), 0, a.rows * columns * depth_of(frame, a)};
+      return {divide_up(a.columns, columns), 0,
+              a.rows * std::min<size_t>(a.columns, columns) * depth_of(frame, a)};
     }
     case OpKind::kAttention:
       return cut_attention(frame, get<AttentionArgs>(op), phase);

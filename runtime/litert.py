@@ -59,8 +59,8 @@ def load(
     """Load a signature of a .tflite, with libbve_litert.so as its delegate.
 
     It is the one of that keep ratio or of that name; the file's first if neither is given. threads, little_threads,
-    pin, spin_us, choose: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to stderr what went
-    before.
+    pin, spin_us, choose: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to
+    stderr what went before.
     """
     if not 1 <= threads <= MOST_THREADS:
         raise UserError(f"threads={threads}", "at least one thread")
@@ -93,10 +93,8 @@ def load_delegate(
     threads: as many as the interpreter's where None. UserError if there is no libbve_litert.so, no runtime, or no such
     option.
     """
-    options = {
-        "threads": threads, "little_threads": little_threads, "pin": int(pin), "spin_us": spin_us, "choose": int(choose),
-    }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
+    options = {"little_threads": little_threads, "pin": int(pin), "spin_us": spin_us, "choose": int(choose)}
+    given = options if threads is None else {"threads": threads, **options}
     path = load_library()
     try:
         return _import_framework().load_delegate(str(path), given)

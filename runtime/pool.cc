@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
+#include "clock.h"
 #include "error.h"
 
 namespace bve {
@@ -15,23 +15,26 @@ namespace {
 
 constexpr uint32_t kStop = UINT32_MAX;  // a round that is none
 
-uint64_t read_clock_ns(clockid_t clock) {
-  timespec t{};
-  clock_gettime(clock, &t);
-  return uint64_t(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+// thread 0: the calling one. False where the system allows none of the cores: the thread then runs
+// where it might before.
+bool allow(pid_t thread, const cpu_set_t& cores) {
+  return sched_setaffinity(thread, sizeof cores, &cores) == 0;
 }
 
-pid_t read_thread_id() { return static_cast<pid_t>(syscall(SYS_gettid)); }
+bool allow_one(pid_t thread, int core) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  return allow(thread, set);
+}
 
-// thread 0: the calling one. A core that is offline or forbidden is no error: the thread then runs
-// where it may.
-void allow(pid_t thread, const std::vector<int>& cores, int except = -1) {
+bool allow_all(pid_t thread, const std::vector<int>& cores, int but = -1) {
   cpu_set_t set;
   CPU_ZERO(&set);
   for (const int core : cores) {
-    if (core != except) CPU_SET(core, &set);
+    if (core != but) CPU_SET(core, &set);
   }
-  sched_setaffinity(thread, sizeof set, &set);
+  return allow(thread, set);
 }
 
 }  // namespace
@@ -79,28 +82,30 @@ void Pool::run(uint32_t round) {
     fail(
         "a session made in another process, expected one of this process; start it after the fork");
   }
-  // the thread's own clock takes ten times as long to read
+  // a thread's own clock is a system call, which one thread alone goes without
   const clockid_t clock = threads_ > 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
   const uint64_t before = read_clock_ns(clock);
-  const size_t running = running_.fetch_add(1) + 1;
+  running_++;
   const bool moves = placement_.is_fixed && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
-  if (moves) allow(0, {placement_.cores[0]});
-  if (threads_ > 1) ask(round, running);
+  if (moves) allow_one(0, placement_.cores[0]);
+  if (threads_ > 1) ask(round);
   work_(0, round, context_);
-  if (moves) sched_setaffinity(0, sizeof allowed_, &allowed_);
+  if (moves) allow(0, allowed_);
   running_--;
   caller_ns_ += read_clock_ns(clock) - before;
 }
 
-void Pool::ask(uint32_t round, size_t running) {
-  for (size_t thread = 1; thread < threads_; thread++)
-    running -= members_[thread].is_running;  // late from the round before, and to go on with this
-  const size_t most = usable_ > running ? usable_ - running : 0;
-  members_[0].id.store(read_thread_id(), std::memory_order_relaxed);
-  if (!placement_.is_fixed && most > 0) keep_apart();
-  for (size_t thread = 1; thread < threads_ && thread <= most; thread++) {
+void Pool::ask(uint32_t round) {
+  if (!placement_.is_fixed) keep_apart();
+  for (size_t thread = 1; thread < threads_; thread++) {
     Member& helper = members_[thread];
-    if (!helper.is_running.exchange(true)) running_++;
+    if (!helper.is_running) {  // else it is late from the round before, and goes on with this one
+      if (running_.fetch_add(1) >= usable_) {
+        running_--;
+        return;
+      }
+      if (helper.is_running.exchange(true)) running_--;
+    }
     helper.round.store(round, std::memory_order_release);
     helper.bell.ring();
   }
@@ -112,18 +117,16 @@ void Pool::keep_apart() {
   const int core = sched_getcpu();
   if (placement_.cores.empty() || (are_placed_ && core == caller_core_)) return;
   caller_core_ = core;
-  bool all = true;
+  are_placed_ = true;
   for (size_t thread = 1; thread < threads_; thread++) {
     const pid_t id = members_[thread].id.load(std::memory_order_acquire);
-    all &= id != 0;  // else it has not begun
-    if (id != 0) allow(id, placement_.cores, core);
+    if (id == 0 || !allow_all(id, placement_.cores, core)) are_placed_ = false;  // 0: not begun
   }
-  are_placed_ = all;
 }
 
 uint64_t Pool::most_held() const {
   uint64_t most = 0;
-  for (size_t thread = 0; thread < threads_; thread++)
+  for (size_t thread = 1; thread < threads_; thread++)
     most = std::max(most, members_[thread].held.load(std::memory_order_relaxed));
   return most;
 }
@@ -143,52 +146,52 @@ void Pool::note_speed(size_t thread, double speed) {
                                std::memory_order_relaxed);
 }
 
-void Pool::lend_core(size_t lender) {
-  if (placement_.is_fixed || is_crowded()) return;
-  const int core = sched_getcpu();
-  for (size_t thread = 0; thread < threads_; thread++) {
-    Member& member = members_[thread];
-    if (thread == lender || member.held.load(std::memory_order_relaxed) == 0) continue;
-    const pid_t id = member.id.load(std::memory_order_relaxed);
-    cpu_set_t allowed;
-    if (sched_getaffinity(id, sizeof allowed, &allowed) != 0) continue;
-    member.is_guest = thread > 0;
-    allow(id, {core});
-    CPU_SET(core, &allowed);
-    sched_setaffinity(id, sizeof allowed, &allowed);  // it stays where it is now
-    are_placed_ = false;
-    if (thread > 0) continue;
-    caller_core_ = core;
-    allow(0, placement_.cores, core);
+void Pool::lend_core() {
+  if (placement_.is_fixed || placement_.cores.empty() || is_crowded()) return;
+  uint64_t most = 0;
+  for (size_t thread = 1; thread < threads_; thread++) {
+    const uint64_t held = members_[thread].held.load(std::memory_order_relaxed);
+    if (held > most) most = held, guest_ = thread;
   }
-  if (lender == 0) caller_core_ = core;
+  if (most == 0) return;
+  Member& guest = members_[guest_];
+  const int core = sched_getcpu();
+  caller_core_ = core;
+  guest.is_guest = true;
+  are_placed_ = false;
+  if (allow_one(guest.id, core)) allow_all(guest.id, placement_.cores);  // it stays there for now
+  if (!guest.is_guest || guest.held == 0) {  // it was done meanwhile, and may have gone already
+    guest.is_guest = true;
+    return_core(guest_);
+  }
 }
 
-void Pool::reclaim_core(size_t lender) {
-  for (size_t thread = 1; thread < threads_; thread++) {
-    if (thread != lender) return_core(thread);
-  }
+void Pool::reclaim_core() {
+  if (guest_ > 0) return_core(guest_);
+  guest_ = 0;
 }
 
 void Pool::return_core(size_t guest) {
   Member& member = members_[guest];
   if (member.is_guest.load(std::memory_order_relaxed) && member.is_guest.exchange(false))
-    allow(member.id, placement_.cores, caller_core_);
+    allow_all(member.id, placement_.cores, caller_core_);
 }
 
 void Pool::serve(size_t thread) {
   Member& self = members_[thread];
-  self.id.store(read_thread_id(), std::memory_order_release);
-  if (placement_.is_fixed) allow(0, {placement_.cores[thread]});
+  self.id.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
+  if (placement_.is_fixed) allow_one(0, placement_.cores[thread]);
   for (uint32_t seen = 0;;) {
     const auto is_asked = [&] { return self.round.load(std::memory_order_acquire) != seen; };
     const bool rests = seen == 0 || !is_on_duty(thread);
     if (!Bell::watch(rests ? 0 : spin_ns_, is_asked)) self.bell.sleep(is_asked);
     seen = self.round.load(std::memory_order_acquire);
-    if (seen != kStop) work_(thread, seen, context_);
+    if (seen == kStop) break;
+    if (!self.is_running.exchange(true)) running_++;  // the caller saw it in the round before
+    work_(thread, seen, context_);
     if (self.is_running.exchange(false)) running_--;
-    if (seen == kStop) return;
   }
+  if (self.is_running.exchange(false)) running_--;
 }
 
 uint64_t Pool::cpu_ns() const {

@@ -18,7 +18,7 @@ namespace bve {
 
 // Where a pool's threads run. cores: those allowed to helpers, of which they stay off the caller's
 // where there are others; empty: wherever the system puts them. is_fixed: thread i stays on
-// cores[i], the caller while it runs.
+// cores[i], the caller while it runs; else nobody touches the caller's affinity.
 struct Placement {
   std::vector<int> cores;
   bool is_fixed = false;
@@ -29,8 +29,8 @@ class Pool {
   using Work = void (*)(size_t thread, uint32_t round, void* context);
 
   // The caller of run is thread 0; helpers are made here and sleep until then. They look out for
-  // the next run for spin_ns before they sleep again. usable: cores that the process may use; its
-  // pools together do not run more threads than that, callers aside.
+  // the next run for spin_ns before they sleep again. usable: cores that the process may use; a
+  // helper runs only while all pools' threads together, callers included, are no more.
   Pool(Work work, void* context, size_t threads, Placement placement, size_t usable,
        int64_t spin_ns);
   ~Pool();
@@ -61,12 +61,13 @@ class Pool {
   double share_of(size_t thread) const;
   void note_speed(size_t thread, double speed);
 
-  // To be called by a thread before it sleeps until others have done what they have in hand: those
-  // go on where it ran, for they may be waiting for cores that something else is busy on.
-  void lend_core(size_t thread);
-  // To be called by a lender that has slept, and by a thread with nothing in hand: beside the
-  // lender the guests would but wait for their turn.
-  void reclaim_core(size_t thread);
+  // Priority donation. The caller, before it sleeps until helpers have done what they have in hand,
+  // moves the one that has the most to its own core, for it may be waiting for one that something
+  // else is busy on. Of a fixed pool nothing is moved.
+  void lend_core();
+  // The caller's, once it has slept; and a helper's with nothing in hand. Beside the caller the
+  // guest would but wait for its turn, so it leaves.
+  void reclaim_core();
   void return_core(size_t thread);
   // Whether a thread is to go on; the caller always is.
   bool is_on_duty(size_t thread) const { return thread == 0 || !is_crowded(); }
@@ -88,7 +89,7 @@ class Pool {
   };
 
   void serve(size_t thread);
-  void ask(uint32_t round, size_t running);
+  void ask(uint32_t round);
   void keep_apart();
   void stop();
 
@@ -102,9 +103,10 @@ class Pool {
   const size_t usable_;
   const int64_t spin_ns_;
   const std::unique_ptr<Member[]> members_;
-  cpu_set_t allowed_;                    // to the caller of a fixed pool, outside run
-  std::atomic<int> caller_core_{-1};     // where it was seen last
-  std::atomic<bool> are_placed_{false};  // helpers, off it
+  cpu_set_t allowed_;                 // to the caller of a fixed pool, outside run
+  std::atomic<int> caller_core_{-1};  // where it was seen last
+  bool are_placed_ = false;           // helpers, off it; the caller's, as the next
+  size_t guest_ = 0;                  // the helper that was lent the caller's core; 0: none
   uint64_t caller_ns_ = 0;
 };
 

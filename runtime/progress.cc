@@ -32,8 +32,8 @@ Progress::Found Progress::take(Worker& worker, Taken& taken) {
 }
 
 Progress::Found Progress::look(Worker& worker, uint8_t lanes, Taken& taken) {
-  const auto count = static_cast<uint32_t>(schedule_.steps.size());
-  for (uint32_t i = worker.first; i < std::min(count, worker.first + kLookAhead); i++) {
+  const auto steps = static_cast<uint32_t>(schedule_.steps.size());
+  for (uint32_t i = worker.first; i < std::min(steps, worker.first + kLookAhead); i++) {
     const Step& step = schedule_.steps[i];
     std::atomic<uint64_t>& counter = counts_[i].left;
     uint64_t word = counter.load(std::memory_order_acquire);
@@ -63,7 +63,7 @@ Progress::Found Progress::look(Worker& worker, uint8_t lanes, Taken& taken) {
       }
     }
   }
-  return worker.first == count ? Found::kNothing : Found::kNotYet;
+  return worker.first == steps ? Found::kNothing : Found::kNotYet;
 }
 
 // Of some tiles those next to the end that the worker takes from that have all that they need.
@@ -93,7 +93,7 @@ Range Progress::trim(const Step& step, Range tiles, const Worker& worker) const 
 
 void Progress::finish(const Worker& worker, const Taken& taken) {
   const Step& step = schedule_.steps[taken.step];
-  for (size_t tile = taken.tiles.begin; tile < taken.tiles.end; tile++)
+  for (size_t tile = taken.tiles.begin; step.first_tile != kNone && tile < taken.tiles.end; tile++)
     tiles_[step.first_tile + tile].store(worker.round, std::memory_order_release);
   const uint64_t done =
       counts_[taken.step].done.fetch_add(taken.tiles.size(), std::memory_order_acq_rel);

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <utility>
 
 namespace bve {
 namespace {
 
 constexpr size_t kMostPasts = 16;  // that are kept apart; the next step then waits for all of them
+constexpr size_t kMostTilesByTile = 1 << 22;           // beyond, steps wait for whole ones
+constexpr size_t kMostPackedBytes = size_t{64} << 20;  // beyond, a head is one thread's
 
 // A rectangle of a buffer that a step touches.
 struct Access {
@@ -58,7 +61,7 @@ class Planner {
   Schedule plan(const Kernels& kernels) {
     if (shared_) reserve_packed(kernels);
     for (uint32_t i = 0; i < ops_.count; i++) {
-      if (is_split(ops_[i])) {
+      if (is_split(ops_[i], kernels)) {
         add(i, Phase::kPack);
         add(i, Phase::kAttend);
       } else {
@@ -73,34 +76,48 @@ class Planner {
     std::vector<Past> pasts;  // what a later access may have to wait for
     uint32_t writes = 0;
     bool is_placed = false;
+    bool joins = false;  // the step being added waits for all, and stands for them afterwards
   };
   struct Packed {
     uint32_t buffer;  // a number beyond the program's
     size_t offset, bytes;
   };
 
-  bool is_split(const Op& op) const {
-    return shared_ && op.kind == OpKind::kAttention &&
-           cut(frame_, op, Phase::kAttend).tiles <= kMostTiles;
-  }
-
   // Attention over one buffer, layer after layer, packs into one place.
   void reserve_packed(const Kernels& kernels) {
     for (const Op& op : ops_) {
-      if (!is_split(op)) continue;
-      size_t& bytes = packed_[get<AttentionArgs>(op).qkv].bytes;
-      bytes = std::max(bytes, measure_packed(frame_, op, kernels));
+      if (op.kind != OpKind::kAttention) continue;
+      const uint32_t qkv = get<AttentionArgs>(op).qkv;
+      const size_t bytes = measure_packed(frame_, op, kernels);
+      const auto known = packed_.find(qkv);
+      const size_t before = known == packed_.end() ? 0 : known->second.bytes;
+      const size_t more = bytes > before ? bytes - before : 0;
+      if (cut(frame_, op, Phase::kAttend).tiles > kMostTiles ||
+          schedule_.packed_bytes + more > kMostPackedBytes)
+        continue;
+      packed_[qkv].bytes = before + more;
+      schedule_.packed_bytes += more;
     }
+    size_t offset = 0;
     for (auto& [qkv, packed] : packed_) {
       packed.buffer = static_cast<uint32_t>(states_.size());
-      packed.offset = schedule_.packed_bytes;
-      schedule_.packed_bytes += packed.bytes;
-      states_.push_back({{}, 0, true});
+      packed.offset = offset;
+      offset += packed.bytes;
+      states_.emplace_back();
+      states_.back().is_placed = true;
     }
   }
 
+  bool is_split(const Op& op, const Kernels& kernels) const {
+    if (op.kind != OpKind::kAttention) return false;
+    const auto found = packed_.find(get<AttentionArgs>(op).qkv);
+    return found != packed_.end() && measure_packed(frame_, op, kernels) <= found->second.bytes &&
+           cut(frame_, op, Phase::kAttend).tiles <= kMostTiles;
+  }
+
   void add(uint32_t op, Phase phase) {
-    const Cut how = cut(frame_, ops_[op], phase);
+    Cut how = cut(frame_, ops_[op], phase);
+    if (schedule_.tiles + how.tiles > kMostTilesByTile) how.rows = 0;
     const auto number = static_cast<uint32_t>(schedule_.steps.size());
     first_need_ = schedule_.needs.size();
     const std::vector<Access> accesses = list_accesses(ops_[op], phase, how);
@@ -108,11 +125,11 @@ class Planner {
     for (const Access& access : accesses) leave({number, access});
     const bool packs = phase != Phase::kWhole;
     schedule_.steps.push_back({op, phase, ops_[op].lane, static_cast<uint32_t>(how.tiles),
-                               choose_grain(how), schedule_.tiles, how.work,
+                               choose_grain(how), how.rows > 0 ? schedule_.tiles : kNone, how.work,
                                static_cast<uint32_t>(first_need_),
                                static_cast<uint32_t>(schedule_.needs.size() - first_need_),
                                packs ? packed_.at(get<AttentionArgs>(ops_[op]).qkv).offset : 0});
-    schedule_.tiles += static_cast<uint32_t>(how.tiles);
+    if (how.rows > 0) schedule_.tiles += static_cast<uint32_t>(how.tiles);
   }
 
   std::vector<Access> list_accesses(const Op& op, Phase phase, const Cut& how) const {
@@ -187,10 +204,10 @@ class Planner {
   void wait_for(const Access& access) {
     State& state = states_[access.buffer];
     if (!state.is_placed) place(access.buffer);
-    const bool is_full = state.pasts.size() >= kMostPasts;
+    state.joins = state.pasts.size() >= kMostPasts;
     for (const Past& past : state.pasts) {
-      if (is_full || conflict(past.access, access))
-        need({past.step, !is_full && is_by_tile(past.access, access)});
+      if (state.joins || conflict(past.access, access))
+        need({past.step, !state.joins && is_by_tile(past.access, access)});
     }
   }
 
@@ -200,8 +217,8 @@ class Planner {
     State& state = states_[access.buffer];
     std::vector<Past>& pasts = state.pasts;
     state.writes += access.writes;
-    if (pasts.size() >= kMostPasts) {
-      pasts = {{past.step, {access.buffer, true, {0, SIZE_MAX}, {0, SIZE_MAX}}}};
+    if (state.joins) {
+      pasts = {touch_all(past.step, access.buffer)};
       return;
     }
     const auto is_behind = [&](const Past& other) {
@@ -212,7 +229,12 @@ class Planner {
     pasts.push_back(past);
   }
 
-  // A buffer's first step waits for all that touched the buffers whose memory it takes over.
+  // A step that touched all of a buffer, whatever it did.
+  static Past touch_all(uint32_t step, uint32_t buffer) {
+    return {step, {buffer, true, {0, SIZE_MAX}, {0, SIZE_MAX}}};
+  }
+
+  // Who touches any of a buffer waits for all that touched those whose memory it takes over.
   void place(uint32_t buffer) {
     states_[buffer].is_placed = true;
     const Buffer& shape = frame_.shapes[buffer];
@@ -227,7 +249,8 @@ class Planner {
         ++owner;
         continue;
       }
-      for (const Past& past : states_[old.buffer].pasts) need({past.step, false});
+      for (const Past& past : states_[old.buffer].pasts)
+        states_[buffer].pasts.push_back(touch_all(past.step, buffer));
       owner = owners_.erase(owner);
       if (from < begin) owners_[from] = {begin, old.buffer};
       if (old.end > end) owner = std::next(owners_.insert_or_assign(end, old).first);
@@ -236,14 +259,15 @@ class Planner {
   }
 
   void need(const Need& need) {
-    const auto begin = schedule_.needs.begin() + static_cast<ptrdiff_t>(first_need_);
-    const auto known = std::find_if(begin, schedule_.needs.end(),
-                                    [&](const Need& other) { return other.step == need.step; });
-    if (known == schedule_.needs.end()) {
-      schedule_.needs.push_back(need);
-    } else {
-      known->by_tile &= need.by_tile;
+    if (place_of_.size() <= need.step) place_of_.resize(need.step + 1, {kNone, 0});
+    auto& [number, place] = place_of_[need.step];
+    if (number == schedule_.steps.size()) {
+      schedule_.needs[place].by_tile &= need.by_tile;
+      return;
     }
+    number = static_cast<uint32_t>(schedule_.steps.size());
+    place = schedule_.needs.size();
+    schedule_.needs.push_back(need);
   }
 
   struct Owner {
@@ -259,7 +283,8 @@ class Planner {
   std::map<uint32_t, Packed> packed_;  // by qkv
   std::map<size_t, Owner> owners_;     // of the arena's bytes, by where theirs begin
   Schedule schedule_;
-  size_t first_need_ = 0;  // of the step being added
+  size_t first_need_ = 0;                              // of the step being added
+  std::vector<std::pair<uint32_t, size_t>> place_of_;  // by step: who needed it last, and where
 };
 
 }  // namespace

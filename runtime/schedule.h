@@ -24,7 +24,7 @@ struct Step {
   Phase phase;
   uint8_t lane;
   uint32_t tiles, grain;  // grain: the fewest that are worth a thread's while
-  uint32_t first_tile;    // counted over all steps
+  uint32_t first_tile;    // of those that others may wait for by tile; kNone: none may
   uint64_t work;          // of a tile, in multiply-accumulates or what takes as long
   uint32_t first_need, needs;
   size_t packed;  // where its own of the packed bytes begin
@@ -33,12 +33,12 @@ struct Step {
 struct Schedule {
   std::vector<Step> steps;  // in an order in which they may be done one after the other
   std::vector<Need> needs;
-  uint32_t tiles = 0;
+  uint32_t tiles = 0;  // that others may wait for by tile
   size_t packed_bytes = 0;
 };
 
 // frame needs no buffers. shared: several threads will take the steps' tiles; else one thread does
-// the steps in their order, attention head by head. Takes about n log n time for n ops.
+// the steps in their order, attention head by head.
 Schedule plan_schedule(const Frame& frame, const Entry& entry, const Arena& arena,
                        const Kernels& kernels, bool shared);
 

@@ -3,21 +3,15 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <ctime>
 
+#include "clock.h"
 #include "json.h"
 
 namespace bve {
 namespace {
 
-uint64_t read_clock() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return uint64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
-}
-
-// Of what is left of a step, and is a thread's by its speed, it takes so much at once. On a Zen 4
-// two threads took blvit_s in 0.545 of one's time with it, with 1/2 in 0.56.
+// Of what is left of a step, and is a thread's by its speed, it takes so much at once. With 1/2 two
+// threads of a Zen 4 took 2 % longer for blvit_s (bve-run bench --threads 2).
 constexpr double kPiece = 2.0 / 3;
 // How long a thread waits for what others have in hand before it takes them for stopped: so many
 // times as long as itself would need, or the shortest time that is worth a change of threads.
@@ -42,9 +36,7 @@ int64_t choose_spin_ns(const bve_options& options) {
 }
 
 void check(const bve_options& options, size_t usable) {
-  if (options.threads < 1 || options.threads > usable) {
-    fail("%u threads, expected 1 to %zu, the cores this process may use", options.threads, usable);
-  }
+  check_threads(options.threads, usable);
   if (options.little_threads >= options.threads) {
     fail("%u of %u threads for the LITTLE lane, expected fewer: the big lane needs one at least",
          options.little_threads, options.threads);
@@ -153,14 +145,14 @@ void Session::walk(size_t thread, uint32_t round) {
     });
     if (found != Progress::Found::kTiles) break;
     const Step& step = schedule_.steps[taken.step];
-    const uint64_t work = taken.tiles.size() * step.work, start = read_clock();
+    const uint64_t work = taken.tiles.size() * step.work, start = read_clock_ns();
     pool_->hold(thread, work);
     execute_step(step, taken.tiles, thread);
     progress_->finish(worker, taken);
     pool_->hold(thread, 0);
     pool_->return_core(thread);
     done += work;
-    ns += read_clock() - start;
+    ns += read_clock_ns() - start;
   }
   if (ns > 0) pool_->note_speed(thread, static_cast<double>(done) / static_cast<double>(ns));
   if (thread == 0) await(0, [&] { return progress_->is_done(worker); });
@@ -169,22 +161,22 @@ void Session::walk(size_t thread, uint32_t round) {
 // Returns when is_true() is so.
 template <typename Condition>
 void Session::await(size_t thread, Condition is_true) {
-  if (Bell::watch(pool_->is_crowded() ? 0 : kPatienceNs, is_true)) return;
-  const double speed = pool_->speed_of(thread);
-  if (speed > 0) {
-    const double usual_ns = static_cast<double>(pool_->most_held()) / speed;
+  if (!pool_->is_crowded()) {  // else something waits for this core
+    if (Bell::watch(kPatienceNs, is_true)) return;
+    const double speed = pool_->speed_of(thread);
+    const double usual_ns = speed > 0 ? static_cast<double>(pool_->most_held()) / speed : 0;
     if (Bell::watch(static_cast<int64_t>(kPatience * usual_ns) - kPatienceNs, is_true)) return;
+    if (thread == 0 && speed > 0) pool_->lend_core();
   }
-  pool_->lend_core(thread);
   progress_->bell().sleep(is_true);
-  pool_->reclaim_core(thread);
+  if (thread == 0) pool_->reclaim_core();
 }
 
 void Session::execute_step(const Step& step, Range tiles, size_t thread) {
-  const uint64_t start = traced_ ? read_clock() : 0;
+  const uint64_t start = traced_ ? read_clock_ns() : 0;
   execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
           scratches_[thread].get(), packed_.get() + step.packed);
-  if (start != 0) times_[step.op].fetch_add(read_clock() - start, std::memory_order_relaxed);
+  if (start != 0) times_[step.op].fetch_add(read_clock_ns() - start, std::memory_order_relaxed);
 }
 
 std::string Session::describe() const {

@@ -24,12 +24,17 @@ class Tiles {
     std::vector<Tile> ready;
     for (uint32_t step = 0; step < schedule_.steps.size(); step++) {
       for (uint32_t tile = 0; tile < schedule_.steps[step].tiles; tile++) {
-        if (!done_[step][tile] && is_ready(step, tile)) ready.push_back({step, tile});
+        if (can_take(step, tile)) ready.push_back({step, tile});
       }
     }
     return ready;
   }
-  void finish(Tile tile) { done_[tile.step][tile.tile] = true; }
+  bool can_take(uint32_t step, uint32_t tile) const {
+    return tile < schedule_.steps[step].tiles && !done_[step][tile] && is_ready(step, tile);
+  }
+  void finish(uint32_t step, Range tiles) {
+    for (size_t tile = tiles.begin; tile < tiles.end; tile++) done_[step][tile] = true;
+  }
 
  private:
   bool is_ready(uint32_t number, uint32_t tile) const {
@@ -87,9 +92,11 @@ inline std::vector<float> run_serially(const Program& program, const Entry& entr
     std::minstd_rand random(order);
     Tiles tiles(schedule);
     for (auto ready = tiles.list_ready(); !ready.empty(); ready = tiles.list_ready()) {
-      const Tiles::Tile tile = ready[random() % ready.size()];
-      compute(schedule.steps[tile.step], {tile.tile, tile.tile + size_t{1}});
-      tiles.finish(tile);
+      const auto [step, first] = ready[random() % ready.size()];
+      uint32_t end = first + 1;  // a piece of some tiles, as threads take them
+      while (random() % 2 && tiles.can_take(step, end)) end++;
+      compute(schedule.steps[step], {first, end});
+      tiles.finish(step, {first, end});
     }
   }
   const float* const logits = frame.floats(1);

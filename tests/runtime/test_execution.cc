@@ -68,21 +68,5 @@ TEST_CASE("tiles in any order that their needs allow give one answer, bit by bit
   }
 }
 
-TEST_CASE("blocks of rows give the answer of their tiles") {
-  Bytes bytes = make_wide_program(bve_qc8p4);
-  const auto program = Program::open(bytes.data(), bytes.count());
-  const Kernels kernels(bve_detect_isa(), bve_any_core);
-  Weights weights(*program);
-  weights.prepare(kernels.int8);
-  const Entry& entry = program->entries()[0];
-  const Frame frame{*program, weights, program->buffers(entry), choose_tile_rows(&kernels, 1), {}};
-  for (const Op& op : program->ops(entry)) {
-    const Cut whole = cut(frame, op, Phase::kWhole);
-    CHECK(whole.tiles >= 1);
-    CHECK(whole.work >= 1);
-    if (op.kind == OpKind::kMlp) CHECK(whole.tiles == (kTokens + whole.rows - 1) / whole.rows);
-  }
-}
-
 }  // namespace
 }  // namespace bve::test

@@ -192,7 +192,9 @@ def test_signatures_share_one_copy_of_the_program(tflite: Path, bve: Path) -> No
         sessions[0].load(0.7)
 
 
-@pytest.mark.parametrize("options", [{}, {"little_threads": 1}, {"pin": True}, {"spin_us": 5}, {"choose": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"little_threads": 1}, {"pin": True}, {"spin_us": 5}, {"choose": True}], ids=str
+)
 def test_threads_change_nothing(options: dict[str, Any], tflite: Path) -> None:
     need_cores(2)
     assert np.array_equal(litert.load(tflite, threads=2, **options).run(draw()), litert.load(tflite).run(draw()))

@@ -116,7 +116,90 @@ TEST_CASE("who takes over a buffer's memory waits for those that used it") {
     CHECK(planned.waits("op" + std::to_string(i + 1), "op" + std::to_string(i)));
 }
 
-TEST_CASE("many that touch one buffer are planned in time that grows with them") {
+// Rows of one buffer, written one by one where another buffer, still being read, lies.
+TEST_CASE("every step on a buffer waits for those that used its memory before") {
+  ProgramBuilder builder;
+  const uint32_t weight =
+      builder.add_linear("w", bve_f32p, 64, 64, std::vector<float>(4096, 1), {});
+  const uint32_t wide = builder.add_matrix("wide", 64, 64, std::vector<float>(4096, 1));
+  const uint32_t row = builder.add_matrix("row", 1, 64, std::vector<float>(64, 1));
+  builder.start_entry("main", 0, 2, 64);
+  const uint32_t x = builder.add_buffer(64, 64), s = builder.add_buffer(1, 64);
+  const uint32_t p = builder.add_buffer(64, 64), y = builder.add_buffer(64, 64);
+  const auto linear = [&](uint32_t src, uint32_t rows, uint32_t dst, uint32_t first_row) {
+    return LinearArgs{src, kNone, rows,      bve_as_is, kNone, kNone, weight, 0,
+                      64,  dst,   first_row, 0,         kNone, kNone, 0};
+  };
+  builder.add_op("x", 0, 0, FillArgs{wide, x});
+  builder.add_op("s", 0, 0, FillArgs{row, s});
+  builder.add_op("read x", 1, 0, linear(x, 64, p, 0));
+  builder.add_op("y 0", 2, 0, linear(s, 1, y, 0));
+  builder.add_op("y 1", 2, 0, linear(s, 1, y, 1));
+  builder.add_op("read p", 3, 0, linear(p, 1, 1, 0));
+  builder.add_op("read y", 3, 0, linear(y, 1, 1, 0));
+  const Planned planned(builder.build());
+  const Arena arena = plan_arena(*planned.program, planned.entry);
+  REQUIRE(arena.offsets[x] == arena.offsets[y]);
+  CHECK(planned.waits("y 0", "read x"));
+  CHECK(planned.waits("y 1", "read x"));
+}
+
+TEST_CASE("who rewrites a list waits for all that read it, one of them twice") {
+  ProgramBuilder builder;
+  const uint32_t weight = builder.add_linear("w", bve_f32p, 4, 4, std::vector<float>(16, 1), {});
+  const uint32_t start = builder.add_matrix("start", 4, 4, std::vector<float>(16, 1));
+  builder.start_entry("main", 0, 2, 4);
+  const uint32_t source = builder.add_buffer(4, 4), list = builder.add_list(1);
+  builder.add_op("start", 0, 0, FillArgs{start, source});
+  builder.add_op("list", 0, 0, ListArgs{list, 2});
+  const auto linear = [&](uint32_t dst, uint32_t dst_rows) {
+    return LinearArgs{source, list, 1, bve_as_is, kNone,    kNone, weight, 0,
+                      4,      dst,  0, 0,         dst_rows, kNone, 0};
+  };
+  for (int i = 0; i < 14; i++)
+    builder.add_op("read " + std::to_string(i), 1, 0, linear(builder.add_buffer(1, 4), kNone));
+  builder.add_op("twice", 2, 0, linear(builder.add_buffer(4, 4), list));
+  builder.add_op("again", 3, 0, ListArgs{list, 1});
+  builder.add_op("last", 4, 0, linear(1, kNone));
+  const Planned planned(builder.build());
+  CHECK(planned.waits("again", "twice"));
+  for (int i = 0; i < 14; i++) CHECK(planned.waits("again", "read " + std::to_string(i)));
+}
+
+TEST_CASE("what would take too much memory is not shared by threads") {
+  ProgramBuilder builder;
+  const uint32_t start = builder.add_matrix("start", 8192, 384, std::vector<float>(8192 * 384, 1));
+  builder.start_entry("main", 0, 2, 128);
+  const uint32_t qkv = builder.add_buffer(8192, 384);
+  const uint32_t mixed = builder.add_buffer(1, 128);
+  builder.add_op("start", 0, 0, FillArgs{start, qkv});
+  builder.add_op("narrow", 1, 0, AttentionArgs{qkv, 1, 128, mixed, bve_f32});  // padded 16 times
+  builder.add_op("wide", 2, 0, AttentionArgs{qkv, 1, 2, 1, bve_f32});
+  const Planned planned(builder.build());
+  CHECK(planned.schedule.steps[planned.find("narrow")].phase == Phase::kWhole);
+  CHECK(planned.schedule.steps[planned.find("wide")].phase == Phase::kAttend);
+  CHECK(planned.schedule.packed_bytes <= size_t{64} << 20);
+}
+
+TEST_CASE("a large buffer over many small ones is planned at once") {
+  ProgramBuilder builder;
+  constexpr uint32_t kMany = 20'000;
+  const uint32_t start = builder.add_matrix("start", 1, 16, std::vector<float>(16, 1));
+  const uint32_t large = builder.add_matrix("large", kMany, 16, std::vector<float>(16 * kMany, 1));
+  const uint32_t weight = builder.add_linear("w", bve_f32p, 4, 16, std::vector<float>(64, 1), {});
+  builder.start_entry("main", 0, 2, 4);
+  for (uint32_t i = 0; i < kMany; i++)
+    builder.add_op("small", 0, 0, FillArgs{start, builder.add_buffer(1, 16)});
+  const uint32_t over = builder.add_buffer(kMany, 16);
+  builder.add_op("over", 1, 0, FillArgs{large, over});
+  builder.add_op(
+      "head", 2, 0,
+      LinearArgs{over, kNone, 1, bve_as_is, kNone, kNone, weight, 0, 4, 1, 0, 0, kNone, kNone, 0});
+  const Planned planned(builder.build());
+  CHECK(planned.schedule.steps[planned.find("over")].needs == kMany);
+}
+
+TEST_CASE("many that touch one buffer are planned with few needs each") {
   ProgramBuilder builder;
   constexpr uint32_t kMany = 20'000;
   const uint32_t weight = builder.add_linear("w", bve_f32p, 4, 4, std::vector<float>(16, 1), {});

@@ -171,12 +171,14 @@ def test_the_fastest_way_is_chosen_and_why_is_told(file: Path) -> None:
 
 def test_helpers_stay_off_their_callers_core(file: Path) -> None:
     need_cores(2)
+    found = set()
     with Session(file, threads=2) as session:
-        for _ in range(50):  # until the helper has begun
+        for _ in range(50):
             session.run(draw())
-        caller, helper = session.inspect()["cores"]
+            caller, helper = session.inspect()["cores"]
+            found.add(len(helper))
     assert set(caller) == CORES
-    assert len(helper) in (len(CORES) - 1, len(CORES))  # all of them while it is lent one
+    assert len(CORES) - 1 in found  # all of them before it has begun, and while it is lent one
 
 
 def test_cpu_time_is_that_of_the_runs(file: Path) -> None:
