@@ -200,7 +200,7 @@ def split(pictures: Sequence[Picture], watch: Watch = unwatched) -> tuple[list[P
         copies[digest] += 1
         classes[picture.label or ""].add(digest)
     if len(copies) < 2:
-        met = f"{len(pictures)} pictures that are one"
+        met = "one picture" if len(pictures) == 1 else f"{len(pictures)} copies of one picture"
         raise UserError(met, "two different ones at least, to calibrate and to evaluate on", "add some")
     halves = [sorted(classes[name])[: len(classes[name]) // 2] for name in sorted(classes)]
     if not any(halves):  # one picture a class
