@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -16,11 +17,13 @@ from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.convolutions import round_convolutions
 from bigvit_edge.export.full import list_whole, write_whole
-from bigvit_edge.export.graph import Graph, name_layer
+from bigvit_edge.export.graph import Graph, name_layer, read_constants
 from bigvit_edge.export.integers import Integers, Range, Rounded
 from bigvit_edge.export.placement import (
+    CLIPS,
     COPYING,
     FIXED,
+    MEANS,
     has_kernel,
     list_convolutions,
     list_values,
@@ -28,10 +31,16 @@ from bigvit_edge.export.placement import (
     write_copies,
     write_for_integers,
 )
-from bigvit_edge.export.products import PRODUCTS
+from bigvit_edge.export.products import PRODUCTS, find_zeros, list_options
+from bigvit_edge.export.quantization import CHANNEL, MOST_BIAS, choose_scale, widen_span
 from bigvit_edge.export.rounding import round_linears
 from bigvit_edge.target import FULL, Target
 
+aten = torch.ops.aten
+
+MOST_STEPS = 100  # of a result may one of what it is computed in be; XNNPACK's bound is 128 and more
+# ops whose results are multiples of what they read
+SCALED = CLIPS | MEANS | {aten.clamp.default, aten.add.Tensor, aten.sub.Tensor}
 Plan = Mapping[str, Sequence[Node]]  # the ops of a graph that compute in int8, by format
 
 
@@ -156,14 +165,38 @@ def _measure_all(graphs: Sequence[Graph], plans: Sequence[Plan], images: Array) 
 
 
 def join_spans(program: ExportedProgram, ops: Sequence[Node], spans: Mapping[str, Range]) -> dict[str, Range]:
-    """Join the spans of tied values, and fix those known."""
+    """Join the spans of tied values, fix those known, and widen those finer than what they are made of."""
     joined: dict[Node, Range] = {}
-    pairs = list(list_values(program, ops))
-    for value, leader in pairs:
+    leaders = dict(list_values(program, ops))
+    for value, leader in leaders.items():
         span = FIXED.get(value.target) or spans[value.name]
         low, high = joined.get(leader, span)
         joined[leader] = min(low, span[0]), max(high, span[1])
-    return {value.name: joined[leader] for value, leader in pairs}
+    constants = read_constants(program)
+    for node in ops:
+        value, reads = node, [_find_held(read, leaders) for read in node.all_input_nodes]
+        while value not in leaders:  # one kernel with what reads it
+            (value,) = value.users
+        steps = [choose_scale(joined[leaders[read]])[0] for read in reads if read in leaders]
+        leader, step = leaders[value], _find_step(node, steps, constants)
+        joined[leader] = widen_span(joined[leader], step / MOST_STEPS)
+    return {value.name: joined[leader] for value, leader in leaders.items()}
+
+
+def _find_held(read: Node, leaders: Collection[Node]) -> Node:
+    """What a convolution reads, zeros around it or not."""
+    return read.all_input_nodes[0] if read not in leaders and find_zeros(read) is not None else read
+
+
+def _find_step(node: Node, steps: Sequence[float], constants: Mapping[Node, Tensor]) -> float:
+    """The step in which an op computes, of those of what it reads; 0 where it is read from a table, or of no kernel."""
+    if node.target in PRODUCTS:
+        weight, bias = constants.get(node.all_input_nodes[1]), constants.get(list_options(node)[0])
+        step = 0.0 if weight is None else steps[0] * float(weight.abs().max()) / CHANNEL[1]
+        return step if bias is None else max(step, float(bias.abs().max()) / (MOST_BIAS / 2))
+    if node.target is aten.mul.Tensor:
+        return prod(steps) if len(steps) == 2 else 0.0
+    return max(steps, default=0.0) if node.target in SCALED else 0.0
 
 
 def _drop(graph: Graph, ops: Collection[Node]) -> Graph:

@@ -128,6 +128,15 @@ def choose_scale(span: Range) -> tuple[float, int]:
     return scale, max(BYTE[0], min(BYTE[1], round(BYTE[0] - low / scale)))
 
 
+def widen_span(span: Range, step: float) -> Range:
+    """Widen a range so that its scale is a step at least, about zero as it lies."""
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    width = step * (BYTE[1] - BYTE[0])
+    if high - low >= width:
+        return span
+    return (low / (high - low) * width, high / (high - low) * width) if high > low else (0.0, width)
+
+
 def _round_groups(groups: Tensor, scale: Tensor) -> Tensor:
     return torch.round(groups / scale).clamp(*NIBBLE[:2])
 

@@ -189,10 +189,10 @@ def test_classes_of_one_picture_are_split_too(tmp_path: Path) -> None:
 
 def test_one_picture_cannot_be_split(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 1)
-    with pytest.raises(UserError, match="^one picture;"):
+    with pytest.raises(UserError, match=r"^one picture;"):
         split(find_pictures(tmp_path)[0])
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
-    with pytest.raises(UserError, match="^2 copies of one picture;"):
+    with pytest.raises(UserError, match=r"^2 copies of one picture;"):
         split(find_pictures(tmp_path)[0])
 
 

@@ -34,7 +34,7 @@ from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.placement import TIED
-from bigvit_edge.export.quantization import BYTE, choose_scale
+from bigvit_edge.export.quantization import BYTE, choose_scale, widen_span
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -112,12 +112,9 @@ def widen_spans(graph: Graph) -> Graph:
     spans = dict(graph.integers.spans)
     for node in graph.exported.graph.nodes:
         span = find_span(graph, node) if node.target in SUMS and node.name in graph.integers.ops else None
-        width = choose_scale(span)[0] * (BYTE[1] - BYTE[0]) / FINEST if span is not None else 0.0
+        step = choose_scale(span)[0] / FINEST if span is not None else 0.0
         for value in (moved for read in node.all_input_nodes for moved in _list_moved(read) if moved.name in spans):
-            low, high = min(spans[value.name][0], 0.0), max(spans[value.name][1], 0.0)
-            if high - low < width:
-                wide = (low / (high - low) * width, high / (high - low) * width) if high > low else (0.0, width)
-                spans[value.name] = wide
+            spans[value.name] = widen_span(spans[value.name], step)
     return replace(graph, integers=replace(graph.integers, spans=spans))
 
 
@@ -265,7 +262,10 @@ class _Writer:
         helps = name in SAME and bool(self.computed & set(self._nodes_of(output)[:1]))  # moves for another op
         span = None if helps else self._span(output)
         if span is None and found is not None:  # the converter joined it with what is to be float
-            span = _clip(found.convert_span(self.spans[found.node.name]), op.builtinOptions.fusedActivationFunction)
+            own = find_span(self.graph, found.node)
+            if own is None:
+                raise RuntimeError(f"no span of {found.node.name}, which is int8; {REPORT}")
+            span = _clip(found.convert_span(own), op.builtinOptions.fusedActivationFunction)
         if span is not None:
             return choose_scale(span)
         return self._source_scale(values[0])

@@ -20,6 +20,7 @@ PLACES = {  # of input, weight and bias among an op's inputs
     "FULLY_CONNECTED": (0, 1, 2),
     "TRANSPOSE_CONV": (2, 1, 3),
 }
+NOISE = 1e-5  # of a bias, by which float arithmetic changes it
 CHANNELS = {"DEPTHWISE_CONV_2D": 3}  # the dimension of output channels, where it is not the first
 
 
@@ -43,7 +44,9 @@ class Weight:
         Before an activation that is in the same op.
         """
         factor = self.factor * self.into
-        ends = [factor * end + self.bias - factor * self.own for end in span]
+        shift = self.bias - factor * self.own
+        shift = np.where(np.abs(shift) > NOISE * np.abs(self.bias), shift, 0)
+        ends = [factor * end + shift for end in span]
         return float(np.minimum(*ends).min()), float(np.maximum(*ends).max())
 
     def round(self, rounded: Rounded, name: str, step: float) -> tuple[Array, Array, Array, Array]:
