@@ -32,7 +32,7 @@ from bigvit_edge.export.placement import (
     write_for_integers,
 )
 from bigvit_edge.export.products import PRODUCTS, find_zeros, list_options
-from bigvit_edge.export.quantization import CHANNEL, MOST_BIAS, choose_scale, widen_span
+from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale, widen_span
 from bigvit_edge.export.rounding import round_linears
 from bigvit_edge.target import FULL, Target
 
@@ -192,7 +192,7 @@ def _find_step(node: Node, steps: Sequence[float], constants: Mapping[Node, Tens
     """The step in which an op computes, of those of what it reads; 0 where it is read from a table, or of no kernel."""
     if node.target in PRODUCTS:
         weight, bias = constants.get(node.all_input_nodes[1]), constants.get(list_options(node)[0])
-        step = 0.0 if weight is None else steps[0] * float(weight.abs().max()) / CHANNEL[1]
+        step = 0.0 if weight is None else steps[0] * max(float(weight.abs().max()) / CHANNEL[1], LEAST)
         return step if bias is None else max(step, float(bias.abs().max()) / (MOST_BIAS / 2))
     if node.target is aten.mul.Tensor:
         return prod(steps) if len(steps) == 2 else 0.0

@@ -5,6 +5,7 @@ A backend recognises the pattern and calls its integer kernel; run as it stands,
 PyTorch, in float arithmetic on rounded values.
 """
 
+from dataclasses import replace
 from operator import getitem
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.fx import Node
 
 from bigvit_edge.export.graph import (
     Graph,
+    Ranges,
     add_constant,
     copy_program,
     insert,
@@ -35,7 +37,8 @@ BYTE = (-128, 127, torch.int8)  # an activation: asymmetric, a scale and zero po
 CHANNEL = (-127, 127, torch.int8)  # a weight in int8: symmetric, a scale for each output channel
 NIBBLE = (-8, 7, torch.int8)  # a weight in int4: symmetric, a scale for each output channel and group of inputs
 MOST_BIAS = 2**30  # steps of a bias in int32: as much room is left for the products
-LEAST = torch.finfo(torch.float32).eps  # of a scale: what is all zeros needs one too
+LEAST = torch.finfo(torch.float32).eps  # of a scale: what is all zeros needs one too, and float16 has it
+FAINTEST = 1e-25  # of a scale of values: times that of a weight it is a normal float32 still
 # What int4 tries as the largest value of a group, by the group's own: sixteen steps are few, and clipping a single
 # large weight can cost less than wide steps for all the others. The smallest squared error wins.
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -124,7 +127,7 @@ def choose_scale(span: Range) -> tuple[float, int]:
     The range is widened to hold zero: zero is always met exactly.
     """
     low, high = min(span[0], 0.0), max(span[1], 0.0)
-    scale = max((high - low) / (BYTE[1] - BYTE[0]), LEAST)
+    scale = max((high - low) / (BYTE[1] - BYTE[0]), FAINTEST) if high > low else LEAST
     return scale, max(BYTE[0], min(BYTE[1], round(BYTE[0] - low / scale)))
 
 
@@ -135,6 +138,16 @@ def widen_span(span: Range, step: float) -> Range:
     if high - low >= width:
         return span
     return (low / (high - low) * width, high / (high - low) * width) if high > low else (0.0, width)
+
+
+def bound_steps(graph: Graph) -> Graph:
+    """Widen the ranges of a graph's values to steps of LEAST, for arithmetic in half."""
+    ranges = {
+        layer: Ranges(widen_span(found.input, LEAST), widen_span(found.output, LEAST))
+        for layer, found in graph.ranges.items()
+    }
+    spans = {name: widen_span(span, LEAST) for name, span in graph.integers.spans.items()}
+    return replace(graph, ranges=ranges, integers=replace(graph.integers, spans=spans))
 
 
 def _round_groups(groups: Tensor, scale: Tensor) -> Tensor:

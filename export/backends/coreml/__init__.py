@@ -37,7 +37,7 @@ from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
 from bigvit_edge.export.products import PRODUCTS
-from bigvit_edge.export.quantization import insert_quantization, list_rounded
+from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -176,7 +176,7 @@ def _quantize_activations(graph: Graph) -> ExportedProgram:
     """The program with quantize and dequantize ops around the int8-static Linears, and what computes in int8."""
     rounded = list_rounded(graph)
     static = {layer: how for layer, how in graph.layers.items() if how == "int8-static" or layer in rounded}
-    return insert_quantization(replace(graph, layers=static)) if static else graph.exported
+    return insert_quantization(bound_steps(replace(graph, layers=static))) if static else graph.exported
 
 
 def _layer(program: ExportedProgram, node: Node) -> str:

@@ -21,7 +21,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export import mil
 from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, insert
-from bigvit_edge.export.quantization import insert_quantization, ops
+from bigvit_edge.export.quantization import bound_steps, insert_quantization, ops
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -64,7 +64,7 @@ def lower_programs(graphs: Mapping[str, Graph], target: "Target", words: Mapping
 
 def write_program(graph: Graph) -> ExportedProgram:
     """Write the graph in its precision, in ops that coremltools knows."""
-    program = insert_quantization(graph, rows=False)
+    program = insert_quantization(bound_steps(graph), rows=False)
     for node in program.graph.find_nodes(op="call_function", target=ops.dequantize_per_channel_group.default):
         integers, scale, zero, low, high, dtype, group, _ = node.args
         arguments = (integers, [1, group], scale, zero, dtype, low, high)

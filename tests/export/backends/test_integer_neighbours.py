@@ -15,7 +15,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("coremltools")
 
 from bigvit_edge.export.backends.onnx import set_options
-from tests.export.convolutional import Between, aim, draw, emulate, quantized, randomize, run
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.graph import Graph, Ranges
+from bigvit_edge.export.integers import Integers
+from bigvit_edge.export.quantization import bound_steps, choose_scale
+from tests.export.convolutional import Between, aim, answer, draw, emulate, quantized, randomize, run
 
 IMAGES = draw(3)
 # What a converter writes as several ops, whose values between have no span.
@@ -139,3 +143,48 @@ class MultiQuery(nn.Module):
 def test_queries_of_a_convolution(name: str, tmp_path: Path) -> None:
     """LiteRT's converter scales the queries in the convolution and names them after the attention."""
     check_file(randomize(Between(MultiQuery())), name, tmp_path)
+
+
+class Fading(nn.Module):
+    """Four convolutions that divide what they read by about ten thousand each: [1, 3, S, S] -> [1, 4 S S]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(n, 4, 3, padding=1, bias=False) for n in (3, 4, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("name", ["executorch", "litert", "onnx"])
+def test_a_network_whose_signal_fades(name: str, tmp_path: Path) -> None:
+    """As those with random weights do: its values are held in steps of their own, however small."""
+    model = randomize(Fading())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 1e-4
+    check_file(model, name, tmp_path)
+    assert 0 < np.abs(answer(model, IMAGES)).max() < 1e-14
+
+
+@pytest.mark.parametrize("name", ["executorch", "litert", "onnx"])
+def test_an_activation_that_is_next_to_nothing(name: str, tmp_path: Path) -> None:
+    """XNNPACK takes no convolution whose products are 256 steps of its output; LiteRT's file has no value to know."""
+    model = randomize(Between(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())))
+    conv = model.how[0]
+    with torch.no_grad():
+        conv.bias -= conv(model.first(torch.from_numpy(draw(8, seed=2)))).amax((0, 2, 3)) - 1e-9
+    check_file(model, name, tmp_path)
+
+
+def test_half_has_the_scales_of_a_core_ml_package() -> None:
+    graph = Graph(  # of values of 1e-16, which float16 has not
+        capture(randomize(Between(nn.ReLU())), 16).exported, ranges={"head": Ranges((0.0, 1e-16), (-1e-16, 0.0))},
+        integers=Integers(spans={"x": (-1.0, 2.0), "y": (-1e-16, 3e-16)}),
+    )  # fmt: skip
+    bound = bound_steps(graph)
+    spans = [*bound.integers.spans.values(), bound.ranges["head"].input, bound.ranges["head"].output]
+    assert all(np.float16(choose_scale(span)[0]) > 0 for span in spans)
+    assert bound.integers.spans["x"] == (-1.0, 2.0)
