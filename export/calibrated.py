@@ -165,7 +165,10 @@ def _measure_all(graphs: Sequence[Graph], plans: Sequence[Plan], images: Array) 
 
 
 def join_spans(program: ExportedProgram, ops: Sequence[Node], spans: Mapping[str, Range]) -> dict[str, Range]:
-    """Join the spans of tied values, fix those known, and widen those finer than what they are made of."""
+    """Join the spans of tied values.
+
+    Those known are fixed, and those finer than what they are made of widened.
+    """
     joined: dict[Node, Range] = {}
     leaders = dict(list_values(program, ops))
     for value, leader in leaders.items():

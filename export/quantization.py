@@ -132,7 +132,10 @@ def choose_scale(span: Range) -> tuple[float, int]:
 
 
 def widen_span(span: Range, step: float) -> Range:
-    """Widen a range so that its scale is a step at least, about zero as it lies."""
+    """Widen a range to a scale of at least a step.
+
+    About zero as it lies; one that is wide enough is returned as it is.
+    """
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     width = step * (BYTE[1] - BYTE[0])
     if high - low >= width:
@@ -141,7 +144,10 @@ def widen_span(span: Range, step: float) -> Range:
 
 
 def bound_steps(graph: Graph) -> Graph:
-    """Widen the ranges of a graph's values to steps of LEAST, for arithmetic in half."""
+    """Widen a graph's ranges to scales of LEAST.
+
+    Arithmetic in half has no finer ones.
+    """
     ranges = {
         layer: Ranges(widen_span(found.input, LEAST), widen_span(found.output, LEAST))
         for layer, found in graph.ranges.items()
