@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ PAUSES_MS = (0, 33, 200)
 LOADS = ("alone", "busy", "slow")
 SLOW = 0.4  # of its speed that a slow core has left
 PERIOD_S = 1e-3  # of what slows it
+SESSIONS = 8
 
 
 def main() -> None:
@@ -73,8 +75,37 @@ def measure_model(model: str, options: argparse.Namespace, folder: Path) -> None
             child.close()
         print(f"{model}, int8, {load}" + (f": the last core has {share:.0%} of its speed" if share < 1 else ""))
         report.print_rows(("pause", "runtime", "threads", "p50", "p90 / p50", "CPU an image"), rows)
+    shares = [compare_sessions(files[OURS], options.threads, MODELS[model]) for _ in range(3)]
+    print(f"{SESSIONS} sessions at once, to one after the other: {min(shares):.2f} to {max(shares):.2f}")
     print(f"{options.rounds} turns of {options.images} images, {date.today()}")
     print(local.describe(local.probe()), flush=True)
+
+
+def compare_sessions(path: Path, threads: int, keep: float | None) -> float:
+    """The time of many sessions' images at once, to that of one session after the other."""
+    import numpy as np
+
+    from bigvit_edge.runtime import Session
+
+    sessions = [Session(path, threads=threads, keep=keep) for _ in range(SESSIONS)]
+    image = np.zeros(sessions[0].shape, np.float32)
+
+    def work(session: Session) -> None:
+        for _ in range(12):
+            session.run(image)
+
+    for session in sessions:
+        session.run(image)
+    start = time.perf_counter()
+    for session in sessions:
+        work(session)
+    between = time.perf_counter()
+    callers = [threading.Thread(target=work, args=(session,)) for session in sessions]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    return (time.perf_counter() - between) / (between - start)
 
 
 def export(model: str, formats: list[str], folder: Path, precision: str = "int8") -> dict[str, Path]:
