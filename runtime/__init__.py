@@ -61,11 +61,7 @@ class Session:
         self, path: str | Path, threads: int = 1, keep: float | None = None, *, entry: str | None = None,
         little_threads: int = 0, pin: bool = False, spin_us: int = 0, choose: bool = False,
     ) -> None:  # fmt: skip
-        if not 1 <= threads <= MOST_THREADS or not 0 <= little_threads < threads:
-            met = f"threads={threads}, little_threads={little_threads}"
-            raise UserError(met, "at least one thread, and of several at most all but one for the LITTLE lane")
-        if not 0 <= spin_us <= MOST_SPIN_US:
-            raise UserError(f"spin_us={spin_us}", f"0 to {MOST_SPIN_US} microseconds")
+        check_options(threads, little_threads, spin_us)
         library, error = load_library(), _Error()
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
@@ -159,10 +155,22 @@ class Session:
         return load_library()
 
 
+def check_options(threads: int, little_threads: int, spin_us: int) -> None:
+    """Check numbers that the library is asked for.
+
+    UserError on those that it cannot even be asked for; the library knows what cores there are.
+    """
+    if not 1 <= threads <= MOST_THREADS or not 0 <= little_threads < threads:
+        met = f"threads={threads}, little_threads={little_threads}"
+        raise UserError(met, "at least one thread, and of several at most all but one for the LITTLE lane")
+    if not 0 <= spin_us <= MOST_SPIN_US:
+        raise UserError(f"spin_us={spin_us}", f"0 to {MOST_SPIN_US} microseconds")
+
+
 def count_cores() -> int:
     """Count the cores that this process may use.
 
-    Those of its affinity, or as many as its cgroup's quota is worth.
+    Those of the affinity of who asks, or as many as its cgroup's quota is worth, rounded up.
     """
     return load_library().bve_count_cores()  # type: ignore[no-any-return]
 

@@ -114,8 +114,7 @@ BVE_API const char* bve_inspect(bve_session* session);
 BVE_API void bve_trace(bve_session* session, int on);
 
 // Nanoseconds of CPU time that the session's runs have taken so far: its caller's inside bve_run,
-// and all of its other threads', their watching included. Of a session of one thread the time of
-// its runs, which is more where something else took its core.
+// and all of its other threads', their watching included.
 BVE_API uint64_t bve_cpu_time(const bve_session* session);
 
 // The session's ops, in order: how many; the traced nanoseconds of the last run for the first

@@ -1,7 +1,6 @@
 """ExecuTorch from Python with libbve_executorch.so: a .pte whose methods our core runs, image in and logits out."""
 
 import ctypes
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from executorch.version import __version__ as framework_version
 
 from bigvit_edge.artifact import name_method
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.runtime import Array, check_image, explain, find_library
+from bigvit_edge.runtime import Array, check_image, count_cores, explain, find_library
 
 BACKEND = "libbve_executorch"
 LIBRARY = f"{BACKEND}.so"
@@ -68,9 +67,9 @@ def load(path: str | Path, keep: float | None = None, threads: int = 1, *, metho
     """Load a method of a .pte, ready to run.
 
     It is the one of that keep ratio or of that name; the file's first if neither is given. threads: 1 or more, at most
-    the CPU's cores. UserError on whatever cannot work; ExecuTorch tells stderr the same.
+    count_cores(). UserError on whatever cannot work; ExecuTorch tells stderr the same.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     if not 1 <= threads <= cores:
         raise UserError(f"{threads} threads", f"1 to {cores}, the cores this process may use")
     if not Path(path).is_file():

@@ -11,7 +11,7 @@ import numpy as np
 
 from bigvit_edge.artifact import name_method
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.runtime import MOST_THREADS, Array, check_image, explain, find_library
+from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, explain, find_library
 
 LIBRARY = "libbve_litert.so"
 PREFIX = "libbve_litert: "  # of what it reports
@@ -42,7 +42,10 @@ class Session:
         """
         image = check_image(image, self.shape)
         with self._lock:
-            return self._runner(image=image)["logits"]  # type: ignore[no-any-return]
+            try:
+                return self._runner(image=image)["logits"]  # type: ignore[no-any-return]
+            except RuntimeError as e:
+                raise explain_failure(self._path, str(e)) from e
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
         """Load another signature of the file.
@@ -62,8 +65,6 @@ def load(
     pin, spin_us, choose: as of bigvit_edge.runtime.Session. UserError on whatever cannot work; the runtime writes to
     stderr what went before.
     """
-    if not 1 <= threads <= MOST_THREADS:
-        raise UserError(f"threads={threads}", "at least one thread")
     delegate = load_delegate(threads, little_threads, pin, spin_us, choose)
     try:
         interpreter = _import_framework().Interpreter(
@@ -93,6 +94,7 @@ def load_delegate(
     threads: as many as the interpreter's where None. UserError if there is no libbve_litert.so, no runtime, or no such
     option.
     """
+    check_options(MOST_THREADS if threads is None else threads, little_threads, spin_us)
     options = {"little_threads": little_threads, "pin": int(pin), "spin_us": spin_us, "choose": int(choose)}
     given = options if threads is None else {"threads": threads, **options}
     path = load_library()

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "clock.h"
@@ -57,9 +58,12 @@ Pool::Pool(Work work, void* context, size_t threads, Placement placement, size_t
   try {
     for (size_t thread = 1; thread < threads; thread++)
       members_[thread].thread = std::thread([this, thread] { serve(thread); });
-  } catch (...) {  // the system gives no more threads
+  } catch (const std::system_error& error) {
     stop();
-    throw;
+    fail(
+        "a thread that the system does not give (%s), expected %zu; ask for fewer, or raise its "
+        "limit",
+        error.code().message().c_str(), threads - 1);
   }
 }
 
@@ -82,9 +86,7 @@ void Pool::run(uint32_t round) {
     fail(
         "a session made in another process, expected one of this process; start it after the fork");
   }
-  // a thread's own clock is a system call, which one thread alone goes without
-  const clockid_t clock = threads_ > 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-  const uint64_t before = read_clock_ns(clock);
+  const uint64_t before = read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
   running_++;
   const bool moves = placement_.is_fixed && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
   if (moves) allow_one(0, placement_.cores[0]);
@@ -92,7 +94,7 @@ void Pool::run(uint32_t round) {
   work_(0, round, context_);
   if (moves) allow(0, allowed_);
   running_--;
-  caller_ns_ += read_clock_ns(clock) - before;
+  caller_ns_ += read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
 }
 
 void Pool::ask(uint32_t round) {
@@ -205,6 +207,7 @@ uint64_t Pool::cpu_ns() const {
 }
 
 std::vector<int> Pool::list_cores(size_t thread) const {
+  if (placement_.is_fixed && thread == 0) return {placement_.cores[0]};  // while it runs
   cpu_set_t set;
   CPU_ZERO(&set);
   std::vector<int> cores;

@@ -72,7 +72,7 @@ class Pool {
   // Whether a thread is to go on; the caller always is.
   bool is_on_duty(size_t thread) const { return thread == 0 || !is_crowded(); }
 
-  // The helpers' CPU time so far, and the caller's inside run; of a pool of one the runs' time.
+  // The helpers' CPU time so far, and the caller's inside run.
   uint64_t cpu_ns() const;
   // The cores that a thread may run on now.
   std::vector<int> list_cores(size_t thread) const;

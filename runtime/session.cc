@@ -22,7 +22,7 @@ constexpr uint32_t kSpinUs = 100, kMostSpinUs = 1'000'000;
 int64_t choose_spin_ns(const bve_options& options) {
   uint32_t us = options.spin_us;
   const char* const said = us == 0 ? std::getenv("BVE_SPIN_US") : nullptr;
-  if (said) {
+  if (said && *said) {
     char* end = nullptr;
     const unsigned long value = std::strtoul(said, &end, 10);
     if (!std::isdigit(static_cast<unsigned char>(*said)) || *end || value > kMostSpinUs)

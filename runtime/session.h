@@ -32,11 +32,15 @@ class Session {
   // That its threads together spent on an op in the last run; 0 unless it was traced.
   uint64_t nanoseconds(size_t op) const { return times_[op]; }
   const char* op_name(size_t op) const { return names_[op].c_str(); }
-  uint64_t cpu_ns() const { return pool_->cpu_ns(); }
+  uint64_t cpu_ns() const { return pool_->cpu_ns() - tried_ns_; }
   // As bve_inspect says.
   std::string describe() const;
-  // What was tried before this way of running was chosen, as JSON; describe tells it.
-  void explain(std::string tried) { tried_ = std::move(tried); }
+  // What was tried before this way of running was chosen, as JSON: describe tells it, and cpu_ns
+  // begins anew.
+  void explain(std::string tried) {
+    tried_ = std::move(tried);
+    tried_ns_ = pool_->cpu_ns();
+  }
 
  private:
   void walk(size_t thread, uint32_t round);
@@ -62,6 +66,7 @@ class Session {
   std::unique_ptr<std::atomic<uint64_t>[]> times_;  // by op
   std::vector<std::string> names_;
   std::string tried_;
+  uint64_t tried_ns_ = 0;
   uint32_t round_ = 0;
   std::unique_ptr<Pool, EndPool> pool_;  // the last: its threads use all the others
 };

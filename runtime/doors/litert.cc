@@ -181,7 +181,8 @@ std::string set_option(bve_options& options, const std::string& key, const std::
     const char* const end = value.data() + value.size();
     const auto [rest, fault] = std::from_chars(value.data(), end, options.*field);
     const bool sound = fault == std::errc() && rest == end && (key != "threads" || options.threads);
-    return sound ? "" : key + "=" + value + ", expected a whole number, of threads at least 1";
+    const char* const least = key == "threads" ? "1" : "0";
+    return sound ? "" : key + "=" + value + ", expected a whole number from " + least;
   }
   return "unknown option " + key + ", expected threads, little_threads, pin, spin_us or choose";
 }

@@ -99,7 +99,7 @@ const Option kOptions[] = {
      }},
     {"--pin", nullptr, "run bench", "pin threads to cores, big ones first",
      [](Arguments& to, const std::string&, const std::string&) { to.options.pin = 1; }},
-    {"--spin-us", "US", "run bench", "how long threads watch for work before they sleep; 100",
+    {"--spin-us", "US", "run bench", "how long threads watch for work, else BVE_SPIN_US; 100",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.spin_us = parse_count(name, text, 1);
      }},

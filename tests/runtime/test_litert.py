@@ -129,7 +129,7 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
     told, _ = asked
     refusals = {
         "option": "libbve_litert: unknown option thread, expected threads, little_threads, pin, spin_us or choose",
-        "number": "libbve_litert: threads=two, expected a whole number",
+        "number": "libbve_litert: threads=two, expected a whole number from 1",
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
         "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32]\n",
         "version": "libbve_litert: version at offset 4 is 9, this library reads 1: update bigvit-edge\n",
@@ -223,8 +223,13 @@ def test_what_cannot_work_is_refused(tflite: Path, tmp_path: Path, monkeypatch: 
     (tmp_path / "other.tflite").write_bytes(contents.write_model(model))
     with pytest.raises(UserError, match=r"other\.tflite with signatures .*'picture'.*take a \.tflite of bigvit-edge"):
         litert.load(tmp_path / "other.tflite")
-    with pytest.raises(UserError, match="threads=0; expected at least one thread"):
-        litert.load(tflite, threads=0)
+    for options, message in (
+        ({"threads": 0}, "^threads=0, little_threads=0; expected at least one thread"),
+        ({"threads": 2, "little_threads": -1}, "^threads=2, little_threads=-1; expected at least one thread"),
+        ({"spin_us": -1}, "^spin_us=-1; expected 0 to 1000000 microseconds"),
+    ):
+        with pytest.raises(UserError, match=message):
+            litert.load(tflite, **options)
     for size in (0, 10, tflite.stat().st_size // 2, tflite.stat().st_size - 8):
         (tmp_path / "cut.tflite").write_bytes(tflite.read_bytes()[:size])
         with pytest.raises(UserError, match=r"cut\.tflite: LiteRT cannot load it \(.*\); expected a \.tflite file"):

@@ -120,7 +120,7 @@ TEST_CASE("options are checked when the delegate is made") {
         "choose");
   for (const char* value : {"two", "0", "-1", "1.5", "", "99999999999"}) {
     CHECK(!make_delegate({{"threads", value}}));
-    CHECK(has(refusal, "expected a whole number, of threads at least 1"));
+    CHECK(has(refusal, "expected a whole number from 1"));
   }
   for (const Options& options : {Options{{nullptr, "1"}}, Options{{"threads", nullptr}}}) {
     CHECK(!make_delegate(options));
