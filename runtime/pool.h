@@ -36,6 +36,9 @@ class Pool {
   ~Pool();
   Pool(const Pool&) = delete;
 
+  // Ends the helpers, after their rounds. Nothing can be run afterwards.
+  void stop();
+
   size_t threads() const { return threads_; }
   // False where a fork has copied it and not its threads: it can neither run nor be destroyed.
   bool is_whole() const;
@@ -91,7 +94,6 @@ class Pool {
   void serve(size_t thread);
   void ask(uint32_t round);
   void keep_apart();
-  void stop();
 
   static std::atomic<size_t> running_;  // threads of all pools
 

@@ -103,6 +103,12 @@ Session::Session(const Program& program, Weights& weights, float keep, const bve
                        choose_spin_ns(options)));
 }
 
+// Helpers may still be on their way out of the last run, by way of pool_, which libc++ makes null
+// before it destroys the pool.
+Session::~Session() {
+  if (pool_ && pool_->is_whole()) pool_->stop();
+}
+
 void Session::trace(bool on) {
   traced_ = on;
   for (uint32_t i = 0; i < ops().count; i++) times_[i] = 0;

@@ -22,6 +22,7 @@ class Session {
   Session(const Program& program, Weights& weights, float keep, const bve_options& options,
           const std::vector<Core>& cores, size_t usable);
   Session(const Session&) = delete;
+  ~Session();
 
   // image [3, size, size] -> logits [classes]; throws Error on other counts. Allocates nothing.
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
