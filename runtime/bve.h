@@ -6,7 +6,8 @@
 //
 // A pointer may be null only where that is said, and any `error` may be: then there is no text.
 //
-// After a fork, a program and sessions of one thread work in both processes. A session of several
+// After a fork, a program and sessions of one thread work in both processes (the program starts no
+// sessions in the child if another thread was in its bve_start). A session of several
 // threads works only where it was started, for its threads are there: bve_run fails elsewhere, and
 // bve_stop then frees all but the threads' few hundred bytes.
 #ifndef BVE_H_

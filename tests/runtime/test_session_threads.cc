@@ -53,7 +53,8 @@ TEST_CASE("eight sessions of eight threads at once, started and stopped over and
   const auto program = Program::open(bytes.data(), bytes.count());
   Weights weights(*program);
   const std::vector<float> image = Noise(7).take(size_t{3} * 14 * 14);
-  const std::vector<float> expected = run_session(*start_many(*program, weights, 1), image);
+  const auto inherited = start_many(*program, weights, 1);
+  const std::vector<float> expected = run_session(*inherited, image);
   // STORM_SECONDS: for how long, of a thread sanitizer's run
   const char* const asked = std::getenv("STORM_SECONDS");
   const auto end = std::chrono::steady_clock::now() +
@@ -78,7 +79,7 @@ TEST_CASE("eight sessions of eight threads at once, started and stopped over and
     REQUIRE(child >= 0);
     if (child == 0) {
       alarm(20);
-      _exit(run_session(*start_many(*program, weights, 1), image) == expected ? 0 : 1);
+      _exit(run_session(*inherited, image) == expected ? 0 : 1);
     }
     int status = 1;
     REQUIRE(waitpid(child, &status, 0) == child);
