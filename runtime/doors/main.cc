@@ -1,8 +1,6 @@
 // bve-run: runs and measures .bve programs; JSON goes to stdout, what fails to stderr with exit
 // code 2; 1 if a kernel is wrong.
 
-#include <time.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -16,6 +14,7 @@
 #include <thread>
 
 #include "bench.h"
+#include "clock.h"
 #include "json.h"
 #include "main_arguments.h"
 #include "select.h"
@@ -34,11 +33,7 @@ using File = std::unique_ptr<std::FILE, decltype(&std::fclose)>;
 using Program = std::unique_ptr<bve_program, decltype(&bve_close)>;
 using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
 
-double read_clock_ms() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
-}
+double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
 
 Program open_program(const Arguments& arguments) {
   bve_error error{};

@@ -27,6 +27,12 @@ bool comes(const std::function<bool()>& is_true) {
   return is_true();
 }
 
+std::vector<int> list_numbers() {
+  std::vector<int> numbers;
+  for (const Core& core : list_cores()) numbers.push_back(core.number);
+  return numbers;
+}
+
 TEST_CASE("a run is its caller's, and helpers come") {
   std::atomic<int> seen[4] = {};
   Task task{[&](size_t thread, uint32_t) { seen[thread]++; }};
@@ -94,8 +100,7 @@ TEST_CASE("pools together do not ask for more threads than there are cores") {
 }
 
 TEST_CASE("helpers keep off the caller's core where there are others") {
-  std::vector<int> cores;
-  for (const Core& core : list_cores()) cores.push_back(core.number);
+  const std::vector<int> cores = list_numbers();
   if (cores.size() < 2) {
     MESSAGE("skipped: one core");
     return;
@@ -124,8 +129,7 @@ TEST_CASE("helpers keep off the caller's core where there are others") {
 }
 
 TEST_CASE("who waits lends its core to who has work in hand, and has it back") {
-  std::vector<int> cores;
-  for (const Core& core : list_cores()) cores.push_back(core.number);
+  const std::vector<int> cores = list_numbers();
   if (cores.size() < 2) {
     MESSAGE("skipped: one core");
     return;
@@ -161,8 +165,7 @@ TEST_CASE("who waits lends its core to who has work in hand, and has it back") {
 
 TEST_CASE(
     "a core is lent to the helper that has most in hand, and the caller's threads are its own") {
-  std::vector<int> cores;
-  for (const Core& core : list_cores()) cores.push_back(core.number);
+  const std::vector<int> cores = list_numbers();
   if (cores.size() < 2) {
     MESSAGE("skipped: one core");
     return;
