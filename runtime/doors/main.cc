@@ -2,21 +2,20 @@
 // code 2; 1 if a kernel is wrong.
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
-#include <new>
-#include <random>
 #include <thread>
 
 #include "bench.h"
 #include "clock.h"
 #include "json.h"
 #include "main_arguments.h"
+#include "main_program.h"
+#include "main_serve.h"
 #include "select.h"
 
 namespace bve {
@@ -28,91 +27,6 @@ using json::print_whole;
 using json::quote;
 
 constexpr char kLines[] = ",\n ";  // between the fields of what is printed
-
-using File = std::unique_ptr<std::FILE, decltype(&std::fclose)>;
-using Program = std::unique_ptr<bve_program, decltype(&bve_close)>;
-using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
-
-double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
-
-Program open_program(const Arguments& arguments) {
-  bve_error error{};
-  Program program(bve_open(arguments.file.c_str(), &error), bve_close);
-  if (!program) throw UserError(error.text);
-  return program;
-}
-
-Session start_session(const Program& program, float keep, const Arguments& arguments) {
-  bve_error error{};
-  Session session(bve_start(program.get(), keep, &arguments.options, &error), bve_stop);
-  if (!session) throw UserError(error.text);
-  return session;
-}
-
-void run_once(const Session& session, const std::vector<float>& image, std::vector<float>& logits) {
-  bve_error error{};
-  if (bve_run(session.get(), image.data(), image.size(), logits.data(), logits.size(), &error)) {
-    throw UserError(error.text);
-  }
-}
-
-std::string inspect(const Session& session) {
-  const char* const described = bve_inspect(session.get());
-  if (!described) throw std::bad_alloc();
-  return described;
-}
-
-std::vector<float> make_image(size_t count) {
-  std::minstd_rand random;  // the same on every machine, unlike the library's distributions
-  std::vector<float> image(count);
-  for (float& value : image) {
-    value = 2.0f * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0f;
-  }
-  return image;
-}
-
-std::vector<float> read_image(const std::string& path, size_t count) {
-  const File file(std::fopen(path.c_str(), "rb"), std::fclose);
-  std::vector<float> image(count + 1);  // one more shows a file that is too long
-  const size_t read =
-      file ? std::fread(image.data(), 1, image.size() * sizeof(float), file.get()) : 0;
-  if (!file || std::ferror(file.get())) {
-    throw UserError(path + ": " + std::strerror(errno) +
-                    ", expected a file of float32; check --input");
-  }
-  if (read != count * sizeof(float)) {
-    throw UserError(path + " with " +
-                    (read > count * sizeof(float) ? "more" : std::to_string(read)) +
-                    " bytes, expected " + std::to_string(count * sizeof(float)) + ": " +
-                    std::to_string(count) + " float32 of this entry's image; give it in that size");
-  }
-  image.pop_back();
-  return image;
-}
-
-std::string describe_machine() {
-  char isa[128];
-  bve_name_isa(bve_detect_isa(), isa, sizeof isa);
-  return object({{"version", quote(BVE_VERSION)},
-                 {"abi", print_whole(bve_version())},
-                 {"isa", quote(isa)},
-                 {"cores", print_whole(std::thread::hardware_concurrency())},
-                 {"usable_cores", print_whole(bve_count_cores())}});
-}
-
-// A line of /proc/self/status, in bytes; 0 where there is none.
-uint64_t read_status_bytes(const char* name) {
-  const File file(std::fopen("/proc/self/status", "r"), std::fclose);
-  char line[256], found[32];
-  unsigned long long kilobytes;
-  while (file && std::fgets(line, sizeof line, file.get())) {
-    if (std::sscanf(line, "%31[^:]: %llu kB", found, &kilobytes) == 2 &&
-        !std::strcmp(found, name)) {
-      return kilobytes * 1024;
-    }
-  }
-  return 0;
-}
 
 // ---- bench -------------------------------------------------------------------------------------
 
@@ -148,7 +62,7 @@ bool is_router(const std::string& op) {
 
 struct Measured {
   float keep;
-  Session session;
+  SessionHandle session;
   std::vector<float> logits;
   double start_ms, first_run_ms, cpu_ms;
   std::string inspected;
@@ -156,7 +70,9 @@ struct Measured {
   std::vector<std::vector<double>> ops_ms;  // [op][run]
 };
 
-double read_cpu_ms(const Session& session) { return bve_cpu_time(session.get()) * 1e-6; }
+double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
+
+double read_cpu_ms(const SessionHandle& session) { return bve_cpu_time(session.get()) * 1e-6; }
 
 void time_run(Measured& measured, const std::vector<float>& image, uint32_t pause_ms, bool traced) {
   if (pause_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
@@ -221,7 +137,7 @@ int bench(const Arguments& arguments) {
   std::vector<Measured> all;
   for (const float keep : arguments.keeps) {
     const double before = read_clock_ms();
-    Session session = start_session(program, keep, arguments);
+    SessionHandle session = start_session(program, keep, arguments);
     const double start_ms = read_clock_ms() - before;
     if (image.empty()) image = make_image(bve_image_count(session.get()));
     const size_t logits = bve_logits_count(session.get());
@@ -295,7 +211,7 @@ int inform(const Arguments& arguments) {
 
 int run(const Arguments& arguments) {
   const Program program = open_program(arguments);
-  const Session session = start_session(program, arguments.keeps[0], arguments);
+  const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
   const size_t count = bve_image_count(session.get());
   const std::vector<float> image =
       arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
@@ -345,12 +261,20 @@ int time_kernels(const Arguments& arguments) {
   return correct ? 0 : 1;
 }
 
+int tell_clock() {
+  std::puts(object({{"clock_mhz", print(measure_clock_mhz())}}).c_str());
+  return 0;
+}
+
 int main(const Arguments& arguments) {
   if (arguments.verb == "help") return std::fputs(describe_usage().c_str(), stdout), 0;
   if (arguments.verb == "version") return std::puts(BVE_VERSION), 0;
   if (arguments.verb == "info") return inform(arguments);
   if (arguments.verb == "run") return run(arguments);
   if (arguments.verb == "kernels") return time_kernels(arguments);
+  if (arguments.verb == "serve") return serve(arguments);
+  if (arguments.verb == "watch") return watch(arguments);
+  if (arguments.verb == "clock") return tell_clock();
   return bench(arguments);
 }
 

@@ -10,6 +10,8 @@
 namespace bve {
 namespace {
 
+constexpr uint32_t kMostCores = 1024;  // as a cpu_set_t has
+
 struct Option {
   const char* name;
   const char* value;  // null: it takes none
@@ -52,6 +54,22 @@ uint32_t parse_count(const std::string& name, const std::string& text, uint32_t 
   return static_cast<uint32_t>(value);
 }
 
+// '0,4-7'.
+std::vector<int> parse_cores(const std::string& name, const std::string& text) {
+  std::vector<int> cores;
+  for (const std::string& part : split(text)) {
+    const size_t dash = part.find('-');
+    const uint32_t first = parse_count(name, part.substr(0, dash), 0);
+    const uint32_t last = dash == part.npos ? first : parse_count(name, part.substr(dash + 1), 0);
+    if (last < first || last >= kMostCores) {
+      throw UserError(name + " " + text + ", expected cores below " + std::to_string(kMostCores) +
+                      ", as 0,4-7; check the value");
+    }
+    for (uint32_t core = first; core <= last; ++core) cores.push_back(static_cast<int>(core));
+  }
+  return cores;
+}
+
 std::string name_isa(uint32_t isa) {
   char text[128];
   bve_name_isa(isa, text, sizeof text);
@@ -76,7 +94,7 @@ uint32_t parse_isa(const std::string& text) {
 }
 
 const Option kOptions[] = {
-    {"--keep", "R", "run bench", "keep ratio; the file's first entry if not given",
+    {"--keep", "R", "run bench serve", "keep ratio; the file's first entry if not given",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.keeps = {static_cast<float>(parse_number(name, text, 0, 1))};
      }},
@@ -89,26 +107,33 @@ const Option kOptions[] = {
      }},
     {"--input", "PATH", "run", "image: raw float32, [3, size, size]; 'random' if not given",
      [](Arguments& to, const std::string&, const std::string& text) { to.input = text; }},
-    {"--threads", "T", "run bench", "threads, at most the cores it may use; 1",
+    {"--threads", "T", "run bench serve", "threads, at most the cores it may use; 1",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.threads = parse_count(name, text, 1);
      }},
-    {"--little-threads", "L", "run bench", "of these, how many run the LITTLE lane; 0: none",
+    {"--little-threads", "L", "run bench serve", "of these, how many run the LITTLE lane; 0: none",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.little_threads = parse_count(name, text, 0);
      }},
-    {"--pin", nullptr, "run bench", "pin threads to cores, big ones first",
+    {"--pin", nullptr, "run bench serve", "pin threads to cores, big ones first",
      [](Arguments& to, const std::string&, const std::string&) { to.options.pin = 1; }},
-    {"--spin-us", "US", "run bench", "how long threads watch for work, else BVE_SPIN_US; 100",
+    {"--spin-us", "US", "run bench serve", "how long threads watch for work, else BVE_SPIN_US; 100",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.spin_us = parse_count(name, text, 1);
      }},
-    {"--choose", nullptr, "run bench", "try what is fastest of up to so many threads, keep that",
+    {"--choose", nullptr, "run bench serve",
+     "try what is fastest of up to so many threads, keep that",
      [](Arguments& to, const std::string&, const std::string&) { to.options.choose = 1; }},
-    {"--isa", "NAMES", "run bench", "instruction sets to use, as scalar or neon,neondot; all",
+    {"--isa", "NAMES", "run bench serve", "instruction sets to use, as scalar or neon,neondot; all",
      [](Arguments& to, const std::string&, const std::string& text) {
        to.options.isa = parse_isa(text);
      }},
+    {"--cores", "LIST", "serve", "cores that it may run on, as 0,4-7; as it is",
+     [](Arguments& to, const std::string& name, const std::string& text) {
+       to.cores = parse_cores(name, text);
+     }},
+    {"--evict", nullptr, "serve", "the file leaves the system's cache before it is loaded",
+     [](Arguments& to, const std::string&, const std::string&) { to.evict = true; }},
     {"--runs", "N", "bench", "timed runs; 200",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.runs = parse_count(name, text, 1);
@@ -141,6 +166,9 @@ const Verb kVerbs[] = {
     {"info", "FILE.bve", "check all of the file; what it holds, and what this CPU has"},
     {"run", "FILE.bve", "one image to logits"},
     {"bench", "FILE.bve", "latency, memory and cold load"},
+    {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
+    {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
+    {"clock", "", "the clock that this core runs at, measured"},
     {"kernels", "", "each kernel's speed, checked before it is timed"},
 };
 
@@ -217,6 +245,10 @@ Arguments parse(const std::vector<std::string>& words) {
   std::vector<std::string> given;
   for (size_t i = 1; i < words.size(); ++i) {
     if (words[i].rfind("--", 0) != 0) {
+      if (std::string_view(verb.what) == "FILE...") {
+        to.files.push_back(words[i]);
+        continue;
+      }
       if (!*verb.what || !to.file.empty()) {
         throw UserError(words[i] + ", expected " + (*verb.what ? "one file" : "no file") + " for " +
                         to.verb + "; leave it out");
@@ -249,7 +281,7 @@ Arguments parse(const std::vector<std::string>& words) {
       throw UserError(std::string(one) + " and " + other + ", expected one of them; leave one out");
     }
   }
-  if (*verb.what && to.file.empty()) {
+  if (*verb.what && to.file.empty() && to.files.empty()) {
     throw UserError("no file, expected one; write bve-run " + to.verb + " " + verb.what);
   }
   return to;

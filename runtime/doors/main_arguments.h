@@ -16,9 +16,12 @@ class UserError : public std::runtime_error {
 };
 
 struct Arguments {
-  std::string verb;  // "info", "run", "bench", "kernels"; "help" or "version": only print that
-  std::string file;  // of all but kernels
-  std::vector<float> keeps{0};  // one or more; 0: the file's first entry
+  std::string verb;                // one of kVerbs; "help" or "version": only print that
+  std::string file;                // of those that take one
+  std::vector<std::string> files;  // of watch
+  std::vector<int> cores;          // serve: those it may run on; empty: as it is
+  bool evict = false;              // serve: the file's pages leave the system's cache first
+  std::vector<float> keeps{0};     // one or more; 0: the file's first entry
   bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
   std::string input = "random";  // or a path
   uint32_t runs = 200;

@@ -1,0 +1,35 @@
+// What bve-run's verbs share: a program and a session of it, its image, and what the system tells
+// of this process.
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "main_arguments.h"
+
+namespace bve {
+
+using File = std::unique_ptr<std::FILE, decltype(&std::fclose)>;
+using Program = std::unique_ptr<bve_program, decltype(&bve_close)>;
+using SessionHandle = std::unique_ptr<bve_session, decltype(&bve_stop)>;
+
+// These throw UserError with the library's own text.
+Program open_program(const Arguments& arguments);
+SessionHandle start_session(const Program& program, float keep, const Arguments& arguments);
+void run_once(const SessionHandle& session, const std::vector<float>& image,
+              std::vector<float>& logits);
+std::string inspect(const SessionHandle& session);
+
+// So many float32 in [-1, 1].
+std::vector<float> make_image(size_t count);
+std::vector<float> read_image(const std::string& path, size_t count);
+
+// JSON.
+std::string describe_machine();
+
+// A line of /proc/self/status, in bytes; 0 where there is none.
+uint64_t read_status_bytes(const char* name);
+
+}  // namespace bve

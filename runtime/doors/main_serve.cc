@@ -1,0 +1,322 @@
+#include "main_serve.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <thread>
+
+#include "clock.h"
+#include "json.h"
+#include "main_program.h"
+
+namespace bve {
+namespace {
+
+using json::object;
+using json::print;
+using json::print_whole;
+using json::quote;
+
+double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
+
+void tell(const std::string& line) {
+  std::puts(line.c_str());
+  if (std::fflush(stdout)) throw UserError("stdout that takes nothing more, expected a reader");
+}
+
+// Lines of stdin.
+class Commands {
+ public:
+  // False at the end.
+  bool read(std::string& line) {
+    for (;;) {
+      const size_t end = buffer_.find('\n');
+      if (end != buffer_.npos) {
+        line = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return true;
+      }
+      if (ended_ || !fill()) return false;
+    }
+  }
+
+  // Whether a line or the end comes within so many milliseconds.
+  bool wait(int ms) {
+    if (ended_ || buffer_.find('\n') != buffer_.npos) return true;
+    pollfd in{STDIN_FILENO, POLLIN, 0};
+    return poll(&in, 1, ms) > 0;
+  }
+
+  // Whether whoever asks has gone; does not wait.
+  bool ended() {
+    if (!ended_ && wait(0) && buffer_.find('\n') == buffer_.npos) fill();
+    return ended_;
+  }
+
+ private:
+  bool fill() {
+    char text[4096];
+    ssize_t count;
+    do {
+      count = ::read(STDIN_FILENO, text, sizeof text);
+    } while (count < 0 && errno == EINTR);
+    if (count <= 0) {
+      ended_ = true;
+    } else {
+      buffer_.append(text, static_cast<size_t>(count));
+    }
+    return !ended_;
+  }
+
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+// ---- where it runs, and from what
+// ----------------------------------------------------------------
+
+// The system keeps what of these its own rules leave, and that is what is told afterwards.
+void keep_to(const std::vector<int>& cores) {
+  if (cores.empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int core : cores) CPU_SET(core, &set);
+  if (sched_setaffinity(0, sizeof set, &set)) {
+    throw UserError(std::string("--cores that this process may not run on (") +
+                    std::strerror(errno) +
+                    "), expected some of those that it may; see bve-run probe");
+  }
+}
+
+std::string list_allowed() {
+  cpu_set_t set;
+  std::vector<std::string> cores;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (CPU_ISSET(core, &set)) cores.push_back(print_whole(static_cast<uint64_t>(core)));
+    }
+  }
+  return json::list(cores, ", ");
+}
+
+// Share of the file's pages in the system's cache; below 0 where that is not told.
+double share_cached(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat status{};
+  double share = -1;
+  if (file >= 0 && fstat(file, &status) == 0 && status.st_size > 0) {
+    const auto bytes = static_cast<size_t>(status.st_size);
+    void* const map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+    if (map != MAP_FAILED) {
+      const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+      std::vector<unsigned char> pages((bytes + page - 1) / page);
+      if (mincore(map, bytes, pages.data()) == 0) {
+        size_t in = 0;
+        for (const unsigned char bits : pages) in += bits & 1;
+        share = static_cast<double>(in) / static_cast<double>(pages.size());
+      }
+      munmap(map, bytes);
+    }
+  }
+  if (file >= 0) close(file);
+  return share;
+}
+
+// Asks that the file's pages leave the cache; share_cached says what came of it.
+void evict(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  fdatasync(file);
+  posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+  close(file);
+}
+
+// ---- serve -------------------------------------------------------------------------------------
+
+struct Served {
+  SessionHandle session;
+  std::vector<float> image, logits;
+};
+
+struct Turn {
+  double seconds;
+  size_t images;
+  uint64_t period_ns;  // 0: one image after the other
+};
+
+// Time images for so many seconds and at least so many images; false if whoever asks has gone.
+bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
+  std::vector<std::string> times_ms;
+  std::map<int, size_t> cores;
+  std::vector<float> logits = served.logits;
+  const double clock_before = measure_clock_mhz();
+  const uint64_t start = read_clock_ns();
+  const uint64_t end = start + static_cast<uint64_t>(turn.seconds * 1e9);
+  const uint64_t cpu_start = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+  uint64_t due = start, now = start;
+  for (size_t i = 0; i < turn.images || now < end; ++i) {
+    if (commands.ended()) return false;
+    if (turn.period_ns > 0 && (now = read_clock_ns()) < due) {
+      std::this_thread::sleep_for(std::chrono::nanoseconds(due - now));
+    }
+    due += turn.period_ns;
+    const uint64_t before = read_clock_ns();
+    run_once(served.session, served.image, logits);
+    now = read_clock_ns();
+    times_ms.push_back(print(static_cast<double>(now - before) * 1e-6));
+    ++cores[sched_getcpu()];
+  }
+  const uint64_t cpu_ns = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_start;
+  const double clock_after = measure_clock_mhz();
+  std::vector<std::pair<const char*, std::string>> ran;
+  std::vector<std::string> names;
+  for (const auto& core : cores) names.push_back(std::to_string(core.first));
+  size_t next = 0;
+  for (const auto& core : cores) ran.push_back({names[next++].c_str(), print_whole(core.second)});
+  const double images = static_cast<double>(times_ms.size());
+  tell(object({{"start_ns", print_whole(start)},
+               {"end_ns", print_whole(now)},
+               {"times_ms", json::list(times_ms, ", ")},
+               {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
+               {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
+               {"cores", object(ran)}}));
+  return true;
+}
+
+Turn parse_turn(const std::string& command) {
+  Turn turn{};
+  double images = 0, period_ms = 0;
+  char rest = 0;
+  if (std::sscanf(command.c_str(), "run %lf %lf %lf %c", &turn.seconds, &images, &period_ms,
+                  &rest) != 3 ||
+      !(turn.seconds >= 0 && turn.seconds <= 86400) || !(images >= 1 && images <= 1e6) ||
+      !(period_ms >= 0 && period_ms <= 1e6)) {
+    throw UserError("'" + command + "', expected run SECONDS IMAGES PERIOD_MS; check who asks");
+  }
+  turn.images = static_cast<size_t>(images);
+  turn.period_ns = static_cast<uint64_t>(period_ms * 1e6);
+  return turn;
+}
+
+// The logits of each image of a file, written to another.
+void answer(const Served& served, const std::string& command) {
+  const size_t space = command.find(' ', 7);
+  if (command.rfind("answer ", 0) != 0 || space == command.npos) {
+    throw UserError("'" + command + "', expected run, memory or answer IN OUT; check who asks");
+  }
+  const std::string in = command.substr(7, space - 7), out = command.substr(space + 1);
+  const File from(std::fopen(in.c_str(), "rb"), std::fclose);
+  const File to(std::fopen(out.c_str(), "wb"), std::fclose);
+  if (!from || !to) {
+    throw UserError((from ? out : in) + ": " + std::strerror(errno) + ", expected a file");
+  }
+  std::vector<float> image = served.image, logits = served.logits;
+  size_t images = 0;
+  for (; std::fread(image.data(), sizeof(float), image.size(), from.get()) == image.size();
+       ++images) {
+    run_once(served.session, image, logits);
+    if (std::fwrite(logits.data(), sizeof(float), logits.size(), to.get()) != logits.size()) break;
+  }
+  if (std::ferror(from.get()) || std::fflush(to.get())) {
+    throw UserError(out + ": " + std::strerror(errno) + ", expected room for the answers");
+  }
+  tell(object({{"images", print_whole(images)}}));
+}
+
+}  // namespace
+
+int serve(const Arguments& arguments) {
+  keep_to(arguments.cores);
+  if (arguments.evict) evict(arguments.file);
+  const double cached = share_cached(arguments.file);
+  const double start_ms = read_clock_ms();
+  const Program program = open_program(arguments);
+  Served served{start_session(program, arguments.keeps[0], arguments), {}, {}};
+  const double loaded_ms = read_clock_ms();
+  served.image = make_image(bve_image_count(served.session.get()));
+  served.logits.resize(bve_logits_count(served.session.get()));
+  const double first_ms = read_clock_ms();
+  run_once(served.session, served.image, served.logits);
+  const double end_ms = read_clock_ms();
+  tell(object({{"runtime", quote("bve")},
+               {"version", quote(BVE_VERSION)},
+               {"build", describe_machine()},
+               {"load_ms", print(loaded_ms - start_ms)},
+               {"first_ms", print(end_ms - first_ms)},
+               {"cached_share", cached < 0 ? "null" : print(cached)},
+               {"threads", print_whole(arguments.options.threads)},
+               {"cores_allowed", list_allowed()},
+               {"image_floats", print_whole(served.image.size())},
+               {"session", inspect(served.session)}}));
+  Commands commands;
+  for (std::string command; commands.read(command);) {
+    if (command.rfind("run ", 0) == 0) {
+      if (!time_turn(served, parse_turn(command), commands)) return 0;
+    } else if (command == "memory") {
+      tell(object({{"peak_bytes", print_whole(read_status_bytes("VmHWM"))},
+                   {"anonymous_bytes", print_whole(read_status_bytes("RssAnon"))}}));
+    } else {
+      answer(served, command);
+    }
+  }
+  return 0;
+}
+
+// ---- watch -------------------------------------------------------------------------------------
+
+namespace {
+
+// A file's first bytes, or what '|command' prints; null where it cannot be read.
+std::string read_source(const std::string& source) {
+  constexpr size_t kMost = 4096;
+  const bool is_command = source[0] == '|';
+  std::FILE* const from =
+      is_command ? popen(source.c_str() + 1, "r") : std::fopen(source.c_str(), "r");
+  if (!from) return "null";
+  char text[kMost];
+  const size_t count = std::fread(text, 1, sizeof text, from);
+  const bool failed = std::ferror(from);
+  const int status = is_command ? pclose(from) : std::fclose(from);
+  if (failed || (is_command && status)) return "null";
+  return quote(std::string_view(text, count));
+}
+
+void sample(const std::vector<std::string>& sources) {
+  std::vector<std::string> texts;
+  const uint64_t start = read_clock_ns();
+  for (const std::string& source : sources) texts.push_back(read_source(source));
+  const uint64_t middle = start + (read_clock_ns() - start) / 2;
+  tell(object({{"t_ns", print_whole(middle)}, {"texts", json::list(texts, ", ")}}));
+}
+
+}  // namespace
+
+int watch(const Arguments& arguments) {
+  Commands commands;
+  for (std::string command; commands.read(command);) {
+    double every_ms = 0;
+    if (command == "sample") {
+      sample(arguments.files);
+    } else if (std::sscanf(command.c_str(), "every %lf", &every_ms) == 1 && every_ms >= 1 &&
+               every_ms <= 60'000) {
+      do {
+        sample(arguments.files);
+      } while (!commands.wait(static_cast<int>(every_ms)));
+    } else if (command != "stop") {
+      throw UserError("'" + command + "', expected sample, every MS or stop; check who asks");
+    }
+  }
+  return 0;
+}
+
+}  // namespace bve

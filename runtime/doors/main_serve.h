@@ -1,0 +1,21 @@
+// bve-run's verbs that a bench on another machine speaks with, a line a command: see
+// docs/devices.md.
+#pragma once
+
+#include "main_arguments.h"
+
+namespace bve {
+
+// Loads the file, tells how long that took, then times images at each command 'run'. Returns when
+// stdin ends, in the middle of a run too.
+int serve(const Arguments& arguments);
+
+// Tells what the files hold at each command: clocks, temperatures, power.
+int watch(const Arguments& arguments);
+
+// The clock that the calling thread's core runs at, in MHz, from how long a chain of additions
+// takes, each waiting for the one before: a cycle each on every core that this runs on. A fifth of
+// a millisecond, three times.
+double measure_clock_mhz();
+
+}  // namespace bve
