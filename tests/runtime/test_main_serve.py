@@ -34,7 +34,7 @@ def refuse(lines: str, *words: str | Path) -> str:
     return run.stderr
 
 
-@pytest.mark.parametrize("machine", (HOST, CPUS[-1]))
+@pytest.mark.parametrize("machine", [HOST, CPUS[-1]])
 def test_turns_are_timed_as_asked(machine: str) -> None:
     ready, short, paced, memory = speak(
         "run 0 7 0\nrun 0 3 20\nmemory\n", "serve", FILE, "--keep=0.5", "--evict", machine=machine
