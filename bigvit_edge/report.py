@@ -18,8 +18,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Column, Table
 
+from bigvit_edge import machine, runtime
 from bigvit_edge.artifact import Array, Entry, Manifest, Run
-from bigvit_edge.devices import local
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener, open_entry
@@ -211,7 +211,7 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     if latency:
         runs, threads = next(iter(latency.values())).runs, manifest.threads
         yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
-        yield f"  {local.describe(local.probe())}"
+        yield f"  {machine.describe(runtime.probe())}"
     if any(entry.evaluated for entry in manifest.artifacts):
         yield "Core ML was evaluated op by op from the saved file, not run: its runtime is Apple's alone, so no latency"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.machine import Machine, parse_machine, read_platform
 
 Array = NDArray[np.float32]
 
@@ -173,6 +174,25 @@ def count_cores() -> int:
     Those of the affinity of who asks, or as many as its cgroup's quota is worth, rounded up.
     """
     return load_library().bve_count_cores()  # type: ignore[no-any-return]
+
+
+def probe(root: str | Path = "") -> Machine:
+    """Read what a machine tells of itself.
+
+    root: a folder with the saved proc/, sys/ and etc/ of another; "": this machine. Where no library of ours can be
+    loaded, as on a Mac, what `platform` tells of this one, with the reason under `unread`.
+    """
+    try:
+        tell = load_library().bve_probe
+    except (UserError, AttributeError) as e:  # none, or an older one
+        if root:
+            raise UserError(str(e), f"a {LIBRARY} that can probe", "build it again: pip install .") from e
+        return read_platform(LIBRARY, str(e))
+    tell.restype, tell.argtypes = ctypes.c_char_p, (ctypes.c_char_p,)
+    text = tell(os.fsencode(root))
+    if text is None:
+        raise MemoryError
+    return parse_machine(text)
 
 
 def _free(library: ctypes.CDLL, program: int, session: int | None) -> None:

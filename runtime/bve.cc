@@ -7,8 +7,10 @@
 #include <memory>
 #include <string>
 
+#include "cgroups.h"
 #include "choice.h"
 #include "dispatch.h"
+#include "probe.h"
 #include "session.h"
 
 struct bve_program {
@@ -97,6 +99,14 @@ size_t bve_repacked_bytes(const bve_program* program) { return program->weights.
 
 uint32_t bve_count_cores(void) {
   return static_cast<uint32_t>(bve::count_usable(bve::list_cores().size()));
+}
+
+const char* bve_probe(const char* root) {
+  thread_local std::string description;
+  return guard<const char*>(nullptr, nullptr, [&] {
+    description = bve::describe_machine(root ? root : "");
+    return description.c_str();
+  });
 }
 
 bve_session* bve_start(bve_program* program, float keep, const bve_options* options,

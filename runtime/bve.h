@@ -92,6 +92,12 @@ BVE_API size_t bve_repacked_bytes(const bve_program* program);
 // cgroup's quota is worth if that is fewer. A session keeps to what there was when it was started.
 BVE_API uint32_t bve_count_cores(void);
 
+// JSON about the machine whose /proc, /sys and /etc lie below root; null or "": this one. Cores and
+// their clusters, clocks, limits, temperatures, power sensors and what could not be read, in the
+// fields that bigvit_edge/machine.py explains. Lives until the calling thread's next call. Null
+// when out of memory.
+BVE_API const char* bve_probe(const char* root);
+
 // A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated
 // here. options: null for one thread.
 BVE_API bve_session* bve_start(bve_program* program, float keep, const bve_options* options,

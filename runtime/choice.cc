@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cgroups.h"
 #include "clock.h"
 #include "json.h"
 
@@ -14,7 +15,6 @@ namespace {
 constexpr int kWarmups = 2, kRuns = 5;
 constexpr uint32_t kPauseUs = 2'000;  // before each run, as images come: threads have gone asleep
 constexpr double kGain = 0.97;        // of the time: for less, more threads are not worth it
-constexpr double kLittle = 0.7;       // an A55 has 0.52 of an A76, an A510 0.6 of an X2's clock
 
 struct Candidate {
   const char* way;
@@ -29,11 +29,9 @@ struct Candidate {
   }
 };
 
-// Those of fewer threads first. Cores are LITTLE below kLittle of the fastest one's capacity.
+// Those of fewer threads first.
 std::vector<Candidate> list_candidates(const bve_options& asked, const std::vector<Core>& cores) {
-  const auto is_big = [&](const Core& core) {
-    return core.capacity >= kLittle * cores[0].capacity;
-  };
+  const auto is_big = [&](const Core& core) { return !is_little(core, cores[0]); };
   const auto big = static_cast<uint32_t>(std::count_if(cores.begin(), cores.end(), is_big));
   const auto little = static_cast<uint32_t>(cores.size()) - big;
   std::vector<Candidate> candidates;

@@ -3,126 +3,228 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <map>
 #include <memory>
+#include <tuple>
 
-#include "error.h"
+#include "cpuinfo.h"
 
 namespace bve {
 namespace {
 
-struct Close {
-  void operator()(std::FILE* file) const { std::fclose(file); }
+constexpr int64_t kMostCapacity = 1024;
+constexpr double kAlike = 0.9;  // of a speed: big still, and on x86 the same cluster
+
+struct Part {
+  uint32_t implementer, part;
+  const char* name;
+  bve_core kind;
 };
-using File = std::unique_ptr<std::FILE, Close>;  // streams would double the library
 
-File open(const std::string& path) { return File(std::fopen(path.c_str(), "r")); }
+constexpr Part kParts[] = {
+#define BVE_PART(implementer, part, name, kind) {implementer, part, name, kind},
+#include "parts.inc"
+#undef BVE_PART
+};
 
-int read_number(const std::string& path) {
-  const File file = open(path);
-  int value = 0;
-  return file && std::fscanf(file.get(), "%d", &value) == 1 ? value : 0;
+void name_part(CoreFacts& core) {
+  const uint32_t implementer = core.midr >> 24, part = core.midr >> 4 & 0xfff;
+  for (const Part& known : kParts) {
+    if (known.implementer != implementer || known.part != part) continue;
+    core.name = known.name;
+    core.kind = known.kind;
+    core.efficient = known.kind != bve_any_core;
+    return;
+  }
+  char name[16];
+  std::snprintf(name, sizeof name, "0x%02x:0x%03x", implementer, part);
+  core.name = name;
 }
 
-// Processor number -> "CPU part" of /proc/cpuinfo, which x86 does not have.
-std::map<int, int> read_parts(const std::string& root) {
-  std::map<int, int> parts;
-  const File file = open(root + "/proc/cpuinfo");
-  char line[256];
-  int number = -1, part = 0;
-  while (file && std::fgets(line, sizeof line, file.get())) {
-    std::sscanf(line, "processor : %d", &number);
-    if (std::sscanf(line, "CPU part : %i", &part) == 1) parts[number] = part;
+// The numbers of folders cpu0, cpu1 and so on; those that are online, where the system tells.
+std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
+  std::map<int, CoreFacts> cores;
+  for (const std::string& name : files.list(kCpus, "cpu")) {
+    const auto number = parse_cores(std::string_view(name).substr(3));
+    if (number && number->size() == 1) cores[number->front()] = {number->front()};
   }
-  return parts;
+  const std::string text = files.text(std::string(kCpus) + "/online");
+  const std::optional<std::vector<int>> online = parse_cores(text);
+  for (auto& [number, core] : cores) {
+    if (!text.empty() && online)
+      core.online = std::binary_search(online->begin(), online->end(), number);
+  }
+  for (const int number : info.processors) cores.insert({number, {number}});
+  return cores;
 }
 
-// MIDR part numbers (Arm's technical reference manuals). The A53 and A520 are scheduled like their
-// nearest relatives.
-bve_core kind_of(int part) {
-  switch (part) {
-    case 0xd03:
-    case 0xd05:
-      return bve_a55;
-    case 0xd46:
-    case 0xd80:
-      return bve_a510;
-    default:
-      return bve_any_core;
+// Each policy's cores share a clock.
+void read_domains(SystemFiles& files, std::map<int, CoreFacts>& cores) {
+  const std::string folder = std::string(kCpus) + "/cpufreq";
+  for (const std::string& policy : files.list(folder, "policy")) {
+    const auto related = parse_cores(files.text(folder + "/" + policy + "/related_cpus"));
+    for (const int number : related.value_or(std::vector<int>())) {
+      const auto found = cores.find(number);
+      if (found == cores.end()) continue;
+      found->second.domain = related->front();
+      found->second.shared = related->size() > 1;
+    }
   }
 }
 
-// What a cgroup of version 2, or of version 1's cpu controller, may use of so many cores.
-double read_quota(const std::string& folder, double cores) {
-  if (const File file = open(folder + "/cpu.max")) {
-    double quota = 0, period = 0;
-    if (std::fscanf(file.get(), "%lf %lf", &quota, &period) == 2 && quota > 0 && period > 0)
-      return std::min(cores, quota / period);
-  }
-  const int quota = read_number(folder + "/cpu.cfs_quota_us");
-  const int period = read_number(folder + "/cpu.cfs_period_us");
-  return quota > 0 && period > 0 ? std::min(cores, double(quota) / period) : cores;
+void read_core(SystemFiles& files, CoreFacts& core) {
+  const std::string folder = std::string(kCpus) + "/cpu" + std::to_string(core.number);
+  const auto number = [&](const char* name, int64_t most) {
+    return static_cast<int>(files.number(folder + name, 1, most).value_or(0));
+  };
+  core.capacity = number("/cpu_capacity", kMostCapacity);
+  if (!core.online) return;
+  core.max_khz = number("/cpufreq/cpuinfo_max_freq", kMostKhz);
+  if (const auto midr = files.number(folder + "/regs/identification/midr_el1", 1, UINT32_MAX))
+    core.midr = static_cast<uint32_t>(*midr);
 }
 
-// Of this cgroup and those around it, below where the system shows them.
-double read_quotas(const std::string& top, std::string group, double cores) {
-  for (;;) {
-    cores = read_quota(top + group, cores);
-    const size_t slash = group.rfind('/');
-    if (group.empty() || slash == group.npos) return cores;
-    group.resize(slash);
+// Intel's hybrid CPUs have a performance monitor for each kind of core.
+void read_hybrid(SystemFiles& files, std::map<int, CoreFacts>& cores) {
+  for (const auto& [folder, name] :
+       {std::pair{"cpu_core", "P-core"}, {"cpu_atom", "E-core"}, {"cpu_lowpower", "LP E-core"}}) {
+    const auto numbers = parse_cores(files.text("/sys/devices/" + std::string(folder) + "/cpus"));
+    for (const int number : numbers.value_or(std::vector<int>())) {
+      const auto found = cores.find(number);
+      if (found == cores.end() || found->second.midr != 0) continue;
+      found->second.name = name;
+      found->second.efficient = name != std::string_view("P-core");
+    }
   }
+}
+
+// What cores are ordered by. Capacity counts only if all tell it, and clocks cannot part what
+// capacities say is equal; where a kernel was not given any, all are 1024.
+class Speeds {
+ public:
+  explicit Speeds(const std::vector<CoreFacts>& cores) {
+    int least = INT32_MAX, most = 0;
+    bool clocks = true;
+    for (const CoreFacts& core : cores) {
+      if (!core.online) continue;
+      least = std::min(least, core.capacity);
+      most = std::max(most, core.capacity);
+      clocks &= core.max_khz > 0;
+    }
+    capacities_ = least > 0 && (least < most || !clocks);
+    clocks_ = clocks;
+  }
+
+  int of(const CoreFacts& core) const {
+    return capacities_ ? core.capacity : clocks_ ? core.max_khz : 0;
+  }
+  // Rising in it is falling in speed.
+  std::tuple<int, bool, int, int64_t> order(const CoreFacts& core) const {
+    return {capacities_ ? -core.capacity : 0, core.efficient, -core.max_khz, -int64_t{core.midr}};
+  }
+  Core schedule(const CoreFacts& core) const {
+    return {core.number, of(core), core.kind, core.efficient};
+  }
+
+ private:
+  bool capacities_, clocks_;
+};
+
+bool are_alike(const Speeds& speeds, const CoreFacts& first, const CoreFacts& core) {
+  if (first.name != core.name) return false;
+  if (first.midr == 0 && core.midr == 0) return speeds.of(core) >= kAlike * speeds.of(first);
+  if (speeds.order(first) != speeds.order(core)) return false;
+  return first.shared || core.shared ? first.domain == core.domain : true;
+}
+
+std::string find_word(const Speeds& speeds, const CoreFacts& fastest, const CoreFacts& core) {
+  if (is_little(speeds.schedule(core), speeds.schedule(fastest))) return "little";
+  const bool big = core.name == fastest.name && speeds.of(core) >= kAlike * speeds.of(fastest);
+  return big ? "big" : "middle";
 }
 
 }  // namespace
 
-size_t count_usable(size_t cores, const std::string& root) {
-  const File file = open(root + "/proc/self/cgroup");
-  const std::string top = root + "/sys/fs/cgroup";
-  double usable = static_cast<double>(cores);
-  char line[1024];
-  while (file && std::fgets(line, sizeof line, file.get())) {  // 'number:controllers:/group'
-    std::string group(line, std::strcspn(line, "\n"));
-    const size_t first = group.find(':'), second = group.find(':', first + 1);
-    if (first == group.npos || second == group.npos) continue;
-    const std::string controllers = "," + group.substr(first + 1, second - first - 1) + ",";
-    group.erase(0, second + 1);
-    if (controllers == ",,") {
-      usable = read_quotas(top, group, read_quotas(top + "/unified", group, usable));
-    } else if (controllers.find(",cpu,") != controllers.npos) {
-      usable = read_quotas(top + "/cpu", group, usable);
-    }
-  }
-  return std::max<size_t>(1, static_cast<size_t>(std::ceil(usable)));
+bool is_little(const Core& core, const Core& fastest) {
+  return core.capacity < kLittle * fastest.capacity || (core.efficient && !fastest.efficient);
 }
 
-void check_threads(uint32_t threads, size_t usable) {
-  if (threads < 1 || threads > usable)
-    fail("%u threads, expected 1 to %zu, the cores this process may use", threads, usable);
+std::vector<CoreFacts> read_cores(SystemFiles& files) {
+  const CpuInfo info = read_cpuinfo(files);
+  std::map<int, CoreFacts> found = find_cores(files, info);
+  read_domains(files, found);
+  std::vector<CoreFacts> cores;
+  for (auto& [number, core] : found) {
+    if (const auto midr = info.midrs.find(number); midr != info.midrs.end())
+      core.midr = midr->second;
+    read_core(files, core);
+    if (core.midr != 0) name_part(core);
+  }
+  read_hybrid(files, found);
+  for (auto& [number, core] : found) cores.push_back(std::move(core));
+  return cores;
+}
+
+std::vector<Cluster> group_cores(const std::vector<CoreFacts>& cores) {
+  const Speeds speeds(cores);
+  std::vector<CoreFacts> sorted;
+  for (const CoreFacts& core : cores) {
+    if (core.online) sorted.push_back(core);
+  }
+  const auto key = [&](const CoreFacts& core) {
+    return std::tuple(speeds.order(core), core.name, core.shared ? core.domain : -1, core.number);
+  };
+  std::sort(sorted.begin(), sorted.end(),
+            [&](const CoreFacts& a, const CoreFacts& b) { return key(a) < key(b); });
+  std::vector<Cluster> clusters;
+  for (const CoreFacts& core : sorted) {
+    if (clusters.empty() || !are_alike(speeds, clusters.back().cores[0], core))
+      clusters.push_back({find_word(speeds, sorted[0], core), {}});
+    clusters.back().cores.push_back(core);
+  }
+  for (Cluster& cluster : clusters) {
+    std::sort(cluster.cores.begin(), cluster.cores.end(),
+              [](const CoreFacts& a, const CoreFacts& b) { return a.number < b.number; });
+  }
+  return clusters;
 }
 
 std::vector<Core> list_cores(const std::string& root) {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  const bool known = root.empty() && sched_getaffinity(0, sizeof allowed, &allowed) == 0;
-  const std::map<int, int> parts = read_parts(root);
-  std::vector<Core> cores;
-  for (int number = 0; number < CPU_SETSIZE; number++) {
-    const std::string folder = root + "/sys/devices/system/cpu/cpu" + std::to_string(number);
-    if (known ? !CPU_ISSET(number, &allowed) : !open(folder + "/topology/core_id")) continue;
-    int capacity = read_number(folder + "/cpu_capacity");
-    if (capacity == 0) capacity = read_number(folder + "/cpufreq/cpuinfo_max_freq");
-    const auto part = parts.find(number);
-    const bve_core kind = part == parts.end() ? bve_any_core : kind_of(part->second);
-    cores.push_back({number, capacity, kind});
+  SystemFiles files(root);
+  std::vector<CoreFacts> facts = read_cores(files);
+  if (const std::optional<std::vector<int>> allowed =
+          files.here() ? read_affinity() : std::nullopt) {
+    std::vector<CoreFacts> kept;
+    for (const int number : *allowed) {
+      const auto found = std::find_if(facts.begin(), facts.end(),
+                                      [&](const CoreFacts& core) { return core.number == number; });
+      kept.push_back(found == facts.end() ? CoreFacts{number} : *found);
+      kept.back().online = true;
+    }
+    facts = std::move(kept);
   }
-  std::sort(cores.begin(), cores.end(), [](const Core& a, const Core& b) {
-    return a.capacity != b.capacity ? a.capacity > b.capacity : a.number < b.number;
-  });
+  const Speeds speeds(facts);
+  std::vector<Core> cores;
+  for (const Cluster& cluster : group_cores(facts)) {
+    for (const CoreFacts& core : cluster.cores) cores.push_back(speeds.schedule(core));
+  }
   return cores;
+}
+
+std::optional<std::vector<int>> read_affinity() {
+  constexpr int kMost = 65536;
+  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(
+      CPU_ALLOC(kMost), [](cpu_set_t* allocated) { CPU_FREE(allocated); });
+  const size_t bytes = CPU_ALLOC_SIZE(kMost);
+  if (!set) return std::nullopt;
+  CPU_ZERO_S(bytes, set.get());
+  if (sched_getaffinity(0, bytes, set.get()) != 0) return std::nullopt;
+  std::vector<int> numbers;
+  for (int number = 0; number < kMost; number++) {
+    if (CPU_ISSET_S(number, bytes, set.get())) numbers.push_back(number);
+  }
+  return numbers;
 }
 
 }  // namespace bve

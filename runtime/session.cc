@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstdlib>
 
+#include "cgroups.h"
 #include "clock.h"
 #include "json.h"
 

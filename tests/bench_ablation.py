@@ -15,9 +15,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from bigvit_edge import report
+from bigvit_edge import machine, report, runtime
 from bigvit_edge.artifact import Array
-from bigvit_edge.devices import local
 from bigvit_edge.export import calibration, convolutions
 from bigvit_edge.export.convert import Subject, capture, place, quantize, rewrite
 from bigvit_edge.export.quantization import insert_quantization
@@ -50,7 +49,7 @@ def main() -> None:
         print(*rows[-1], flush=True)
     report.print_rows(("parts", "top-1 agrees", "noise"), rows)
     print(f"{len(images)} windows of photographs, {CALIBRATION} others to calibrate on, {date.today()}")
-    print(local.describe(local.probe()))
+    print(machine.describe(runtime.probe()))
 
 
 def list_ablations() -> Iterator[tuple[str, ...]]:

@@ -18,9 +18,8 @@ from pathlib import Path
 import bench_models
 from amx import refuse_amx
 
-from bigvit_edge import report
+from bigvit_edge import machine, report, runtime
 from bigvit_edge.artifact import Run
-from bigvit_edge.devices import local
 from bigvit_edge.models.load import load
 from bigvit_edge.words import parse_keeps
 
@@ -103,7 +102,7 @@ def main() -> None:
     print(
         f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs{amx}"
     )
-    print(f"{date.today()}; {local.describe(local.probe())}")
+    print(f"{date.today()}; {machine.describe(runtime.probe())}")
 
 
 def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> tuple[Path, Run]:

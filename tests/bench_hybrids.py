@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from bigvit_edge import report
+from bigvit_edge import machine, report, runtime
 from bigvit_edge.artifact import Artifact, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.devices import local
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.coverage import share_covered
 from bigvit_edge.export.image import normalize
@@ -55,7 +54,7 @@ def main() -> None:
             print(*rows[-1], flush=True)
     report.print_rows(("model", "runtime", "fp32", "int8", "faster", "size", "in int8", "conversions", "took"), rows)
     print(f"took: seconds of int8 over those of fp32; medians of {options.rounds} rounds, {date.today()}")
-    print(local.describe(local.probe()))
+    print(machine.describe(runtime.probe()))
 
 
 def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bigvit_edge import report
+from bigvit_edge import machine, report, runtime
 from bigvit_edge.artifact import Array, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.devices import local
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare
 from bigvit_edge.target import load_target, override
@@ -77,7 +76,7 @@ def main() -> None:
     print("of the photographs: top-1 agreement, mean cosine, the smallest")
     how = f"{CALIBRATION} to calibrate on, medians of {options.rounds} rounds"
     print(f"{options.images} windows of each, {how}, {date.today()}")
-    print(local.describe(local.probe()))
+    print(machine.describe(runtime.probe()))
 
 
 def describe(logits: Array, expected: Array) -> str:

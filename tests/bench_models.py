@@ -11,9 +11,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from bigvit_edge import report
+from bigvit_edge import machine, report, runtime
 from bigvit_edge.artifact import Run, write_data
-from bigvit_edge.devices import local
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import make_references, run_all
@@ -54,7 +53,7 @@ def main() -> None:
     for precision in options.precisions.split(","):
         print_table(precision, {key: ms for key, ms in times.items() if key[0] == precision}, options)
     print(f"medians of {options.rounds} interleaved runs, 1 thread, batch 1, random weights, {date.today()}")
-    print(local.describe(local.probe()))
+    print(machine.describe(runtime.probe()))
 
 
 def print_table(precision: str, times: dict[Key, float], options: argparse.Namespace) -> None:

@@ -50,8 +50,7 @@ def main() -> None:
 
 
 def measure_model(model: str, options: argparse.Namespace, folder: Path) -> None:
-    from bigvit_edge import report
-    from bigvit_edge.devices import local
+    from bigvit_edge import machine, report, runtime
 
     files = export(model, [OURS, *filter(None, options.formats.split(","))], folder)
     if options.openvino:
@@ -78,7 +77,7 @@ def measure_model(model: str, options: argparse.Namespace, folder: Path) -> None
     shares = [compare_sessions(files[OURS], options.threads, MODELS[model]) for _ in range(3)]
     print(f"{SESSIONS} sessions at once, to one after the other: {min(shares):.2f} to {max(shares):.2f}")
     print(f"{options.rounds} turns of {options.images} images, {date.today()}")
-    print(local.describe(local.probe()), flush=True)
+    print(machine.describe(runtime.probe()), flush=True)
 
 
 def compare_sessions(path: Path, threads: int, keep: float | None) -> float:

@@ -1,13 +1,17 @@
 // bve-run: runs and measures .bve programs; JSON goes to stdout, what fails to stderr with exit
 // code 2; 1 if a kernel is wrong.
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <new>
 #include <thread>
 
 #include "bench.h"
@@ -266,12 +270,24 @@ int tell_clock() {
   return 0;
 }
 
+int probe(const Arguments& arguments) {
+  if (!arguments.root.empty() && access((arguments.root + "/.").c_str(), X_OK) != 0) {
+    throw UserError("--root " + arguments.root + ": " + std::strerror(errno) +
+                    ", expected a folder with proc and sys; check the path");
+  }
+  const char* const described = bve_probe(arguments.root.c_str());
+  if (!described) throw std::bad_alloc();
+  std::puts(described);
+  return 0;
+}
+
 int main(const Arguments& arguments) {
   if (arguments.verb == "help") return std::fputs(describe_usage().c_str(), stdout), 0;
   if (arguments.verb == "version") return std::puts(BVE_VERSION), 0;
   if (arguments.verb == "info") return inform(arguments);
   if (arguments.verb == "run") return run(arguments);
   if (arguments.verb == "kernels") return time_kernels(arguments);
+  if (arguments.verb == "probe") return probe(arguments);
   if (arguments.verb == "serve") return serve(arguments);
   if (arguments.verb == "watch") return watch(arguments);
   if (arguments.verb == "clock") return tell_clock();

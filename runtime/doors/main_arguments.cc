@@ -154,6 +154,8 @@ const Option kOptions[] = {
      [](Arguments& to, const std::string&, const std::string&) { to.ops = true; }},
     {"--filter", "TEXT", "kernels", "only kernels whose name contains it",
      [](Arguments& to, const std::string&, const std::string& text) { to.filter = text; }},
+    {"--root", "DIR", "probe", "saved text of another machine: a folder with proc, sys and etc",
+     [](Arguments& to, const std::string&, const std::string& text) { to.root = text; }},
 };
 
 struct Verb {
@@ -168,6 +170,7 @@ const Verb kVerbs[] = {
     {"bench", "FILE.bve", "latency, memory and cold load"},
     {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
     {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
+    {"probe", "", "what this machine is: cores, clocks, limits, temperatures, power sensors"},
     {"clock", "", "the clock that this core runs at, measured"},
     {"kernels", "", "each kernel's speed, checked before it is timed"},
 };

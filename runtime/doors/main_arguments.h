@@ -31,6 +31,7 @@ struct Arguments {
       0;  // bench: run so long instead of `runs` times; kernels: so long for each. 0: not given
   bool ops = false;
   std::string filter;
+  std::string root;  // probe: where /proc, /sys and /etc lie
 };
 
 // Throws UserError; of an unknown verb or option it names the nearest.

@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
+from bigvit_edge import machine, runtime
 from bigvit_edge.artifact import list_versions
-from bigvit_edge.devices import local
 from tests.conformance.cells import CELLS, IMAGES, SLACK, Result
 
 PACKAGES = ("timm", "transformers", "torchvision", "torch", "executorch", "litert-torch", "coremltools", "onnxruntime")
@@ -37,7 +37,7 @@ def write_summary(results: Results, sources: str) -> list[str]:
         "back is told, not judged.",
         "",
         f"**{right} of {len(cells)} cells right ({right / max(len(cells), 1):.1%})**, {len(results)} models,",
-        f"{date.today()}, {local.describe(local.probe())}; {versions}.",
+        f"{date.today()}, {machine.describe(runtime.probe())}; {versions}.",
     ]
     if older:
         lines.append(f"{older} of the cells were tried with earlier sources than today's ({sources}).")

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "cgroups.h"
 #include "cores.h"
 #include "doctest.h"
 
