@@ -126,11 +126,11 @@ def check(
 
     read_manifest(folder)  # a wrong path shows before the heavy imports
 
-    from bigvit_edge import report
+    from bigvit_edge import report, tables
     from bigvit_edge.export.check import check_bundle
 
     files = check_bundle(
-        folder, weights, model, weights_key=weights_key, heads=heads, images=images, watch=report.watch
+        folder, weights, model, weights_key=weights_key, heads=heads, images=images, watch=tables.watch
     )
     if as_json:
         print(json.dumps([asdict(file) for file in files], indent=2))
@@ -151,15 +151,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Classify a picture: the five most probable classes."""
-    from bigvit_edge import report
+    from bigvit_edge import tables
     from bigvit_edge.export.inference import classify
 
     answer = classify(file, image, keep)
-    report.print_notes(answer.notes)
+    tables.print_notes(answer.notes)
     if as_json:
         print(json.dumps([asdict(guess) for guess in answer.guesses], indent=2))
     else:
-        report.print_guesses(answer.guesses)
+        tables.print_rows(("class", "probability"), (guess.as_cells() for guess in answer.guesses))
 
 
 @app.command()
@@ -172,10 +172,10 @@ def runtime_libs(
 
     The doors lead into ExecuTorch and LiteRT. Written are libraries, headers, find_package(bigvit_edge) and examples.
     """
-    from bigvit_edge import report
+    from bigvit_edge import tables
     from bigvit_edge.runtime.libraries import build_libraries
 
-    for library in build_libraries(abi, output, report.print_step):
+    for library in build_libraries(abi, output, tables.print_step):
         print(f"{library}  {library.stat().st_size:,} bytes")
 
 
@@ -224,12 +224,12 @@ def train(
     chosen = find_recipe(recipe)
     rows = evaluate_shipped(chosen) if evaluate else run_recipe(chosen, output)
 
-    from bigvit_edge import report
+    from bigvit_edge import tables
 
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        report.print_rows(
+        tables.print_rows(
             ("model", "keep", "top-1", "digit's patches in the big path"), (row.as_cells() for row in rows)
         )
 

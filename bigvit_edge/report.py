@@ -2,42 +2,35 @@
 
 import resource
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Column, Table
 
 from bigvit_edge import machine, runtime
 from bigvit_edge.artifact import Array, Entry, Manifest, Run
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.convert import Listener, open_entry
+from bigvit_edge.export.convert import Listener
 from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.full import CALIBRATED
 from bigvit_edge.export.gate import list_fallbacks
-from bigvit_edge.export.inference import Guess
 from bigvit_edge.export.parity import explain_reference, name_standard
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
 from bigvit_edge.models.load import Loaded
+from bigvit_edge.runtime.opening import open_entry
+from bigvit_edge.tables import print_rows, print_step, watch
 from bigvit_edge.target import LAYER_PRECISIONS
 
 STARTED = time.monotonic()  # the command line imports this when the work begins
 Key = TypeVar("Key", bound=Hashable)
 Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
-MOST_LABEL = 80  # letters of a label in a table
 PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
@@ -88,25 +81,6 @@ def draw_image(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-@contextmanager
-def print_step(name: str) -> Iterator[None]:
-    """Time a step and say on stderr how long it took.
-
-    Interrupted if a signal was lost on the way.
-    """
-    check_interruption()
-    start = time.perf_counter()
-    yield
-    check_interruption()
-    print(f"  {name:32} {time.perf_counter() - start:6.1f} s", file=sys.stderr, flush=True)
-
-
-def print_notes(notes: Iterable[str]) -> None:
-    """Print on stderr what was assumed; JSON on stdout stays whole."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-
-
 def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:
     """Print the table behind a `mixed` file.
 
@@ -125,15 +99,6 @@ def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[st
 def _decibels(sensitivity: Sensitivity, precision: str) -> str:
     value = sensitivity.sqnr_db.get(precision)
     return "–" if value is None else f"{value:.1f}"
-
-
-def watch(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
-    """Show a progress bar on stderr while items are gone through.
-
-    There is none where stderr is no terminal.
-    """
-    bar = Console(stderr=True)
-    return track(items, f"  {name}", total=count, console=bar, transient=True, disable=not bar.is_terminal)
 
 
 LISTENER = Listener(print_step, print_sensitivities, watch)
@@ -300,33 +265,3 @@ def print_checks(files: Sequence[Checked]) -> None:
             print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")
     for note in dict.fromkeys(note for f in files for note in f.notes):
         print(f"note: {note}")
-
-
-def print_guesses(guesses: Sequence[Guess]) -> None:
-    """Print a picture's classes, each label in MOST_LABEL letters at most."""
-    cut = MOST_LABEL - 1
-    labels = (g.label if len(g.label) <= MOST_LABEL else f"{g.label[:cut]}…" for g in guesses)
-    print_rows(("class", "probability"), zip(labels, (f"{g.probability:.2%}" for g in guesses), strict=True))
-
-
-class PlainConsole(Console):
-    """A console whose reader may go away.
-
-    It then raises BrokenPipeError, as print does, and does not exit by itself.
-    """
-
-    def on_broken_pipe(self) -> None:
-        raise
-
-
-def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a plain table, never narrower than its cells.
-
-    A figure cut short is no figure.
-    """
-    table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape(cell if cell.isprintable() else ascii(cell)[1:-1]) for cell in row))
-    console = PlainConsole()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bigvit_edge.artifact import FACTORY, FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError, keep_few
-from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.evaluation import prepare_check
 from bigvit_edge.export.parity import explain_reference, judge, name_standard
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
@@ -18,6 +17,7 @@ from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
 from bigvit_edge.models.memory import check_memory
+from bigvit_edge.runtime.opening import open_entry
 from bigvit_edge.target import LAYER_PRECISIONS
 
 # What the quantised Linears of a precision can be; of mixed, any.

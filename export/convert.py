@@ -1,9 +1,8 @@
 """From a PyTorch model to files, in five calls: capture, rewrite, quantize, place, lower."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -11,7 +10,8 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, Entry, Runner
+from bigvit_edge.artifact import Array, Artifact, Runner
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.calibrated import add_integers
@@ -22,7 +22,6 @@ from bigvit_edge.export.capture_errors import (
     find_shortage,
     noting_lines,
 )
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.coverage import add_coverage
 from bigvit_edge.export.graph import Graph, Inlay
 from bigvit_edge.export.inlay import (
@@ -93,7 +92,7 @@ class Backend(Protocol):
     SEVERAL: bool
 
     def lower(self, graphs: Sequence[Graph], target: Target, metadata: Mapping[str, str]) -> Artifact: ...
-    def load(self, path: object, threads: int = 1, method: str | None = None) -> Runner: ...
+    def load(self, path: Path, threads: int = 1, method: str | None = None) -> Runner: ...
 
 
 def convert_model(
@@ -234,40 +233,6 @@ def list_refusals(target: Target, module: nn.Module) -> list[str]:
     if inlays[:1] == [""]:
         return []
     return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
-
-
-def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None = None) -> Runner:
-    """Open an entry point of a bundle's file, the first when None.
-
-    UserError if its runtime refuses the file, or if that takes and answers other shapes than the manifest says, or says
-    otherwise itself.
-    """
-    runner = load_backend(entry.format).load(folder / entry.file, threads, method)
-    for what, found, told in (
-        ("takes an image", runner.image, entry.inputs[0].shape),
-        ("answers with logits", runner.logits, entry.outputs[0].shape),
-    ):
-        if found != told:
-            met = f"{entry.file} {what} {list(found)}, where its manifest says {list(told)}"
-            raise UserError(met, "a manifest of that file", "export the model again")
-    says = {"precision": entry.precision, "labels": entry.labels, "preprocessing": asdict(entry.preprocessing)}
-    for word in sorted(says.keys() & runner.words.keys()):
-        if not _agree(runner.words[word], json.loads(json.dumps(says[word]))):
-            own, other = (str(value)[:60] for value in (runner.words[word], says[word]))
-            met = f"{entry.file} says of itself {word} {own}, where its manifest says {other}"
-            raise UserError(met, "a manifest of that file", "export the model again")
-    return runner
-
-
-def _agree(text: str, told: object) -> bool:
-    """Whether a file says what its manifest does; of several things, those that it knows."""
-    try:
-        own = json.loads(text)
-    except ValueError:  # a plain word
-        return text == told
-    if isinstance(own, dict) and isinstance(told, dict):
-        return all(told.get(key) == value for key, value in own.items())
-    return bool(own == told)
 
 
 def load_backend(name: str) -> Backend:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, read_constants
 from bigvit_edge.export.placement import FIXED, write_for_integers
 from bigvit_edge.export.quantization import BYTE, choose_scale

@@ -8,9 +8,11 @@ import numpy as np
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified
 from bigvit_edge.errors import UserError, list_few, suggest
-from bigvit_edge.export.convert import open_entry
 from bigvit_edge.export.image import prepare
 from bigvit_edge.manifest import find_fault, read_manifest
+from bigvit_edge.runtime.opening import open_entry
+
+MOST_LABEL = 80  # letters of a label in a table
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class Guess:
 
     label: str
     probability: float
+
+    def as_cells(self) -> tuple[str, str]:
+        """Write it as cells, the label in MOST_LABEL letters at most."""
+        label = self.label if len(self.label) <= MOST_LABEL else f"{self.label[: MOST_LABEL - 1]}…"
+        return label, f"{self.probability:.2%}"
 
 
 @dataclass(frozen=True)

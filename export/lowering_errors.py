@@ -21,9 +21,9 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, cut_message
 from bigvit_edge.export.capture_errors import describe_node
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.models.traces import SELF, is_source, list_causes
 

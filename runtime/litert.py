@@ -67,7 +67,7 @@ def load(
     """
     delegate = load_delegate(threads, little_threads, pin, spin_us, choose)
     try:
-        interpreter = _import_framework().Interpreter(
+        interpreter = import_framework().Interpreter(
             model_path=str(path), num_threads=threads, experimental_delegates=[delegate]
         )
     except (RuntimeError, ValueError) as e:
@@ -99,7 +99,7 @@ def load_delegate(
     given = options if threads is None else {"threads": threads, **options}
     path = load_library()
     try:
-        return _import_framework().load_delegate(str(path), given)
+        return import_framework().load_delegate(str(path), given)
     except ValueError as e:
         raise explain_failure(path, str(e)) from e
 
@@ -133,7 +133,7 @@ def explain_failure(path: str | Path, text: str) -> UserError:
 
 
 @cache
-def _import_framework() -> Any:
+def import_framework() -> Any:
     for name in FRAMEWORKS:
         try:
             return import_module(f"{name}.interpreter")

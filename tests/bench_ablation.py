@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from bigvit_edge import machine, report, runtime
+from bigvit_edge import machine, runtime, tables
 from bigvit_edge.artifact import Array
 from bigvit_edge.export import calibration, convolutions
 from bigvit_edge.export.convert import Subject, capture, place, quantize, rewrite
@@ -47,7 +47,7 @@ def main() -> None:
         logits = answer(subject, images, set(WITHOUT) - set(parts))
         rows.append((", ".join(parts) or "none", *describe(logits, expected)))
         print(*rows[-1], flush=True)
-    report.print_rows(("parts", "top-1 agrees", "noise"), rows)
+    tables.print_rows(("parts", "top-1 agrees", "noise"), rows)
     print(f"{len(images)} windows of photographs, {CALIBRATION} others to calibrate on, {date.today()}")
     print(machine.describe(runtime.probe()))
 

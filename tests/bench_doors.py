@@ -18,7 +18,7 @@ from pathlib import Path
 import bench_models
 from amx import refuse_amx
 
-from bigvit_edge import machine, report, runtime
+from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Run
 from bigvit_edge.models.load import load
 from bigvit_edge.words import parse_keeps
@@ -97,7 +97,7 @@ def main() -> None:
             rows = [measure_start(way, path, keeps) for way, (path, _) in files.items() if way in NATIVE]
             head = ("file", "MB", "library, ms", "open, ms", "first image(s), ms", "RSS, MB", "of it not the file, MB")
             print(f"keep {keeps}, each opened and run once; median of {PROCESSES} processes")
-            report.print_rows(head, rows)
+            tables.print_rows(head, rows)
     amx = ", AMX refused" if options.no_amx else ""
     print(
         f"{options.model} {options.precision}, batch 1, random weights; latency: medians of {options.rounds} runs{amx}"
@@ -120,7 +120,7 @@ def print_latency(times: dict[str, float]) -> None:
     for way, ms in times.items():
         ours = times.get(f"{way.split(',')[0]}, our core", ms)
         rows.append((way, f"{ms:.2f} ms", f"{ms / times[OURS]:.3f}" if OURS in times else "–", f"{ms / ours:.2f}"))
-    report.print_rows(("way", "latency", "to bve", "to our core behind the same door"), rows)
+    tables.print_rows(("way", "latency", "to bve", "to our core behind the same door"), rows)
 
 
 def measure_start(way: str, path: Path, keeps: str) -> tuple[str, ...]:

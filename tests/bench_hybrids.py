@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bigvit_edge import machine, report, runtime
+from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Artifact, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
@@ -52,7 +52,7 @@ def main() -> None:
             row = measure_model(subject, format_, options.rounds)
             rows.append((name, format_, *row))
             print(*rows[-1], flush=True)
-    report.print_rows(("model", "runtime", "fp32", "int8", "faster", "size", "in int8", "conversions", "took"), rows)
+    tables.print_rows(("model", "runtime", "fp32", "int8", "faster", "size", "in int8", "conversions", "took"), rows)
     print(f"took: seconds of int8 over those of fp32; medians of {options.rounds} rounds, {date.today()}")
     print(machine.describe(runtime.probe()))
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bigvit_edge import machine, report, runtime
+from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Array, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
@@ -72,7 +72,7 @@ def main() -> None:
         for key in runs
     ]
     title = "runtime", "quantised by", "latency", "", "same photographs", "other photographs", "size", "took"
-    report.print_rows(title, rows)
+    tables.print_rows(title, rows)
     print("of the photographs: top-1 agreement, mean cosine, the smallest")
     how = f"{CALIBRATION} to calibrate on, medians of {options.rounds} rounds"
     print(f"{options.images} windows of each, {how}, {date.today()}")

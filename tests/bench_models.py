@@ -11,7 +11,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from bigvit_edge import machine, report, runtime
+from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Run, write_data
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.parity import compare
@@ -77,7 +77,7 @@ def print_table(precision: str, times: dict[Key, float], options: argparse.Names
             cells.append(f"{ours / fastest:.2f} / {ours / fastest_dense:.2f}")
         rows.append((label, *cells, f"{macs / dense_macs:.3f}"))
     last = [f"{OURS} / fastest peer, / its dense"] if OURS in formats and peers else []
-    report.print_rows((precision, *formats, *last, "arithmetic"), rows)
+    tables.print_rows((precision, *formats, *last, "arithmetic"), rows)
 
 
 def export(name: str, keeps: tuple[float | None, ...], settings: list[str], folder: Path) -> dict[Key, Run]:

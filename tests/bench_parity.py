@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge import report
+from bigvit_edge import tables
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.assignment import list_linears
 from bigvit_edge.export.calibration import calibrate, visit_layers
@@ -44,7 +44,7 @@ def main() -> None:
             draw_biases(model.module)
         rows.append((name, *measure_model(model, options.images)))
         print("  ".join(rows[-1]), flush=True)
-    report.print_rows(("model", "two images", "spread", *PRECISIONS, *FAULTS), rows)
+    tables.print_rows(("model", "two images", "spread", *PRECISIONS, *FAULTS), rows)
 
 
 def draw_biases(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from bigvit_edge import report
+from bigvit_edge import tables
 from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.assignment import assign_layers
@@ -92,7 +92,7 @@ def main() -> None:
         )
         logits = visit_layers(insert_quantization(static), reference.images, lambda *_: None)
         rows.append(row(f"Linears, {observer}", logits))
-    report.print_rows(("rounded to int8", "widest step", "cosine", "smallest", "top-1 agrees", "accuracy"), rows)
+    tables.print_rows(("rounded to int8", "widest step", "cosine", "smallest", "top-1 agrees", "accuracy"), rows)
 
 
 def observe(graph: Graph, images: Array) -> dict[Node, Range]:

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure_model(model: str, options: argparse.Namespace, folder: Path) -> None:
-    from bigvit_edge import machine, report, runtime
+    from bigvit_edge import machine, runtime, tables
 
     files = export(model, [OURS, *filter(None, options.formats.split(","))], folder)
     if options.openvino:
@@ -73,7 +73,7 @@ def measure_model(model: str, options: argparse.Namespace, folder: Path) -> None
         for child in children.values():
             child.close()
         print(f"{model}, int8, {load}" + (f": the last core has {share:.0%} of its speed" if share < 1 else ""))
-        report.print_rows(("pause", "runtime", "threads", "p50", "p90 / p50", "CPU an image"), rows)
+        tables.print_rows(("pause", "runtime", "threads", "p50", "p90 / p50", "CPU an image"), rows)
     shares = [compare_sessions(files[OURS], options.threads, MODELS[model]) for _ in range(3)]
     print(f"{SESSIONS} sessions at once, to one after the other: {min(shares):.2f} to {max(shares):.2f}")
     print(f"{options.rounds} turns of {options.images} images, {date.today()}")

@@ -1,8 +1,6 @@
 """Latency is measured in turn, and tables say what was measured."""
 
-import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +8,14 @@ import pytest
 
 from bigvit_edge.artifact import Array
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.inference import Guess
 from bigvit_edge.interruption import Interrupted, catching, shielded
 from bigvit_edge.measures import Parity
 from bigvit_edge.report import (
-    MOST_LABEL,
     draw_image,
     finish_export,
     measure_latency,
     print_checks,
-    print_guesses,
-    print_rows,
-    print_step,
-    watch,
 )  # fmt: skip
-
-
-def test_long_labels_are_cut_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    print_guesses([Guess(300 * "x", 0.75), Guess(MOST_LABEL * "y", 0.25)])
-    said = capsys.readouterr().out
-    assert f"{(MOST_LABEL - 1) * 'x'}…" in said
-    assert MOST_LABEL * "x" not in said
-    assert MOST_LABEL * "y" in said
-    assert all(len(line) <= MOST_LABEL + 20 for line in said.splitlines())
 
 
 def test_a_signal_that_came_while_the_bundle_was_put_in_its_place_says_that_it_is_there() -> None:
@@ -64,24 +47,11 @@ def test_timing_images_are_equal_from_run_to_run() -> None:
     np.testing.assert_array_equal(draw_image((1, 3, 4, 4)), draw_image((1, 3, 4, 4)))
 
 
-def test_a_step_is_named_with_its_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    with print_step("lower litert int8"):
-        pass
-    assert capsys.readouterr().err.split() == ["lower", "litert", "int8", "0.0", "s"]
-
-
 def test_a_file_that_was_not_run_shows_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
     print_checks([Checked("m.pte", None, ("missing",))])
     out = capsys.readouterr().out
     assert "missing" in out
     assert "100" not in out
-
-
-def test_a_progress_bar_changes_nothing_and_is_silent_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert list(watch(iter("abc"), "pictures", 3)) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_share_is_printed_with_its_interval_and_coverage_in_percent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,14 +61,3 @@ def test_a_share_is_printed_with_its_interval_and_coverage_in_percent(capsys: py
     assert "50.0% (15.0–85.0)" in out
     assert "0.97654" in out
     assert "note: one image" in out
-
-
-def test_a_reader_that_went_away_is_a_broken_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        with pytest.raises(BrokenPipeError):
-            print_rows(("a", "b"), [("1", "2")])
-        monkeypatch.undo()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what is left to write has somewhere to go

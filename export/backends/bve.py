@@ -4,14 +4,14 @@ It holds ViTs and big.LITTLE ViTs of this package; what each precision means is 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigvit_edge.artifact import Artifact, Runner, list_versions
+from bigvit_edge.artifact import Artifact, list_versions
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import describe_entry, lower_native
-from bigvit_edge.runtime import Session, load_library
+from bigvit_edge.runtime import load_library
+from bigvit_edge.runtime.formats.bve import load as load
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -37,12 +37,3 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         FORMAT, graphs[0].precision, lowered.data, methods, list_versions(["torch"]), layers=lowered.layers,
         products=lowered.products,
     )  # fmt: skip
-
-
-def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open a session for the entry of that name, or the first.
-
-    It takes [1, 3, S, S] and gives [1, num_classes]. UserError if the file is not one, or has no such entry.
-    """
-    session = Session(path, threads, entry=method)
-    return Runner(session.run, session.shape, (1, session.classes), session.program["metadata"])

@@ -12,8 +12,8 @@ from bigvit_edge.errors import LimitError, UserError
 from bigvit_edge.export import bundle
 from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle
-from bigvit_edge.export.mil.ops import OPS
 from bigvit_edge.report import explain_bundle
+from bigvit_edge.runtime.mil.ops import OPS
 from bigvit_edge.target import FULL, Limits, load_target
 from tests.export.convolutional import Hybrid
 from tests.test_artifact import ENTRY, MANIFEST

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bigvit_edge.console import silenced
 from bigvit_edge.export.capture_errors import explain_capture_failure, find_dynamic_shape, find_random, noting_lines
-from bigvit_edge.export.console import silenced
 
 
 class Branch(nn.Module):

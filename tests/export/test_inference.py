@@ -6,7 +6,7 @@ import pytest
 
 from bigvit_edge.artifact import Entry
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.inference import choose_method
+from bigvit_edge.export.inference import MOST_LABEL, Guess, choose_method
 from tests.test_artifact import ENTRY
 
 METHOD = ENTRY.methods[0]
@@ -30,3 +30,8 @@ def test_a_ratio_that_the_file_does_not_have() -> None:
         choose_method(several(0.25, 0.5), 0.3)
     with pytest.raises(UserError, match=r"the model is dense; leave it out"):
         choose_method(several(None), 0.5)
+
+
+def test_long_labels_are_cut_in_the_table() -> None:
+    assert Guess(300 * "x", 0.75).as_cells() == (f"{(MOST_LABEL - 1) * 'x'}…", "75.00%")
+    assert Guess(MOST_LABEL * "y", 0.25).as_cells() == (MOST_LABEL * "y", "25.00%")

@@ -235,10 +235,10 @@ def test_what_cannot_work_is_refused(tflite: Path, tmp_path: Path, monkeypatch: 
         with pytest.raises(UserError, match=r"cut\.tflite: LiteRT cannot load it \(.*\); expected a \.tflite file"):
             litert.load(tmp_path / "cut.tflite")
     monkeypatch.setattr(litert, "FRAMEWORKS", ("no_such_runtime",))
-    litert._import_framework.cache_clear()
+    litert.import_framework.cache_clear()
     with pytest.raises(UserError, match=r"no_such_runtime is installed.*pip install ai-edge-litert"):
         litert.load(tflite)
-    litert._import_framework.cache_clear()
+    litert.import_framework.cache_clear()
 
 
 def test_a_signature_that_is_not_ours_is_refused(tflite: Path, bve: Path, tmp_path: Path) -> None:

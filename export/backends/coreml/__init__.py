@@ -9,7 +9,6 @@ where they divide into groups, else one a tensor. mixed: each layer its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,9 +18,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import Artifact, Runner, list_versions, name_method
+from bigvit_edge.artifact import Artifact, list_versions, name_method
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.neural_engine import describe_method
 from bigvit_edge.export.backends.coreml.operations import write_operations
 from bigvit_edge.export.backends.coreml.package import (
@@ -33,11 +32,11 @@ from bigvit_edge.export.backends.coreml.package import (
 )
 from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
 from bigvit_edge.export.capture_errors import find_shortage
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
 from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
+from bigvit_edge.runtime import mil
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -91,15 +90,6 @@ def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) ->
             layer = next((layers[value] for value in op.outputs if layers.get(value)), "")
             return f"op {op.type}{f' in layer {layer}' if layer else ''}: {reason}"
     return ""
-
-
-def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open the package in bigvit_edge.export.mil.
-
-    The evaluator rounds to fp16 wherever the package says fp16: the answers show what a Neural Engine or GPU would
-    lose. UserError if it is no package, or has no such method.
-    """
-    return mil.load_package(path, method, half=None, threads=threads)
 
 
 def _check_deployment(graphs: Sequence[Graph], target: "Target") -> None:

@@ -11,11 +11,11 @@ from math import prod
 import torch
 
 from bigvit_edge.artifact import Leftover, Method
-from bigvit_edge.export import mil
 from bigvit_edge.export.backends.coreml.weights import PALETTE, PRODUCTS
 from bigvit_edge.export.graph import Graph, layer_group, name_layer
-from bigvit_edge.export.mil.package import Op
 from bigvit_edge.export.quantization import list_rounded
+from bigvit_edge.runtime import mil
+from bigvit_edge.runtime.mil.package import Op
 from bigvit_edge.target import FULL
 
 REPORT = "this is a bug of bigvit-edge: please report it with the model's name and these words"

@@ -14,8 +14,8 @@ from torch._decomp import decomposition_table
 from torch.export import ExportedProgram, default_decompositions
 from torch.fx import Node
 
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.coreml.ranks import lower_ranks
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.equivalents import write_equivalents
 from bigvit_edge.export.graph import add_constant, copy_program, insert, replace_node, shape_of
 from bigvit_edge.export.lowering_errors import refuse_op

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bigvit_edge.artifact import write_data
-from bigvit_edge.export.console import silenced
-from bigvit_edge.export.mil.package import MANIFEST, read_folder
+from bigvit_edge.console import silenced
+from bigvit_edge.runtime.mil.package import MANIFEST, read_folder
 
 with silenced():
     import coremltools as ct

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 from bigvit_edge.export.graph import Graph
 
 if TYPE_CHECKING:

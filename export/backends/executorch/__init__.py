@@ -9,20 +9,17 @@ one of ours, that one goes to our core.
 
 from collections.abc import Mapping, Sequence
 from operator import getitem
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array, Artifact, Leftover, Method, Runner, list_versions, name_method
-from bigvit_edge.errors import UserError
+from bigvit_edge.artifact import Artifact, Leftover, Method, list_versions, name_method
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.executorch.kernels import refuse_missing
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner, part_reads
 from bigvit_edge.export.backends.executorch.passes import few_passes
 from bigvit_edge.export.backends.executorch.simplify import flatten_images, simplify
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import (
     Graph,
     count_node_macs,
@@ -44,19 +41,8 @@ with silenced():
     from executorch.exir.backend.partitioner import Partitioner
     from executorch.exir.delegate import executorch_call_delegate
 
-    from bigvit_edge.runtime.executorch import (
-        BACKEND,
-        FAILURES,
-        FORWARD,
-        LIBRARY,
-        METADATA,
-        ORDER,
-        explain_failure,
-        explained,
-        find_method,
-        load_library,
-        open_program,
-    )
+    from bigvit_edge.runtime.executorch import FORWARD, METADATA, ORDER
+    from bigvit_edge.runtime.formats.executorch import load as load
 
 FORMAT = "executorch"
 SUFFIX = ".pte"
@@ -67,8 +53,6 @@ PACKAGES = {
     "native": ("executorch", "torch"),
 }
 NO_CONVERSION = "coremltools has no conversion for it"
-# What ExecuTorch says of our delegate, and of our kernel, where libbve_executorch is not loaded.
-UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
 
 aten = torch.ops.aten
 WHOLE = (aten.linear.default, aten.hardswish.default, aten.max_pool2d.default, aten.upsample_bilinear2d.vec)
@@ -164,58 +148,3 @@ def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method
         for layer in sorted(layers - {""}):
             fragments[layer] = fragments.get(layer, 0) + 1
     return Method(name, graph.keep, len(delegates), leftovers, fragments)
-
-
-def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open the program in ExecuTorch's own runtime.
-
-    Where its delegate is our core, with that library; where it is Core ML, which is not to be had here, in export/mil.
-    UserError if it is no program, or has no such method.
-
-    The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
-    """
-    with silenced() as said:
-        try:
-            program = open_program(path, threads)
-            name = find_method(path, program, method)
-            try:
-                loaded = program.load_method(name)
-            except FAILURES:
-                if not any(words in said() for words in UNREGISTERED):
-                    raise
-                load_core(path)
-                loaded = program.load_method(name)
-        except FAILURES as e:
-            written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
-            if any("Backend CoreMLBackend is not registered" in line for line in written):
-                from bigvit_edge.export.backends.executorch import coreml
-
-                return coreml.load(path, threads, name)
-            raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
-
-    def run(images: Array) -> Array:
-        with explained(path):
-            outputs = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
-        (logits,) = outputs
-        return np.asarray(logits.numpy(), np.float32)
-
-    meta = loaded.method_meta()
-    if (counts := (meta.num_inputs(), meta.num_outputs())) != (1, 1):
-        met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
-        raise UserError(met, "one image in, logits out", "export the model again")
-    image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
-    known = [program.get_method_name(i) for i in range(program.num_methods())]
-    own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
-    words = {word: str(say(())[0]) for word, say in own.items()}
-    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()), words)
-
-
-def load_core(path: Path) -> None:
-    """Load our core as a backend of this process's ExecuTorch.
-
-    UserError, if that cannot be, of the file that wants it.
-    """
-    try:
-        load_library()
-    except UserError as e:
-        raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e

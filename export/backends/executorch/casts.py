@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, library
 from torch.fx import Node
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 
 with silenced():
     from executorch.backends.xnnpack.operators.node_visitor import NodeVisitor, register_node_visitor

@@ -2,7 +2,7 @@
 
 coremltools reads the quantised weights and the static quantisation that are written into the graph; Core ML quantises
 no activations at run time, so int8 and int4 are the weights' alone, and arithmetic is in float16. The runtime here has
-no such delegate: the package is taken out of the file and evaluated by export/mil.
+no such delegate: the package is taken out of the file and evaluated by runtime/mil.
 """
 
 import json
@@ -16,10 +16,9 @@ from uuid import UUID
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Runner, list_data
+from bigvit_edge.artifact import list_data
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export import mil
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, insert
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, ops
 
@@ -33,7 +32,6 @@ with silenced():
     from executorch.backends.apple.coreml.executorchcoreml import unflatten_directory_contents
     from executorch.backends.apple.coreml.partition import CoreMLPartitioner
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
-    from executorch.exir._serialize._program import deserialize_pte_binary
 
 BACKEND = "CoreMLBackend"
 REFERENCE = b"CMJR"  # before the JSON that stands in a blob's place
@@ -167,40 +165,3 @@ def pack_blob(files: Mapping[str, bytes], root: str) -> bytes:
 
     add(root, folders)
     return b"".join(contents) + json.dumps({"nodes": nodes}, separators=(",", ":")).encode()[::-1]
-
-
-# ---- reading it back -------------------------------------------------------------------------------------------------
-
-
-def load(path: Path, threads: int, method: str) -> Runner:
-    """Open the package of that method in export/mil.
-
-    UserError if anything of the method is outside of it: the runtime here could not pass on what it cannot compute.
-    """
-    try:
-        return _load(path, threads, method)
-    except UserError:
-        raise
-    except Exception as e:  # damaged bytes make the reader raise anything
-        met = f"{path} cannot be read ({type(e).__name__}: {e})"
-        raise UserError(met, "a .pte file as exported", "export the model again") from e
-
-
-def _load(path: Path, threads: int, method: str) -> Runner:
-    pte = deserialize_pte_binary(path.read_bytes())
-    plan = next(plan for plan in pte.program.execution_plan if plan.name == method)
-    calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
-    kinds = {type(call).__name__ for call in calls} - {"FreeCall", "MoveCall"}
-    if [delegate.id for delegate in plan.delegates] != [BACKEND] or kinds != {"DelegateCall"}:
-        names = [f"{op.name}.{op.overload}" for op in plan.operators] + [d.id for d in plan.delegates]
-        raise UserError(
-            f"{path}: {method} is made of {', '.join(names)}, and Core ML runs on Apple's systems alone",
-            "one Core ML delegate, which can be evaluated here",
-            "try the file on the device",
-        )
-    blob, function = bytes(pte.program.backend_delegate_data[plan.delegates[0].processed.index].data), None
-    if blob.startswith(REFERENCE):
-        reference = json.loads(blob.removeprefix(REFERENCE))
-        function = reference["functionName"]
-        blob = bytes(pte.named_data.buffers[pte.named_data.pte_data[reference["key"]].buffer_index])
-    return mil.load_files(mil.unpack_blob(blob, path), path, function, threads=threads)

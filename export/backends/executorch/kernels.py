@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch.export import ExportedProgram
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 from bigvit_edge.export.lowering_errors import refuse_op
 
 with silenced():

@@ -7,8 +7,8 @@ from hashlib import sha256
 
 from torch.export import ExportedProgram
 
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
 
 with silenced():

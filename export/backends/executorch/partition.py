@@ -7,9 +7,9 @@ from torch.fx import Graph as FxGraph
 from torch.fx import Node
 from torch.fx.passes.infra.partitioner import Partition
 
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.executorch.casts import CastConfig
 from bigvit_edge.export.backends.executorch.tables import TABLES
-from bigvit_edge.export.console import silenced
 
 with silenced():
     from executorch.backends.xnnpack.partition.config import (

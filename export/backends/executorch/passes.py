@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 
 with silenced():
     from executorch.backends.xnnpack import _passes as known

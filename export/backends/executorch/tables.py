@@ -6,7 +6,7 @@ table when the program is loaded.
 
 from typing import Any
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 
 with silenced():
     from executorch.backends.xnnpack.partition.config import generic_node_configs as configs

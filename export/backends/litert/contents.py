@@ -1,6 +1,5 @@
-"""What a .tflite holds: its ops, its signatures, its strings; and how to change them."""
+"""What a .tflite holds, as objects: its ops, its strings; and how to change them (runtime/tflite.py only reads)."""
 
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
+from bigvit_edge.runtime.tflite import KEY
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -20,9 +20,7 @@ with silenced():
 
 Model = Any  # schema.ModelT: the file as objects, which the generated code leaves untyped
 IDENTIFIER = b"TFL3"
-KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
 LAST_BYTE = 127  # in place of an op's number in the field of one byte that old files have, where it does not fit
-CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
 
 
 def _name_values(enumeration: Any) -> dict[int, str]:
@@ -259,71 +257,3 @@ def _count_macs(name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...
     if name == "DEPTHWISE_CONV_2D":
         return prod(output) * prod(inputs[1][1:3])
     return prod(output) * prod(inputs[1][1:]) if name in ("FULLY_CONNECTED", "CONV_2D") else 0
-
-
-# ---- signatures ------------------------------------------------------------------------------------------------------
-
-# Where fields stand in their tables' vtables: 4 + 2 * number. A number never changes, or old files could not be read.
-SUBGRAPHS, SIGNATURES, SUBGRAPH_INDEX = 8, 18, 12  # of Model, Model, SignatureDef
-
-
-def list_methods(data: bytes) -> dict[str, int]:
-    """List each signature's name and its subgraph's number, in order.
-
-    The order is the file's. The bytes must be a .tflite.
-    """
-    model = schema.Model.GetRootAs(data, 0)
-    signatures = [model.SignatureDefs(i) for i in range(model.SignatureDefsLength())]
-    return {s.SignatureKey().decode(): s.SubgraphIndex() for s in signatures}
-
-
-def read_strings(data: bytes) -> dict[str, str]:
-    """Read what store_strings kept.
-
-    The bytes must be a .tflite.
-    """
-    model = schema.Model.GetRootAs(data, 0)
-    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
-    own = {entry.Name().decode(): model.Buffers(entry.Buffer()) for entry in entries if entry.Name()}
-    return {
-        name.removeprefix(KEY): bytes(buffer.DataAsNumpy()).decode()
-        for name, buffer in own.items()
-        if name.startswith(KEY) and buffer.DataLength()
-    }
-
-
-def holds_program(data: bytes) -> bool:
-    """Tell whether the file has an op of ours.
-
-    The bytes must be a .tflite.
-    """
-    model = schema.Model.GetRootAs(data, 0)
-    return CUSTOM_OP in [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
-
-
-def select_method(data: bytes, method: str) -> bytes:
-    """Edit the file as if it had that signature alone.
-
-    The others' bytes stay, unreached.
-
-    XNNPACK packs a copy of the weights of every subgraph when the first tensor is allocated, whichever signature is
-    run: 275 MB for four of 68 MB together, 79 MB for one. Edited in place, because reading and writing it as objects
-    takes seconds.
-    """
-    methods, copy = list_methods(data), bytearray(data)
-    model = schema.Model.GetRootAs(copy, 0)
-    number = list(methods).index(method)
-    signature = model.SignatureDefs(number)
-    if place := signature._tab.Offset(SUBGRAPH_INDEX):  # left out of the file where it is 0
-        struct.pack_into("<I", copy, signature._tab.Pos + place, 0)
-    _keep_one(model, copy, SUBGRAPHS, methods[method])
-    _keep_one(model, copy, SIGNATURES, number)
-    return bytes(copy)
-
-
-def _keep_one(model: Any, data: bytearray, slot: int, number: int) -> None:
-    """Make a vector of tables hold one of its elements only. An element is an offset from where it stands itself."""
-    start = model._tab.Vector(model._tab.Offset(slot))
-    (offset,) = struct.unpack_from("<I", data, start + 4 * number)
-    struct.pack_into("<I", data, start, offset + 4 * number)
-    struct.pack_into("<I", data, start - 4, 1)

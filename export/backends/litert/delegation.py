@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bigvit_edge.artifact import Leftover, Method
-from bigvit_edge.export.backends.litert.contents import Op, list_ops, read_model, select_method
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
+from bigvit_edge.export.backends.litert.contents import Op, list_ops, read_model
 from bigvit_edge.export.graph import layer_group
+from bigvit_edge.runtime.tflite import select_method
 
 with silenced():
     from ai_edge_litert.interpreter import Interpreter

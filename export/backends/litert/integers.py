@@ -16,6 +16,7 @@ import torch
 from torch.fx import Node
 
 from bigvit_edge.artifact import Array
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.contents import (
     Model,
     add_buffer,
@@ -30,7 +31,6 @@ from bigvit_edge.export.backends.litert.quantization import REPORT, find_bias
 from bigvit_edge.export.backends.litert.readback import FOLLOWING, check_subgraph
 from bigvit_edge.export.backends.litert.values import Values, apply_fit
 from bigvit_edge.export.backends.litert.weights import CHANNELS, PLACES, Weight, match_weight
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.placement import TIED

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.contents import read_model
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import layer_of
 
 with silenced():

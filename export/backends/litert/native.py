@@ -15,25 +15,24 @@ from litert_torch.backend.lowerings import registry
 from litert_torch.backend.lowerings.context import LoweringContext
 
 from bigvit_edge.artifact import Artifact, list_versions, name_method
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.litert import FORMAT, PACKAGES, SINGLE, lower_float
 from bigvit_edge.export.backends.litert.contents import (
-    CUSTOM_OP,
     Model,
     add_buffer,
-    list_methods,
     read_model,
     store_strings,
     write_model,
 )
 from bigvit_edge.export.backends.litert.delegation import describe_method
 from bigvit_edge.export.backends.litert.quantization import quantize_file
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.inlay import PROGRAM, rest_of
 from bigvit_edge.export.native import describe_entry, lower_native
 from bigvit_edge.export.program import Entry
 from bigvit_edge.runtime.litert import load_delegate, load_library
+from bigvit_edge.runtime.tflite import CUSTOM_OP, list_methods
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target

@@ -26,6 +26,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bigvit_edge.artifact import Array
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.litert.contents import (
     TYPE_NAMES,
@@ -39,7 +40,6 @@ from bigvit_edge.export.backends.litert.contents import (
     read_model,
     write_model,
 )
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, matrix_products, read_constants, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.quantization import list_rounded

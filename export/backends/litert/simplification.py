@@ -11,8 +11,8 @@ from torch.export import ExportedProgram
 from torch.fx import Graph as FxGraph
 from torch.fx import Node
 
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.names import has_convolutions, tag_nodes
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.equivalents import LITERT, write_equivalents
 from bigvit_edge.export.graph import copy_program, layer_of, shape_of
 from bigvit_edge.export.rewrite import fold_constants

@@ -14,40 +14,30 @@ Runtime fuses into QLinearConv and its kin; activations uint8, weights int8, bia
 int4: MatMulNBits of com.microsoft with int8 activations per row and block (accuracy_level 4). It saves bytes, not time.
 fp16: the CPU provider has hardly any half kernels outside ARM. It casts, and computes all matrix products, softmax and
 gelu in float32; the file is half as large and slower than fp32 there. GPU providers compute in half.
-
-On x86 without VNNI, uint8 times int8 adds pairs of products in 16 bits and saturates there. Weights of 7 bits would
-lose precision everywhere, and weights as uint8 half the speed where there is VNNI; so they are int8, and load asks the
-runtime for its exact kernels (session.x64quantprecision) where it needs them. Who opens a file without load must too.
 """
 
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from bigvit_edge.artifact import Array, Artifact, Method, Runner, list_versions
-from bigvit_edge.errors import UserError
+from bigvit_edge.artifact import Artifact, Method, list_versions
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.onnx import model, quantized
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.quantization import insert_integers
+from bigvit_edge.runtime.formats.onnx import METHOD
+from bigvit_edge.runtime.formats.onnx import load as load
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
 
 with silenced():
     import onnx
-    import onnxruntime
-    from google.protobuf.message import Message
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 FORMAT = "onnx"
 SUFFIX = ".onnx"
 SEVERAL = False
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
-FLOAT = "tensor(float)"
-METHOD = "main"  # what the graph is called in manifests; in the file it has the model's name
 
 
 def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Artifact:
@@ -69,84 +59,3 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     # no delegate and nothing left over: the CPU provider runs it all, or refuses a file with an op that it has not
     method = Method(METHOD, graph.keep, 0, (), {})
     return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES))
-
-
-FAULTS = (
-    state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
-    state.NotImplemented, state.RuntimeException,
-)  # fmt: skip
-
-
-def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
-    """Open a .onnx on the CPU provider.
-
-    It takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is not one, wants data from other files,
-    or a method is asked for that is not 'main'.
-    """
-    if method not in (None, METHOD):
-        raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
-    with silenced():
-        try:
-            data = Path(path).read_bytes()
-            refuse_outside_data(data)
-            session = onnxruntime.InferenceSession(data, set_options(threads), providers=["CPUExecutionProvider"])
-            values = [*session.get_inputs(), *session.get_outputs()]
-            if [(value.name, value.type) for value in values] != [("image", FLOAT), ("logits", FLOAT)]:
-                found = ", ".join(f"{value.name} ({value.type})" for value in values)
-                raise ValueError(f"it goes from and to {found} instead of from image to logits")
-        except (*FAULTS, OSError, ValueError, onnx.onnx_cpp2py_export.checker.ValidationError) as e:
-            words = " ".join(str(e).split()) or type(e).__name__
-            raise UserError(
-                f"{path}: ONNX Runtime cannot load it ({words})", "an .onnx file as exported", "export the model again"
-            ) from e
-
-    def run(images: Array) -> Array:
-        return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
-
-    image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
-    return Runner(run, image, logits, session.get_modelmeta().custom_metadata_map)
-
-
-def set_options(threads: int) -> Any:
-    """Make the session's options.
-
-    It has that many threads, no log, and exact products of int8.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.x64quantprecision", str(int(saturates())))
-    return options
-
-
-def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether ONNX Runtime's int8 products are inexact on this CPU.
-
-    Unless asked for, its products of uint8 and int8 are, on x86 without VNNI. Where the processor cannot be asked, we
-    take it to be so.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return False
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
-    return not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
-
-
-def refuse_outside_data(data: bytes) -> None:
-    """Refuse a model that takes a tensor from outside itself.
-
-    ValueError, as for bytes that are no ONNX model.
-    """
-    proto = model.parse(data)
-    for tensor in _list_messages(proto, onnx.TensorProto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise ValueError(f"its tensor {tensor.name!r} is in another file")
-
-
-def _list_messages(message: Message, kind: type) -> Iterator[Any]:
-    """Every message of that kind, at any depth."""
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for inner in (value,) if isinstance(value, Message) else value:
-                if isinstance(inner, kind):
-                    yield inner
-                yield from _list_messages(inner, kind)

@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 from bigvit_edge.export.graph import copy_program, insert, replace_node, shape_of
 
 with silenced():

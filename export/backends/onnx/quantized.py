@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from bigvit_edge.artifact import Array
+from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.onnx.model import INTEGERS, LINEAR, layer_of, parse, read_notes
-from bigvit_edge.export.console import silenced
 from bigvit_edge.export.graph import Graph, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.quantization import (

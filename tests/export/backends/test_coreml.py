@@ -15,13 +15,13 @@ from torch import nn
 
 from bigvit_edge.artifact import Array, Artifact, write_data
 from bigvit_edge.errors import UserError
-from bigvit_edge.export import mil
 from bigvit_edge.export.backends import coreml
 from bigvit_edge.export.backends.coreml.weights import _find_palette
 from bigvit_edge.export.graph import Graph, Ranges
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT, set_dispatch
 from bigvit_edge.models.vit import ViT
+from bigvit_edge.runtime import mil
 from bigvit_edge.target import Target
 
 SHAPE = dict(image_size=32, patch=8, dim=32, head_dim=16, num_classes=10)

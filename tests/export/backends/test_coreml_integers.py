@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 from bigvit_edge.artifact import Array, Artifact
-from bigvit_edge.export import mil
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.runtime import mil
 from tests.export.convolutional import aim, answer, draw, measure, quantized, randomize, run
 
 

@@ -12,13 +12,13 @@ pytest.importorskip("coremltools")
 
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.errors import UserError
-from bigvit_edge.export import mil
 from bigvit_edge.export.backends import executorch
 from bigvit_edge.export.backends.executorch import coreml
 from bigvit_edge.export.graph import Graph, Ranges
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.runtime import mil
 from bigvit_edge.target import Target
 
 IOS18 = Target("test", "", ("executorch",), backend="coreml", deployment="iOS18")

@@ -14,11 +14,11 @@ pytest.importorskip("litert_torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("coremltools")
 
-from bigvit_edge.export.backends.onnx import set_options
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.graph import Graph, Ranges
 from bigvit_edge.export.integers import Integers
 from bigvit_edge.export.quantization import bound_steps, choose_scale
+from bigvit_edge.runtime.formats.onnx import set_options
 from tests.export.convolutional import Between, aim, answer, draw, emulate, quantized, randomize, run
 
 IMAGES = draw(3)

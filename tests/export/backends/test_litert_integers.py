@@ -19,6 +19,7 @@ from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import NONE, Integers, Range, Rounded
 from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
+from bigvit_edge.runtime.tflite import list_methods
 from tests.export.backends.test_litert import TARGET, bytes_of, capture, list_ops, lower, only_method, randomize
 
 aten = torch.ops.aten
@@ -267,7 +268,7 @@ def test_two_signatures_each_have_their_own(tmp_path: Path) -> None:
     data = bytes_of(litert.lower(graphs, TARGET, {}))
     (tmp_path / "m.tflite").write_bytes(data)
     given = images(2)
-    for graph, name in zip(graphs, contents.list_methods(data), strict=True):
+    for graph, name in zip(graphs, list_methods(data), strict=True):
         runner = litert.load(tmp_path / "m.tflite", method=name)
         got = np.concatenate([runner.run(image.numpy()) for image in given])
         emulated = np.concatenate([Emulation(graph).answer(image) for image in given])

@@ -26,6 +26,7 @@ from bigvit_edge.export.references import draw_calibration
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime.litert import LIBRARY, load_delegate
 from bigvit_edge.runtime.litert import load as load_ours
+from bigvit_edge.runtime.tflite import holds_program
 from tests.export.backends.test_bve import HOST, KEEPS, load_demo
 from tests.export.backends.test_executorch_native import part_around
 from tests.models import around
@@ -136,7 +137,7 @@ def test_packing_and_backend_are_the_targets() -> None:
     assert WeightType.QC8X8 in {weight.type for weight in kinds["i8mm"]}
     assert WeightType.QC8X8 not in {weight.type for weight in kinds["dot"]}
     assert lower("vit_demo")[0].layers == {"embedding.patches": "int8"}
-    assert not contents.holds_program(bytes_of(lower_as("vit_demo", "fp32", "dot", "xnnpack")[0]))
+    assert not holds_program(bytes_of(lower_as("vit_demo", "fp32", "dot", "xnnpack")[0]))
 
 
 def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

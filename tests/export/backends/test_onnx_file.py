@@ -20,6 +20,7 @@ from bigvit_edge.export.backends.onnx import model as floats
 from bigvit_edge.export.graph import Graph, Ranges
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.runtime.formats import onnx as runtime
 from bigvit_edge.target import Target
 
 TARGET = cast(Target, SimpleNamespace())  # not read by this backend
@@ -71,7 +72,7 @@ def read(file: Artifact) -> onnx.ModelProto:
 
 def optimize(data: Any, folder: Path, options: Any = None) -> onnx.ModelProto:
     """What the runtime makes of a file."""
-    options = options or backend.set_options(1)
+    options = options or runtime.set_options(1)
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return onnx.load(folder / "optimized.onnx")
@@ -222,10 +223,10 @@ CPUS = {
 @pytest.mark.parametrize("cpu", CPUS)
 def test_which_processors_saturate(cpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, text, saturates = CPUS[cpu]
-    monkeypatch.setattr(backend.platform, "machine", lambda: machine)
+    monkeypatch.setattr(runtime.platform, "machine", lambda: machine)
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
-    assert backend.saturates(tmp_path / "cpuinfo") == saturates
+    assert runtime.saturates(tmp_path / "cpuinfo") == saturates
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-static"])
@@ -233,9 +234,9 @@ def test_where_int8_saturates_the_runtime_takes_unsigned_weights(
     files: dict[str, Artifact], precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(files[precision].data, tmp_path)
-    monkeypatch.setattr(backend, "saturates", lambda: True)
+    monkeypatch.setattr(runtime, "saturates", lambda: True)
     model = optimize(files[precision].data, tmp_path)
-    if backend.platform.machine() == "x86_64":
+    if runtime.platform.machine() == "x86_64":
         assert not [t.name for t in model.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1]
     assert np.allclose(run(files[precision].data, tmp_path), expected, atol=1e-5)
 
@@ -277,7 +278,7 @@ def test_linears_of_other_shapes(precision: str, near: float, tmp_path: Path, mo
     if precision != "int8-static":  # there the step of the output is 400
         assert np.abs(np.delete(got - expected, 3, axis=1)).max() < near
     assert count_ops(read(file))["Transpose"] == 1  # of the image's patches
-    monkeypatch.setattr(backend, "saturates", lambda: True)
+    monkeypatch.setattr(runtime, "saturates", lambda: True)
     assert np.allclose(run(file.data, tmp_path), got, atol=1e-4)
     twice = [node.op_type for node in read(file).graph.node if floats.layer_of(node) == "twice"]
     assert "table" not in {floats.layer_of(node) for node in read(file).graph.node}  # a constant now

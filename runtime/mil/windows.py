@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Bool, Int, ints
+from bigvit_edge.runtime.mil.places import Bool, Int, ints
 
 
 def conv(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Bool, Float, Int, ints
+from bigvit_edge.runtime.mil.places import Bool, Float, Int, ints
 
 
 def list_points(have: int, want: int, sampling_mode: str) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigvit_edge.export.console import silenced
+from bigvit_edge.console import silenced
 
 with silenced():
     from coremltools.converters.mil.mil import types

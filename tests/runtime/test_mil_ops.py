@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bigvit_edge.export import mil
-from bigvit_edge.export.console import silenced
-from bigvit_edge.export.mil.ops import ABSENT, OPS
-from bigvit_edge.export.mil.package import Function as Saved
-from bigvit_edge.export.mil.package import read_folder, read_function
-from bigvit_edge.export.mil.places import concat
+from bigvit_edge.console import silenced
+from bigvit_edge.runtime import mil
+from bigvit_edge.runtime.mil.ops import ABSENT, OPS
+from bigvit_edge.runtime.mil.package import Function as Saved
+from bigvit_edge.runtime.mil.package import read_folder, read_function
+from bigvit_edge.runtime.mil.places import concat
 
 with silenced():
     import coremltools as ct

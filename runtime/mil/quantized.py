@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Int, ints
+from bigvit_edge.runtime.mil.places import Int, ints
 
 SPAN = {"int8": (-128, 127), "uint8": (0, 255)}
 

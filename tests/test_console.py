@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.console import silenced
 
 
 def chatter(then: Exception | None = None) -> None:

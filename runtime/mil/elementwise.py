@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Float
+from bigvit_edge.runtime.mil.places import Float
 
 DTYPES = {"fp16": torch.float32, "fp32": torch.float32, "bool": torch.bool} | dict.fromkeys(
     ("int32", "int16", "uint16", "int8", "uint8"), torch.int32

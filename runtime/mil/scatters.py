@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Bool, Int
+from bigvit_edge.runtime.mil.places import Bool, Int
 
 REDUCE = {"add": "sum", "sub": "sum", "mul": "prod", "div": "prod", "max": "amax", "min": "amin"}
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from bigvit_edge.artifact import list_data
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.export.console import silenced
 
 with silenced():
     from coremltools.proto import MIL_pb2, Model_pb2

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigvit_edge.export.mil.places import Bool, Float, Int, ints
+from bigvit_edge.runtime.mil.places import Bool, Float, Int, ints
 
 Reduce = Callable[[Tensor, list[int], bool], Tensor]
 REDUCE: dict[str, Reduce] = {

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export import mil
-from bigvit_edge.export.console import silenced
-from bigvit_edge.export.mil.ops import OPS
-from bigvit_edge.export.mil.package import MANIFEST, Model_pb2, read_folder, read_function
+from bigvit_edge.runtime import mil
+from bigvit_edge.runtime.mil.ops import OPS
+from bigvit_edge.runtime.mil.package import MANIFEST, Model_pb2, read_folder, read_function
 
 with silenced():
     import coremltools as ct

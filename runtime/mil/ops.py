@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigvit_edge.export.mil import elementwise, norms, places, quantized, resizing, scatters, windows
-from bigvit_edge.export.mil.places import Bool
+from bigvit_edge.runtime.mil import elementwise, norms, places, quantized, resizing, scatters, windows
+from bigvit_edge.runtime.mil.places import Bool
 
 SEVERAL = ("values", "ref_tensors", "begins", "ends", "end_masks")  # inputs that are a tuple of values
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.mil.definitions import list_defaults
-from bigvit_edge.export.mil.ops import ABSENT, OPS, SEVERAL
-from bigvit_edge.export.mil.package import Function, Op, read_folder, read_function
+from bigvit_edge.runtime.mil.definitions import list_defaults
+from bigvit_edge.runtime.mil.ops import ABSENT, OPS, SEVERAL
+from bigvit_edge.runtime.mil.package import Function, Op, read_folder, read_function
 
 Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 

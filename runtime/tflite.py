@@ -1,0 +1,123 @@
+"""What a .tflite says of itself, read without a framework: signatures, strings, whether it holds ops of ours.
+
+A .tflite is a FlatBuffer of LiteRT's schema.fbs. The bytes must be one that a runtime has taken: of others,
+struct.error, IndexError or UnicodeDecodeError.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
+CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
+
+# Fields of schema.fbs, by their numbers, which never change: old files could not be read
+OPERATOR_CODES, SUBGRAPHS, BUFFERS, METADATA, SIGNATURES = 1, 2, 4, 6, 7  # of Model
+CUSTOM_CODE = 1  # of OperatorCode
+SIGNATURE_KEY, SUBGRAPH_INDEX = 2, 4  # of SignatureDef
+NAME, BUFFER = 0, 1  # of Metadata
+DATA = 0  # of Buffer
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a FlatBuffer.
+
+    Its bytes, and where it starts in them.
+    """
+
+    data: bytes | bytearray
+    start: int
+
+    def find(self, field: int) -> int:
+        """Find where a field's value is; 0 if it is left out."""
+        layout = self.start - self._read("<i", self.start)
+        slot = 4 + 2 * field
+        offset = self._read("<H", layout + slot) if slot < self._read("<H", layout) else 0
+        return self.start + offset if offset else 0
+
+    def find_vector(self, field: int) -> int:
+        """Find where a vector begins; 0 if it is left out.
+
+        The number of elements stands in the four bytes before.
+        """
+        place = self.find(field)
+        return place + self._read("<I", place) + 4 if place else 0
+
+    def read_number(self, field: int) -> int:
+        """Read a number of 32 bits; 0 if it is left out."""
+        place = self.find(field)
+        return self._read("<I", place) if place else 0
+
+    def read_bytes(self, field: int) -> bytes:
+        """Read a text or bytes; empty if left out."""
+        start = self.find_vector(field)
+        return bytes(self.data[start : start + self._read("<I", start - 4)]) if start else b""
+
+    def list_tables(self, field: int) -> Iterator["Table"]:
+        """List the tables of a vector; none if it is left out."""
+        start = self.find_vector(field)
+        for place in range(start, start + 4 * self._read("<I", start - 4) if start else start, 4):
+            yield Table(self.data, place + self._read("<I", place))
+
+    def _read(self, layout: str, place: int) -> int:
+        (number,) = struct.unpack_from(layout, self.data, place)
+        return int(number)
+
+
+def read_root(data: bytes | bytearray) -> Table:
+    """Read where the Model is."""
+    return Table(data, struct.unpack_from("<I", data)[0])
+
+
+def list_methods(data: bytes) -> dict[str, int]:
+    """List each signature's name and its subgraph's number, in order.
+
+    The order is the file's.
+    """
+    signatures = read_root(data).list_tables(SIGNATURES)
+    return {each.read_bytes(SIGNATURE_KEY).decode(): each.read_number(SUBGRAPH_INDEX) for each in signatures}
+
+
+def read_strings(data: bytes) -> dict[str, str]:
+    """Read the strings that an export kept in the file."""
+    model = read_root(data)
+    buffers = list(model.list_tables(BUFFERS))
+    own = {entry.read_bytes(NAME).decode(): buffers[entry.read_number(BUFFER)] for entry in model.list_tables(METADATA)}
+    return {
+        name.removeprefix(KEY): text.decode()
+        for name, buffer in own.items()
+        if name.startswith(KEY) and (text := buffer.read_bytes(DATA))
+    }
+
+
+def holds_program(data: bytes) -> bool:
+    """Tell whether the file has an op of ours."""
+    return CUSTOM_OP in [code.read_bytes(CUSTOM_CODE) for code in read_root(data).list_tables(OPERATOR_CODES)]
+
+
+def select_method(data: bytes, method: str) -> bytes:
+    """Edit the file as if it had that signature alone.
+
+    The others' bytes stay, unreached.
+
+    XNNPACK packs a copy of the weights of every subgraph when the first tensor is allocated, whichever signature is
+    run: 275 MB for four of 68 MB together, 79 MB for one. Edited in place, because reading and writing it as objects
+    takes seconds.
+    """
+    methods, copy = list_methods(data), bytearray(data)
+    model = read_root(copy)
+    number = list(methods).index(method)
+    if place := list(model.list_tables(SIGNATURES))[number].find(SUBGRAPH_INDEX):  # left out of the file where it is 0
+        struct.pack_into("<I", copy, place, 0)
+    _keep_one(model, copy, SUBGRAPHS, methods[method])
+    _keep_one(model, copy, SIGNATURES, number)
+    return bytes(copy)
+
+
+def _keep_one(model: Table, data: bytearray, field: int, number: int) -> None:
+    """Make a vector of tables hold one of its elements only. An element is an offset from where it stands itself."""
+    start = model.find_vector(field)
+    (offset,) = struct.unpack_from("<I", data, start + 4 * number)
+    struct.pack_into("<I", data, start, offset + 4 * number)
+    struct.pack_into("<I", data, start - 4, 1)
