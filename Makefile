@@ -1,7 +1,7 @@
 # PYTHON=python3.12 make ... picks another interpreter for the virtual environment; else the first that will do.
 PYTHON ?= $(or $(shell .ci/install-tools python),python3)
-TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
-EXECUTORCH := $(shell sed -n 's/^executorch = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
+TORCH := $(shell sed -n 's/^export = .*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+EXECUTORCH := $(shell sed -n 's/^executorch = .*\("executorch==[^]]*\)\]/\1/p' pyproject.toml | tr -d ,)
 
 # BVE_CI=1: a warning of the compiler is an error, and so are a door that cannot be built and a C++ test that cannot be
 # run.

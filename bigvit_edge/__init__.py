@@ -19,8 +19,12 @@ def load_model(
 ) -> "nn.Module":
     """Build a model as bigvit_edge.models.load.load_model does.
 
-    That is imported here on the first call, so that the command line starts without PyTorch.
+    That is imported here on the first call, so that the command line starts without PyTorch. UserError if that is not
+    installed.
     """
+    from bigvit_edge.extras import require
+
+    require()
     from bigvit_edge.models.load import load_model as load
 
     return load(name, keep, weights, image_size, num_classes, weights_key=weights_key, heads=heads)

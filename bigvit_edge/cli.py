@@ -81,6 +81,7 @@ def export(
 
     Each file's answers are compared with PyTorch's.
     """
+    from bigvit_edge.extras import require
     from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
     from bigvit_edge.words import parse_keeps, parse_share
@@ -93,6 +94,7 @@ def export(
     chosen = override(load_target(preset), [*(settings or []), *share, *named])
     chosen.list_cells()
     keeps = parse_keeps(keep)
+    require(*chosen.formats)
 
     from bigvit_edge import report
     from bigvit_edge.export.bundle import Source, export_bundle
@@ -122,9 +124,11 @@ def check(
 
     Each file is reloaded in its runtime. Exits with 1 past the limits.
     """
+    from bigvit_edge.extras import require
     from bigvit_edge.manifest import read_manifest
 
-    read_manifest(folder)  # a wrong path shows before the heavy imports
+    manifest = read_manifest(folder)  # a wrong path shows before the heavy imports
+    require(*(entry.format for entry in manifest.artifacts))
 
     from bigvit_edge import report, tables
     from bigvit_edge.export.check import check_bundle
@@ -219,6 +223,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe, or resume, and print the accuracy table."""
+    from bigvit_edge.extras import require
+
+    require("demo")
+
     from bigvit_edge.train import evaluate_shipped, find_recipe, run_recipe
 
     chosen = find_recipe(recipe)

@@ -1,0 +1,32 @@
+"""What pip brings only where it is asked to: which verb wants which extra, and what to say where it is missing."""
+
+from importlib.util import find_spec
+
+from bigvit_edge.errors import UserError, list_few
+
+BASE = "export"  # which all others bring along
+EXTRAS = {  # by name, the modules that it brings and we import; pyproject.toml has their packages
+    BASE: ("torch", "networkx", "safetensors"),
+    "executorch": ("executorch", "torchao"),
+    "litert": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+    "coreml": ("coremltools",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "demo": ("sklearn", "skimage"),
+}
+
+
+def require(*names: str) -> None:
+    """Check that the packages of these extras are installed.
+
+    And those of BASE. A name that is no extra, as of a format of our own, needs no more than that. UserError with the
+    line that brings what is missing.
+    """
+    wanted = {name: EXTRAS[name] for name in dict.fromkeys((BASE, *names)) if name in EXTRAS}
+    missing = {name: [module for module in modules if find_spec(module) is None] for name, modules in wanted.items()}
+    lacking = [name for name, modules in missing.items() if modules]
+    if not lacking:
+        return
+    modules = [module for each in missing.values() for module in each]
+    named = ",".join([name for name in lacking if name != BASE] or [BASE])
+    met = f"{list_few(modules)} {'are' if len(modules) > 1 else 'is'} not installed"
+    raise UserError(met, "what this needs besides the package alone", f"pip install 'bigvit-edge[{named}]'")
