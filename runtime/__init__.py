@@ -45,6 +45,19 @@ class _Options(ctypes.Structure):
     )
 
 
+class Event(ctypes.Structure):
+    """What a thread did of an op at once.
+
+    start_ns, end_ns: of time.monotonic_ns; op: which of those that `inspect` lists; thread: 0 is who called run; tiles:
+    how many of the pieces that the op is cut in; core: where it ended, -1 where the system does not say.
+    """
+
+    _fields_ = (
+        ("start_ns", ctypes.c_uint64), ("end_ns", ctypes.c_uint64), ("op", ctypes.c_uint32),
+        ("thread", ctypes.c_uint32), ("tiles", ctypes.c_uint32), ("core", ctypes.c_int32),
+    )  # fmt: skip
+
+
 class Session:
     """An entry of a .bve file, ready to run on this machine.
 
@@ -135,6 +148,30 @@ class Session:
         """Let the runs from now on take each op's time, or not."""
         with self._lock:
             self._library().bve_trace(self._session, int(on))
+
+    def events(self) -> tuple[list[Event], int]:
+        """Tell what each thread did in the last traced run.
+
+        The events, a thread's one after the other, and how many more there was no room for.
+        """
+        lost = ctypes.c_size_t()
+        with self._lock:
+            self._library()
+            count = find_function("bve_events")(self._session, None, 0, ctypes.byref(lost))
+            events = (Event * count)()
+            find_function("bve_events")(self._session, events, count, None)
+        return list(events), lost.value
+
+    def rows(self, op: int) -> NDArray[np.int32]:
+        """Tell which tokens a routing op chose in the last run.
+
+        In rising order: 0 is the class token, patch i is i + 1. None if the run was not traced, or of other ops.
+        """
+        with self._lock:
+            self._library()
+            rows = np.empty(find_function("bve_rows")(self._session, op, None, 0), np.int32)
+            find_function("bve_rows")(self._session, op, rows.ctypes.data, rows.size)
+        return rows
 
     def close(self) -> None:
         """Give the memory back.
@@ -261,10 +298,30 @@ def load_library() -> ctypes.CDLL:
         "bve_count_cores": (ctypes.c_uint32, ()),
         "bve_trace": (None, (pointer, ctypes.c_int)),
     }
-    for name, (result, arguments) in types.items():
+    later = {  # than the first library of this version: who calls them asks for them by find_function
+        "bve_events": (ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t, pointer)),
+        "bve_rows": (ctypes.c_size_t, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t)),
+        "bve_measure": (pointer, (ctypes.c_uint32, error)),
+        "bve_free": (None, (pointer,)),
+        "bve_count": (pointer, (text,)),
+        "bve_read": (pointer, (pointer,)),
+        "bve_uncount": (None, (pointer,)),
+    }
+    for name, (result, arguments) in (types | {name: later[name] for name in later if hasattr(library, name)}).items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+def find_function(name: str) -> Any:
+    """Find a function of libbve.so.
+
+    UserError if the library is older than the function.
+    """
+    try:
+        return getattr(load_library(), name)
+    except AttributeError as e:
+        raise UserError(f"{find_library()} has no {name}", "a library of today", "build it again: pip install .") from e
 
 
 def find_library(name: str = LIBRARY) -> Path:

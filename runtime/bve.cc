@@ -1,7 +1,9 @@
 // The C ABI: what C++ throws becomes a text.
 #include "bve.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -9,8 +11,10 @@
 
 #include "cgroups.h"
 #include "choice.h"
+#include "counters.h"
 #include "dispatch.h"
 #include "probe.h"
+#include "roof.h"
 #include "session.h"
 
 struct bve_program {
@@ -25,6 +29,12 @@ struct bve_program {
 struct bve_session {
   std::unique_ptr<bve::Session> session;
   std::string description;
+};
+
+struct bve_counters {
+  bve::Counters counters;
+
+  explicit bve_counters(const char* root) : counters(root) {}
 };
 
 namespace {
@@ -54,6 +64,12 @@ Result guard(Result failed, bve_error* error, Work work) {
     tell(error, "an unknown error");
   }
   return failed;
+}
+
+char* copy(const std::string& text) {
+  char* const copied = strdup(text.c_str());
+  if (!copied) throw std::bad_alloc();
+  return copied;
 }
 
 constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
@@ -148,20 +164,61 @@ const char* bve_inspect(bve_session* session) {
   });
 }
 
-void bve_trace(bve_session* session, int on) { session->session->trace(on != 0); }
+void bve_trace(bve_session* session, int on) {
+  guard<int>(1, nullptr, [&] {
+    session->session->trace(on != 0);
+    return 0;
+  });
+}
+
+size_t bve_events(const bve_session* session, bve_event* events, size_t count, size_t* lost) {
+  const bve::Trace* const last = session->session->last();
+  size_t beyond = 0;
+  const size_t all = last ? last->copy_events(events, events ? count : 0, beyond) : 0;
+  if (lost) *lost = beyond;
+  return all;
+}
+
+size_t bve_rows(const bve_session* session, size_t op, int32_t* rows, size_t count) {
+  const bve::Trace* const last = session->session->last();
+  if (!last || op >= session->session->ops().count) return 0;
+  const std::vector<int32_t>& chosen = last->rows(op);
+  if (rows) std::copy_n(chosen.begin(), std::min(count, chosen.size()), rows);
+  return chosen.size();
+}
 
 uint64_t bve_cpu_time(const bve_session* session) { return session->session->cpu_ns(); }
 
 size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count) {
   const size_t ops = session->session->ops().count;
+  const bve::Trace* const last = session->session->last();
   for (size_t i = 0; nanoseconds && i < count && i < ops; i++)
-    nanoseconds[i] = session->session->nanoseconds(i);
+    nanoseconds[i] = last ? last->nanoseconds(i) : 0;
   return ops;
 }
 
 const char* bve_op_name(const bve_session* session, size_t index) {
   return index < session->session->ops().count ? session->session->op_name(index) : nullptr;
 }
+
+char* bve_measure(uint32_t threads, bve_error* error) {
+  return guard<char*>(nullptr, error, [&] {
+    bve::check_threads(threads, bve::count_usable(bve::list_cores().size()));
+    return copy(bve::measure_roof(threads));
+  });
+}
+
+void bve_free(char* text) { std::free(text); }
+
+bve_counters* bve_count(const char* root) {
+  return guard<bve_counters*>(nullptr, nullptr, [&] { return new bve_counters(root); });
+}
+
+char* bve_read(const bve_counters* counters) {
+  return guard<char*>(nullptr, nullptr, [&] { return copy(counters->counters.read()); });
+}
+
+void bve_uncount(bve_counters* counters) { delete counters; }
 
 int bve_dispatch(const bve_tokens* tokens, bve_error* error) {
   return guard<int>(1, error, [&] {

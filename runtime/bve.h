@@ -52,6 +52,15 @@ typedef struct bve_options {
                             // lane. bve_inspect says why. little_threads must be 0
 } bve_options;
 
+// What a thread did of an op at once, on CLOCK_MONOTONIC.
+typedef struct bve_event {
+  uint64_t start_ns, end_ns;
+  uint32_t op;      // as bve_op_name counts them
+  uint32_t thread;  // 0: bve_run's caller
+  uint32_t tiles;   // pieces that the op is cut in
+  int32_t core;     // where it ended; -1: the system does not say
+} bve_event;
+
 // The tokens of one image before a big.LITTLE layer, and its router. The outputs may overlap
 // nothing else.
 typedef struct bve_tokens {
@@ -114,11 +123,24 @@ BVE_API int bve_run(bve_session* session, const float* image, size_t image_count
                     size_t logits_count, bve_error* error);
 
 // JSON about the session: CPU flags, kernels chosen, threads and the cores they may run on, why
-// they were chosen, bytes of the arena, what was repacked. With bve_trace switched on, also the
-// last run's nanoseconds of each op. Lives until the next call for this session. Null when out of
-// memory.
+// they were chosen, bytes of the arena, what was repacked; of each op its kind, lane, the
+// multiply-accumulates, the bytes it has to read and write at least, and what it multiplies in
+// (f32, f16, qd8). With bve_trace switched on, also the last run's nanoseconds of each op. Lives
+// until the next call for this session. Null when out of memory.
 BVE_API const char* bve_inspect(bve_session* session);
+// Whether runs from now on are traced: memory for that is allocated here, and without it they are
+// not. A traced run takes longer by two readings of a clock an event.
 BVE_API void bve_trace(bve_session* session, int on);
+
+// Of the last run, if it was traced: how many events there are, a thread's one after the other; the
+// first `count` of them (null: none wanted); lost (may be null): those beyond the 65,536 a thread
+// that there is room for.
+BVE_API size_t bve_events(const bve_session* session, bve_event* events, size_t count,
+                          size_t* lost);
+
+// Of the last run, if it was traced, and an op that routes: how many tokens it chose, and the first
+// `count` of them in rising order (null: none wanted). 0 is the class token, patch i is i + 1.
+BVE_API size_t bve_rows(const bve_session* session, size_t op, int32_t* rows, size_t count);
 
 // Nanoseconds of CPU time that the session's runs have taken so far: its caller's inside bve_run,
 // and all of its other threads', their watching included.
@@ -129,6 +151,21 @@ BVE_API uint64_t bve_cpu_time(const bve_session* session);
 // name, null beyond the last, which lives as long as the session.
 BVE_API size_t bve_times(const bve_session* session, uint64_t* nanoseconds, size_t count);
 BVE_API const char* bve_op_name(const bve_session* session, size_t index);
+
+// JSON of this machine's limits, measured now on so many threads at once (1 to bve_count_cores()),
+// half a second long: the most multiply-accumulates a second of each type, and bytes read a second
+// from a core's cache and from memory. For bve_free; null, with a text in `error`, if it fails.
+BVE_API char* bve_measure(uint32_t threads, bve_error* error);
+BVE_API void bve_free(char* text);
+
+// The kernel's counters (cycles, instructions, cache and branch misses, CPU time, page faults) of
+// the calling thread and all threads that it starts afterwards, so before bve_start. Their reading
+// is JSON, for bve_free: a list of counts so far, or why one is missing. root: before /sys, ""
+// usually. Null without memory.
+typedef struct bve_counters bve_counters;
+BVE_API bve_counters* bve_count(const char* root);
+BVE_API char* bve_read(const bve_counters* counters);
+BVE_API void bve_uncount(bve_counters* counters);
 
 // Token dispatch by itself, for models whose other ops run elsewhere: the k tokens of the highest
 // scores (softmax over tokens of dot(layernorm(z), weight) + bias), token 0 always among them, come

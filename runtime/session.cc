@@ -6,6 +6,7 @@
 
 #include "cgroups.h"
 #include "clock.h"
+#include "cost.h"
 #include "json.h"
 
 namespace bve {
@@ -18,6 +19,7 @@ constexpr double kPiece = 2.0 / 3;
 // times as long as itself would need, or the shortest time that is worth a change of threads.
 constexpr double kPatience = 1.5;
 constexpr int64_t kPatienceNs = 50'000;
+constexpr size_t kMostEvents = 1 << 16;  // of a thread in a traced run: 2 MB
 constexpr uint32_t kSpinUs = 100, kMostSpinUs = 1'000'000;
 
 int64_t choose_spin_ns(const bve_options& options) {
@@ -91,8 +93,6 @@ Session::Session(const Program& program, Weights& weights, float keep, const bve
   }
   for (size_t thread = 0; thread < options.threads; thread++)
     scratches_.push_back(allocate(scratch_bytes_));
-  times_.reset(new std::atomic<uint64_t>[ops().count]);
-  trace(false);
 
   schedule_ = plan_schedule(frame_, entry_, arena, kernels_[0], options.threads > 1);
   packed_ = allocate(schedule_.packed_bytes);
@@ -111,8 +111,11 @@ Session::~Session() {
 }
 
 void Session::trace(bool on) {
-  traced_ = on;
-  for (uint32_t i = 0; i < ops().count; i++) times_[i] = 0;
+  trace_.reset();
+  if (!on) return;
+  size_t most = 0;
+  for (const Step& step : schedule_.steps) most += progress_ ? step.tiles : 1;
+  trace_.reset(new Trace(frame_, ops(), pool_->threads(), std::min(most, kMostEvents)));
 }
 
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
@@ -125,7 +128,7 @@ void Session::run(const float* image, size_t image_count, float* logits, size_t 
   }
   frame_.buffers[0] = reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
   frame_.buffers[1] = reinterpret_cast<std::byte*>(logits);
-  if (traced_) trace(true);
+  if (trace_) trace_->begin();
   round_ = round_ == kMostRounds ? 1 : round_ + 1;
   if (progress_) progress_->begin(round_);
   pool_->run(round_);
@@ -180,10 +183,10 @@ void Session::await(size_t thread, Condition is_true) {
 }
 
 void Session::execute_step(const Step& step, Range tiles, size_t thread) {
-  const uint64_t start = traced_ ? read_clock_ns() : 0;
+  const uint64_t start = trace_ ? read_clock_ns() : 0;
   execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
           scratches_[thread].get(), packed_.get() + step.packed);
-  if (start != 0) times_[step.op].fetch_add(read_clock_ns() - start, std::memory_order_relaxed);
+  if (trace_) trace_->note(frame_, thread, step.op, tiles, start);
 }
 
 std::string Session::describe() const {
@@ -208,6 +211,7 @@ std::string Session::describe() const {
     }
     return json::list(threads, ", ");
   };
+  constexpr const char* kTypes[] = {"f32", "f16", "qd8"};  // by bve_type
   char isa[128];
   bve_name_isa(isa_, isa, sizeof isa);
   std::vector<std::pair<const char*, std::string>> fields = {
@@ -224,11 +228,12 @@ std::string Session::describe() const {
   fields.push_back({"repacked_bytes", json::print_whole(weights_.repacked_bytes())});
   std::vector<std::string> described;
   for (uint32_t i = 0; i < ops().count; i++) {
+    const Cost cost = measure_cost(frame_, ops()[i]);
     std::vector<std::pair<const char*, std::string>> op = {
-        {"name", json::quote(names_[i])},
-        {"kind", json::quote(name_kind(ops()[i].kind))},
-        {"lane", json::print_whole(ops()[i].lane)}};
-    if (traced_) op.push_back({"ns", json::print_whole(times_[i].load())});
+        {"name", json::quote(names_[i])},           {"kind", json::quote(name_kind(ops()[i].kind))},
+        {"lane", json::print_whole(ops()[i].lane)}, {"macs", json::print_whole(cost.macs)},
+        {"bytes", json::print_whole(cost.bytes)},   {"type", json::quote(kTypes[cost.type])}};
+    if (trace_) op.push_back({"ns", json::print_whole(trace_->nanoseconds(i))});
     described.push_back(json::object(op));
   }
   fields.push_back({"ops", json::list(described, ", ")});

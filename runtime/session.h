@@ -1,7 +1,6 @@
 // One entry of a program, ready to run: memory planned and allocated, kernels chosen, threads made.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "cores.h"
 #include "pool.h"
 #include "progress.h"
+#include "trace.h"
 
 namespace bve {
 
@@ -28,10 +28,11 @@ class Session {
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
 
   const Entry& entry() const { return entry_; }
+  // Throws without memory for what is to be traced, and then traces nothing.
   void trace(bool on);
   Records<Op> ops() const { return program_.ops(entry_); }
-  // That its threads together spent on an op in the last run; 0 unless it was traced.
-  uint64_t nanoseconds(size_t op) const { return times_[op]; }
+  // What is known of the last run; null unless it was traced.
+  const Trace* last() const { return trace_.get(); }
   const char* op_name(size_t op) const { return names_[op].c_str(); }
   uint64_t cpu_ns() const { return pool_->cpu_ns() - tried_ns_; }
   // As bve_inspect says.
@@ -63,8 +64,7 @@ class Session {
   Memory arena_, packed_;
   std::vector<Memory> scratches_;       // by thread
   std::unique_ptr<Progress> progress_;  // of several threads
-  bool traced_ = false;
-  std::unique_ptr<std::atomic<uint64_t>[]> times_;  // by op
+  std::unique_ptr<Trace> trace_;        // null: off
   std::vector<std::string> names_;
   std::string tried_;
   uint64_t tried_ns_ = 0;

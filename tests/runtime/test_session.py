@@ -1,10 +1,12 @@
 """Session: our runtime from Python, against PyTorch, and what it says to wrong input."""
 
 import gc
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from bigvit_edge.export.convert import capture
 from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import to_bytes
-from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.blvit import BLViT, selected_tokens
 from bigvit_edge.models.load import set_keep
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.runtime import Session, count_cores, find_library, load_library
@@ -110,6 +112,55 @@ def test_what_a_session_tells_of_itself(file: Path) -> None:
         assert len(told["ops"]) == session.entry["ops"]
         assert "layers.1.p.mlp" in {op["name"] for op in told["ops"]}
         assert all(op["ns"] > 0 for op in told["ops"])
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_the_rows_that_each_layer_chose_are_pytorchs(keep: float, little: BLViT, file: Path) -> None:
+    set_keep(little, keep)
+    with torch.no_grad():
+        orders = little.encode(torch.from_numpy(draw()))[2]
+    k = math.ceil(keep * 17)
+    masks = selected_tokens(orders, k)[:, 0].numpy()
+    with Session(file, keep=keep) as session:
+        session.trace()
+        session.run(draw())
+        rows = [rows for op in range(session.entry["ops"]) if (rows := session.rows(op)).size]
+    assert [list(layer) for layer in rows] == [list(np.flatnonzero(mask)) for mask in masks]
+    assert {len(layer) for layer in rows} == {k}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_events_are_inside_the_run_and_sum_to_the_ops_times(threads: int, file: Path) -> None:
+    need_cores(threads)
+    with Session(file, threads=threads) as session:
+        session.run(draw())
+        assert session.events() == ([], 0)
+        session.trace()
+        start = time.monotonic_ns()
+        session.run(draw())
+        end = time.monotonic_ns()
+        events, lost = session.events()
+        ops = session.inspect()["ops"]
+    assert lost == 0
+    sums = [0] * len(ops)
+    for event in events:
+        assert start <= event.start_ns <= event.end_ns <= end
+        sums[event.op] += event.end_ns - event.start_ns
+    assert sums == [op["ns"] for op in ops]
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_the_ops_work_is_that_which_the_export_counted(keep: float, file: Path) -> None:
+    with Session(file, keep=keep) as session:
+        ops = session.inspect()["ops"]
+        assert sum(op["macs"] for op in ops) == session.entry["macs"]
+    assert {op["type"] for op in ops if op["kind"] == "linear"} == {"f32"}
+    assert all(op["bytes"] > 0 for op in ops)
+    (mlp,) = (op for op in ops if op["name"] == "layers.0.p.mlp")
+    k = math.ceil(keep * 17)
+    assert mlp["macs"] == 2 * k * 64 * 256
+    weights = 2 * 4 * 64 * 256  # float32 of fc1 and fc2; panels have a bias for each column besides
+    assert weights < mlp["bytes"] - 2 * 4 * k * 64 < weights * 1.05
 
 
 def test_threads_take_turns(file: Path) -> None:
