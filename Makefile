@@ -13,7 +13,8 @@ WITH_DOORS = -DBVE_TESTS=ON -DBVE_ALL_DOORS=$(or $(BVE_CI),OFF)
 FOR_PYTHON = -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
 ARM_GNU = aarch64-linux-gnu-g++
 # tests/make_arm64_root.sh asks for Debian's packages, by the names they have in 12 and 13
-CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(shell grep -sE '^VERSION_CODENAME=(bookworm|trixie)$$' /etc/os-release))
+IS_DEBIAN = $(shell grep -sE '^VERSION_CODENAME=(bookworm|trixie)$$' /etc/os-release)
+CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(IS_DEBIAN))
 ARM = CXX="$(ZIG) c++ -target aarch64-linux-musl" $(CONFIGURE) -B build/aarch64 \
 	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBVE_STATIC=ON
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
@@ -31,7 +32,7 @@ define sanitize
 endef
 
 .PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
-	bve-run-arm sanitize fuzz
+	device-roots bve-run-arm sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
@@ -43,7 +44,8 @@ test:
 
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
+tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm)) \
+		$(if $(IS_DEBIAN),device-roots)
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
@@ -64,6 +66,11 @@ doors-arm: .venv/.ready build/arm64-root/.ready
 # What qemu runs them on: a minute.
 build/arm64-root/.ready: tests/make_arm64_root.sh | .venv/.ready
 	tests/make_arm64_root.sh build/arm64-root .venv/bin/python $(TFLITE_RUNTIME)
+
+# The machines of tests/devices: one behind an sshd, one behind an adbd; half a minute.
+device-roots: build/devices/.ready
+build/devices/.ready: tests/make_device_roots.sh
+	tests/make_device_roots.sh build/devices
 
 # The older of LiteRT's runtimes, which wants an older numpy: a folder for PYTHONPATH. There is none for Python 3.12.
 tflite-runtime: build/tflite_runtime/.ready

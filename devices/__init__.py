@@ -5,7 +5,7 @@ from importlib import import_module
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.errors import suggest
 
-KINDS = {"local": ("here", "Local"), "null": ("null", "Null"), "adb": ("adb", "Adb"), "ssh": ("ssh", "Ssh")}
+KINDS = {"local": ("local", "Local"), "null": ("null", "Null"), "adb": ("adb", "Adb"), "ssh": ("ssh", "Ssh")}
 FORMS = "local, null, adb:SERIAL or ssh:USER@HOST[:PORT]"
 
 

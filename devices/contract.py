@@ -12,6 +12,7 @@ from bigvit_edge.errors import UserError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # of a variable of the environment
 PIPE = subprocess.PIPE
+SLOWEST_BYTES_S = 200_000  # at which a file still counts as moving
 
 
 class DeviceError(UserError):
@@ -23,6 +24,10 @@ class DeviceError(UserError):
     def __init__(self, met: str, expected: str, do: str = "", *, lost: bool = False) -> None:
         super().__init__(met, expected, do)
         self.lost = lost
+
+
+class BusyError(DeviceError):
+    """A device that another bench holds."""
 
 
 class Device(Protocol):
@@ -78,3 +83,8 @@ def spell_command(words: Sequence[str], environment: Mapping[str, str] | None = 
 def find_cache() -> Path:
     """Find this user's folder for what can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigvit-edge"
+
+
+def measure_timeout(size: int) -> float:
+    """Allow so many seconds for moving so many bytes."""
+    return 30 + size / SLOWEST_BYTES_S

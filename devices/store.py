@@ -6,11 +6,10 @@ import uuid
 from pathlib import Path
 from typing import Self
 
-from bigvit_edge.devices.contract import Device, DeviceError
+from bigvit_edge.devices.contract import BusyError, Device, DeviceError, measure_timeout
 from bigvit_edge.devices.process import Completed, run_words
 from bigvit_edge.interruption import shielded
 
-SLOWEST_BYTES_S = 200_000  # at which a file still counts as moving
 SPARE_KB = 1024  # left on the device beside a file
 LONGEST = 60  # letters of a file's own name that it keeps there
 # of `df -k`: size, used, free, share, and where it is mounted; a long device's name stands on a line of its own
@@ -25,14 +24,15 @@ class Store:
     """Our files on a device, removed when a `with` block ends.
 
     They lie in the device's home. keep: leave them there for the next time. What is there already, with the right hash,
-    is not sent again. Where a device works in place nothing is copied.
+    is not sent again. Where a device works in place nothing is copied. What a BusyError ends removes nothing: the bench
+    that holds the device may use the same files.
     """
 
     def __init__(self, device: Device, keep: bool = False) -> None:
         self.device, self.keep = device, keep
         self._token = uuid.uuid4().hex[:8]
         self._ours: list[str] = []
-        self._free_kb: int | None = None
+        self._made = False
 
     def place(self, path: Path, executable: bool = False) -> str:
         """Bring a file to the device, and return its path there.
@@ -92,20 +92,16 @@ class Store:
 
         And the folder, if nothing else is in it.
         """
-        if self._ours and not self.device.in_place:
-            ours, self._ours = self._ours, []
+        if self._made:
             with shielded():
-                run_words(self.device, ("sh", "-c", REMOVE, "sh", self.device.home, *dict.fromkeys(ours)))
-        elif self._ours:
-            for path in map(Path, self._ours):
-                path.unlink(missing_ok=True)
-            self._ours = []
+                run_words(self.device, ("sh", "-c", REMOVE, "sh", self.device.home, *dict.fromkeys(self._ours)))
+            self._ours, self._made = [], False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.keep:
+        if self.keep or kind is BusyError:
             return
         try:
             self.remove()
@@ -116,16 +112,14 @@ class Store:
 
     def _prepare(self) -> int:
         """Make the folder; how many KiB are free there, without limit where that is not told."""
-        if self.device.in_place:
-            Path(self.device.home).mkdir(parents=True, exist_ok=True)
-            return 0
         out = self._run(PREPARE, self.device.home).out
+        self._made = True
         found = FREE.search(out.partition("\n")[2])
         return int(found[1]) if found else 2**62
 
     def _hash(self, there: str, size: int) -> str:
         """The sha256 of a file there; "" if there is none."""
-        return self._run(HASH, there, timeout_s=30 + size / SLOWEST_BYTES_S).out.partition(" ")[0].strip()
+        return self._run(HASH, there, timeout_s=measure_timeout(size)).out.partition(" ")[0].strip()
 
     def _run(self, script: str, *words: str, timeout_s: float = 30) -> Completed:
         done = run_words(self.device, ("sh", "-c", script, "sh", *words), timeout_s)

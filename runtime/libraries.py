@@ -41,22 +41,22 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
     tool fails.
     """
     folder = _check_output(folder)
-    cmake = _find_tool("cmake", EXTRA)
-    _find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
+    cmake = find_tool("cmake", EXTRA)
+    find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
     options = (
         *_choose_compiler(abi),
-        f"-DCMAKE_MAKE_PROGRAM={_find_tool('ninja', EXTRA)}",
+        f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', EXTRA)}",
         f"-DBVE_EXECUTORCH={_find_executorch()}",
         "-DBVE_PACKAGE=ON",
     )
     check = partial(_check_output, folder)  # a build takes a minute; somebody may come first
     with staging(folder, check) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
         with step("headers and compiler"):
-            _run(cmake, "-G", "Ninja", "-S", _find_sources(), "-B", build, *options)
+            run_tool(cmake, "-G", "Ninja", "-S", find_sources(), "-B", build, *options)
         with step(f"build for {abi}"):
-            _run(cmake, "--build", build, "--target", "doors")
+            run_tool(cmake, "--build", build, "--target", "doors")
         with step("install"):
-            _run(cmake, "--install", build, "--prefix", part, "--strip")
+            run_tool(cmake, "--install", build, "--prefix", part, "--strip")
     return sorted((folder / "lib").glob("*.so"))
 
 
@@ -73,9 +73,9 @@ def _choose_compiler(abi: str) -> tuple[str, ...]:
     # Not zig, nor clang with its own library: what crosses ExecuTorch's interface is laid out as in libstdc++.
     processor = abi.removesuffix("-linux")
     if sys.platform == "linux" and platform.machine() == processor:
-        return (f"-DCMAKE_CXX_COMPILER={_find_tool('g++', 'apt-get install g++')}",)
+        return (f"-DCMAKE_CXX_COMPILER={find_tool('g++', 'apt-get install g++')}",)
     package = f"g++-{processor.replace('_', '-')}-linux-gnu"
-    compiler = _find_tool(f"{processor}-linux-gnu-g++", f"apt-get install {package}")
+    compiler = find_tool(f"{processor}-linux-gnu-g++", f"apt-get install {package}")
     system = ("-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}")
     return (*system, f"-DCMAKE_CXX_COMPILER={compiler}")
 
@@ -94,12 +94,15 @@ def _find_ndk() -> Path:
     raise UserError(met, expected, "install one, and set it")
 
 
-def _find_tool(name: str, do: str) -> str:
-    """Its path: beside this Python, where pip puts programs, or in $PATH."""
+def find_tool(name: str, do: str, what: str = "which builds the libraries") -> str:
+    """Find a program's path.
+
+    Beside this Python, where pip puts programs, or in $PATH. what, do: of the UserError where it is not.
+    """
     places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     if path := shutil.which(name, path=places):
         return path
-    raise UserError(f"no {name}", f"{name}, which builds the libraries", do)
+    raise UserError(f"no {name}", f"{name}, {what}", do)
 
 
 def _find_executorch() -> Path:
@@ -110,8 +113,8 @@ def _find_executorch() -> Path:
     raise UserError("no executorch", "it, for its headers", "pip install 'bigvit-edge[executorch]'")
 
 
-def _find_sources() -> Path:
-    """The checkout that this file is in, or what its wheel brought along."""
+def find_sources() -> Path:
+    """Find the checkout that this is, or what its wheel brought."""
     above = Path(__file__).resolve().parent.parent
     for folder in (above, above / "sources"):
         if (folder / "CMakeLists.txt").is_file():
@@ -119,7 +122,8 @@ def _find_sources() -> Path:
     raise UserError(f"no sources beside {above}", "bigvit-edge as pip installs it on Linux", "install it again")
 
 
-def _run(*command: str | Path) -> None:
+def run_tool(*command: str | Path) -> None:
+    """Run a program that builds; UserError where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         told = "\n".join((done.stdout + done.stderr).splitlines()[-TOLD:])

@@ -152,6 +152,8 @@ const Option kOptions[] = {
      }},
     {"--ops", nullptr, "bench", "time by op and layer too, from as many runs more",
      [](Arguments& to, const std::string&, const std::string&) { to.ops = true; }},
+    {"--by", "WHO", "hold", "what whoever comes meanwhile is told",
+     [](Arguments& to, const std::string&, const std::string& text) { to.by = text; }},
     {"--filter", "TEXT", "kernels", "only kernels whose name contains it",
      [](Arguments& to, const std::string&, const std::string& text) { to.filter = text; }},
     {"--root", "DIR", "probe", "saved text of another machine: a folder with proc, sys and etc",
@@ -171,6 +173,7 @@ const Verb kVerbs[] = {
     {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
     {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
     {"probe", "", "what this machine is: cores, clocks, limits, temperatures, power sensors"},
+    {"hold", "FILE", "lock it until stdin ends: for bigvit-edge bench"},
     {"clock", "", "the clock that this core runs at, measured"},
     {"kernels", "", "each kernel's speed, checked before it is timed"},
 };

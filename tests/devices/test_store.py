@@ -8,7 +8,7 @@ import pytest
 
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.contract import DeviceError
-from bigvit_edge.devices.here import Local
+from bigvit_edge.devices.local import Local
 from bigvit_edge.devices.store import FREE, Store
 
 

@@ -311,7 +311,7 @@ def hollow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in folder.rglob("*.cc"):
         if path.name not in ("executorch_dispatch.cc", "executorch_errors.cc"):
             path.write_text("")
-    monkeypatch.setattr(libraries, "_find_sources", lambda: folder)
+    monkeypatch.setattr(libraries, "find_sources", lambda: folder)
 
 
 def test_an_old_ndk_is_refused(tmp_path: Path, ndk: Path) -> None:
