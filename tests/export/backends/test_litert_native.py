@@ -18,7 +18,6 @@ from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import bve, litert
 from bigvit_edge.export.backends.litert import contents, delegation, native
-from bigvit_edge.export.backends.litert.contents import CUSTOM_OP
 from bigvit_edge.export.convert import Subject, quantize
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.program import WeightType, from_bytes
@@ -26,7 +25,7 @@ from bigvit_edge.export.references import draw_calibration
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime.litert import LIBRARY, load_delegate
 from bigvit_edge.runtime.litert import load as load_ours
-from bigvit_edge.runtime.tflite import holds_program
+from bigvit_edge.runtime.tflite import CUSTOM_OP, holds_program
 from tests.export.backends.test_bve import HOST, KEEPS, load_demo
 from tests.export.backends.test_executorch_native import part_around
 from tests.models import around
