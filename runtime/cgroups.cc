@@ -123,11 +123,15 @@ Limits read_limits(SystemFiles& files) {
   return limits;
 }
 
+size_t count_usable(size_t cores, const Limits& limits) {
+  const auto most = static_cast<double>(cores);
+  const double usable = std::min(most, limits.quota_cores.value_or(most));
+  return std::max<size_t>(1, static_cast<size_t>(std::ceil(usable)));
+}
+
 size_t count_usable(size_t cores, const std::string& root) {
   SystemFiles files(root);
-  const auto most = static_cast<double>(cores);
-  const double usable = std::min(most, read_limits(files).quota_cores.value_or(most));
-  return std::max<size_t>(1, static_cast<size_t>(std::ceil(usable)));
+  return count_usable(cores, read_limits(files));
 }
 
 void check_threads(uint32_t threads, size_t usable) {

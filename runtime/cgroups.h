@@ -20,6 +20,7 @@ struct Limits {
 Limits read_limits(SystemFiles& files);
 
 // How many of so many cores this process may use at once: a cgroup's quota may allow fewer.
+size_t count_usable(size_t cores, const Limits& limits);
 size_t count_usable(size_t cores, const std::string& root = "");
 
 // Throws Error on no threads, or on more than `usable`.

@@ -8,8 +8,6 @@
 #include <memory>
 #include <tuple>
 
-#include "cpuinfo.h"
-
 namespace bve {
 namespace {
 
@@ -45,8 +43,8 @@ void name_part(CoreFacts& core) {
 // The numbers of folders cpu0, cpu1 and so on; those that are online, where the system tells.
 std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
   std::map<int, CoreFacts> cores;
-  for (const std::string& name : files.list(kCpus, "cpu")) {
-    const auto number = parse_cores(std::string_view(name).substr(3));
+  for (const Folder& cpu : files.list(kCpus, "cpu")) {
+    const auto number = parse_cores(cpu.name().substr(3));
     if (number && number->size() == 1) cores[number->front()] = {number->front()};
   }
   const std::string text = files.text(std::string(kCpus) + "/online");
@@ -61,9 +59,8 @@ std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
 
 // Each policy's cores share a clock.
 void read_domains(SystemFiles& files, std::map<int, CoreFacts>& cores) {
-  const std::string folder = std::string(kCpus) + "/cpufreq";
-  for (const std::string& policy : files.list(folder, "policy")) {
-    const auto related = parse_cores(files.text(folder + "/" + policy + "/related_cpus"));
+  for (const Folder& policy : files.list(std::string(kCpus) + "/cpufreq", "policy")) {
+    const auto related = parse_cores(policy.text("related_cpus"));
     for (const int number : related.value_or(std::vector<int>())) {
       const auto found = cores.find(number);
       if (found == cores.end()) continue;
@@ -74,14 +71,14 @@ void read_domains(SystemFiles& files, std::map<int, CoreFacts>& cores) {
 }
 
 void read_core(SystemFiles& files, CoreFacts& core) {
-  const std::string folder = std::string(kCpus) + "/cpu" + std::to_string(core.number);
+  const Folder folder(files, kCpus + ("/cpu" + std::to_string(core.number)));
   const auto number = [&](const char* name, int64_t most) {
-    return static_cast<int>(files.number(folder + name, 1, most).value_or(0));
+    return static_cast<int>(folder.number(name, 1, most).value_or(0));
   };
-  core.capacity = number("/cpu_capacity", kMostCapacity);
+  core.capacity = number("cpu_capacity", kMostCapacity);
   if (!core.online) return;
-  core.max_khz = number("/cpufreq/cpuinfo_max_freq", kMostKhz);
-  if (const auto midr = files.number(folder + "/regs/identification/midr_el1", 1, UINT32_MAX))
+  core.max_khz = number("cpufreq/cpuinfo_max_freq", kMostKhz);
+  if (const auto midr = folder.number("regs/identification/midr_el1", 1, UINT32_MAX))
     core.midr = static_cast<uint32_t>(*midr);
 }
 
@@ -150,8 +147,7 @@ bool is_little(const Core& core, const Core& fastest) {
   return core.capacity < kLittle * fastest.capacity || (core.efficient && !fastest.efficient);
 }
 
-std::vector<CoreFacts> read_cores(SystemFiles& files) {
-  const CpuInfo info = read_cpuinfo(files);
+std::vector<CoreFacts> read_cores(SystemFiles& files, const CpuInfo& info) {
   std::map<int, CoreFacts> found = find_cores(files, info);
   read_domains(files, found);
   std::vector<CoreFacts> cores;
@@ -192,7 +188,7 @@ std::vector<Cluster> group_cores(const std::vector<CoreFacts>& cores) {
 
 std::vector<Core> list_cores(const std::string& root) {
   SystemFiles files(root);
-  std::vector<CoreFacts> facts = read_cores(files);
+  std::vector<CoreFacts> facts = read_cores(files, read_cpuinfo(files));
   if (const std::optional<std::vector<int>> allowed =
           files.here() ? read_affinity() : std::nullopt) {
     std::vector<CoreFacts> kept;

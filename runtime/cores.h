@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cpuinfo.h"
 #include "kernels.h"
 #include "system_files.h"
 
@@ -45,7 +46,7 @@ constexpr double kLittle = 0.7;
 bool is_little(const Core& core, const Core& fastest);
 
 // All cores by number, offline ones too.
-std::vector<CoreFacts> read_cores(SystemFiles& files);
+std::vector<CoreFacts> read_cores(SystemFiles& files, const CpuInfo& info);
 
 // Online cores of one kind, capacity, highest clock and clock domain; fastest first: by capacity if
 // all tell it, then in-order parts behind others, then by highest clock, then MIDR. Never by the

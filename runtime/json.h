@@ -1,6 +1,7 @@
 // JSON text, put together from values that are JSON text already.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -11,10 +12,29 @@
 
 namespace bve::json {
 
+// Bytes of the UTF-8 letter that a text begins with; 0 if that is none.
+inline size_t measure_letter(std::string_view text) {
+  const auto byte = [&](size_t i) -> unsigned { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(0);
+  const size_t bytes = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (bytes == 0 || bytes > text.size() || lead > 0xf4) return 0;
+  for (size_t i = 1; i < bytes; i++) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  if ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) > 0x9f)) return 0;
+  if ((lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) > 0x8f)) return 0;
+  return bytes;
+}
+
+// What is no UTF-8 becomes U+FFFD, for JSON has no other text.
 inline std::string quote(std::string_view text) {
   std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
+  for (size_t bytes; !text.empty(); text.remove_prefix(std::max<size_t>(1, bytes))) {
+    const char c = text[0];
+    bytes = measure_letter(text);
+    if (bytes != 1) {
+      quoted += bytes == 0 ? std::string_view("\\ufffd") : text.substr(0, bytes);
+    } else if (c == '"' || c == '\\') {
       quoted += {'\\', c};
     } else if (static_cast<unsigned char>(c) < 0x20) {
       char escape[8];

@@ -1,111 +1,100 @@
 #include "sensors.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cctype>
-#include <cstring>
 
 namespace bve {
 namespace {
 
 constexpr const char* kHwmon = "/sys/class/hwmon";
-
-std::string explain(int error) { return error ? std::strerror(error) : ""; }
-
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+constexpr const char* kIio = "/sys/bus/iio/devices";
 
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
 }
 
+bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
+  return std::find(words.begin(), words.end(), text) != words.end();
+}
+
 // ---- temperature -------------------------------------------------------------------------------
 
-// Rockchip, Allwinner, Broadcom, Qualcomm and NVIDIA say cpu; Samsung and Google name clusters.
+// Samsung and Google name a zone as the cluster, Rockchip with core, others say cpu.
 bool is_cpu_zone(const std::string& type) {
   const std::string name = lower(type);
-  for (const char* word : {"cpu", "bigcore", "littlecore", "x86_pkg_temp", "apc"}) {
-    if (contains(name, word)) return true;
-  }
-  return name == "big" || name == "mid" || name == "little" || name == "big0" || name == "big1" ||
-         name == "midcore" || name == "tj-thermal";
+  return contains(name, "cpu") || contains(name, "bigcore") || contains(name, "littlecore") ||
+         is_one_of(name, {"x86_pkg_temp", "big", "mid", "midh", "midl", "little"});
 }
 
-Zone read_zone(SystemFiles& files, const std::string& type, const std::string& path, bool cpu) {
-  const FileText read = files.read(path);
-  Zone zone{type, path, read.text, parse_celsius(read.text), cpu, explain(read.error)};
+Zone read_zone(const Folder& folder, const char* file, const std::string& type, bool cpu) {
+  const FileText read = folder.read(file);
+  Zone zone{type, folder.path(file),        read.text, parse_celsius(read.text),
+            cpu,  explain_errno(read.error)};
   if (zone.why.empty() && !zone.temp_c) zone.why = "no temperature";
   return zone;
-}
-
-void add_hwmon_zones(SystemFiles& files, std::vector<Zone>& zones) {
-  for (const std::string& name : files.list(kHwmon)) {
-    const std::string folder = std::string(kHwmon) + "/" + name;
-    const std::string chip = files.text(folder + "/name");
-    if (chip != "coretemp" && chip != "k10temp" && chip != "zenpower") continue;
-    const std::string label = files.text(folder + "/temp1_label");
-    zones.push_back(
-        read_zone(files, label.empty() ? chip : chip + " " + label, folder + "/temp1_input", true));
-  }
 }
 
 // ---- power -------------------------------------------------------------------------------------
 
 // Of a file that is there.
-void add(SystemFiles& files, Sensor& sensor, const char* quantity, const char* unit,
-         const std::string& path) {
-  if (!files.exists(path)) return;
-  const FileText read = files.read(path);
-  sensor.readings.push_back({quantity, unit, path, read.text});
-  if (read.error && sensor.why.empty()) sensor.why = explain(read.error);
-  if (!read.error && read.text.empty() && sensor.why.empty()) sensor.why = "says nothing";
-}
-
-void keep(std::vector<Sensor>& sensors, Sensor sensor) {
-  if (!sensor.readings.empty()) sensors.push_back(std::move(sensor));
+void add(Sensor& sensor, const Folder& folder, const char* quantity, const char* unit,
+         const std::string& file) {
+  if (!folder.has(file)) return;
+  const FileText read = folder.read(file);
+  sensor.readings.push_back({quantity, unit, folder.path(file), read.text});
+  if (!sensor.why.empty()) return;
+  sensor.why = explain_errno(read.error);
+  if (!read.error && read.text.empty()) sensor.why = "says nothing";
 }
 
 // Chips on boards' supply rails; others measure graphics cards, drives or power supplies.
-bool measures_rails(const std::string& chip) {
-  for (const char* known : {"ina2", "ina3", "ltc29", "pac19", "power_meter", "macsmc"}) {
-    if (chip.rfind(known, 0) == 0) return true;
+bool measures_rails(std::string_view chip) {
+  for (const std::string_view known : {"ina2", "ina3", "ltc29", "pac19", "power_meter", "macsmc"}) {
+    if (chip.substr(0, known.size()) == known) return true;
   }
   return false;
 }
 
-bool is_total(const std::string& label) {
-  return label == "VDD_IN" || label == "POM_5V_IN" || label == "Total System Power";
+bool is_total(std::string_view label) {
+  return is_one_of(label, {"VDD_IN", "POM_5V_IN", "Total System Power"});
 }
 
-// inN, currN and powerN of one chip are of one rail, but where shunts are told as voltages: an
-// INA3221 has three rails, and in7 of it is a sum of shunts; others have shunts in in0.
-void add_chip(SystemFiles& files, const std::string& folder, const std::string& chip,
-              std::vector<Sensor>& sensors) {
-  const bool three = chip == "ina3221";
-  for (int rail = 1; rail <= (three ? 3 : 16); rail++) {
-    const std::string at = std::to_string(rail);
-    std::string label;
-    for (const std::string& name : {"/in" + at, "/power" + at, "/curr" + at}) {
-      if (label.empty()) label = files.text(folder + name + "_label");
-    }
-    if (label.empty() && !three && rail == 1) label = files.text(folder + "/label");
-    if (label == "NC") continue;
-    Sensor sensor{"hwmon", chip, label, is_total(label), {}, std::nullopt, ""};
-    add(files, sensor, "power", "uW", folder + "/power" + at + "_input");
-    if (sensor.readings.empty())
-      add(files, sensor, "power", "uW", folder + "/power" + at + "_average");
-    add(files, sensor, "current", "mA", folder + "/curr" + at + "_input");
+// inN, currN and powerN are of one rail. An INA3221 has three, and its in4 to in7 are shunts.
+void add_hwmon(const Folder& folder, std::vector<Sensor>& sensors) {
+  const std::string chip = folder.text("name");
+  if (!measures_rails(chip)) return;
+  const int rails = chip == "ina3221" ? 3 : 16;
+  for (int rail = 1; rail <= rails; rail++) {
+    const std::string in = "in" + std::to_string(rail), curr = "curr" + std::to_string(rail),
+                      power = "power" + std::to_string(rail);
+    Sensor sensor{"hwmon", chip};
+    add(sensor, folder, "power", "uW", power + "_input");
+    if (sensor.readings.empty()) add(sensor, folder, "power", "uW", power + "_average");
+    add(sensor, folder, "current", "mA", curr + "_input");
     if (sensor.readings.empty()) continue;  // a voltage alone is no power
-    add(files, sensor, "voltage", "mV", folder + "/in" + at + "_input");
-    add(files, sensor, "energy", "uJ", folder + "/energy" + at + "_input");
-    keep(sensors, std::move(sensor));
+    add(sensor, folder, "voltage", "mV", in + "_input");
+    for (const std::string& name : {in, power, curr}) {
+      if (sensor.label.empty()) sensor.label = folder.text(name + "_label");
+    }
+    if (sensor.label.empty() && rails > 3) sensor.label = folder.text("label");
+    sensor.total = is_total(sensor.label);
+    if (sensor.label != "NC") sensors.push_back(std::move(sensor));
   }
 }
 
-void add_hwmon(SystemFiles& files, std::vector<Sensor>& sensors) {
-  for (const std::string& name : files.list(kHwmon)) {
-    const std::string folder = std::string(kHwmon) + "/" + name;
-    const std::string chip = files.text(folder + "/name");
-    if (measures_rails(chip)) add_chip(files, folder, chip, sensors);
+// The same chip by NVIDIA's older driver: 'rail_name_0', 'in_power0_input'.
+void add_iio_rails(const Folder& folder, std::vector<Sensor>& sensors) {
+  for (const char* rail : {"0", "1", "2"}) {
+    const std::string label = folder.text(std::string("rail_name_") + rail);
+    Sensor sensor{"iio", folder.text("name"), label, is_total(label)};
+    add(sensor, folder, "power", "mW", std::string("in_power") + rail + "_input");
+    add(sensor, folder, "current", "mA", std::string("in_current") + rail + "_input");
+    add(sensor, folder, "voltage", "mV", std::string("in_voltage") + rail + "_input");
+    if (!label.empty() && label != "NC" && !sensor.readings.empty())
+      sensors.push_back(std::move(sensor));
   }
 }
 
@@ -114,75 +103,60 @@ std::vector<std::string> find_rails(std::string_view text) {
   std::vector<std::string> rails;
   for (const std::string_view line : split(text, "\n")) {
     const size_t begin = line.find('['), end = line.find(']', begin);
-    if (line.rfind("CH", 0) == 0 && end != line.npos)
+    if (line.substr(0, 2) == "CH" && end != line.npos)
       rails.emplace_back(line.substr(begin + 1, end - begin - 1));
   }
   return rails;
 }
 
-void add_odpm(SystemFiles& files, std::vector<Sensor>& sensors) {
-  const std::string top = "/sys/bus/iio/devices";
-  for (const std::string& name : files.list(top, "iio:device")) {
-    const std::string folder = top + "/" + name;
-    const std::string chip = files.text(folder + "/name");
-    if (!contains(lower(chip), "odpm") && !files.exists(folder + "/energy_value")) continue;
-    Sensor sensor{"odpm", chip, "", false, {}, std::nullopt, ""};
-    add(files, sensor, "energy", "uJ", folder + "/energy_value");
-    if (sensor.readings.empty()) continue;
-    std::vector<std::string> rails = find_rails(sensor.readings[0].raw);
-    if (rails.empty()) rails = find_rails(files.text(folder + "/enabled_rails"));
-    if (rails.empty()) sensors.push_back(sensor);
-    for (const std::string& rail : rails) {
-      sensor.label = rail;
-      sensors.push_back(sensor);
-    }
+void add_odpm(const Folder& folder, std::vector<Sensor>& sensors) {
+  Sensor sensor{"odpm", folder.text("name")};
+  add(sensor, folder, "energy", "uJ", "energy_value");
+  if (sensor.readings.empty()) return;
+  std::vector<std::string> rails = find_rails(sensor.readings[0].raw);
+  if (rails.empty()) rails = find_rails(folder.text("enabled_rails"));
+  if (rails.empty()) rails.emplace_back();
+  for (const std::string& rail : rails) {
+    sensor.label = rail;
+    sensors.push_back(sensor);
   }
 }
 
-// Zones in zones: a package holds its cores and graphics; psys is the whole machine.
-void add_powercap(SystemFiles& files, std::vector<Sensor>& sensors) {
-  const std::string top = "/sys/class/powercap";
-  const size_t first = sensors.size();
-  for (const std::string& name : files.list(top)) {
-    const std::string folder = top + "/" + name;
-    if (!files.exists(folder + "/energy_uj")) continue;
-    const std::string label = files.text(folder + "/name");
-    const bool mmio = contains(name, "mmio");  // the same counters by another way
-    if (mmio) continue;
-    Sensor sensor{"powercap", name.substr(0, name.find(':')), label, label == "psys", {}, {}, ""};
-    add(files, sensor, "energy", "uJ", folder + "/energy_uj");
-    sensor.wraps_at = files.number(folder + "/max_energy_range_uj", 1, INT64_MAX);
-    keep(sensors, std::move(sensor));
-  }
-  (void)first;
+// Zones lie within zones: a package holds its cores and graphics; psys is the whole machine. mmio
+// are the same counters by another way.
+void add_powercap(const Folder& folder, std::vector<Sensor>& sensors) {
+  const std::string_view name = folder.name();
+  if (contains(name, "mmio")) return;
+  const std::string label = folder.text("name");
+  Sensor sensor{"powercap", std::string(name.substr(0, name.find(':'))), label, label == "psys"};
+  add(sensor, folder, "energy", "uJ", "energy_uj");
+  sensor.wraps_at = folder.number("max_energy_range_uj", 1, INT64_MAX);
+  if (!sensor.readings.empty()) sensors.push_back(std::move(sensor));
 }
 
-void add_batteries(SystemFiles& files, std::vector<Sensor>& sensors) {
-  const std::string top = "/sys/class/power_supply";
-  for (const std::string& name : files.list(top)) {
-    const std::string folder = top + "/" + name;
-    if (files.text(folder + "/type") != "Battery") continue;
-    if (files.text(folder + "/scope") == "Device") continue;  // a mouse's
-    if (files.text(folder + "/present") == "0") continue;
-    Sensor sensor{"battery", name, files.text(folder + "/model_name"), true, {}, {}, ""};
-    add(files, sensor, "power", "uW", folder + "/power_now");
-    add(files, sensor, "current", "uA", folder + "/current_now");
-    if (sensor.readings.empty()) {
-      if (sensor.why.empty()) sensor.why = "neither power_now nor current_now";
-      sensor.readings.push_back({"current", "uA", folder + "/current_now", ""});
-    }
-    add(files, sensor, "voltage", "uV", folder + "/voltage_now");
-    add(files, sensor, "status", "", folder + "/status");
-    keep(sensors, std::move(sensor));
-  }
+// Not a mouse's, and none that was taken out.
+void add_battery(const Folder& folder, std::vector<Sensor>& sensors) {
+  if (folder.text("type") != "Battery" || folder.text("scope") == "Device" ||
+      folder.text("present") == "0")
+    return;
+  Sensor sensor{"battery", std::string(folder.name()), folder.text("model_name"), true};
+  add(sensor, folder, "power", "uW", "power_now");
+  add(sensor, folder, "current", "uA", "current_now");
+  if (sensor.readings.empty()) sensor.why = "neither power_now nor current_now";
+  add(sensor, folder, "voltage", "uV", "voltage_now");
+  add(sensor, folder, "status", "", "status");
+  sensors.push_back(std::move(sensor));
 }
 
-void add_pmic(SystemFiles& files, std::vector<Sensor>& sensors) {
+void add_pmic(const SystemFiles& files, std::vector<Sensor>& sensors) {
   const std::string program = find_vcgencmd(files);
-  Sensor sensor{"pmic", "rp1 pmic", "", false, {}, std::nullopt, ""};
-  sensor.readings.push_back({"power", "", program.empty() ? "vcgencmd" : program, ""});
-  if (program.empty()) sensor.why = "no vcgencmd";
-  if (!program.empty() && !files.exists("/dev/vcio")) sensor.why = "no /dev/vcio";
+  Sensor sensor{"pmic", "da9091"};
+  if (program.empty()) {
+    sensor.why = "no vcgencmd";
+  } else {
+    sensor.readings.push_back({"power", "", program, ""});
+    sensor.why = explain_errno(files.check("/dev/vcio", R_OK | W_OK));
+  }
   sensors.push_back(std::move(sensor));
 }
 
@@ -193,39 +167,44 @@ std::optional<double> parse_celsius(std::string_view text) {
   const std::optional<int64_t> value = words.empty() ? std::nullopt : parse_number(words[0]);
   if (!value || *value < -1'000'000 || *value > 1'000'000) return std::nullopt;
   const int64_t size = *value < 0 ? -*value : *value;
-  const double celsius = static_cast<double>(*value) / (size >= 1000 ? 1e3 : size > 150 ? 10 : 1);
+  const double celsius = static_cast<double>(*value) / (size >= 1000 ? 1000 : size > 150 ? 10 : 1);
   return celsius >= -40 && celsius <= 200 ? std::optional(celsius) : std::nullopt;
 }
 
 std::vector<Zone> read_zones(SystemFiles& files) {
-  const std::string top = "/sys/class/thermal";
   std::vector<Zone> zones;
-  for (const std::string& name : files.list(top, "thermal_zone")) {
-    const std::string type = files.text(top + "/" + name + "/type");
-    zones.push_back(read_zone(files, type, top + "/" + name + "/temp", is_cpu_zone(type)));
+  for (const Folder& folder : files.list("/sys/class/thermal", "thermal_zone")) {
+    const std::string type = folder.text("type");
+    zones.push_back(read_zone(folder, "temp", type, is_cpu_zone(type)));
   }
-  const auto of_soc = [](const Zone& zone) { return contains(lower(zone.type), "soc"); };
-  const auto of_cpu = [](const Zone& zone) { return zone.cpu; };
-  if (std::none_of(zones.begin(), zones.end(), of_cpu)) {
-    for (Zone& zone : zones) zone.cpu = of_soc(zone);
+  for (const Folder& folder : files.list(kHwmon)) {
+    const std::string chip = folder.text("name"), label = folder.text("temp1_label");
+    if (is_one_of(chip, {"coretemp", "k10temp", "zenpower"}))
+      zones.push_back(
+          read_zone(folder, "temp1_input", chip + (label.empty() ? "" : " ") + label, true));
   }
-  add_hwmon_zones(files, zones);
+  if (std::none_of(zones.begin(), zones.end(), [](const Zone& zone) { return zone.cpu; })) {
+    for (Zone& zone : zones) zone.cpu = contains(lower(zone.type), "soc");
+  }
   return zones;
 }
 
-std::vector<Sensor> read_sensors(SystemFiles& files, bool pi) {
+std::vector<Sensor> read_sensors(SystemFiles& files, bool pi5) {
   std::vector<Sensor> sensors;
-  add_odpm(files, sensors);
-  add_hwmon(files, sensors);
-  if (pi) add_pmic(files, sensors);
-  add_powercap(files, sensors);
-  add_batteries(files, sensors);
+  for (const Folder& folder : files.list(kIio, "iio:device")) {
+    add_odpm(folder, sensors);
+    add_iio_rails(folder, sensors);
+  }
+  for (const Folder& folder : files.list(kHwmon)) add_hwmon(folder, sensors);
+  if (pi5) add_pmic(files, sensors);
+  for (const Folder& folder : files.list("/sys/class/powercap")) add_powercap(folder, sensors);
+  for (const Folder& folder : files.list("/sys/class/power_supply")) add_battery(folder, sensors);
   return sensors;
 }
 
 std::string find_vcgencmd(const SystemFiles& files) {
   for (const char* path : {"/usr/bin/vcgencmd", "/opt/vc/bin/vcgencmd", "/bin/vcgencmd"}) {
-    if (files.exists(path)) return path;
+    if (files.check(path, X_OK) == 0) return path;
   }
   return "";
 }

@@ -14,14 +14,14 @@ struct Zone {
   std::string type, path, raw;
   std::optional<double> temp_c;
   bool cpu;
-  std::string why;  // it cannot be read
+  std::string why;  // it has no temperature
 };
 
-// Degrees of what a thermal zone says: milli from 1000 on, tenths above 150, else whole, for
+// Degrees of what a thermal zone says: thousandths from 1000 on, tenths above 150, else whole, for
 // drivers differ. Nothing where that is outside of -40 to 200 degrees.
 std::optional<double> parse_celsius(std::string_view text);
 
-// /sys/class/thermal, and of hwmon those of x86's CPUs, which have no zone.
+// /sys/class/thermal, and of hwmon those of x86's CPUs, which may have no zone.
 std::vector<Zone> read_zones(SystemFiles& files);
 
 struct Reading {
@@ -31,18 +31,18 @@ struct Reading {
 };
 
 struct Sensor {
-  const char* kind;  // odpm, hwmon, pmic, powercap, battery
-  std::string chip, label;
-  bool total;  // it sees all that the machine takes
-  std::vector<Reading> readings;
-  std::optional<int64_t> wraps_at;  // of an energy counter
-  std::string why;                  // it cannot be read; "" if it can
+  const char* kind;  // odpm, hwmon, iio, pmic, powercap, battery
+  std::string chip, label = {};
+  bool total = false;  // it sees all that the machine takes
+  std::vector<Reading> readings = {};
+  std::optional<int64_t> wraps_at = {};  // of an energy counter
+  std::string why = {};                  // it cannot be read; "" if it can
 };
 
-// pi: a Raspberry Pi 5, whose PMIC is read by a program.
-std::vector<Sensor> read_sensors(SystemFiles& files, bool pi);
+// pi5: a Raspberry Pi 5, whose PMIC is read by a program.
+std::vector<Sensor> read_sensors(SystemFiles& files, bool pi5);
 
-// Where a program lies, or "".
+// Where the Raspberry Pi's program lies, or "".
 std::string find_vcgencmd(const SystemFiles& files);
 
 }  // namespace bve

@@ -2,17 +2,18 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <cstring>
 #include <memory>
 
 namespace bve {
 namespace {
 
-constexpr size_t kMostNames = 65536, kMostUnread = 64;
+constexpr size_t kMostNames = 16384, kMostUnread = 64;
 constexpr int64_t kMostCores = 65536;
 constexpr std::string_view kBlanks(" \t\r\n\0", 5);
 
@@ -47,25 +48,32 @@ std::optional<int64_t> SystemFiles::number(const std::string& path, int64_t leas
   return value && *value >= least && *value <= most ? value : std::nullopt;
 }
 
-std::vector<std::string> SystemFiles::list(const std::string& folder, std::string_view prefix) {
+std::vector<Folder> SystemFiles::list(const std::string& path, std::string_view prefix) {
   std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> opened(opendir((root_ + folder).c_str()), closedir);
-  if (!opened) note(folder, errno);
+  const std::unique_ptr<DIR, int (*)(DIR*)> opened(opendir((root_ + path).c_str()), closedir);
+  if (!opened) note(path, errno);
   while (opened && names.size() < kMostNames) {
     const dirent* const entry = readdir(opened.get());
     if (!entry) break;
     const std::string_view name = entry->d_name;
+    if (entry->d_type == DT_REG) continue;
     if (name[0] != '.' && name.substr(0, prefix.size()) == prefix) names.emplace_back(name);
   }
   std::sort(names.begin(), names.end(), [](const std::string& a, const std::string& b) {
     return a.size() != b.size() ? a.size() < b.size() : a < b;
   });
-  return names;
+  std::vector<Folder> folders;
+  for (const std::string& name : names) folders.emplace_back(*this, Folder(*this, path).path(name));
+  return folders;
+}
+
+int SystemFiles::check(const std::string& path, int mode) const {
+  return access((root_ + path).c_str(), mode) == 0 ? 0 : errno;
 }
 
 bool SystemFiles::exists(const std::string& path) const {
-  struct stat status;
-  return stat((root_ + path).c_str(), &status) == 0;
+  const int error = check(path, F_OK);
+  return error != ENOENT && error != ENOTDIR;
 }
 
 void SystemFiles::note(const std::string& path, int error) {
@@ -76,22 +84,21 @@ void SystemFiles::note(const std::string& path, int error) {
   unread_.push_back({path, error});
 }
 
+std::string Folder::path(std::string_view name) const {
+  return std::string(path_).append("/").append(name);
+}
+
+std::string explain_errno(int error) { return error ? std::strerror(error) : ""; }
+
 std::optional<int64_t> parse_number(std::string_view word) {
   const bool negative = !word.empty() && word[0] == '-';
   if (negative) word.remove_prefix(1);
   const bool hexadecimal = word.size() > 2 && word[0] == '0' && (word[1] == 'x' || word[1] == 'X');
   if (hexadecimal) word.remove_prefix(2);
-  const int64_t base = hexadecimal ? 16 : 10;
   int64_t value = 0;
-  for (const char c : word) {  // std::from_chars brings tables of 100 KB
-    const int64_t digit = c >= '0' && c <= '9'   ? c - '0'
-                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                                 : 16;
-    if (digit >= base || value > (INT64_MAX - digit) / base) return std::nullopt;
-    value = value * base + digit;
-  }
-  if (word.empty()) return std::nullopt;
+  const char* const end = word.data() + word.size();
+  const auto [stopped, error] = std::from_chars(word.data(), end, value, hexadecimal ? 16 : 10);
+  if (error != std::errc() || stopped != end || word[0] == '-') return std::nullopt;  // a 2nd sign
   return negative ? -value : value;
 }
 
@@ -125,5 +132,7 @@ std::string_view trim(std::string_view text) {
   const size_t begin = text.find_first_not_of(kBlanks), end = text.find_last_not_of(kBlanks);
   return begin == text.npos ? std::string_view() : text.substr(begin, end - begin + 1);
 }
+
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
 }  // namespace bve
