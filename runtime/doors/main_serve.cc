@@ -1,5 +1,6 @@
 #include "main_serve.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -15,6 +16,7 @@
 #include <map>
 #include <thread>
 
+#include "cgroups.h"
 #include "clock.h"
 #include "json.h"
 #include "main_program.h"
@@ -141,6 +143,44 @@ void evict(const std::string& path) {
   close(file);
 }
 
+struct Work {
+  uint64_t cpu_ns;
+  int core;
+};
+
+// What each thread of this process has taken so far, and the core that it was on last; none where
+// the system does not tell.
+std::map<std::string, Work> read_threads() {
+  struct Close {
+    void operator()(DIR* folder) const { closedir(folder); }
+  };
+  std::map<std::string, Work> threads;
+  const std::unique_ptr<DIR, Close> folder(opendir("/proc/self/task"));
+  while (const dirent* const entry = folder ? readdir(folder.get()) : nullptr) {
+    if (entry->d_name[0] == '.') continue;
+    const std::string task = std::string("/proc/self/task/") + entry->d_name;
+    const File spent(std::fopen((task + "/schedstat").c_str(), "r"), std::fclose);
+    const File stat(std::fopen((task + "/stat").c_str(), "r"), std::fclose);
+    unsigned long long cpu_ns = 0;
+    char text[1024];
+    if (!spent || !stat || std::fscanf(spent.get(), "%llu", &cpu_ns) != 1 ||
+        !std::fgets(text, sizeof text, stat.get())) {
+      continue;
+    }
+    int field = 2;  // its name, in brackets, may hold spaces
+    const char* at = std::strrchr(text, ')');
+    while (at && field < 39) at = std::strchr(at + 1, ' '), ++field;
+    if (at) threads[entry->d_name] = {cpu_ns, std::atoi(at)};
+  }
+  return threads;
+}
+
+// Periods in which a quota has stopped this process's cgroups so far.
+int64_t count_throttled() {
+  SystemFiles files{""};
+  return read_limits(files).throttled_periods.value_or(0);
+}
+
 // ---- serve -------------------------------------------------------------------------------------
 
 struct Served {
@@ -154,12 +194,24 @@ struct Turn {
   uint64_t period_ns;  // 0: one image after the other
 };
 
+template <typename Number>
+std::string print_by_core(const std::map<int, Number>& numbers) {
+  std::string text = "{";
+  for (const auto& [core, number] : numbers) {
+    text += (text.size() > 1 ? ", \"" : "\"") + std::to_string(core) +
+            "\": " + print(static_cast<double>(number));
+  }
+  return text + "}";
+}
+
 // Time images for so many seconds and at least so many images; false if whoever asks has gone.
 bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
   std::vector<std::string> times_ms;
   std::map<int, size_t> cores;
   std::vector<float> logits = served.logits;
+  const int64_t throttled = count_throttled();
   const double clock_before = measure_clock_mhz();
+  const auto threads = read_threads();
   const uint64_t start = read_clock_ns();
   const uint64_t end = start + static_cast<uint64_t>(turn.seconds * 1e9);
   const uint64_t cpu_start = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
@@ -177,19 +229,24 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
     ++cores[sched_getcpu()];
   }
   const uint64_t cpu_ns = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_start;
+  const auto threads_after = read_threads();
   const double clock_after = measure_clock_mhz();
-  std::vector<std::pair<const char*, std::string>> ran;
-  std::vector<std::string> names;
-  for (const auto& core : cores) names.push_back(std::to_string(core.first));
-  size_t next = 0;
-  for (const auto& core : cores) ran.push_back({names[next++].c_str(), print_whole(core.second)});
+  std::map<int, double> thread_ms;
+  for (const auto& [name, work] : threads_after) {
+    const auto before = threads.find(name);
+    const uint64_t spent = work.cpu_ns - (before == threads.end() ? 0 : before->second.cpu_ns);
+    if (spent > 0) thread_ms[work.core] += static_cast<double>(spent) * 1e-6;
+  }
   const double images = static_cast<double>(times_ms.size());
-  tell(object({{"start_ns", print_whole(start)},
-               {"end_ns", print_whole(now)},
-               {"times_ms", json::list(times_ms, ", ")},
-               {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
-               {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
-               {"cores", object(ran)}}));
+  tell(object(
+      {{"start_ns", print_whole(start)},
+       {"end_ns", print_whole(now)},
+       {"times_ms", json::list(times_ms, ", ")},
+       {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
+       {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
+       {"cores", print_by_core(cores)},
+       {"thread_ms", print_by_core(thread_ms)},
+       {"throttled_periods", print_whole(static_cast<uint64_t>(count_throttled() - throttled))}}));
   return true;
 }
 
@@ -312,7 +369,9 @@ int watch(const Arguments& arguments) {
       do {
         sample(arguments.files);
       } while (!commands.wait(static_cast<int>(every_ms)));
-    } else if (command != "stop") {
+    } else if (command == "stop") {  // which also ends what is done every so often
+      tell(object({{"stopped", "true"}}));
+    } else {
       throw UserError("'" + command + "', expected sample, every MS or stop; check who asks");
     }
   }

@@ -46,6 +46,7 @@ def test_turns_are_timed_as_asked(machine: str) -> None:
     assert sum(short["times_ms"]) <= (short["end_ns"] - short["start_ns"]) / 1e6
     assert short["end_ns"] < paced["start_ns"]
     assert (paced["end_ns"] - paced["start_ns"]) / 1e6 > 2 * 20 > max(paced["times_ms"])
+    assert sum(short["thread_ms"].values()) > 0
     assert all(mhz > 0 for turn in (short, paced) for mhz in turn["clock_mhz"])
     assert 0 < memory["anonymous_bytes"] < memory["peak_bytes"]
 
@@ -97,7 +98,9 @@ def test_files_are_watched(tmp_path: Path) -> None:
     first, second = speak("sample\nsample\n", "watch", *sources)
     assert first["texts"] == second["texts"] == ['45"2\n', "hi\n", None, None, None]
     assert first["t_ns"] < second["t_ns"]
-    assert len(speak("every 1\n", "watch", tmp_path / "temperature")) == 1  # stdin has ended
+    *samples, end = speak("every 1\nstop\n", "watch", tmp_path / "temperature")
+    assert [sample["texts"] for sample in samples] == [['45"2\n']]
+    assert end == {"stopped": True}
 
 
 def test_the_clock_is_told() -> None:
