@@ -168,6 +168,84 @@ def run(
 
 @app.command()
 @explained
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="bundles or model files")],
+    device: Annotated[str, typer.Option(help="local, adb:SERIAL, ssh:USER@HOST[:PORT] or null")] = "local",
+    rounds: Annotated[int, typer.Option(help="turns of each file, 0.1 s or longer each")] = 30,
+    minutes: Annotated[
+        float, typer.Option(help="measure so long instead, and tell the first minute from the last")
+    ] = 0,
+    clusters: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="big, middle, little, 'big,little', all, auto, or each; several by repeating it, measured side by side"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="1 if not given; with --clusters, as many as there are cores in each")
+    ] = None,
+    keep: Annotated[float | None, typer.Option(help="only entry points of that keep ratio")] = None,
+    fps: Annotated[float, typer.Option(help="images at that pace; 0: one after the other")] = 0,
+    cool: Annotated[float | None, typer.Option(help="wait before each round until the CPU is so cool, in °C")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="pictures for top-1: sub-folders or labels.csv name their classes")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to make; one in results/ if not given")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was cut off")] = False,
+    energy: Annotated[bool, typer.Option(help="measure it, where the device has a sensor")] = True,
+    keep_files: Annotated[bool, typer.Option("--keep-files", help="leave our files on the device")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure files here, on a board or on a phone.
+
+    All are timed in turn. Each row has a verdict: valid, noisy, throttled, quota, not pinned, failed.
+    """
+    from bigvit_edge.bench.command import make_plan, run_bench
+    from bigvit_edge.tables import print_notes
+
+    plan, notes = make_plan(
+        rounds=rounds, minutes=minutes, fps=fps, cool_c=cool, images=images, clusters=clusters or (), threads=threads,
+        energy=energy, keep_files=keep_files,
+    )  # fmt: skip
+    print_notes(notes)
+
+    from bigvit_edge.bench import pages
+
+    with pages.watching() as progress:
+        result, path = run_bench(files, device, plan, output, resume, keep, progress)
+    if as_json:
+        print(json.dumps(asdict(result), indent=2))
+    else:
+        pages.print_result(result, path)
+
+
+@app.command()
+@explained
+def compare(
+    before: Annotated[Path, typer.Argument(help="a result of `bigvit-edge bench`")],
+    after: Annotated[Path, typer.Argument(help="another, of the same files on the same device")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether two results differ, by how much, with an interval.
+
+    Exits with 1 where nothing in them is comparable.
+    """
+    from bigvit_edge.bench import comparison, pages
+    from bigvit_edge.results import read_result
+
+    compared, alone = comparison.compare(read_result(before), read_result(after))
+    if as_json:
+        print(json.dumps([pages.summarize(pair) for pair in compared], indent=2))
+    else:
+        pages.print_compared(compared, alone)
+    if all(pair.obstacles for pair in compared):
+        raise typer.Exit(1)
+
+
+@app.command()
+@explained
 def runtime_libs(
     abi: Annotated[str, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/runtime-libs"),

@@ -1,4 +1,4 @@
-"""A device that runs nothing and answers each line with an empty JSON object: the whole path runs anywhere."""
+"""A device that runs nothing and answers as if it did, so that the whole path of a bench runs anywhere."""
 
 import subprocess
 import sys
@@ -7,7 +7,19 @@ from pathlib import Path
 
 from bigvit_edge.devices.contract import PIPE, DeviceError, find_cache
 
-ANSWERS = "import sys\nprint('{}', flush=True)\nfor line in sys.stdin: print('{}', flush=True)"
+# In place of any program: a probe and a runner that is ready, then for each line turns of a millisecond an image.
+ANSWERS = """
+import json, sys, time
+def tell(**answer):
+    print(json.dumps(answer), flush=True)
+tell(cpu='', board='', runtime='none', version='', build={}, session={}, load_ms=0, first_ms=0, cached_share=None,
+     cores_allowed=[], image_floats=0)
+for line in sys.stdin:
+    words, start = line.split(), time.monotonic_ns()
+    images = int(words[2]) if words[:1] == ['run'] else 0
+    tell(start_ns=start, end_ns=start + images * 10**6, times_ms=[1.0] * images, cpu_ms=0, clock_mhz=[None, None],
+         cores={}, thread_ms={}, throttled_periods=0) if images else tell(peak_bytes=0, anonymous_bytes=0)
+"""
 
 
 class Null:
@@ -24,9 +36,9 @@ class Null:
         """Do nothing."""
 
     def shell(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start what answers each line with '{}'.
+        """Start what answers each line as a bench's runner.
 
-        It says so once before any, and ends with 0 at their end.
+        Once before any, too; it ends with 0 at their end.
         """
         return subprocess.Popen(
             (sys.executable, "-c", ANSWERS), stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True

@@ -1,0 +1,1 @@
+"""Measuring files on a device: read measurement.py first, then turns.py and verdicts.py."""

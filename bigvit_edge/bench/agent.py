@@ -1,0 +1,397 @@
+"""A file in its own runtime, on whatever machine has Python: `bve-run serve` for .tflite, .onnx and .pte.
+
+It is copied to the device alone, so it imports nothing but the standard library, numpy and the one runtime. Lines come
+in and lines of JSON go out, as docs/devices.md has them; it ends when stdin ends, in the middle of a run too.
+"""
+
+import argparse
+import ctypes
+import gc
+import importlib
+import json
+import mmap
+import os
+import platform
+import select
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import numpy as np
+
+PIP = {"litert": "ai-edge-litert", "onnx": "onnxruntime", "executorch": "executorch"}
+LITERT = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
+SEED = 0  # of the image: any would do
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    if options.cores:
+        os.sched_setaffinity(0, options.cores)  # the system keeps what of these its own rules leave
+    runtime = RUNTIMES[options.runtime](options)  # which imports it
+    if options.probe:
+        tell({"runtime": runtime.name, "version": runtime.version})
+        return
+    if options.evict:
+        evict(options.file)
+    cached = share_cached(options.file)
+    start = read_clock()
+    shape = runtime.load(options.file, options)
+    loaded = read_clock()
+    image = np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
+    before = read_clock()
+    runtime.run(image)
+    end = read_clock()
+    tell(
+        {
+            "runtime": runtime.name,
+            "version": runtime.version,
+            "build": {"python": platform.python_version(), "platform": platform.platform()},
+            "load_ms": (loaded - start) / 1e6,
+            "first_ms": (end - before) / 1e6,
+            "cached_share": cached,
+            "threads": options.threads,
+            "cores_allowed": sorted(os.sched_getaffinity(0)),
+            "image_floats": int(image.size),
+            "session": {},
+        }
+    )
+    commands = Commands()
+    gc.disable()
+    while (command := commands.read()) is not None:
+        words = command.split(" ", 3)
+        if words[0] == "run" and len(words) == 4:
+            seconds, images, period_ms = map(float, words[1:])
+            turn = time_turn(runtime, image, (seconds, int(images), int(period_ms * 1e6)), commands, options.clock)
+            if turn is None:
+                return
+            tell(turn)
+        elif command == "memory":
+            tell({"peak_bytes": read_status("VmHWM"), "anonymous_bytes": read_status("RssAnon")})
+        elif words[0] == "answer" and len(words) >= 3:
+            _, source, target = command.split(" ", 2)
+            tell({"images": answer(runtime, image.shape, source, target)})
+        else:
+            sys.exit(f"{command!r}, expected run SECONDS IMAGES PERIOD_MS, memory or answer IN OUT; check who asks")
+
+
+def parse(words: "list[str]") -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runtime", choices=sorted(RUNTIMES))
+    parser.add_argument("file", nargs="?", default="")
+    parser.add_argument("--probe", action="store_true", help="only say which version of the runtime there is")
+    parser.add_argument("--method", help="entry point; the file's first if not given")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=parse_cores, default=[], help="cores that it may run on, as 0,4-7")
+    parser.add_argument("--evict", action="store_true", help="the file leaves the system's cache before it is loaded")
+    parser.add_argument("--clock", help="bve-run, which measures the clock")
+    parser.add_argument("--library", help="of our core inside the runtime")
+    parser.add_argument("--saturating", action="store_true", help="onnx: the CPU's int8 products saturate")
+    return parser.parse_args(words)
+
+
+def parse_cores(text: str) -> "list[int]":
+    pairs = (part.partition("-") for part in text.split(","))
+    return [core for first, _, last in pairs for core in range(int(first), int(last or first) + 1)]
+
+
+def tell(answer: "dict[str, Any]") -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def read_clock() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+# ---- lines of stdin, and turns ---------------------------------------------------------------------------------------
+
+
+class Commands:
+    """Lines of stdin; whether it has ended is told without waiting."""
+
+    def __init__(self) -> None:
+        self.buffer, self.is_over = b"", False
+
+    def read(self) -> "str | None":
+        while b"\n" not in self.buffer and not self.is_over:
+            self.fill()
+        line, newline, self.buffer = self.buffer.partition(b"\n")
+        return line.decode() if newline else None
+
+    def ended(self) -> bool:
+        if b"\n" not in self.buffer and not self.is_over and select.select([0], [], [], 0)[0]:
+            self.fill()
+        return self.is_over
+
+    def fill(self) -> None:
+        data = os.read(0, 4096)
+        self.is_over = not data
+        self.buffer += data
+
+
+def time_turn(
+    runtime: Any, image: Any, turn: "tuple[float, int, int]", commands: Commands, clock: "str | None"
+) -> "dict[str, Any] | None":
+    """Time images for some seconds and a number of images at least.
+
+    None if whoever asks has gone.
+    """
+    seconds, images, period_ns = turn
+    times: list[float] = []
+    cores: Counter[int] = Counter()
+    run = runtime.run
+    throttled = count_throttled()
+    clocks = [measure_clock(clock)]
+    threads = read_threads()
+    cpu_start, start = time.process_time_ns(), read_clock()
+    due, now, end = start, start, start + int(seconds * 1e9)
+    while len(times) < images or now < end:
+        if commands.ended():
+            return None
+        if period_ns and (early := due - read_clock()) > 0:
+            time.sleep(early / 1e9)
+        due += period_ns
+        before = read_clock()
+        run(image)
+        now = read_clock()
+        times.append((now - before) / 1e6)
+        cores[find_core()] += 1
+    cpu_ns = time.process_time_ns() - cpu_start
+    thread_ns: Counter[str] = Counter()
+    for name, (spent_ns, core) in read_threads().items():
+        thread_ns[str(core)] += spent_ns - threads.get(name, (0, 0))[0]
+    clocks.append(measure_clock(clock))
+    return {
+        "start_ns": start, "end_ns": now, "times_ms": times, "cpu_ms": cpu_ns / 1e6 / len(times),
+        "clock_mhz": clocks, "cores": {str(core): count for core, count in sorted(cores.items())},
+        "thread_ms": {core: ns / 1e6 for core, ns in sorted(thread_ns.items()) if ns},
+        "throttled_periods": count_throttled() - throttled,
+    }  # fmt: skip
+
+
+def find_core() -> int:
+    """Find the core that this thread is on.
+
+    -1 where that is not told.
+    """
+    return LIBC.sched_getcpu() if hasattr(LIBC, "sched_getcpu") else -1
+
+
+def read_threads() -> "dict[str, tuple[int, int]]":
+    """Read each thread's CPU time, in ns, and its last core.
+
+    {} where that is not told.
+    """
+    threads: dict[str, tuple[int, int]] = {}
+    for task in os.listdir("/proc/self/task"):  # noqa: PTH208  one import less
+        with suppress(OSError, ValueError, IndexError):
+            spent, stat = (open(f"/proc/self/task/{task}/{name}").read() for name in ("schedstat", "stat"))  # noqa: PTH123, SIM115
+            threads[task] = int(spent.split()[0]), int(stat.rpartition(")")[2].split()[36])
+    return threads
+
+
+def count_throttled() -> int:
+    """Count the periods in which a quota has stopped this process.
+
+    Those of its cgroup and of those around it, of version 2, so far.
+    """
+    count = 0
+    with suppress(OSError, ValueError):
+        with open("/proc/self/cgroup") as lines:  # noqa: PTH123
+            group = next((line.strip()[3:] for line in lines if line.startswith("0::")), "/")
+        while True:
+            with suppress(OSError), open(f"/sys/fs/cgroup{group}/cpu.stat") as stat:  # noqa: PTH123
+                count += sum(int(line.split()[1]) for line in stat if line.startswith("nr_throttled "))
+            if group in ("", "/"):
+                break
+            group = group.rpartition("/")[0]
+    return count
+
+
+def measure_clock(program: "str | None") -> "float | None":
+    """Measure the clock in MHz, by a program on the same cores.
+
+    None without it.
+    """
+    if not program:
+        return None
+    told = subprocess.run([program, "clock"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return json.loads(told.stdout)["clock_mhz"] if told.returncode == 0 else None
+
+
+def answer(runtime: Any, shape: "tuple[int, ...]", source: str, target: str) -> int:
+    """Write the logits of a file of float32 images to another.
+
+    Returns how many images there were.
+    """
+    images = np.fromfile(source, np.float32).reshape(-1, *shape)
+    with open(target, "wb") as file:  # noqa: PTH123  one import less
+        for image in images:
+            file.write(np.ascontiguousarray(runtime.run(image), np.float32).tobytes())
+    return len(images)
+
+
+# ---- the system ------------------------------------------------------------------------------------------------------
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def evict(path: str) -> None:
+    file = os.open(path, os.O_RDONLY)
+    with suppress(OSError):
+        os.fdatasync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+
+
+def share_cached(path: str) -> "float | None":
+    """Find the share of the file's pages in the system's cache.
+
+    None where that is not told.
+    """
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as pages:  # noqa: PTH123
+            count = -(-len(pages) // mmap.PAGESIZE)
+            told, first = (ctypes.c_ubyte * count)(), ctypes.c_char.from_buffer(pages)
+            failed = LIBC.mincore(ctypes.byref(first), ctypes.c_size_t(len(pages)), told)
+            del first
+            return None if failed else sum(page & 1 for page in told) / count
+    except (OSError, ValueError):
+        return None
+
+
+def read_status(name: str) -> int:
+    """Read a line of /proc/self/status, in bytes; 0 without it."""
+    with open("/proc/self/status") as status:  # noqa: PTH123
+        lines = dict(line.split(":", 1) for line in status)
+    return int(lines.get(name, "0 kB").split()[0]) * 1024
+
+
+# ---- runtimes: load(path, options) -> shape of an image; run(image) -> logits ----------------------------------------
+
+
+class Null:
+    """Nothing: what a bench itself costs."""
+
+    name, version = "null", "1"
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        pass
+
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+        return 1, 3, 8, 8
+
+    def run(self, image: Any) -> Any:
+        return image[0, 0, 0]
+
+
+class LiteRT:
+    name = "litert"
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        for package in LITERT:
+            with suppress(ModuleNotFoundError):
+                self.framework = importlib.import_module(f"{package}.interpreter")
+                self.version = f"{package} {find_version(package)}"
+                return
+        lack(self.name, " or ".join(LITERT))
+
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+        delegates = []
+        if options.library:
+            delegates = [self.framework.load_delegate(options.library, {"threads": options.threads})]
+        self.interpreter = self.framework.Interpreter(
+            model_path=path, num_threads=options.threads, experimental_delegates=delegates
+        )
+        names = list(self.interpreter.get_signature_list())
+        if len(names) > 1:  # the others are not set up
+            self.runner = self.interpreter.get_signature_runner(options.method or names[0])
+            ((self.key, details),) = self.runner.get_input_details().items()
+            return tuple(map(int, details["shape"]))
+        self.runner = None
+        self.interpreter.allocate_tensors()
+        ((image,), (logits,)) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        self.image, self.logits = image["index"], logits["index"]
+        return tuple(map(int, image["shape"]))
+
+    def run(self, image: Any) -> Any:
+        if self.runner:
+            (logits,) = self.runner(**{self.key: image}).values()
+            return logits
+        self.interpreter.set_tensor(self.image, image)
+        self.interpreter.invoke()
+        return self.interpreter.get_tensor(self.logits)
+
+
+class ONNX:
+    name = "onnx"
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.framework = find_package(self.name, "onnxruntime")
+        self.version = f"onnxruntime {self.framework.__version__}"
+
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+        chosen = self.framework.SessionOptions()
+        chosen.intra_op_num_threads, chosen.inter_op_num_threads = options.threads, 1
+        chosen.log_severity_level = 4
+        chosen.add_session_config_entry("session.x64quantprecision", str(int(options.saturating)))
+        self.session = self.framework.InferenceSession(path, chosen, providers=["CPUExecutionProvider"])
+        ((image,), (logits,)) = self.session.get_inputs(), self.session.get_outputs()
+        self.image, self.logits = image.name, [logits.name]
+        return tuple(image.shape)
+
+    def run(self, image: Any) -> Any:
+        return self.session.run(self.logits, {self.image: image})[0]
+
+
+class ExecuTorch:
+    name = "executorch"
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.torch = find_package(self.name, "torch")
+        self.framework = find_package(self.name, "executorch.extension.pybindings._portable_lib")
+        self.version = f"executorch {find_version('executorch')}"
+        self.torch.set_num_threads(options.threads)
+
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+        if options.library:
+            ctypes.CDLL(options.library)
+        if self.framework._threadpool_get_thread_count() != options.threads:
+            self.framework._unsafe_reset_threadpool(options.threads)
+        self.program = self.framework._load_program(path)
+        self.method = self.program.load_method(options.method or self.program.get_method_name(0))
+        return tuple(self.method.method_meta().input_tensor_meta(0).sizes())
+
+    def run(self, image: Any) -> Any:
+        return self.method((self.torch.from_numpy(image),))[0].numpy()
+
+
+RUNTIMES = {runtime.name: runtime for runtime in (LiteRT, ONNX, ExecuTorch, Null)}
+
+
+def find_package(runtime: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return lack(runtime, name.partition(".")[0])
+
+
+def lack(runtime: str, package: str) -> NoReturn:
+    sys.exit(
+        f"no {package} for {sys.executable}, expected the runtime of this file; do there: pip install {PIP[runtime]}"
+    )
+
+
+def find_version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    with suppress(PackageNotFoundError):
+        return version(package.replace("_", "-"))
+    return ""
+
+
+if __name__ == "__main__":
+    main()

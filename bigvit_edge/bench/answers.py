@@ -1,0 +1,106 @@
+"""Top-1 on the device: the same pictures, prepared here, answered there."""
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigvit_edge.artifact import Array
+from bigvit_edge.bench.cases import Case
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.classes import match_classes
+from bigvit_edge.export.image import normalize
+from bigvit_edge.export.pictures import Picture, find_pictures
+from bigvit_edge.export.pictures import Pictures as Readable
+from bigvit_edge.results import Answers
+
+DEMO_COUNT = 200  # of the demo's held-out images
+MOST = 1000  # pictures of a user's, evenly spread
+DIGITS = tuple(map(str, range(10)))  # labels of the models that know the demo's images
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures whose classes are known; found: a user's, None for the demo's."""
+
+    name: str
+    found: tuple[Picture, ...] | None = None
+
+
+class Answering(Protocol):
+    """Who answers a file of images."""
+
+    def answer(self, images: Path, logits: Path, count: int) -> None:
+        """Write the logits of a file of float32 images to another.
+
+        count: of the images.
+        """
+
+
+def find_labelled(folder: Path) -> tuple[Pictures, list[str]]:
+    """Find the labelled pictures of a folder; and notes.
+
+    At most MOST, evenly spread. UserError if there are none, or nobody says what they show.
+    """
+    found, notes = find_pictures(folder)
+    labelled = [picture for picture in found if picture.label is not None]
+    if not labelled:
+        raise UserError(f"{folder} names no classes", "a sub-folder for each, or labels.csv", "see docs/usage.md")
+    step = max(1, -(-len(labelled) // MOST))
+    return Pictures(str(folder), tuple(labelled[::step])), notes
+
+
+def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers | str:
+    """Judge a file's answers on its device.
+
+    A text says why there is nothing to judge.
+    """
+    if case.entry is None:
+        return "not available: a file without its bundle does not say how pictures are prepared"
+    if pictures.found is None and case.entry.labels != DIGITS:
+        return "not available: no pictures of this model's classes; --images names some"
+    try:
+        images, labels = _draw_demo(case) if pictures.found is None else _read(case, pictures.found)
+    except UserError as e:
+        return f"not available: {e.met}"
+    with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as folder:
+        source, target = Path(folder) / "images.f32", Path(folder) / "logits.f32"
+        source.write_bytes(np.ascontiguousarray(images, "<f4").tobytes())
+        runner.answer(source, target, len(images))
+        logits = np.fromfile(target, "<f4").reshape(len(images), -1)  # [n, classes]
+    if not np.isfinite(logits).all():
+        return "its answers are not finite"
+    return Answers(float((logits.argmax(1) == labels).mean()), len(images), pictures.name)
+
+
+def _draw_demo(case: Case) -> tuple[Array, NDArray[np.int64]]:
+    """The demo's held-out images as the file takes them, [n, 3, S, S], and their classes [n]."""
+    assert case.entry
+    try:
+        from bigvit_edge.demo.digits import held_out
+    except ModuleNotFoundError as e:
+        raise UserError(f"{e.name} is not installed", "the demo's", "pip install 'bigvit-edge[demo]'") from e
+    batch = held_out()
+    images = batch.images[:DEMO_COUNT].numpy()
+    if images.shape[-1] != case.entry.preprocessing.size:
+        raise UserError("the model was exported at another size than the demo's pictures have", "the same")
+    return normalize(255 * images, case.entry.preprocessing), batch.labels[:DEMO_COUNT].numpy()
+
+
+def _read(case: Case, found: tuple[Picture, ...]) -> tuple[Array, NDArray[np.int64]]:
+    assert case.entry
+    faults, said = dict[int, str](), Counter[str]()
+    readable = Readable(found, case.entry.preprocessing)
+    images = list(readable.read(faults, said))
+    kept = [picture for i, picture in enumerate(found) if i not in faults]
+    readable.tell(faults, said)
+    classes = case.entry.outputs[0].shape[1]
+    numbers, _ = match_classes((str(picture.label) for picture in kept), case.entry.labels, classes)
+    labels = np.array([numbers.get(str(picture.label), -1) for picture in kept])
+    if not (known := labels >= 0).any():
+        raise UserError("none of the pictures' classes is the model's", "some that it knows")
+    return np.stack(images)[known], labels[known]

@@ -1,0 +1,87 @@
+"""What is measured: files, alone or of a bundle, each at each of its entry points."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigvit_edge.artifact import MANIFEST, Entry, Verified, hash_file, measure_size
+from bigvit_edge.errors import UserError, list_few, suggest
+from bigvit_edge.manifest import find_fault, read_manifest
+
+SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}
+APPLE = "Core ML runs on Apple's systems alone"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry point of one file.
+
+    entry: of the manifest, None of a file alone, of which only its format is known. native: it needs our core inside
+    its runtime. runs_nowhere: why no device that is known here could run it, "" if one could.
+    """
+
+    path: Path
+    sha256: str
+    bytes: int
+    format: str
+    entry: Entry | None = None
+    method: Verified | None = None
+    native: bool = False
+    model: str = ""
+    runs_nowhere: str = ""
+
+    @property
+    def keep(self) -> float | None:
+        """Tell the keep ratio, if it has one."""
+        return self.method.keep if self.method else None
+
+    @property
+    def delegated_share(self) -> float | None:
+        """Tell the share of the multiply-accumulates that the intended unit takes."""
+        if self.method is None:
+            return None
+        return max(0.0, 1 - sum(leftover.mac_share for leftover in self.method.leftovers))
+
+
+def list_cases(paths: list[Path], keep: float | None = None) -> list[Case]:
+    """List the cases of bundles and files, in their order.
+
+    keep: only entry points of that ratio. UserError on what is neither a bundle nor a model file, on one that is not as
+    exported, and where nothing is left.
+    """
+    cases = [case for path in paths for case in _list_path(path)]
+    if keep is not None:
+        has = sorted({case.keep for case in cases if case.keep is not None})
+        cases = [case for case in cases if case.keep == keep]
+        if not cases:
+            expected = f"one of {', '.join(f'{ratio:g}' for ratio in has)}" if has else "none: no model has a ratio"
+            raise UserError(f"--keep {keep:g}", expected, "leave it out, or export with it")
+    return cases
+
+
+def _list_path(path: Path) -> list[Case]:
+    if not os.path.lexists(path):
+        raise UserError(f"no {path}", "a bundle or a model file", "check the path")
+    if os.path.lexists(path / MANIFEST):
+        return [case for entry in read_manifest(path).artifacts for case in _list_entry(path, entry)]
+    if os.path.lexists(path.parent / MANIFEST):
+        entries = {entry.file: entry for entry in read_manifest(path.parent).artifacts}
+        if path.name in entries:
+            return _list_entry(path.parent, entries[path.name])
+    if path.suffix not in SUFFIXES or not path.is_file():
+        has = list_few(sorted(item.name for item in path.iterdir())) if path.is_dir() else path.suffix or path.name
+        known = ", ".join(SUFFIXES)
+        raise UserError(f"{path} ({has})", f"a bundle or a file of {known}", suggest(path.suffix, SUFFIXES))
+    return [Case(path, hash_file(path), path.stat().st_size, SUFFIXES[path.suffix])]
+
+
+def _list_entry(folder: Path, entry: Entry) -> list[Case]:
+    if fault := find_fault(folder, entry):
+        raise UserError(f"{folder / entry.file}: {fault}", "the file as exported", "export the model again")
+    manifest, path = read_manifest(folder), folder / entry.file
+    native = manifest.backend == "native" and entry.format in ("litert", "executorch")
+    nowhere = APPLE if entry.evaluated else ""
+    return [
+        Case(path, entry.sha256, measure_size(path), entry.format, entry, method, native, manifest.model, nowhere)
+        for method in entry.methods
+    ]

@@ -1,0 +1,331 @@
+"""A bench, from files and a device to a result: rows take turns, each in a process of its own. The protocol and its
+reasons are in docs/devices.md."""
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bigvit_edge.artifact import list_versions
+from bigvit_edge.bench.answers import Pictures, judge_answers
+from bigvit_edge.bench.cases import Case
+from bigvit_edge.bench.energy import NoEnergyError, find_meter, measure_energy
+from bigvit_edge.bench.policies import Policy, list_policies
+from bigvit_edge.bench.runners import Runner, Tools, explain_absence, find_tools, probe
+from bigvit_edge.bench.verdicts import judge
+from bigvit_edge.devices.contract import Device, DeviceError
+from bigvit_edge.devices.null import Null
+from bigvit_edge.devices.occupancy import lock
+from bigvit_edge.devices.store import Store
+from bigvit_edge.errors import UserError
+from bigvit_edge.machine import Machine
+from bigvit_edge.results import Load, Protocol, Result, Row, write_result
+
+WARM_IMAGES = 10  # of which the median must be stable
+WARM_GAIN = 1.02  # a block that is faster by less than that than those before is as fast as it gets
+WARM_BLOCKS = 2  # of the last so many
+MOST_WARM_S, MOST_WARM_IMAGES = 30.0, 1000
+MEMORY_IMAGES = 3
+REST_S = 0.005  # between turns: what a pool does after a turn, as watching for work, falls on nobody
+SAVE_S = 10.0  # between writes of what was measured so far
+COOL_S, COOL_STEP_S = 900.0, 1.0
+
+Step = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a bench.
+
+    clusters: policies by name, none for one thread on the fastest cluster. threads: of each, None for a policy's own
+    count. protocol: see Result. energy: whether to measure it. keep_files: leave ours on the device.
+    """
+
+    protocol: Protocol
+    clusters: tuple[str, ...] = ()
+    threads: int | None = None
+    pictures: Pictures | None = None
+    energy: bool = True
+    keep_files: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Those who are told how a bench goes.
+
+    step: a step's name, for as long as it takes; round: rounds done, of how many (0: by the clock), and their share of
+    the whole.
+    """
+
+    step: Step = lambda name: nullcontext()
+    round: Callable[[int, int, float], None] = lambda done, of, share: None
+    note: Callable[[str], None] = lambda text: None
+
+
+SILENT = Progress()
+
+
+def measure(
+    cases: Sequence[Case], device: Device, bve_run: Callable[[Store], str], plan: Plan, path: Path,
+    *, earlier: Result | None = None, progress: Progress = SILENT,
+) -> Result:  # fmt: skip
+    """Measure files on a device, and write the result to `path`.
+
+    bve_run: brings that program to the device. earlier: a part of the same bench, which is gone on with. What was
+    measured is written every few seconds; a device that is lost raises DeviceError, and what there is stays. UserError
+    before anything is measured, where nothing could be.
+    """
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(device, plan.keep_files))
+        with progress.step(f"tools to {device.name}"):
+            there = bve_run(store)
+            stack.enter_context(lock(device, there))
+            tools = find_tools(device, store, there, {case.format for case in cases})
+        _check_cooling(tools.machine, plan.protocol)
+        policies = list_policies(tools.machine, plan.clusters, plan.threads)
+        bench = _Bench(device, store, tools, plan, path, progress)
+        bench.begin(cases, policies, earlier)
+        try:
+            bench.run(stack)
+        except BaseException as e:
+            if bench.has_turns():
+                bench.save()
+                e.add_note(f"what was measured until then is in {path}; the same command with --resume goes on")
+            raise
+        return bench.finish()
+
+
+def make_key(cases: Sequence[Case], device: str, plan: Plan) -> str:
+    """Make a key of what a bench measures and how.
+
+    Two commands share it if one can go on with the other's result.
+    """
+    told = [
+        device, plan.clusters, plan.threads, asdict(plan.protocol), plan.energy,
+        [(case.path.name, case.sha256, case.method.name if case.method else None) for case in cases],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+@dataclass
+class _Bench:
+    """A bench in progress: rows, and the case and policy of each."""
+
+    device: Device
+    store: Store
+    tools: Tools
+    plan: Plan
+    path: Path
+    progress: Progress
+    rows: list[Row] = field(default_factory=list)
+    what: list[tuple[Case, Policy]] = field(default_factory=list)
+    before: Result | None = None
+    part: int = 0
+    spent_s: float = 0
+    saved: float = 0
+
+    def begin(self, cases: Sequence[Case], policies: Sequence[Policy], earlier: Result | None) -> None:
+        """Make the rows, those of an earlier part with what they hold."""
+        self.what = [
+            (case, policy) for policy in policies for case in cases if case.format == "bve" or not policy.ours_alone
+        ]
+        self.rows = [self._make_row(case, policy) for case, policy in self.what]
+        if all(row.error for row in self.rows):
+            why = self.rows[0].error if self.rows else f"policy {policies[0].name} is the bve runtime's alone"
+            met = f"nothing of this runs on {self.device.name}: {why}"
+            raise UserError(met, "a file that some runtime there takes", "see docs/devices.md")
+        if earlier:
+            known = {row.name(): row for row in earlier.rows}
+            self.rows = [known.get(row.name(), row) if not row.error else row for row in self.rows]
+            turns = [turn for row in self.rows for turn in row.turns]
+            self.part = 1 + max((turn.part for turn in turns), default=-1)
+            self.spent_s = sum((turn.end_ns - turn.start_ns) / 1e9 for turn in turns)
+        machine = earlier.machine if earlier else self.tools.machine
+        date = earlier.date if earlier else datetime.now(UTC).isoformat(timespec="seconds")
+        self.before = Result(
+            self.device.name, machine, self.plan.protocol, tuple(self.rows), date,
+            list_versions(())["bigvit-edge"], self.plan.command, make_key(cases, self.device.name, self.plan),
+            notes=earlier.notes if earlier else (), throttled_bits=(_read_bits(machine), None),
+        )  # fmt: skip
+
+    def run(self, stack: ExitStack) -> None:
+        """Run all passes, those that would disturb the turns last.
+
+        Runners are closed with the stack.
+        """
+        with self.progress.step("cold loads and memory"):
+            self._each(self._measure_cold)
+        runners: dict[int, Runner] = {}
+        with self.progress.step("warm-up"):
+            self._each(lambda i: runners.update({i: stack.enter_context(self._open(i))}))
+            self._each(lambda i: self._warm(i, runners[i]))
+        with self.progress.step("turns"):
+            self._take_turns(runners)
+        if self.plan.pictures and self.device.launch != Null.launch:
+            with self.progress.step("answers"):
+                self._each(lambda i: self._answer(i, runners[i]))
+        if self.plan.energy:
+            with self.progress.step("energy"):
+                self._measure_energy(runners)
+
+    def finish(self) -> Result:
+        """Judge the rows, and write the result whole."""
+        after = probe(self.device, self.tools.bve_run)
+        assert self.before
+        bits = self.before.throttled_bits[0], _read_bits(after)
+        rows = tuple(judge(row, self.before.machine, bits) for row in self.rows)
+        result = replace(self.before, rows=rows, complete=True, throttled_bits=bits)
+        write_result(result, self.path)
+        return result
+
+    def save(self) -> None:
+        """Write what there is so far."""
+        assert self.before
+        write_result(replace(self.before, rows=tuple(self.rows)), self.path)
+        self.saved = time.monotonic()
+
+    def has_turns(self) -> bool:
+        """Tell whether anything was measured."""
+        return any(row.turns for row in self.rows)
+
+    # ---- the passes, a row at a time
+
+    def _each(self, action: Callable[[int], None], backwards: bool = False) -> None:
+        """Do something for each row that has not failed; one that fails says why, and the others go on."""
+        for i in sorted(range(len(self.rows)), reverse=backwards):
+            row = self.rows[i]
+            if row.error:
+                continue
+            try:
+                action(i)
+            except DeviceError as e:
+                if e.lost:
+                    raise
+                self.rows[i] = replace(self.rows[i], error=e.met)
+
+    def _open(self, i: int, evict: bool = False) -> Runner:
+        case, policy = self.what[i]
+        return Runner(self.device, self.tools, self.store, case, policy, evict)
+
+    def _measure_cold(self, i: int) -> None:
+        if self.rows[i].load:
+            return
+        with self._open(i, evict=True) as runner:
+            cold = runner.ready
+            runner.run(0, MEMORY_IMAGES)
+            memory = runner.read_memory()
+        load = Load(cold.load_ms, cold.cached_share, 0, 0)
+        self.rows[i] = replace(self.rows[i], load=load, memory=memory)
+
+    def _warm(self, i: int, runner: Runner) -> None:
+        """Run blocks of images until their median falls no more."""
+        ready, row, start = runner.ready, self.rows[i], time.monotonic()
+        blocks: list[float] = []
+        is_warm = False
+        while not is_warm and time.monotonic() - start < MOST_WARM_S and len(blocks) * WARM_IMAGES < MOST_WARM_IMAGES:
+            blocks.append(statistics.median(runner.run(0, WARM_IMAGES).times_ms))
+            is_warm = len(blocks) > WARM_BLOCKS and min(blocks[:-WARM_BLOCKS]) <= WARM_GAIN * min(blocks[-WARM_BLOCKS:])
+        load = row.load and replace(row.load, warm_ms=ready.load_ms, first_ms=ready.first_ms)
+        self.rows[i] = replace(
+            row, runtime=ready.runtime, build=ready.build, cores_allowed=ready.cores_allowed, load=load,
+            warmup_images=row.warmup_images + WARM_IMAGES * len(blocks), warm=is_warm,
+        )  # fmt: skip
+
+    def _take_turns(self, runners: dict[int, Runner]) -> None:
+        protocol = self.plan.protocol
+        period_ms = 1e3 / protocol.fps if protocol.fps else 0
+        done, start = min(len(row.turns) for row in self.rows if not row.error), time.monotonic()
+        share = self._share(done, start)
+        while share < 1:
+            temp_c = self._cool()
+
+            def take(i: int, temp_c: float | None = temp_c, done: int = done) -> None:
+                if len(self.rows[i].turns) > done:  # of an earlier part, which ended in the middle of a round
+                    return
+                time.sleep(REST_S)
+                turn = runners[i].run(protocol.turn_s, protocol.turn_images, period_ms)
+                turn = replace(turn, temp_c=temp_c, part=self.part)
+                self.rows[i] = replace(self.rows[i], turns=(*self.rows[i].turns, turn))
+
+            self._each(take, backwards=done % 2 == 1)  # so that no row always comes behind the same other
+            if all(row.error for row in self.rows):
+                raise DeviceError(self.rows[0].error, "at least one row that can be measured", "see what it says")
+            done += 1
+            share = self._share(done, start)
+            self.progress.round(done, protocol.rounds, share)
+            if time.monotonic() - self.saved > SAVE_S:
+                self.save()
+
+    def _share(self, done: int, start: float) -> float:
+        protocol = self.plan.protocol
+        if protocol.minutes:
+            return (self.spent_s + time.monotonic() - start) / (60 * protocol.minutes)
+        return done / protocol.rounds
+
+    def _cool(self) -> float | None:
+        """The CPU's hottest, once it is below the gate."""
+        zones = any(zone.cpu and zone.temp_c is not None for zone in self.tools.machine.zones)
+        gate, start = self.plan.protocol.cool_c, time.monotonic()
+        while zones:
+            temp_c = find_hottest(probe(self.device, self.tools.bve_run))
+            if gate is None or temp_c is None or temp_c <= gate:
+                return temp_c
+            if time.monotonic() - start > COOL_S:
+                met = f"{self.device.name} is still at {temp_c:.1f} °C after {COOL_S / 60:.0f} minutes of rest"
+                raise DeviceError(met, f"{gate:g} °C, as --cool asks", "a cooler place, or a higher --cool")
+            time.sleep(COOL_STEP_S)
+        return None
+
+    def _answer(self, i: int, runner: Runner) -> None:
+        assert self.plan.pictures
+        answers = judge_answers(self.what[i][0], runner, self.plan.pictures)
+        self.rows[i] = replace(self.rows[i], answers=answers)
+
+    def _measure_energy(self, runners: dict[int, Runner]) -> None:
+        try:
+            meter = find_meter(self.tools.machine)
+        except NoEnergyError as e:
+            self.rows = [replace(row, energy=str(e)) for row in self.rows]
+            return
+
+        def measure_one(i: int) -> None:
+            try:
+                energy = measure_energy(self.device, self.tools.bve_run, meter, runners[i], self.plan.protocol.fps)
+                self.rows[i] = replace(self.rows[i], energy=energy)
+            except NoEnergyError as e:
+                self.rows[i] = replace(self.rows[i], energy=str(e))
+
+        self._each(measure_one)
+
+    def _make_row(self, case: Case, policy: Policy) -> Row:
+        return Row(
+            file=case.path.name, sha256=case.sha256, bytes=case.bytes, format=case.format,
+            precision=case.entry.precision if case.entry else "", keep=case.keep,
+            method=case.method.name if case.method else None, delegated_share=case.delegated_share,
+            policy=policy.name, threads=policy.threads, cores_asked=policy.cores, launch=self.device.launch,
+            error=explain_absence(self.tools, case),
+        )  # fmt: skip
+
+
+def find_hottest(machine: Machine) -> float | None:
+    """Find the CPU's highest temperature, in °C.
+
+    None if no zone of it can be read.
+    """
+    return max((zone.temp_c for zone in machine.zones if zone.cpu and zone.temp_c is not None), default=None)
+
+
+def _check_cooling(machine: Machine, protocol: Protocol) -> None:
+    if protocol.cool_c is not None and find_hottest(machine) is None:
+        met = f"--cool {protocol.cool_c:g} on a device whose CPU temperature cannot be read"
+        raise UserError(met, "one that tells it", "leave --cool out")
+
+
+def _read_bits(machine: Machine) -> int | None:
+    return machine.throttled.bits if machine.throttled else None

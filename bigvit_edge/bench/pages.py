@@ -1,0 +1,185 @@
+"""Results and comparisons as text for people."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from bigvit_edge.bench.comparison import Compared, bound_ratio
+from bigvit_edge.bench.measurement import Progress
+from bigvit_edge.machine import describe
+from bigvit_edge.results import FAILED, Answers, Energy, Result, Row
+from bigvit_edge.tables import print_rows, print_step
+
+TITLE = (
+    "file", "keep", "cores", "threads", "p50", "p90", "p99", "CPU an image", "cold load", "warm load", "first",
+    "peak memory", "size", "delegated", "top-1", "energy", "verdict",
+)  # fmt: skip
+
+
+def print_result(result: Result, path: Path) -> None:
+    """Print a bench's table, and what its figures mean."""
+    print_rows(TITLE, (_list_cells(row) for row in result.rows))
+    for line in explain_result(result):
+        print(line)
+    print(f"all of it, raw times too: {path}")
+
+
+def explain_result(result: Result) -> Iterator[str]:
+    """Explain a result's figures, in lines."""
+    yield f"device: {result.device}, {describe(result.machine)}"
+    for row in result.rows:
+        yield from (f"{row.name()}: {row.verdicts[0]}: {reason}" for reason in row.reasons)
+    p = result.protocol
+    pace = f"at {p.fps:g} images a second" if p.fps else "back to back"
+    count = f"{p.minutes:g} minutes" if p.minutes else f"{p.rounds} rounds"
+    yield f"times: of images {pace}, {count} of turns of at least {p.turn_s:g} s and {p.turn_images} images, one"
+    yield "  file after the other, each in a process of its own; warmed up before, by " + _list_warmup(result.rows)
+    for runtime, launch in dict.fromkeys((row.runtime, row.launch) for row in result.rows if row.runtime):
+        yield f"{runtime}: started by {launch}"
+    yield from _explain_places(result.rows)
+    yield from _explain_energy(result.rows)
+    yield from dict.fromkeys(
+        f"top-1 of {row.file}: {row.answers}" for row in result.rows if isinstance(row.answers, str) and not row.error
+    )
+    yield from _explain_minutes(result.rows)
+    yield from explain_policies(result.rows)
+    for row in result.rows:
+        tried = (row.build or {}).get("tried")
+        if tried:
+            yield f"{row.name()}: auto chose {tried['chosen']}"
+    yield from (f"note: {note}" for note in result.notes)
+
+
+def explain_policies(rows: Sequence[Row]) -> Iterator[str]:
+    """Explain which policy wins for each file, and by how much."""
+    by_file: dict[tuple[str, float | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.latency_ms:
+            by_file[row.file, row.keep].append(row)
+    for (file, keep), rivals in by_file.items():
+        if len(rivals) < 2:
+            continue
+        best, *others = sorted(rivals, key=lambda row: row.latency_ms.p50 if row.latency_ms else 0)
+        ratios = []
+        for other in others:
+            ratio = bound_ratio(best.turns, other.turns)
+            low, high = ratio.interval
+            ratios.append(f"{other.policy} takes {ratio.value:.2f} times as long ({low:.2f}–{high:.2f})")
+        name = file if keep is None else f"{file} keep {keep:g}"
+        yield f"{name}: fastest on {best.policy}; {', '.join(ratios)}; in brackets 95 % confidence"
+
+
+def summarize(pair: Compared) -> dict[str, Any]:
+    """Summarize a pair of rows for JSON."""
+    return {
+        "row": pair.after.name(),
+        "before_ms": pair.before.latency_ms and pair.before.latency_ms.p50,
+        "after_ms": pair.after.latency_ms and pair.after.latency_ms.p50,
+        "ratio": pair.ratio.value,
+        "interval": pair.ratio.interval,
+        "differs": pair.ratio.differs,
+        "obstacles": pair.obstacles,
+    }
+
+
+@contextmanager
+def watching() -> Iterator[Progress]:
+    """Show on stderr how a bench goes.
+
+    With a bar where that is a terminal.
+    """
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("  rounds", total=1)
+        yield Progress(print_step, lambda done, of, share: bar.update(task, completed=min(share, 1)))
+
+
+def print_compared(compared: Sequence[Compared], alone: Sequence[str]) -> None:
+    """Print a comparison of two results."""
+    print_rows(
+        ("file", "before", "after", "after / before", "95 % interval", "says"),
+        (
+            (
+                pair.after.name(), _spell_ms(pair.before), _spell_ms(pair.after), f"{pair.ratio.value:.3f}",
+                f"{pair.ratio.interval[0]:.3f}–{pair.ratio.interval[1]:.3f}", spell_finding(pair),
+            )
+            for pair in compared
+        ),
+    )  # fmt: skip
+    for pair in compared:
+        for obstacle in pair.obstacles:
+            print(f"{pair.after.name()}: not comparable: {obstacle}")
+    for row in alone:
+        print(f"in one file only: {row}")
+
+
+def spell_finding(pair: Compared) -> str:
+    """Spell what a comparison found."""
+    if pair.obstacles:
+        return "not comparable"
+    if not pair.ratio.differs:
+        return "no difference found"
+    return f"{abs(1 - pair.ratio.value):.1%} {'faster' if pair.ratio.value < 1 else 'slower'}"
+
+
+def _list_cells(row: Row) -> tuple[str, ...]:
+    keep = "–" if row.keep is None else f"{row.keep:g}"
+    head = (row.file, keep, row.policy, str(row.threads))
+    size = f"{row.bytes / 1e6:.2f} MB"
+    share = "–" if row.delegated_share is None else f"{row.delegated_share:.1%}"
+    if row.latency_ms is None:
+        return (*head, *["–"] * 8, size, share, "–", "–", FAILED)
+    times, load, memory = row.latency_ms, row.load, row.memory
+    return (
+        *head, f"{times.p50:.2f} ms", f"{times.p90:.2f} ms", f"{times.p99:.2f} ms",
+        "–" if row.cpu_ms is None else f"{row.cpu_ms:.2f} ms",
+        *((f"{load.cold_ms:.1f} ms", f"{load.warm_ms:.1f} ms", f"{load.first_ms:.1f} ms") if load else ("–",) * 3),
+        f"{memory.peak_bytes / 1e6:.1f} MB" if memory else "–", size, share,
+        f"{row.answers.top1:.1%}" if isinstance(row.answers, Answers) else "–",
+        f"{row.energy.image_mj:.1f} mJ" if isinstance(row.energy, Energy) else "not available",
+        ", ".join(row.verdicts),
+    )  # fmt: skip
+
+
+def _explain_places(rows: Sequence[Row]) -> Iterator[str]:
+    """On which cores rows ran, by the CPU time of their threads."""
+    told: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        spent: dict[int, float] = defaultdict(float)
+        for turn in row.turns:
+            for core, ms in turn.thread_ms.items():
+                spent[int(core)] += ms
+        total = sum(spent.values())
+        ran = ", ".join(f"{core} ({ms / total:.0%})" for core, ms in sorted(spent.items()) if ms > 0.005 * total)
+        asked = "any" if row.cores_asked is None else ", ".join(map(str, row.cores_asked))
+        if ran:
+            told[f"cores asked for: {asked}; that the CPU time was spent on: {ran}"].append(row.name())
+    for line, names in told.items():
+        yield f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}"
+
+
+def _explain_energy(rows: Sequence[Row]) -> Iterator[str]:
+    sources = dict.fromkeys(row.energy if isinstance(row.energy, str) else row.energy.source for row in rows)
+    yield from (f"energy: {source}" for source in sources)
+
+
+def _explain_minutes(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        if row.first_minute_ms and row.last_minute_ms:
+            ratio = row.last_minute_ms / row.first_minute_ms
+            minutes = f"first minute {row.first_minute_ms:.2f} ms, last {row.last_minute_ms:.2f} ms"
+            yield f"{row.name()}: {minutes}, {ratio:.2f} times"
+
+
+def _list_warmup(rows: Sequence[Row]) -> str:
+    counts = [row.warmup_images for row in rows if row.warmup_images]
+    return f"{min(counts)} to {max(counts)} images each" if counts else "no image"
+
+
+def _spell_ms(row: Row) -> str:
+    return f"{row.latency_ms.p50:.2f} ms" if row.latency_ms else "–"

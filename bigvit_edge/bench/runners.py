@@ -1,0 +1,237 @@
+"""A file in its runtime on a device: one process, spoken to by lines. docs/devices.md has the lines."""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from bigvit_edge.bench.cases import Case
+from bigvit_edge.bench.policies import Policy
+from bigvit_edge.devices.contract import Device, DeviceError
+from bigvit_edge.devices.process import Process, run_words
+from bigvit_edge.devices.store import Store
+from bigvit_edge.errors import UserError
+from bigvit_edge.machine import Machine, parse_machine
+from bigvit_edge.results import Memory, Turn
+
+AGENT = Path(__file__).with_name("agent.py")
+READY_S = 600.0  # a large file from a slow card, and a runtime that compiles when it loads
+ANSWER_S = 60.0  # beyond what a turn takes itself
+SLOWEST_S = 60.0  # an image, until one is known
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a bench brings to a device, by their paths there.
+
+    python: what starts Python there, () where there is none. runtimes: of each format, its version there, or why there
+    is none (`lacks`). library: our core inside LiteRT, for this machine alone.
+    """
+
+    bve_run: str
+    agent: str
+    machine: Machine
+    python: tuple[str, ...] = ()
+    runtimes: dict[str, str] = field(default_factory=dict)
+    lacks: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a runner says when its file is loaded."""
+
+    runtime: str
+    build: dict[str, Any]
+    load_ms: float
+    first_ms: float
+    cached_share: float | None
+    cores_allowed: tuple[int, ...]
+    image_floats: int
+
+
+class Runner:
+    """A process that has a file loaded and times images.
+
+    DeviceError if it ends or stays silent; it ends when this is closed.
+    """
+
+    def __init__(self, device: Device, tools: Tools, store: Store, case: Case, policy: Policy, evict: bool) -> None:
+        self.device, self._store, self._slowest_s = device, store, SLOWEST_S
+        self._process = Process(device, spell(tools, store.place(case.path), case, policy, evict))
+        try:
+            self.ready = self._read_ready(self._process.read_line(READY_S))
+        except BaseException:
+            self._process.close(1)
+            raise
+
+    def run(self, seconds: float, images: int, period_ms: float = 0) -> Turn:
+        """Time images, for so many seconds and at least so many."""
+        wait_s = seconds + images * max(self._slowest_s, period_ms / 1e3) + ANSWER_S
+        told = self._ask(f"run {seconds:g} {images} {period_ms:g}", wait_s)
+        turn = Turn(
+            start_ns=int(told["start_ns"]), end_ns=int(told["end_ns"]), times_ms=tuple(map(float, told["times_ms"])),
+            cpu_ms=float(told["cpu_ms"]), clock_mhz=tuple(told["clock_mhz"]), cores=dict(told["cores"]),
+            thread_ms=dict(told["thread_ms"]), throttled_periods=int(told["throttled_periods"]),
+        )  # fmt: skip
+        self._slowest_s = max(1.0, 20 * max(turn.times_ms) / 1e3)
+        return turn
+
+    def read_memory(self) -> Memory:
+        """Read the process's peak of memory until now."""
+        return Memory(**self._ask("memory", ANSWER_S))
+
+    def answer(self, images: Path, logits: Path, count: int) -> None:
+        """Answer a file of float32 images.
+
+        count: how many it holds. The file of their logits is brought here.
+        """
+        source, target = self._store.place(images), self._store.reserve("logits.f32")
+        told = self._ask(f"answer {source} {target}", count * self._slowest_s + ANSWER_S)
+        if told["images"] != count:
+            raise DeviceError(
+                f"{told['images']} of {count} answers from {self.device.name}", "all of them", "try again"
+            )
+        self._store.fetch(target, logits)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_ready(self, line: str) -> Ready:
+        told = _parse(line, self.device)
+        build = {**told["build"], **{k: v for k, v in told["session"].items() if k not in ("ops", "cores")}}
+        return Ready(
+            f"{told['runtime']} {told['version']}".strip(), build, float(told["load_ms"]), float(told["first_ms"]),
+            told["cached_share"], tuple(told["cores_allowed"]), int(told["image_floats"]),
+        )  # fmt: skip
+
+    def _ask(self, line: str, timeout_s: float) -> dict[str, Any]:
+        return _parse(self._process.ask(line, timeout_s), self.device)
+
+
+def spell(tools: Tools, file: str, case: Case, policy: Policy, evict: bool) -> list[str]:
+    """Spell the command that serves a file."""
+    options = ["--threads", str(policy.threads)]
+    lanes = policy.little_threads > 0
+    if policy.cores is not None:
+        options += ["--cores", ",".join(map(str, policy.cores))]
+    if evict:
+        options.append("--evict")
+    if case.format == "bve":
+        keep = ["--keep", f"{case.keep:g}"] if case.keep is not None else []
+        little = ["--little-threads", str(policy.little_threads)] if lanes else []
+        return [tools.bve_run, "serve", file, *options, *keep, *little, *(["--choose"] if policy.choose else [])]
+    method = ["--method", case.method.name] if case.method else []
+    library = ["--library", tools.libraries[case.format]] if case.native else []
+    saturating = ["--saturating"] if case.format == "onnx" and saturates(tools.machine) else []
+    return [
+        *tools.python,
+        tools.agent,
+        case.format,
+        file,
+        *options,
+        "--clock",
+        tools.bve_run,
+        *method,
+        *library,
+        *saturating,
+    ]
+
+
+def saturates(machine: Machine) -> bool:
+    """Tell whether the CPU's int8 products saturate: x86 without VNNI."""
+    return machine.architecture == "x86_64" and not any("vnni" in flag for flag in machine.isa)
+
+
+def explain_absence(tools: Tools, case: Case) -> str:
+    """Explain why a case cannot run there; "" if it can."""
+    if case.runs_nowhere:
+        return case.runs_nowhere
+    if case.format == "bve":
+        return ""
+    if case.format in tools.lacks:
+        return tools.lacks[case.format]
+    if case.native and case.format not in tools.libraries:
+        return "its ops are our core's, whose library for this runtime is brought to no other machine yet"
+    return ""
+
+
+def find_tools(device: Device, store: Store, bve_run: str, formats: set[str]) -> Tools:
+    """Bring a bench's tools to a device; find what is there.
+
+    bve_run: that program's path there. formats: those that are to be measured.
+    """
+    tools = Tools(bve_run, "", probe(device, bve_run))
+    wanted = sorted(formats - {"bve"})
+    if not wanted:
+        return tools
+    python = find_python(device)
+    if not python:
+        why = "no Python 3 there, in which this format's runtime would run"
+        return replace(tools, lacks=dict.fromkeys(wanted, why))
+    agent = store.place(AGENT)
+    told = {name: run_words(device, (*python, agent, name, "--probe"), 120) for name in wanted}
+    return replace(
+        tools,
+        agent=agent,
+        python=python,
+        runtimes={name: json.loads(done.out)["version"] for name, done in told.items() if not done.status},
+        lacks={name: _take_last(done.err) for name, done in told.items() if done.status},
+        libraries=_find_libraries() if device.in_place else {},
+    )
+
+
+def probe(device: Device, bve_run: str) -> Machine:
+    """Ask a device what it is."""
+    done = run_words(device, (bve_run, "probe"))
+    if done.status:
+        met = f"bve-run on {device.name} ended with status {done.status} ({_take_last(done.err)})"
+        raise DeviceError(met, "one that runs there", "see what it says")
+    return parse_machine(done.out)
+
+
+def find_python(device: Device) -> tuple[str, ...]:
+    """Find what starts Python 3 there.
+
+    This interpreter itself on this machine; () if there is none.
+    """
+    if device.in_place:
+        return (sys.executable,)
+    done = run_words(device, ("python3", "-c", "import sys; print(sys.version_info >= (3, 8))"))
+    return ("python3",) if done.status == 0 and done.out.strip() == "True" else ()
+
+
+def _find_libraries() -> dict[str, str]:
+    from bigvit_edge.runtime import find_library
+
+    found = {}
+    for name, library in (("litert", "libbve_litert.so"), ("executorch", "libbve_executorch.so")):
+        try:
+            found[name] = str(find_library(library))
+        except UserError:
+            continue
+    return found
+
+
+def _parse(line: str, device: Device) -> dict[str, Any]:
+    try:
+        told = json.loads(line)
+        if not isinstance(told, dict):
+            raise ValueError("no object")
+    except ValueError as e:
+        met = f"{line[:80]!r} from {device.name}"
+        raise DeviceError(met, "a line of JSON from a runner of this version", "see docs/devices.md") from e
+    return told
+
+
+def _take_last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it says nothing"

@@ -1,0 +1,150 @@
+"""The whole path, on the device that runs nothing and with a tiny program on this machine."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bigvit_edge.bench.cases import Case, list_cases
+from bigvit_edge.bench.measurement import Plan, Progress, measure
+from bigvit_edge.devices import open_device
+from bigvit_edge.devices.contract import Device, DeviceError
+from bigvit_edge.devices.local import Local
+from bigvit_edge.errors import UserError
+from bigvit_edge.results import Protocol, Result, read_result
+from tests.native import ROOT, run_program
+
+FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
+PROTOCOL = Protocol(0.001, 2, 4, 0, 0, None, "none")
+PLAN = Plan(PROTOCOL, energy=False)
+BVE_RUN = ROOT / "build/host/bve-run"
+
+
+def bench(device: Device, path: Path, plan: Plan = PLAN, cases: Sequence[Case] | None = None, **more: object) -> Result:
+    if device.launch != "none":
+        run_program("bve-run", "--version")  # or skip
+    return measure(cases or list_cases([FILE]), device, lambda store: str(BVE_RUN), plan, path, **more)  # type: ignore[arg-type]
+
+
+def test_the_path_runs_without_a_machine(tmp_path: Path) -> None:
+    result = bench(open_device("null"), tmp_path / "one.json")
+    (row,) = result.rows
+    assert (len(row.turns), row.verdicts) == (4, ("failed",))
+    assert "made up" in row.reasons[0]
+    assert replace(read_result(tmp_path / "one.json"), sha256=None) == result
+
+
+def test_a_program_is_measured_here(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    result = bench(Local("local"), tmp_path / "one.json")
+    (row,) = result.rows
+    assert result.complete
+    assert len(row.turns) == 4
+    assert all(len(turn.times_ms) >= 2 and turn.end_ns - turn.start_ns >= 0.001e9 for turn in row.turns)
+    assert [turn.start_ns for turn in row.turns] == sorted(turn.start_ns for turn in row.turns)
+    assert row.latency_ms
+    assert row.latency_ms.images == sum(len(turn.times_ms) for turn in row.turns)
+    assert row.runtime.startswith("bve ")
+    assert core in row.cores_allowed
+    assert row.load
+    assert row.load.cold_ms > 0 < row.load.first_ms
+    assert row.memory
+    assert row.memory.peak_bytes > row.memory.anonymous_bytes > 0
+    assert result.machine.cores
+
+
+def test_rows_take_turns(tmp_path: Path) -> None:
+    plan = replace(PLAN, clusters=("big", "all", "auto"), threads=1)
+    result = bench(Local("local"), tmp_path / "one.json", plan)
+    assert [row.policy for row in result.rows] == ["big", "all", "auto"]
+    for n in range(4):
+        order = [row.turns[n].start_ns for row in result.rows]
+        assert order == sorted(order, reverse=n % 2 == 1)
+
+
+def test_what_cannot_run_is_a_row_that_says_why(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.bve"
+    damaged.write_bytes(FILE.read_bytes()[:-100])
+    result = bench(Local("local"), tmp_path / "one.json", cases=list_cases([damaged, FILE]))
+    bad, good = result.rows
+    assert bad.verdicts == ("failed",)
+    assert "damaged.bve" in bad.reasons[0]
+    assert good.turns
+
+
+def test_nothing_that_can_run_is_an_error(tmp_path: Path) -> None:
+    case = replace(list_cases([FILE])[0], runs_nowhere="it runs on the moon")
+    with pytest.raises(UserError, match="nothing of this runs on local: it runs on the moon"):
+        bench(Local("local"), tmp_path / "one.json", cases=[case])
+    assert not list(tmp_path.iterdir())
+
+
+class Vanishing(Local):
+    """This machine, which is lost after so many lines were asked of it."""
+
+    gone = False
+
+    def check(self) -> None:
+        if self.gone:
+            raise DeviceError("local does not answer any more", "a device", lost=True)
+
+    def lose(self, done: int, of: int, share: float) -> None:
+        if done == 2:
+            self.gone = True
+            for process in self.started:
+                process.kill()
+
+    def __init__(self) -> None:
+        super().__init__("local")
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def shell(self, *words: object, **more: object) -> subprocess.Popen[bytes]:
+        self.started.append(super().shell(*words, **more))  # type: ignore[arg-type]
+        return self.started[-1]
+
+
+def test_a_device_that_vanishes_leaves_what_was_measured_and_is_gone_on_with(tmp_path: Path) -> None:
+    path, device = tmp_path / "one.json", Vanishing()
+    with pytest.raises(DeviceError) as e:
+        bench(device, path, progress=Progress(round=device.lose))
+    assert e.value.lost
+    assert "--resume" in e.value.__notes__[0]
+    part = read_result(path)
+    assert not part.complete
+    assert len(part.rows[0].turns) == 2
+    whole = bench(Local("local"), path, earlier=part)
+    assert whole.complete
+    assert [turn.part for turn in whole.rows[0].turns] == [0, 0, 1, 1]
+    assert whole.rows[0].turns[:2] == part.rows[0].turns
+
+
+def test_an_interruption_leaves_what_was_measured_and_nothing_running(tmp_path: Path) -> None:
+    device = Vanishing()
+
+    def interrupt(done: int, of: int, share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(device, tmp_path / "one.json", progress=Progress(round=interrupt))
+    assert len(read_result(tmp_path / "one.json").rows[0].turns) == 1
+    assert device.started
+    assert all(process.poll() is not None for process in device.started)
+
+
+def test_a_gate_on_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    plan = replace(PLAN, protocol=replace(PROTOCOL, cool_c=40.0))
+    with pytest.raises(UserError, match="whose CPU temperature cannot be read"):
+        bench(open_device("null"), tmp_path / "one.json", plan)
+
+
+def test_a_bench_by_the_clock_ends_by_it(tmp_path: Path) -> None:
+    plan = replace(PLAN, protocol=replace(PROTOCOL, rounds=0, minutes=0.005))
+    shares: list[float] = []
+    bench(
+        Local("local"), tmp_path / "one.json", plan, progress=Progress(round=lambda a, b, share: shares.append(share))
+    )
+    assert shares[-1] >= 1
+    assert all(share < 1 for share in shares[:-1])

@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import pytest
+
+from bigvit_edge.bench.verdicts import judge
+from bigvit_edge.results import Turn
+from tests.bench.made import make_machine, make_row, make_turn
+
+MACHINE = make_machine()
+
+
+def steady(count: int = 20) -> list[Turn]:
+    return [make_turn((1.0, 1.02, 0.98), n) for n in range(count)]
+
+
+def test_a_steady_row_is_valid() -> None:
+    row = judge(make_row(steady()), MACHINE, (0, 0))
+    assert (row.verdicts, row.reasons) == (("valid",), ())
+    assert row.latency_ms
+    assert (row.latency_ms.p50, row.latency_ms.images) == (1.0, 60)
+    assert row.cpu_ms == pytest.approx(1.0)
+
+
+def test_a_row_that_did_not_run_has_failed() -> None:
+    assert judge(make_row([], error="no runtime"), MACHINE).reasons == ("no runtime",)
+    assert judge(make_row([]), MACHINE).verdicts == ("failed",)
+
+
+def test_slower_and_slower_at_a_falling_clock_is_throttled() -> None:
+    turns = [make_turn((1 + n / 40,) * 3, n, clock_mhz=(2000 - 20 * n, 2000 - 20 * n)) for n in range(20)]
+    (reason,) = judge(make_row(turns), MACHINE).reasons
+    assert reason == "1.36 times the time at the end, at 0.85 of the clock"  # medians of the first and last five
+
+
+def test_slower_at_the_same_clock_is_not_throttled() -> None:
+    turns = [make_turn((1 + n / 80,) * 3, n) for n in range(20)]
+    assert judge(make_row(turns), MACHINE).verdicts == ("noisy",)
+
+
+def test_drift_counts_alone_where_no_clock_is_known() -> None:
+    turns = [make_turn((1 + n / 40,) * 3, n, clock_mhz=(None, None)) for n in range(20)]
+    assert judge(make_row(turns), MACHINE).verdicts == ("throttled",)
+
+
+@pytest.mark.parametrize(
+    ("bits", "says"),
+    [(0b1, "under-voltage"), (0b110, "the clock capped, throttled"), (0b1000, "the soft temperature limit")],
+)
+def test_a_pi_says_that_it_is_throttled(bits: int, says: str) -> None:
+    row = judge(make_row(steady()), MACHINE, (0, bits))
+    assert (row.verdicts, row.reasons) == (("throttled",), (f"the firmware says: {says}",))
+
+
+def test_what_a_pi_did_since_it_was_started_is_not_now() -> None:
+    assert judge(make_row(steady()), MACHINE, (0x50000, 0x50000)).verdicts == ("valid",)
+
+
+def test_a_quota_that_stopped_it_shows() -> None:
+    turns = [*steady(19), make_turn(number=19, throttled_periods=3)]
+    row = judge(make_row(turns), make_machine(quota_cores=0.5), ())
+    assert row.reasons == ("the cgroup's quota of 0.5 cores stopped it in 3 periods",)
+    assert row.verdicts == ("quota",)
+
+
+def test_other_cores_than_asked_for_show() -> None:
+    cut = judge(make_row(steady(), cores_allowed=(0, 1)), MACHINE)
+    assert cut.reasons == ("cores 0, 1, 2, 3 were asked for, the system left 0, 1",)
+    away = judge(make_row([replace(turn, cores={"5": 3}) for turn in steady()]), MACHINE)
+    assert away.verdicts == ("not pinned",)
+    assert judge(make_row(steady(), cores_asked=None, cores_allowed=(7,)), MACHINE).verdicts == ("valid",)
+
+
+@pytest.mark.parametrize(
+    ("turns", "says"),
+    [
+        ([make_turn((1.0, 1.0, 1.5), n) for n in range(20)], "p90 is 1.50 times p50"),
+        ([make_turn((1 + 0.2 * (n % 2),) * 3, n) for n in range(20)], "the middle half of its turns differs by"),
+    ],
+)
+def test_a_wide_row_is_noisy(turns: list[Turn], says: str) -> None:
+    row = judge(make_row(turns), MACHINE)
+    assert row.verdicts == ("noisy",)
+    assert says in row.reasons[0]
+
+
+def test_a_row_that_never_settled_is_noisy() -> None:
+    assert judge(make_row(steady(), warm=False), MACHINE).verdicts == ("noisy",)
+
+
+def test_the_first_minute_is_told_from_the_last() -> None:
+    def at(second: int, ms: float) -> Turn:
+        return Turn(second * 10**9, second * 10**9 + 10**8, (ms,) * 3, 1, (2000, 2000), {"0": 3}, {})
+
+    turns = [at(second, 1.0 if second < 60 else 1.04) for second in range(0, 180, 2)]
+    row = judge(make_row(turns), MACHINE)
+    assert (row.first_minute_ms, row.last_minute_ms) == (1.0, 1.04)
+    assert judge(make_row(turns[:30]), MACHINE).first_minute_ms is None
