@@ -263,6 +263,33 @@ def runtime_libs(
 
 @app.command()
 @explained
+def devices(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="more to look for: ssh:USER@HOST[:PORT], or an alias as ssh:HOST")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what can be measured on: this machine, phones, boards.
+
+    Those that adb knows and those named here are asked what they are. Exits with 2 if one that was named does not
+    answer.
+    """
+    from bigvit_edge.devices.listing import READY, TITLE, explain, list_devices, tabulate
+
+    found = list_devices(names or ())
+    if as_json:
+        print(json.dumps([asdict(row) for row in found], indent=2))
+    else:
+        from bigvit_edge import tables
+
+        tables.print_rows(TITLE, tabulate(found))
+        tables.print_notes(explain(found))
+    if any(row.state != READY for row in found if row.name in (names or ())):
+        raise typer.Exit(2)
+
+
+@app.command()
+@explained
 def targets(as_json: AsJson = False) -> None:
     """List the target presets."""
     from bigvit_edge.target import list_targets, load_target

@@ -17,7 +17,7 @@ def open_device(name: str) -> Device:
     """
     kind, _, address = name.partition(":")
     if kind not in KINDS:
-        raise DeviceError(f"device {name!r}", FORMS, suggest(kind, KINDS) or "bigvit-edge devices lists what answers")
+        raise DeviceError(f"device {name!r}", FORMS, suggest(kind, KINDS))
     module, maker = KINDS[kind]
     device: Device = getattr(import_module(f"bigvit_edge.devices.{module}"), maker)(name, address)
     return device

@@ -28,13 +28,13 @@ SUFFIXES = (".cc", ".h", ".inc", ".cmake", ".txt")
 EXPECTED = "bve-run running there"
 
 
-def install_bve_run(device: Device, store: Store, step: Step = nullcontext) -> str:
+def install_bve_run(device: Device, store: Store, step: Step = nullcontext, *, build: bool = True) -> str:
     """Bring bve-run to a device, and see that it runs.
 
-    Returns its path there. step: what surrounds a build, given its name. DeviceError where that machine is of another
-    kind, or lets no program run in its folder; UserError where none can be had.
+    Returns its path there. step, build: as of find_bve_run. DeviceError where that machine is of another kind, or lets
+    no program run in its folder; UserError where none can be had.
     """
-    there = store.place(find_bve_run(device, step), executable=True)
+    there = store.place(find_bve_run(device, step, build=build), executable=True)
     done = run_words(device, (there, "--version"))
     if done.status == 0:
         return there
@@ -45,11 +45,12 @@ def install_bve_run(device: Device, store: Store, step: Step = nullcontext) -> s
     raise DeviceError(f"{device.name} does not run {Path(there).name} ({said})", EXPECTED, "see what it says")
 
 
-def find_bve_run(device: Device, step: Step = nullcontext) -> Path:
+def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True) -> Path:
     """Find the bve-run for a device, or build it.
 
     For this machine the one that pip installed. For others: $BVE_RUN; what the package holds; build/ of a checkout, if
-    no source is newer; what was built before; else it is built, which takes minutes.
+    no source is newer; what was built before; else it is built, which takes minutes. step: what surrounds a build,
+    given its name. build: False refuses with a UserError instead.
     """
     if device.in_place:
         return Path(
@@ -66,6 +67,9 @@ def find_bve_run(device: Device, step: Step = nullcontext) -> Path:
     if made.is_file() and made.stat().st_mtime >= max(file.stat().st_mtime for file in files):
         return made
     cached = find_cache() / f"bve-run/{_hash(files, sources)}-{architecture}/bve-run"
+    if not cached.is_file() and not build:
+        met = f"no bve-run for {architecture} was built yet"
+        raise UserError(met, "one", f"bigvit-edge bench builds it, or let ${OVERRIDE} name one")
     if not cached.is_file():
         with step(f"bve-run for {architecture}, built once: minutes"):
             _build(sources, architecture, cached)

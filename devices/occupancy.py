@@ -6,11 +6,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bigvit_edge.devices.contract import BusyError, Device
+from bigvit_edge.devices.contract import BusyError, Device, DeviceError
 from bigvit_edge.devices.process import Process, run_words
 
-# the first folder that every user and every way to the device shares
-CHOOSE = 'for d in /tmp /data/local/tmp; do [ -w "$d" ] && echo "$d" && exit; done; mkdir -p -- "$1" && echo "$1"'
+# the first folder that every user and every way to the device shares, unless $TMPDIR says otherwise there
+CHOOSE = """
+for d in "${TMPDIR:-/tmp}" /data/local/tmp; do [ -w "$d" ] && echo "$d" && exit; done
+mkdir -p -- "$1" && echo "$1"
+"""
 NAME = "bigvit-edge.lock"
 ANSWER_S = 30
 
@@ -25,6 +28,8 @@ def lock(device: Device, bve_run: str) -> Iterator[None]:
         yield
         return
     folder = run_words(device, ("sh", "-c", CHOOSE, "sh", device.home)).out.strip()
+    if not folder.startswith("/"):
+        raise DeviceError(f"{device.name} has no folder to write to", "/tmp, or one of this user's own", "make one")
     by = f"{_find_user()} on {socket.gethostname()}, process {os.getpid()}"
     with Process(device, (bve_run, "hold", f"{folder}/{NAME}", f"--by={by}")) as holder:
         word, _, rest = holder.read_line(ANSWER_S).partition(" ")

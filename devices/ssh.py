@@ -68,6 +68,9 @@ class Ssh:
         try:
             self._wait()
             self.home = self._run(self._start(("sh", "-c", HOME)), 30)
+            if not self.home.startswith("/") or "\n" in self.home:
+                met = f"{name} prints words of its own around a program's ({_shorten(self.home)!r})"
+                raise DeviceError(met, "none", "silence what its shell or ~/.ssh/rc prints by itself")
         except BaseException:
             self.close()
             raise

@@ -1,5 +1,18 @@
 """Fixtures of all tests."""
 
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
 from tests.devices.machines import adb_machine, ssh_machine
 
-__all__ = ("adb_machine", "ssh_machine")
+__all__ = ("adb_machine", "keep_locks_apart", "ssh_machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_locks_apart() -> Iterator[None]:
+    """Let tests that run at once measure this machine at once: $TMPDIR is where its lock lies."""
+    with tempfile.TemporaryDirectory(prefix="bve-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        yield

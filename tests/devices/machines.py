@@ -1,6 +1,7 @@
 """Two real machines on loopback: an sshd in a root of arm64, an adbd in one of this kind. Fixtures for any test."""
 
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -97,7 +98,7 @@ def put_first(folder: Path, program: str, before: str, options: str) -> None:
 @contextmanager
 def start_sshd(folder: Path) -> Iterator[Machine]:
     """Start an arm64 machine that user pi gets into; `ssh` first in $PATH is OpenSSH's with a configuration of ours."""
-    need("ssh", "ssh-keygen", "qemu-aarch64")
+    need("ssh", "ssh-keygen", *(() if platform.machine() == "aarch64" else ("qemu-aarch64",)))
     port = find_port()
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)

@@ -7,7 +7,7 @@ import pytest
 
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.contract import DeviceError
-from bigvit_edge.devices.process import Process
+from bigvit_edge.devices.process import Process, run_words
 from tests.devices.machines import Machine, find_port, start_sshd
 
 
@@ -60,6 +60,17 @@ def test_a_user_who_is_not_let_in(ssh_machine: Machine) -> None:
 def test_wrong_addresses(address: str, told: str) -> None:
     with pytest.raises(DeviceError, match=told):
         open_device(f"ssh:{address.format(find_port())}")
+
+
+def test_a_board_whose_shell_prints_words_of_its_own(ssh_machine: Machine) -> None:
+    device = open_device(ssh_machine.name)
+    run_words(device, ("sh", "-c", "mkdir -p ~/.ssh; echo 'echo Welcome!' > ~/.ssh/rc"))
+    try:
+        with pytest.raises(DeviceError, match=r"prints words of its own around a program's .*silence"):
+            open_device(ssh_machine.name)
+    finally:
+        run_words(device, ("sh", "-c", "rm -r ~/.ssh"))
+        device.close()
 
 
 def test_a_missing_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
