@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import struct
 import tempfile
@@ -49,8 +50,9 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     """Find the bve-run for a device, or build it.
 
     For this machine the one that pip installed. For others: $BVE_RUN; what the package holds; build/ of a checkout, if
-    no source is newer; what was built before; else it is built, which takes minutes. step: what surrounds a build,
-    given its name. build: False refuses with a UserError instead.
+    no source is newer; what was built before; else it is built, which takes minutes. Where it cannot be, and the device
+    is of this machine's kind, it gets the installed one, which may lack its libraries there. step: what surrounds a
+    build, given its name. build: False builds none, and is a UserError where only that is left.
     """
     if device.in_place:
         return Path(
@@ -67,13 +69,20 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     if made.is_file() and made.stat().st_mtime >= max(file.stat().st_mtime for file in files):
         return made
     cached = find_cache() / f"bve-run/{_hash(files, sources)}-{architecture}/bve-run"
-    if not cached.is_file() and not build:
+    if cached.is_file():
+        return cached
+    if platform.machine() == architecture and not (build and importlib.util.find_spec("ziglang")):
+        return _find_installed()
+    if not build:
         met = f"no bve-run for {architecture} was built yet"
         raise UserError(met, "one", f"bigvit-edge bench builds it, or let ${OVERRIDE} name one")
-    if not cached.is_file():
-        with step(f"bve-run for {architecture}, built once: minutes"):
-            _build(sources, architecture, cached)
+    with step(f"bve-run for {architecture}, built once: minutes"):
+        _build(sources, architecture, cached)
     return cached
+
+
+def _find_installed() -> Path:
+    return Path(find_tool("bve-run", "install bigvit-edge again, on Linux with g++", "which is the runtime"))
 
 
 def _ask_architecture(device: Device) -> str:

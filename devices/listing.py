@@ -67,7 +67,13 @@ def look_at(name: str) -> Found:
     try:
         runs = ("bve", *_find_formats(device))
         try:
-            return Found(name, READY, "", _probe(device), runs)
+            machine = _probe(device)
+            unread = (
+                "; ".join(f"{each.path}: {each.why}" for each in machine.unread)
+                if machine and not machine.cores
+                else ""
+            )
+            return Found(name, READY, unread, machine, runs)
         except DeviceError as e:
             return Found(name, READY, str(e), None, runs[1:])
         except UserError as e:

@@ -39,6 +39,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(binaries, "_build", lambda sources, architecture, target: build(target))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(OVERRIDE, raising=False)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     return folder
 
 
@@ -62,6 +63,19 @@ def test_one_is_built_once_for_each_state_of_the_sources(kind: str, sources: Pat
     assert find_bve_run(Board(kind), build=False) == first
     (sources / "runtime/a.cc").write_text("changed")
     assert find_bve_run(Board(kind)) != first
+
+
+def test_a_machine_of_this_kind_gets_the_installed_one_where_nothing_builds(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(binaries, "_find_installed", lambda: Path("installed"))
+    assert find_bve_run(Board("x86_64"), build=False) == Path("installed")
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        assert find_bve_run(Board("x86_64")) == Path("installed")
+        assert find_bve_run(Board("aarch64")) != Path("installed")
+    assert find_bve_run(Board("x86_64")) != Path("installed")
 
 
 def test_the_checkout_s_own_is_taken_while_it_is_newest(sources: Path) -> None:

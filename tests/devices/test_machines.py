@@ -183,7 +183,9 @@ with Process(device, {words!r}, {{"MARK": {mark!r}}}) as started:
     print("started", flush=True)
     started.read_line(100)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as host:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OURS": mark}
+    ) as host:
         assert host.stdout
         assert host.stdout.readline() == b"started\n"
         time.sleep(0.5)
@@ -191,8 +193,7 @@ with Process(device, {words!r}, {{"MARK": {mark!r}}}) as started:
         host.send_signal({"INT": 2, "KILL": 9}[end])
         host.wait(20)
     assert is_quiet(device, mark)
-    ours = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert not [row for row in ours.splitlines() if f"{mark}" in row]
+    assert is_quiet(open_device("local"), f"OURS={mark}")
 
 
 def test_a_time_out_ends_the_program_there(device: Device) -> None:
