@@ -227,7 +227,8 @@ def describe(machine: Machine) -> str:
     CPU; cores (clusters); ISA flags; memory; operating system.
     """
     cores = sum(core.online for core in machine.cores)
-    clusters = " + ".join(f"{len(cluster.cores)} {name_cluster(cluster)}" for cluster in machine.clusters)
+    told = any(cluster.name or cluster.max_khz for cluster in machine.clusters)
+    clusters = " + ".join(f"{len(cluster.cores)} {name_cluster(cluster)}" for cluster in machine.clusters if told)
     named = f"{machine.board} ({machine.cpu})" if machine.board and machine.cpu else machine.board or machine.cpu
     system = machine.os if machine.kernel in machine.os else f"{machine.os} {machine.kernel}".strip()
     parts = (

@@ -55,7 +55,7 @@ CpuInfo read_cpuinfo(SystemFiles& files) {
       core = known ? &cores[static_cast<int>(*number)] : nullptr;
     } else if (key == "Hardware") {
       info.hardware = value;
-    } else if (key == "model name" && info.model.empty()) {
+    } else if (key == "model name" && info.model.empty() && !contains(value, "ARMv")) {
       info.model = value;
     } else if (core && (key == "Features" || key == "flags")) {
       core->flags = split(value);

@@ -13,7 +13,7 @@ struct CpuInfo {
   std::map<int, uint32_t> midrs;  // of each processor; empty unless all of them tell theirs
   std::vector<int> processors;    // online ones, in rising order
   std::vector<std::string> isa;   // words of those kernels could use, that every processor has
-  std::string model;              // x86's model name
+  std::string model;              // x86's model name; ARM's is that of an architecture
   std::string hardware;           // what older ARM kernels tell of the board
 };
 

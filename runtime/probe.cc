@@ -147,10 +147,20 @@ std::optional<int64_t> find_memory(const std::string& text, std::string_view nam
 }
 
 bool is_memory_clock(std::string_view name) {
-  for (const char* word : {"dmc", "ddr", "emc", "mif", "dvfsrc", "memory-controller", "dram"}) {
+  for (const char* word :
+       {"dmc", "ddr", "DDR", "emc", "mif", "dvfsrc", "memory-controller", "dram"}) {
     if (contains(name, word)) return true;
   }
   return false;
+}
+
+// devfreq's; and of Qualcomm's kernels, which keep memory's clock elsewhere, in kHz.
+std::vector<Folder> list_clocks(SystemFiles& files) {
+  std::vector<Folder> clocks = files.list("/sys/class/devfreq");
+  for (const Folder& folder : files.list(std::string(kCpus) + "/bus_dcvs")) {
+    if (folder.has("cur_freq")) clocks.push_back(folder);
+  }
+  return clocks;
 }
 
 std::string print_clock(const Folder& folder) {
@@ -262,7 +272,7 @@ std::string describe_machine(const std::string& root) {
       .text("kernel", names.kernel)
       .json("limits", print_limits(files, online))
       .json("zones", print_list(read_zones(files), print_zone))
-      .json("clocks", print_list(files.list("/sys/class/devfreq"), print_clock))
+      .json("clocks", print_list(list_clocks(files), print_clock))
       .json("throttled", mentions(names.compatible, "raspberrypi") ? print_throttled(files) : kNull)
       .number("perf_event_paranoid", files.number("/proc/sys/kernel/perf_event_paranoid", -9, 9))
       .json("pmus", print_pmus(files))

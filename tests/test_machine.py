@@ -54,6 +54,13 @@ def test_describe_says_what_is_not_told() -> None:
     assert describe(Machine("", "")) == "CPU not told; cores not told; no known ISA flag; memory not told; OS not told"
 
 
+def test_describe_leaves_out_clusters_of_which_nothing_is_told() -> None:
+    cores = tuple(make_core(number, "") for number in range(2))
+    assert "; 2 cores; " in describe(
+        Machine("CPU", "", cores=cores, clusters=(Cluster("big", "", (0, 1), None, None),))
+    )
+
+
 def test_describe_where_only_python_tells() -> None:
     machine = read_platform("libbve.so", "there is none")
     assert machine.kernel

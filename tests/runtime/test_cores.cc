@@ -1,4 +1,5 @@
 // Cores read from saved text of real machines.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -30,7 +31,7 @@ class Machine {
     write("/proc/cpuinfo", info_);
   }
   const std::string& root() const { return root_; }
-  void write(const std::string& path, const std::string& text) {
+  void write(const std::string& path, const std::string& text) const {
     std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
     std::ofstream(root_ + path) << text;
   }
@@ -73,6 +74,92 @@ TEST_CASE("a machine that says nothing of its cores") {
   CHECK(numbers(cores) == std::vector<int>{0, 1});
   CHECK(cores[0].capacity == 0);
   CHECK(cores[0].kind == bve_any_core);
+}
+
+std::vector<std::vector<int>> group(const Machine& machine) {
+  SystemFiles files(machine.root());
+  std::vector<std::vector<int>> clusters;
+  for (const Cluster& cluster : group_cores(read_cores(files, read_cpuinfo(files)))) {
+    clusters.emplace_back();
+    for (const CoreFacts& core : cluster.cores) clusters.back().push_back(core.number);
+  }
+  return clusters;
+}
+
+TEST_CASE("no part is in the table twice") {
+  std::vector<std::pair<int, int>> parts;
+#define BVE_PART(implementer, part, name, kind) parts.emplace_back(implementer, part);
+#include "parts.inc"
+#undef BVE_PART
+  std::sort(parts.begin(), parts.end());
+  CHECK(parts.size() > 80);
+  CHECK(std::adjacent_find(parts.begin(), parts.end()) == parts.end());
+}
+
+TEST_CASE("a part that is in no table is named by its numbers") {
+  Machine machine;
+  machine.add_core(0, "0xfff", "", 0);
+  SystemFiles files(machine.root());
+  CHECK(read_cores(files, read_cpuinfo(files))[0].name == "0x41:0xfff");
+}
+
+TEST_CASE("in-order cores come last where neither capacity nor clock parts them") {
+  Machine machine;
+  for (int i = 0; i < 2; i++) machine.add_core(i, "0xd05", "cpufreq/cpuinfo_max_freq", 2000000);
+  for (int i = 2; i < 4; i++) machine.add_core(i, "0xd0b", "cpufreq/cpuinfo_max_freq", 2000000);
+  const std::vector<Core> cores = list_cores(machine.root());
+  CHECK(numbers(cores) == std::vector<int>{2, 3, 0, 1});
+  CHECK(is_little(cores[2], cores[0]));
+  CHECK(!is_little(cores[1], cores[0]));
+}
+
+TEST_CASE("capacity counts only where all cores tell it") {
+  Machine machine;
+  machine.add_core(0, "0xd0b", "cpu_capacity", 1024);
+  machine.add_core(1, "0xd05", "", 0);
+  for (int i = 0; i < 2; i++) {
+    const std::string cpu = "/sys/devices/system/cpu/cpu" + std::to_string(i);
+    machine.write(cpu + "/cpufreq/cpuinfo_max_freq", i ? "1800000\n" : "2400000\n");
+  }
+  const std::vector<Core> cores = list_cores(machine.root());
+  CHECK(cores[0].capacity == 2400000);
+  CHECK(cores[1].capacity == 1800000);
+}
+
+TEST_CASE("a kernel that says once what the reading core is") {  // arm64 before Linux 3.19
+  Machine machine;
+  for (int i = 0; i < 2; i++) machine.add_core(i, nullptr, "", 0);
+  machine.write("/proc/cpuinfo",
+                "Processor\t: AArch64 Processor rev 3 (aarch64)\nprocessor\t: 0\nprocessor\t: 1\n"
+                "Features\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n");
+  for (const Core& core : list_cores(machine.root())) CHECK(core.kind == bve_any_core);
+  SystemFiles files(machine.root());
+  CHECK(read_cpuinfo(files).isa == std::vector<std::string>{"asimd"});
+}
+
+TEST_CASE("clusters of equal cores: by a clock they share, not by policies of one core each") {
+  const auto share = [](const Machine& machine, int policy, const char* cores) {
+    machine.write(
+        "/sys/devices/system/cpu/cpufreq/policy" + std::to_string(policy) + "/related_cpus", cores);
+  };
+  Machine two;
+  for (int i = 0; i < 4; i++) two.add_core(i, "0xd0b", "cpu_capacity", 1024);
+  share(two, 0, "0 2\n");
+  share(two, 1, "1 3\n");
+  CHECK(group(two) == std::vector<std::vector<int>>{{0, 2}, {1, 3}});
+  Machine server;
+  for (int i = 0; i < 4; i++) {
+    server.add_core(i, "0xd0c", "cpufreq/cpuinfo_max_freq", 2600000);
+    share(server, i, std::to_string(i).c_str());
+  }
+  CHECK(group(server) == std::vector<std::vector<int>>{{0, 1, 2, 3}});
+}
+
+TEST_CASE("x86's favoured cores are of the others' cluster") {
+  Machine machine;
+  for (int i = 0; i < 4; i++)
+    machine.add_core(i, nullptr, "cpufreq/cpuinfo_max_freq", i == 2 ? 5000000 : 4800000);
+  CHECK(group(machine) == std::vector<std::vector<int>>{{0, 1, 2, 3}});
 }
 
 TEST_CASE("a cgroup's quota counts, its own or one around it") {
