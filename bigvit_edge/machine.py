@@ -142,9 +142,10 @@ class Reading:
 class Sensor:
     """A power sensor.
 
-    kind: odpm, hwmon, pmic, powercap, battery. chip: the driver's name. label: the rail. total: whether it sees all
-    that the machine takes, so that it must not be added to the others. readings: its files. wraps_at: where an energy
-    counter begins again. why: why it cannot be read.
+    kind: odpm, hwmon (a chip on supply rails), pmic, powercap, battery. chip: the driver's name. label: the rail.
+    total: whether it sees all that the machine takes, so that it must not be added to the others. readings: those of
+    its files that could be read, or all where they do not suffice for its power. wraps_at: where an energy counter
+    begins again. why: why it cannot be read.
     """
 
     kind: str

@@ -50,8 +50,10 @@ std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
   const std::string text = files.text(std::string(kCpus) + "/online");
   const std::optional<std::vector<int>> online = parse_cores(text);
   for (auto& [number, core] : cores) {
-    if (!text.empty() && online)
-      core.online = std::binary_search(online->begin(), online->end(), number);
+    const std::string path = kCpus + ("/cpu" + std::to_string(number)) + "/online";
+    core.online = !text.empty() && online
+                      ? std::binary_search(online->begin(), online->end(), number)
+                      : files.text(path) != "0";
   }
   for (const int number : info.processors) cores.insert({number, {number}});
   return cores;
@@ -145,6 +147,10 @@ std::string find_word(const Speeds& speeds, const CoreFacts& fastest, const Core
 
 bool is_little(const Core& core, const Core& fastest) {
   return core.capacity < kLittle * fastest.capacity || (core.efficient && !fastest.efficient);
+}
+
+bool is_slower(const Core& core, const Core& other) {
+  return core.capacity < other.capacity || (core.efficient && !other.efficient);
 }
 
 std::vector<CoreFacts> read_cores(SystemFiles& files, const CpuInfo& info) {

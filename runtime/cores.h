@@ -44,6 +44,7 @@ struct Cluster {
 // A76, an A510 0.6 of an X2's clock.
 constexpr double kLittle = 0.7;
 bool is_little(const Core& core, const Core& fastest);
+bool is_slower(const Core& core, const Core& other);
 
 // All cores by number, offline ones too.
 std::vector<CoreFacts> read_cores(SystemFiles& files, const CpuInfo& info);

@@ -50,6 +50,23 @@ void add(Sensor& sensor, const Folder& folder, const char* quantity, const char*
   if (!read.error && read.text.empty()) sensor.why = "says nothing";
 }
 
+// Of readings that suffice for its power, only those that could be read; else all, and why not.
+void settle(Sensor& sensor) {
+  const auto reads = [&](std::string_view quantity) {
+    return std::any_of(sensor.readings.begin(), sensor.readings.end(), [&](const Reading& reading) {
+      return reading.quantity == quantity && !reading.raw.empty();
+    });
+  };
+  if (reads("power") || reads("energy") || (reads("current") && reads("voltage"))) {
+    const auto is_unread = [](const Reading& reading) { return reading.raw.empty(); };
+    sensor.readings.erase(std::remove_if(sensor.readings.begin(), sensor.readings.end(), is_unread),
+                          sensor.readings.end());
+    sensor.why.clear();
+  } else if (sensor.why.empty()) {
+    sensor.why = "neither power nor current and voltage";
+  }
+}
+
 // Chips on boards' supply rails; others measure graphics cards, drives or power supplies.
 bool measures_rails(std::string_view chip) {
   for (const std::string_view known : {"ina2", "ina3", "ltc29", "pac19", "power_meter", "macsmc"}) {
@@ -89,7 +106,7 @@ void add_hwmon(const Folder& folder, std::vector<Sensor>& sensors) {
 void add_iio_rails(const Folder& folder, std::vector<Sensor>& sensors) {
   for (const char* rail : {"0", "1", "2"}) {
     const std::string label = folder.text(std::string("rail_name_") + rail);
-    Sensor sensor{"iio", folder.text("name"), label, is_total(label)};
+    Sensor sensor{"hwmon", folder.text("name"), label, is_total(label)};
     add(sensor, folder, "power", "mW", std::string("in_power") + rail + "_input");
     add(sensor, folder, "current", "mA", std::string("in_current") + rail + "_input");
     add(sensor, folder, "voltage", "mV", std::string("in_voltage") + rail + "_input");
@@ -142,7 +159,6 @@ void add_battery(const Folder& folder, std::vector<Sensor>& sensors) {
   Sensor sensor{"battery", std::string(folder.name()), folder.text("model_name"), true};
   add(sensor, folder, "power", "uW", "power_now");
   add(sensor, folder, "current", "uA", "current_now");
-  if (sensor.readings.empty()) sensor.why = "neither power_now nor current_now";
   add(sensor, folder, "voltage", "uV", "voltage_now");
   add(sensor, folder, "status", "", "status");
   sensors.push_back(std::move(sensor));
@@ -196,9 +212,10 @@ std::vector<Sensor> read_sensors(SystemFiles& files, bool pi5) {
     add_iio_rails(folder, sensors);
   }
   for (const Folder& folder : files.list(kHwmon)) add_hwmon(folder, sensors);
-  if (pi5) add_pmic(files, sensors);
   for (const Folder& folder : files.list("/sys/class/powercap")) add_powercap(folder, sensors);
   for (const Folder& folder : files.list("/sys/class/power_supply")) add_battery(folder, sensors);
+  for (Sensor& sensor : sensors) settle(sensor);
+  if (pi5) add_pmic(files, sensors);
   return sensors;
 }
 

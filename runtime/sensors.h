@@ -31,7 +31,7 @@ struct Reading {
 };
 
 struct Sensor {
-  const char* kind;  // odpm, hwmon, iio, pmic, powercap, battery
+  const char* kind;  // odpm, hwmon (rails' chips, by any driver), pmic, powercap, battery
   std::string chip, label = {};
   bool total = false;  // it sees all that the machine takes
   std::vector<Reading> readings = {};

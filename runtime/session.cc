@@ -59,7 +59,7 @@ Placement place(const std::vector<Core>& cores, const bve_options& options) {
     return placement;
   }
   for (const Core& core : cores) {
-    if (core.capacity >= cores[big - 1].capacity) placement.cores.push_back(core.number);
+    if (!is_slower(core, cores[big - 1])) placement.cores.push_back(core.number);
   }
   return placement;
 }

@@ -96,6 +96,15 @@ TEST_CASE("no part is in the table twice") {
   CHECK(std::adjacent_find(parts.begin(), parts.end()) == parts.end());
 }
 
+TEST_CASE("a core that is offline, told by a list or by itself") {
+  Machine machine;
+  for (int i = 0; i < 3; i++) machine.add_core(i, "0xd05", "", 0);
+  machine.write("/sys/devices/system/cpu/cpu1/online", "0\n");
+  CHECK(numbers(list_cores(machine.root())) == std::vector<int>{0, 2});
+  machine.write("/sys/devices/system/cpu/online", "0-1\n");
+  CHECK(numbers(list_cores(machine.root())) == std::vector<int>{0, 1});
+}
+
 TEST_CASE("a part that is in no table is named by its numbers") {
   Machine machine;
   machine.add_core(0, "0xfff", "", 0);
@@ -111,6 +120,8 @@ TEST_CASE("in-order cores come last where neither capacity nor clock parts them"
   CHECK(numbers(cores) == std::vector<int>{2, 3, 0, 1});
   CHECK(is_little(cores[2], cores[0]));
   CHECK(!is_little(cores[1], cores[0]));
+  CHECK(is_slower(cores[2], cores[1]));
+  CHECK(!is_slower(cores[1], cores[0]));
 }
 
 TEST_CASE("capacity counts only where all cores tell it") {

@@ -1,6 +1,7 @@
 // The probe on text that no kernel writes, and on what is no text. What it tells of saved machines:
 // test_probe.py.
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <random>
@@ -163,6 +164,66 @@ TEST_CASE("what is no file is not waited for") {
   CHECK(told.find(R"("temp_c": null, "raw": "", "cpu": true, "why": "no temperature")") !=
         told.npos);
   CHECK(told.find(R"({"path": "/proc/cpuinfo", "why": "Is a directory"})") != told.npos);
+}
+
+TEST_CASE("what is denied is said, as to adb's shell") {
+  const SavedMachine machine;
+  machine.write("/sys/class/thermal/thermal_zone0/type", "cpu-0-0\n");
+  machine.write("/sys/class/thermal/thermal_zone0/temp", "41000\n");
+  machine.write("/sys/class/power_supply/battery/type", "Battery\n");
+  machine.write("/sys/class/power_supply/battery/current_now", "1\n");
+  machine.write("/sys/class/devfreq/dmc/cur_freq", "1\n");
+  const auto deny = [&](const char* path) { chmod((machine.root() + path).c_str(), 0); };
+  deny("/sys/class/thermal/thermal_zone0/temp");
+  deny("/sys/class/power_supply/battery/current_now");
+  deny("/sys/class/devfreq");
+  chmod(machine.root().c_str(), 0755);
+  const uid_t user = geteuid();
+  if (user == 0) REQUIRE(seteuid(65534) == 0);  // root may read all
+  const std::string told = describe_machine(machine.root());
+  if (user == 0) REQUIRE(seteuid(user) == 0);
+  CHECK(told.find(R"("temp_c": null, "raw": "", "cpu": true, "why": "Permission denied")") !=
+        told.npos);
+  CHECK(told.find(R"("readable": false, "why": "Permission denied")") != told.npos);
+  CHECK(told.find(R"("clocks": [])") != told.npos);
+  CHECK(told.find(R"({"path": "/sys/class/devfreq", "why": "Permission denied"})") != told.npos);
+  chmod((machine.root() + "/sys/class/devfreq").c_str(), 0700);  // it can be removed then
+}
+
+TEST_CASE("power sensors of other chips") {
+  const SavedMachine machine;
+  const std::string nano = "/sys/bus/iio/devices/iio:device0", thor = "/sys/class/hwmon/hwmon3",
+                    card = "/sys/class/hwmon/hwmon4", board = "/sys/class/hwmon/hwmon10";
+  machine.write(nano + "/name", "ina3221x\n");  // NVIDIA's older driver, of a Jetson Nano
+  machine.write(nano + "/rail_name_0", "POM_5V_IN\n");
+  machine.write(nano + "/in_power0_input", "1820\n");
+  machine.write(nano + "/rail_name_1", "POM_5V_CPU\n");
+  machine.write(nano + "/in_power1_input", "410\n");
+  machine.write(thor + "/name", "ina238\n");
+  machine.write(thor + "/label", "VDD_IN\n");
+  machine.write(thor + "/power1_input", "25000000\n");
+  machine.write(thor + "/in0_input", "5\n");  // its shunt
+  machine.write(card + "/name", "amdgpu\n");  // no rail of the board
+  machine.write(card + "/power1_input", "21160000\n");
+  machine.write(board + "/name", "ina219\n");
+  machine.write(board + "/in1_input", "5010\n");
+  machine.write(board + "/curr1_input", "612\n");
+  machine.write(board + "/power1_input", "\n");
+  const std::string supply = "/sys/class/power_supply/bat";
+  machine.write(supply + "/type", "Battery\n");
+  machine.write(supply + "/current_now", "-2147483648\n");  // told as read: what it is worth is
+  SystemFiles files(machine.root());                        // found by a step of load
+  std::vector<std::string> told;
+  for (const Sensor& sensor : read_sensors(files, false)) {
+    told.push_back(std::string(sensor.kind) + " " + sensor.chip + " " + sensor.label +
+                   (sensor.total ? " total " : " ") + sensor.readings[0].raw +
+                   sensor.readings[0].unit + " " + sensor.why);
+  }
+  CHECK(told == std::vector<std::string>{
+                    "hwmon ina3221x POM_5V_IN total 1820mW ", "hwmon ina3221x POM_5V_CPU 410mW ",
+                    "hwmon ina238 VDD_IN total 25000000uW ", "hwmon ina219  612mA ",
+                    "battery bat  total -2147483648uA neither power nor "
+                    "current and voltage"});
 }
 
 TEST_CASE("4096 cores") {
