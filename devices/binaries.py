@@ -32,32 +32,36 @@ EXPECTED = "bve-run running there"
 def install_bve_run(device: Device, store: Store, step: Step = nullcontext, *, build: bool = True) -> str:
     """Bring bve-run to a device, and see that it runs.
 
-    Returns its path there. step, build: as of find_bve_run. DeviceError where that machine is of another kind, or lets
-    no program run in its folder; UserError where none can be had.
+    Returns its path there. step, build: as of find_bve_run. This machine's own is tried first on a device of the same
+    kind, which may lack its libraries. DeviceError where that machine is of another kind, or lets no program run in its
+    folder; UserError where none can be had.
     """
-    there = store.place(find_bve_run(device, step, build=build), executable=True)
+    path = find_bve_run(device, step, build=build)
+    there = store.place(path, executable=True)
     done = run_words(device, (there, "--version"))
-    if done.status == 0:
-        return there
     said = done.err.strip() or f"status {done.status}"
-    if "Permission denied" in said:
+    if done.status and "Permission denied" in said:
         met = f"{device.name} runs no program that lies in {device.home} ({said})"
         raise DeviceError(met, EXPECTED, "mount that file system there without noexec")
-    raise DeviceError(f"{device.name} does not run {Path(there).name} ({said})", EXPECTED, "see what it says")
+    if done.status and build and can_build() and path == _find_installed():
+        there = store.place(find_bve_run(device, step, installed=False), executable=True)
+        done = run_words(device, (there, "--version"))
+        said = done.err.strip() or f"status {done.status}"
+    if done.status:
+        raise DeviceError(f"{device.name} does not run {Path(there).name} ({said})", EXPECTED, "see what it says")
+    return there
 
 
-def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True) -> Path:
+def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True, installed: bool = True) -> Path:
     """Find the bve-run for a device, or build it.
 
     For this machine the one that pip installed. For others: $BVE_RUN; what the package holds; build/ of a checkout, if
-    no source is newer; what was built before; else it is built, which takes minutes. Where it cannot be, and the device
-    is of this machine's kind, it gets the installed one, which may lack its libraries there. step: what surrounds a
-    build, given its name. build: False builds none, and is a UserError where only that is left.
+    no source is newer; what was built before; the installed one, if the device is of this machine's kind; else it is
+    built, which takes minutes. step: what surrounds a build, given its name. build: False builds none, and is a
+    UserError where only that is left. installed: False passes that one over.
     """
     if device.in_place:
-        return Path(
-            find_tool("bve-run", "install bigvit-edge again, on Linux and with g++ there", "which is the runtime")
-        )
+        return _find_installed()
     architecture = _ask_architecture(device)
     if named := os.environ.get(OVERRIDE):
         return _check_named(Path(named), architecture, device)
@@ -71,7 +75,7 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     cached = find_cache() / f"bve-run/{_hash(files, sources)}-{architecture}/bve-run"
     if cached.is_file():
         return cached
-    if platform.machine() == architecture and not (build and importlib.util.find_spec("ziglang")):
+    if installed and platform.machine() == architecture:
         return _find_installed()
     if not build:
         met = f"no bve-run for {architecture} was built yet"
@@ -79,6 +83,11 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     with step(f"bve-run for {architecture}, built once: minutes"):
         _build(sources, architecture, cached)
     return cached
+
+
+def can_build() -> bool:
+    """Tell whether there is what builds bve-run for other machines."""
+    return importlib.util.find_spec("ziglang") is not None
 
 
 def _find_installed() -> Path:

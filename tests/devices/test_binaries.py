@@ -1,16 +1,18 @@
 """Which bve-run a device gets: the one named, the newest built, or one that is built now; and what is refused."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from bigvit_edge.devices import binaries, open_device
-from bigvit_edge.devices.binaries import OVERRIDE, find_bve_run
+from bigvit_edge.devices.binaries import OVERRIDE, find_bve_run, install_bve_run
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.devices.occupancy import lock
+from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
 from tests.native import ROOT, skip
 
@@ -65,17 +67,41 @@ def test_one_is_built_once_for_each_state_of_the_sources(kind: str, sources: Pat
     assert find_bve_run(Board(kind)) != first
 
 
-def test_a_machine_of_this_kind_gets_the_installed_one_where_nothing_builds(
-    sources: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_of_this_kind_gets_the_installed_one(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(binaries, "_find_installed", lambda: Path("installed"))
     assert find_bve_run(Board("x86_64"), build=False) == Path("installed")
-    with monkeypatch.context() as patch:
-        patch.setattr("importlib.util.find_spec", lambda name: None)
-        assert find_bve_run(Board("x86_64")) == Path("installed")
-        assert find_bve_run(Board("aarch64")) != Path("installed")
-    assert find_bve_run(Board("x86_64")) != Path("installed")
+    assert find_bve_run(Board("aarch64")) != Path("installed")
+    assert find_bve_run(Board("x86_64"), installed=False) != Path("installed")
+
+
+def test_one_is_built_where_the_installed_one_lacks_its_libraries(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = tmp_path / "lacking"
+    lacking.write_text("#!/bin/sh\necho no libc.so.6 >&2; exit 127\n")
+    built = tmp_path / "built"
+    built.write_text("#!/bin/sh\necho 1.0\n")
+    for path in (lacking, built):
+        path.chmod(0o755)
+    monkeypatch.setattr("platform.machine", lambda: os.uname().machine)
+    monkeypatch.setattr(binaries, "_find_installed", lambda: lacking)
+
+    def copy_built(sources: Path, architecture: str, target: Path) -> None:
+        target.parent.mkdir(parents=True)
+        shutil.copy(built, target)
+
+    monkeypatch.setattr(binaries, "_build", copy_built)
+    board = Local("local")
+    monkeypatch.setattr(board, "in_place", False)
+    board.home = str(tmp_path / "home")
+    with Store(board) as store:
+        there = install_bve_run(board, store)
+        assert Path(there).read_text() == built.read_text()
+    monkeypatch.setattr(binaries, "can_build", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
+    with Store(board) as store, pytest.raises(DeviceError, match=r"does not run .*no libc\.so"):
+        install_bve_run(board, store)
 
 
 def test_the_checkout_s_own_is_taken_while_it_is_newest(sources: Path) -> None:
