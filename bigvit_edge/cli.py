@@ -223,6 +223,34 @@ def bench(
 
 @app.command()
 @explained
+def profile(
+    file: Annotated[Path, typer.Argument(help="a model file: .bve, .onnx, .tflite or .pte, of a bundle or alone")],
+    device: Annotated[str, typer.Option(help="local; no other so far")] = "local",
+    keep: Annotated[
+        float | None, typer.Option(help="which of the file's keep ratios; the largest if not given")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="at most the cores there are")] = 1,
+    image: Annotated[Path | None, typer.Option(help="a picture; the demo's own, or noise, if not given")] = None,
+    runs: Annotated[int, typer.Option(help="runs without tracing; 20 more are traced")] = 100,
+    html: Annotated[Path | None, typer.Option(help="page to write: one file without network")] = None,
+    trace: Annotated[Path | None, typer.Option(help="timeline to write: JSON that Perfetto opens")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a file's time goes, by layer and by op.
+
+    Each format in its own runtime. The latency is that of runs without tracing.
+    """
+    from bigvit_edge.profile.command import print_profile, run_profile, write_json
+
+    found = run_profile(file, device, keep, threads, image, runs, html, trace)
+    if as_json:
+        print(write_json(found))
+    else:
+        print_profile(found, (html, trace))
+
+
+@app.command()
+@explained
 def compare(
     before: Annotated[Path, typer.Argument(help="a result of `bigvit-edge bench`")],
     after: Annotated[Path, typer.Argument(help="another, of the same files on the same device")],

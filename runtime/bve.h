@@ -125,8 +125,9 @@ BVE_API int bve_run(bve_session* session, const float* image, size_t image_count
 // JSON about the session: CPU flags, kernels chosen, threads and the cores they may run on, why
 // they were chosen, bytes of the arena, what was repacked; of each op its kind, lane, the
 // multiply-accumulates, the bytes it has to read and write at least, and what it multiplies in
-// (f32, f16, qd8). With bve_trace switched on, also the last run's nanoseconds of each op. Lives
-// until the next call for this session. Null when out of memory.
+// (f32, f16, qd8); of one that routes, among how many tokens. With bve_trace switched on, also the
+// last run's nanoseconds of each op. Lives until the next call for this session. Null when out of
+// memory.
 BVE_API const char* bve_inspect(bve_session* session);
 // Whether runs from now on are traced: memory for that is allocated here, and without it they are
 // not. A traced run takes longer by two readings of a clock an event.

@@ -233,6 +233,10 @@ std::string Session::describe() const {
         {"name", json::quote(names_[i])},           {"kind", json::quote(name_kind(ops()[i].kind))},
         {"lane", json::print_whole(ops()[i].lane)}, {"macs", json::print_whole(cost.macs)},
         {"bytes", json::print_whole(cost.bytes)},   {"type", json::quote(kTypes[cost.type])}};
+    if (ops()[i].kind == OpKind::kRoute) {
+      const uint32_t tokens = frame_.shapes[get<RouteArgs>(ops()[i]).src].rows;
+      op.push_back({"tokens", json::print_whole(tokens)});
+    }
     if (trace_) op.push_back({"ns", json::print_whole(trace_->nanoseconds(i))});
     described.push_back(json::object(op));
   }

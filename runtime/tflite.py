@@ -7,6 +7,7 @@ struct.error, IndexError or UnicodeDecodeError.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
 CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
@@ -15,6 +16,11 @@ CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc
 OPERATOR_CODES, SUBGRAPHS, BUFFERS, METADATA, SIGNATURES = 1, 2, 4, 6, 7  # of Model
 CUSTOM_CODE = 1  # of OperatorCode
 SIGNATURE_KEY, SUBGRAPH_INDEX = 2, 4  # of SignatureDef
+OLD_CODE, CODE = 0, 3  # of OperatorCode: a byte, and what holds more than 127
+TENSORS, OPERATORS = 0, 3  # of SubGraph
+OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of Operator
+SHAPE, TYPE, TENSOR_NAME = 0, 1, 3  # of Tensor
+BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 10: 64, 15: 32, 17: 4}  # of an element, by TensorType
 NAME, BUFFER = 0, 1  # of Metadata
 DATA = 0  # of Buffer
 
@@ -49,6 +55,16 @@ class Table:
         place = self.find(field)
         return self._read("<I", place) if place else 0
 
+    def read_byte(self, field: int) -> int:
+        """Read a number of 8 bits; 0 if it is left out."""
+        place = self.find(field)
+        return self.data[place] if place else 0
+
+    def read_numbers(self, field: int) -> tuple[int, ...]:
+        """Read a vector of numbers of 32 bits; empty if left out."""
+        start = self.find_vector(field)
+        return struct.unpack_from(f"<{self._read('<I', start - 4)}i", self.data, start) if start else ()
+
     def read_bytes(self, field: int) -> bytes:
         """Read a text or bytes; empty if left out."""
         start = self.find_vector(field)
@@ -68,6 +84,55 @@ class Table:
 def read_root(data: bytes | bytearray) -> Table:
     """Read where the Model is."""
     return Table(data, struct.unpack_from("<I", data)[0])
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a subgraph.
+
+    bytes: of its elements, 0 where it is of a type with none, as a text.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """An op of a subgraph.
+
+    code: LiteRT's number of it, as BuiltinOperator has them; 32 is a custom one.
+    """
+
+    code: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def list_nodes(data: bytes, subgraph: int) -> list[Node]:
+    """List the ops of a subgraph, in order.
+
+    An input that is left out is not there.
+    """
+    root = read_root(data)
+    codes = [max(code.read_byte(OLD_CODE), code.read_number(CODE)) for code in root.list_tables(OPERATOR_CODES)]
+    graph = list(root.list_tables(SUBGRAPHS))[subgraph]
+    tensors = [_read_tensor(tensor) for tensor in graph.list_tables(TENSORS)]
+
+    def find(node: Table, field: int) -> tuple[Tensor, ...]:
+        return tuple(tensors[number] for number in node.read_numbers(field) if number >= 0)
+
+    return [
+        Node(codes[node.read_number(OPCODE)], find(node, INPUTS), find(node, OUTPUTS))
+        for node in graph.list_tables(OPERATORS)
+    ]
+
+
+def _read_tensor(tensor: Table) -> Tensor:
+    shape = tensor.read_numbers(SHAPE)
+    bits = BITS.get(tensor.read_byte(TYPE), 0)
+    return Tensor(tensor.read_bytes(TENSOR_NAME).decode(), shape, prod(shape) * bits // 8)
 
 
 def list_methods(data: bytes) -> dict[str, int]:

@@ -50,11 +50,26 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """
     if method not in (None, METHOD):
         raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
+    session = open_session(path, set_options(threads))
+
+    def run(images: Array) -> Array:
+        return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
+
+    values = [*session.get_inputs(), *session.get_outputs()]
+    image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
+    return Runner(run, image, logits, session.get_modelmeta().custom_metadata_map)
+
+
+def open_session(path: Path, options: Any) -> Any:
+    """Open ONNX Runtime's session for a .onnx, from image to logits.
+
+    UserError as of load.
+    """
     with silenced():
         try:
             data = Path(path).read_bytes()
             refuse_outside_data(data)
-            session = onnxruntime.InferenceSession(data, set_options(threads), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             values = [*session.get_inputs(), *session.get_outputs()]
             if [(value.name, value.type) for value in values] != [("image", FLOAT), ("logits", FLOAT)]:
                 found = ", ".join(f"{value.name} ({value.type})" for value in values)
@@ -64,12 +79,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             raise UserError(
                 f"{path}: ONNX Runtime cannot load it ({words})", "an .onnx file as exported", "export the model again"
             ) from e
-
-    def run(images: Array) -> Array:
-        return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
-
-    image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
-    return Runner(run, image, logits, session.get_modelmeta().custom_metadata_map)
+    return session
 
 
 def set_options(threads: int) -> Any:
