@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from bigvit_edge.artifact import Array, Artifact, Method, list_versions
@@ -260,7 +261,7 @@ def test_the_terminal_stays_clean(case: Case, tmp_path: Path, capfd: pytest.Capt
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_input_and_output_have_the_manifest_s_names(case: Case, precision: str, tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(bytes_of(case.files[precision]))
-    interpreter = litert.Interpreter(model_path=str(tmp_path / "m.tflite"))
+    interpreter = Interpreter(model_path=str(tmp_path / "m.tflite"))
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).numpy()
     answer = interpreter.get_signature_runner("serving_default")(image=image)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from bigvit_edge.artifact import Array, Artifact
@@ -85,7 +86,7 @@ def test_each_signature_answers_as_its_model(file: Artifact, models: list[nn.Mod
 
 def test_a_signature_is_the_same_within_the_whole_file(file: Artifact, tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(bytes_of(file))
-    interpreter = litert.Interpreter(model_path=str(tmp_path / "m.tflite"))
+    interpreter = Interpreter(model_path=str(tmp_path / "m.tflite"))
     assert interpreter.get_signature_list() == {name: {"inputs": ["image"], "outputs": ["logits"]} for name in NAMES}
     for name in NAMES:
         answer = interpreter.get_signature_runner(name)(image=IMAGES[0].numpy())["logits"]
