@@ -15,8 +15,11 @@ ARM_GNU = aarch64-linux-gnu-g++
 # tests/make_arm64_root.sh asks for Debian's packages, by the names they have in 12 and 13
 IS_DEBIAN = $(shell grep -sE '^VERSION_CODENAME=(bookworm|trixie)$$' /etc/os-release)
 CAN_EMULATE = $(and $(shell command -v $(ARM_GNU)),$(IS_DEBIAN))
-ARM = CXX="$(ZIG) c++ -target aarch64-linux-musl" $(CONFIGURE) -B build/aarch64 \
-	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DBVE_STATIC=ON
+STATIC = CXX="$(ZIG) c++ -target $(1)-linux-musl" $(CONFIGURE) -B build/$(1) \
+	-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=$(1) -DBVE_STATIC=ON
+# The oldest glibc that a wheel runs on: Debian 10's. Wheels of numpy ask for as much.
+WHEEL_GLIBC = 2.28
+WHEELS = dist/wheels
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
 OTHER_EXECUTORCH = executorch==1.3.1
 FUZZ_SECONDS ?= 60
@@ -32,7 +35,7 @@ define sanitize
 endef
 
 .PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
-	device-roots bve-run-arm sanitize fuzz
+	device-roots board-root bve-run-arm wheels sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
@@ -45,7 +48,7 @@ test:
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
 tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm)) \
-		$(if $(IS_DEBIAN),device-roots)
+		$(if $(IS_DEBIAN),device-roots board-root)
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
@@ -54,7 +57,7 @@ native: .venv/.ready
 	$(CMAKE) --build build/host
 
 native-arm: .venv/.ready
-	$(ARM) -DBVE_TESTS=ON
+	$(call STATIC,aarch64) -DBVE_TESTS=ON
 	$(CMAKE) --build build/aarch64
 
 # The doors and their tests for ARM. Not by zig: what crosses ExecuTorch's interface is laid out as in libstdc++.
@@ -69,8 +72,13 @@ build/arm64-root/.ready: tests/make_arm64_root.sh | .venv/.ready
 
 # The machines of tests/devices: one behind an sshd, one behind an adbd; half a minute.
 device-roots: build/devices/.ready
-build/devices/.ready: tests/make_device_roots.sh
+build/devices/.ready: tests/make_device_roots.sh tests/unpack_debian.sh
 	tests/make_device_roots.sh build/devices
+
+# A board, where tests/test_board.py installs the wheel of `make wheels`.
+board-root: build/board-root/.ready
+build/board-root/.ready: tests/make_board_root.sh tests/unpack_debian.sh
+	tests/make_board_root.sh build/board-root
 
 # The older of LiteRT's runtimes, which wants an older numpy: a folder for PYTHONPATH. There is none for Python 3.12.
 tflite-runtime: build/tflite_runtime/.ready
@@ -88,9 +96,23 @@ build/other_executorch/.ready: Makefile | .venv/.ready
 	touch $@
 
 # build/aarch64/bve-run: one file for any 64-bit ARM Linux or Android. zig builds its own C and C++ library first: minutes.
-bve-run-arm: .venv/.ready
-	$(ARM)
-	$(CMAKE) --build build/aarch64 --target bve-run
+bve-run-arm: build/programs/bve-run-aarch64
+.PRECIOUS: build/programs/bve-run-%
+build/programs/bve-run-%: .venv/.ready FORCE
+	$(call STATIC,$*)
+	$(CMAKE) --build build/$* --target bve-run
+	mkdir -p $(@D)
+	cp build/$*/bve-run $@
+
+# dist/wheels/: one for each kind of machine, whichever its Python, with both kinds' bve-run and without a door for
+# ExecuTorch, which is compiled against one of its releases.
+wheels: $(WHEELS:%=%/x86_64) $(WHEELS:%=%/aarch64)
+$(WHEELS)/%: build/programs/bve-run-x86_64 build/programs/bve-run-aarch64
+	CXX="$(ZIG) c++ -target $*-linux-gnu.$(WHEEL_GLIBC)" LDFLAGS=-s PATH="$(CURDIR)/.venv/bin:$$PATH" \
+		.venv/bin/python -m pip wheel -q --no-deps -w $(WHEELS) . -C install.strip=false \
+		-C wheel.tags=py3-none-manylinux_$(subst .,_,$(WHEEL_GLIBC))_$* -C cmake.define.BVE_PROGRAMS=$(CURDIR)/build/programs \
+		-C cmake.define.CMAKE_SYSTEM_NAME=Linux -C cmake.define.CMAKE_SYSTEM_PROCESSOR=$*
+FORCE:
 
 # The thread sanitizer is for what has threads. STORM_SECONDS=600: for how long eight sessions of eight threads start, run
 # and stop at once.

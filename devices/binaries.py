@@ -65,7 +65,7 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     architecture = _ask_architecture(device)
     if named := os.environ.get(OVERRIDE):
         return _check_named(Path(named), architecture, device)
-    sources, package = find_sources(), Path(__file__).resolve().parent.parent / "bigvit_edge"
+    sources, package = find_sources(), Path(__file__).parent.parent
     carried, made = package / f"programs/bve-run-{architecture}", sources / f"build/{architecture}/bve-run"
     if carried.is_file():
         return carried

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 pytest.importorskip("executorch")
 pytest.importorskip("coremltools")
 
+from executorch.exir._serialize._program import deserialize_pte_binary
+
 from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch
@@ -79,7 +81,7 @@ def test_each_linear_gets_its_precision(mixed: Graph, tmp_path: Path) -> None:
 
 
 def find_blob(path: Path) -> bytes:
-    (data,) = coreml.deserialize_pte_binary(path.read_bytes()).program.backend_delegate_data
+    (data,) = deserialize_pte_binary(path.read_bytes()).program.backend_delegate_data
     return bytes(data.data)
 
 
