@@ -31,6 +31,15 @@ Images = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
+def print_schema(asked: bool) -> None:
+    """Print the JSON schema of a result file, and exit, if that was asked for."""
+    if asked:
+        from bigvit_edge.results import find_schema
+
+        print(json.dumps(find_schema(), indent=2))
+        raise typer.Exit
+
+
 @app.callback()
 def main_help() -> None:
     """Export big.LITTLE Vision Transformers to phones and boards, verified and measured.
@@ -196,6 +205,9 @@ def bench(
     resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was cut off")] = False,
     energy: Annotated[bool, typer.Option(help="measure it, where the device has a sensor")] = True,
     keep_files: Annotated[bool, typer.Option("--keep-files", help="leave our files on the device")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", is_eager=True, callback=print_schema, help="print a result file's JSON schema")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure files here, on a board or on a phone.

@@ -1,11 +1,9 @@
 """What was measured, with units, as tables for people."""
 
 import resource
-import statistics
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +22,7 @@ from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
 from bigvit_edge.models.load import Loaded
+from bigvit_edge.results import Times, describe_times
 from bigvit_edge.runtime.opening import open_entry
 from bigvit_edge.tables import print_rows, print_step, watch
 from bigvit_edge.target import LAYER_PRECISIONS
@@ -34,19 +33,7 @@ Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
 PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
-@dataclass(frozen=True)
-class Latency:
-    """The time of one image, in milliseconds.
-
-    Median, 90th percentile, number of runs.
-    """
-
-    p50_ms: float
-    p90_ms: float
-    runs: int
-
-
-def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Latency]:
+def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Times]:
     """Time several runners in turn, A B C A B C ....
 
     Each is warmed up once. Drift of the machine so falls on all alike.
@@ -59,10 +46,10 @@ def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> 
             start = time.perf_counter()
             run(image)
             times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: Latency(statistics.median(t), float(np.percentile(t, 90)), rounds) for name, t in times.items()}
+    return {name: describe_times(t) for name, t in times.items()}
 
 
-def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[Point, Latency]:
+def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[Point, Times]:
     """Measure the latency of a bundle's entry points on this machine.
 
     Files that are only evaluated here are left out: that says nothing of their speed.
@@ -123,14 +110,14 @@ def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) 
         raise error from e
 
 
-def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> None:
+def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Times], folder: Path) -> None:
     """Print the table that ends an export."""
     rows = (
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
             *_parity_cells(m.parity, m.accuracy, "unchecked"),
             _coverage_cell(m.coverage, e.precision),
-            f"{latency[e.file, m.keep].p50_ms:.2f} ms" if not e.evaluated else "–",
+            f"{latency[e.file, m.keep].p50:.2f} ms" if not e.evaluated else "–",
         )
         for e in manifest.artifacts
         for m in e.methods
@@ -140,7 +127,7 @@ def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Late
         print(line)
 
 
-def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Latency], folder: Path) -> Iterator[str]:
+def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Times], folder: Path) -> Iterator[str]:
     """Explain what the table's figures mean and where they come from."""
     methods = [method for entry in manifest.artifacts for method in entry.methods]
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
@@ -174,7 +161,7 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, La
     for entry in manifest.artifacts:
         yield from (f"allowed: {line}" for line in list_fallbacks(entry, manifest.limits))
     if latency:
-        runs, threads = next(iter(latency.values())).runs, manifest.threads
+        runs, threads = next(iter(latency.values())).images, manifest.threads
         yield f"latency: median of {runs} interleaved runs, {threads} thread{'s' if threads > 1 else ''}, on this host:"
         yield f"  {machine.describe(runtime.probe())}"
     if any(entry.evaluated for entry in manifest.artifacts):

@@ -90,7 +90,7 @@ def main() -> None:
         runs = {way: run for way, (_, run) in files.items()}
         size = load(options.model).image_size
         latency = report.measure_latency(runs, report.draw_image((1, 3, size, size)), options.rounds)
-        print_latency({way: found.p50_ms for way, found in latency.items()})
+        print_latency({way: found.p50 for way, found in latency.items()})
         for keeps in (options.keep, options.keeps):
             if keeps != options.keep:
                 files = {way: export(way, options, keeps, Path(folder)) for way in ways if way in NATIVE}

@@ -71,7 +71,7 @@ def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
             write_data(artifacts[precision].data, path)
             runs[precision] = load_backend(name).load(path, 1, None)
         times = report.measure_latency(runs, subject.calibration[:1], rounds)
-    fp32, int8 = (times[precision].p50_ms for precision in PRECISIONS)
+    fp32, int8 = (times[precision].p50 for precision in PRECISIONS)
     (method,) = artifacts["int8"].methods
     return (
         f"{fp32:.2f} ms", f"{int8:.2f} ms", f"{fp32 / int8:.2f}",

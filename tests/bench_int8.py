@@ -68,7 +68,7 @@ def main() -> None:
                 print(name, who, *cells[name, who], flush=True)
         times = report.measure_latency(runs, images[:1], options.rounds)
     rows = [
-        (*key, f"{times[key].p50_ms / times[key[0], 'fp32'].p50_ms:.2f}", f"{times[key].p50_ms:.1f} ms", *cells[key])
+        (*key, f"{times[key].p50 / times[key[0], 'fp32'].p50:.2f}", f"{times[key].p50:.1f} ms", *cells[key])
         for key in runs
     ]
     title = "runtime", "quantised by", "latency", "", "same photographs", "other photographs", "size", "took"

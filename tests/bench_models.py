@@ -1,25 +1,20 @@
 """Dense against big.LITTLE at full size, in each runtime: `make bench`. Run it on a quiet machine.
 
-One thread, pinned to one core; all files are timed in turn, so that drift falls on all alike. Each is checked against
-PyTorch before it may be timed. Prints medians, the ratio to the dense model in the same runtime, and the ratio of our
-own format to the fastest of the others, beside the ratio of the arithmetic.
+One thread; all files are timed in turn by `bigvit-edge bench`, so that drift falls on all alike, and the result is left
+in results/. Each is checked against PyTorch before it may be timed. Prints medians, the ratio to the dense model in the
+same runtime, and the ratio of our own format to the fastest of the others, beside the ratio of the arithmetic.
 """
 
 import argparse
-import os
 import tempfile
-from datetime import date
 from pathlib import Path
 
-from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Run, write_data
-from bigvit_edge.export.convert import Subject, convert_model, load_backend
-from bigvit_edge.export.parity import compare
-from bigvit_edge.export.references import make_references, run_all
-from bigvit_edge.models.blvit import set_dispatch
-from bigvit_edge.models.load import load
+from bigvit_edge import report, tables
+from bigvit_edge.bench import pages
+from bigvit_edge.bench.command import make_plan, run_bench
+from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.models.zoo import count_macs, find_card
-from bigvit_edge.target import load_target, override
+from bigvit_edge.target import Target, load_target, override
 from bigvit_edge.words import parse_keeps
 
 OURS = "bve"
@@ -35,25 +30,24 @@ def main() -> None:
     parser.add_argument("--keep", default="0.25,0.5,0.75,1", help="keep ratios")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--precisions", default="fp32,int8")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     settings = [f"formats={options.formats}", f"precisions={options.precisions}"]
-    keeps = parse_keeps(options.keep)
+    target = override(load_target("host"), settings)
 
     with tempfile.TemporaryDirectory() as folder:
-        runs = {
-            **export(options.dense, (None,), settings, Path(folder)),
-            **export(options.little, keeps, settings, Path(folder)),
-        }
-        size = find_card(options.dense).image_size
-        latency = report.measure_latency(runs, report.draw_image((1, 3, size, size)), options.rounds)
+        bundles = [
+            export(options.dense, (), target, Path(folder)),
+            export(options.little, parse_keeps(options.keep), target, Path(folder)),
+        ]
+        plan, _ = make_plan(rounds=options.rounds, threads=1, energy=False)
+        with pages.watching() as progress:
+            result, path = run_bench(bundles, "local", plan, progress=progress)
 
-    times = {key: found.p50_ms for key, found in latency.items()}
+    times = {(row.precision, row.format, row.keep): row.latency_ms.p50 for row in result.rows if row.latency_ms}
     for precision in options.precisions.split(","):
         print_table(precision, {key: ms for key, ms in times.items() if key[0] == precision}, options)
-    print(f"medians of {options.rounds} interleaved runs, 1 thread, batch 1, random weights, {date.today()}")
-    print(machine.describe(runtime.probe()))
+    pages.print_result(result, path)
 
 
 def print_table(precision: str, times: dict[Key, float], options: argparse.Namespace) -> None:
@@ -80,26 +74,11 @@ def print_table(precision: str, times: dict[Key, float], options: argparse.Names
     tables.print_rows((precision, *formats, *last, "arithmetic"), rows)
 
 
-def export(name: str, keeps: tuple[float | None, ...], settings: list[str], folder: Path) -> dict[Key, Run]:
-    """A model's files, opened at each keep ratio."""
-    model, target = load(name), override(load_target("host"), settings)
-    references = make_references(model, keeps, 4)
-    set_dispatch(model.module, target.dispatch)
-    images = references[keeps[0]].images
-    subject = Subject(model.module, model.image_size, keeps, images, trained=False, metadata={})
-    runs: dict[Key, Run] = {}
-    for artifact, _ in convert_model(subject, target, report.LISTENER):
-        backend = load_backend(artifact.format)
-        path = folder / f"{name}_{artifact.precision}_{len(runs)}{backend.SUFFIX}"
-        write_data(artifact.data, path)
-        for method in artifact.methods:
-            run = backend.load(path, threads=1, method=method.name)
-            reference = references[method.keep]
-            parity = compare(run_all(run, reference.images), reference.logits)
-            right = parity.max_abs <= 1e-4 if artifact.precision == "fp32" else parity.cosine_min > 0.99
-            assert right, f"{path.name} is wrong ({parity}): not timed"
-            runs[artifact.precision, artifact.format, method.keep] = run
-    return runs
+def export(name: str, keeps: tuple[float, ...], target: Target, folder: Path) -> Path:
+    """A model's bundle, whose files were compared with PyTorch: none is timed that is wrong."""
+    bundle = folder / name
+    export_bundle(Source(name), target, bundle, keeps=keeps, listener=report.LISTENER)
+    return bundle
 
 
 if __name__ == "__main__":

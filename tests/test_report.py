@@ -39,8 +39,8 @@ def test_runners_take_turns_after_one_warm_up_each() -> None:
 
     latency = measure_latency({"a": runner("a"), "b": runner("b")}, draw_image((1, 3, 4, 4)), rounds=3)
     assert calls == ["a", "b"] * 4
-    assert latency["a"].runs == 3
-    assert 0 <= latency["a"].p50_ms <= latency["a"].p90_ms
+    assert latency["a"].images == 3
+    assert 0 <= latency["a"].p50 <= latency["a"].p90
 
 
 def test_timing_images_are_equal_from_run_to_run() -> None:

@@ -161,6 +161,7 @@ class _Bench:
         """
         with self.progress.step("cold loads and memory"):
             self._each(self._measure_cold)
+        self._check_memory()
         runners: dict[int, Runner] = {}
         with self.progress.step("warm-up"):
             self._each(lambda i: runners.update({i: stack.enter_context(self._open(i))}))
@@ -222,6 +223,15 @@ class _Bench:
             memory = runner.read_memory()
         load = Load(cold.load_ms, cold.cached_share, 0, 0)
         self.rows[i] = replace(self.rows[i], load=load, memory=memory)
+
+    def _check_memory(self) -> None:
+        """All rows' processes live at once, as turns want it."""
+        wanted = sum(row.memory.peak_bytes for row in self.rows if row.memory and not row.error)
+        there = self.tools.machine.available_bytes
+        if there is not None and wanted > there:
+            met = f"{sum(not row.error for row in self.rows)} rows that take {wanted / 2**30:.1f} GiB together"
+            expected = f"at most the {there / 2**30:.1f} GiB that are free on {self.device.name}"
+            raise UserError(met, expected, "measure fewer files or clusters at once")
 
     def _warm(self, i: int, runner: Runner) -> None:
         """Run blocks of images until their median falls no more."""

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <thread>
 
 #include "bench.h"
@@ -51,7 +52,10 @@ std::string describe_times(std::vector<double> times_ms) {
                  {"p90", print(take(times_ms, 0.9))},
                  {"p99", print(take(times_ms, 0.99))},
                  {"min", print(times_ms.front())},
-                 {"max", print(times_ms.back())}});
+                 {"mean", print(std::accumulate(times_ms.begin(), times_ms.end(), 0.0) /
+                                static_cast<double>(times_ms.size()))},
+                 {"max", print(times_ms.back())},
+                 {"images", print_whole(times_ms.size())}});
 }
 
 // 'layers.3' of 'layers.3.p.mlp', 'head' of 'head.linear'.
@@ -167,17 +171,14 @@ int bench(const Arguments& arguments) {
 
   std::vector<std::string> sessions;
   for (const Measured& measured : all) {
-    const double cold_load_ms = open_ms + measured.start_ms + measured.first_run_ms;
     std::vector<std::pair<const char*, std::string>> fields = {
         {"keep", measured.keep > 0 ? print(measured.keep) : "null"},
-        {"runs", print_whole(measured.times_ms.size())},
-        {"warmup", print_whole(arguments.warmup)},
+        {"warmup_images", print_whole(arguments.warmup)},
         {"latency_ms", describe_times(measured.times_ms)},
         {"cpu_ms", print(measured.cpu_ms / static_cast<double>(measured.times_ms.size()))},
-        {"cold_load_ms", object({{"total", print(cold_load_ms)},
-                                 {"open", print(open_ms)},
-                                 {"start", print(measured.start_ms)},
-                                 {"first_run", print(measured.first_run_ms)}})},
+        {"load_ms", print(open_ms + measured.start_ms)},
+        {"first_ms", print(measured.first_run_ms)},
+        {"parts_ms", object({{"open", print(open_ms)}, {"start", print(measured.start_ms)}})},
         {"session", measured.inspected},
     };
     if (arguments.ops) {
@@ -193,9 +194,9 @@ int bench(const Arguments& arguments) {
                     {"pin", json::print_bool(options.pin)},
                     {"choose", json::print_bool(options.choose)},
                     {"pause_ms", print_whole(arguments.pause_ms)},
-                    {"memory_bytes", object({{"beyond_weights", print_whole(beyond)},
-                                             {"peak", print_whole(peak)},
-                                             {"mapped_files", print_whole(files)}})},
+                    {"memory", object({{"anonymous_bytes", print_whole(beyond)},
+                                       {"peak_bytes", print_whole(peak)},
+                                       {"file_bytes", print_whole(files)}})},
                     {"sessions", json::list(sessions)}},
                    kLines)
                 .c_str());

@@ -306,12 +306,12 @@ std::string describe_usage() {
   }
   return text + R"(
 bench's figures
-  cold_load_ms      opening the file, starting a session, first run; from the page cache if it is there
+  load_ms, first_ms opening the file and starting a session, first run; from the page cache if it is there
   dispatch          the ops whose name ends in .router, as a share of all ops' time
   cpu_ms            CPU time a run, of all threads together, their watching for work included
   ops, layers       medians of further runs that take each op's time, summed over threads; run_ms is
                     those runs' median
-  beyond_weights    peak bytes but for mapped files: the larger of the most anonymous memory seen (RssAnon
+  anonymous_bytes   peak bytes but for mapped files: the larger of the most anonymous memory seen (RssAnon
                     after each step) and the peak of all memory less the files' (VmHWM - RssFile)
 )";
 }
