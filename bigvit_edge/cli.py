@@ -32,7 +32,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 
 
 def print_schema(asked: bool) -> None:
-    """Print the JSON schema of a result file, and exit, if that was asked for."""
+    """Print the JSON schema of a result file, if asked to.
+
+    It exits then.
+    """
     if asked:
         from bigvit_edge.results import find_schema
 

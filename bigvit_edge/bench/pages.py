@@ -147,20 +147,18 @@ def _list_cells(row: Row) -> tuple[str, ...]:
 
 
 def _explain_places(rows: Sequence[Row]) -> Iterator[str]:
-    """On which cores rows ran, by the CPU time of their threads."""
-    told: dict[str, list[str]] = defaultdict(list)
+    """On which cores the rows of each policy ran: those with a hundredth of the CPU time or more."""
+    spent: dict[tuple[str, int, tuple[int, ...] | None], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in rows:
-        spent: dict[int, float] = defaultdict(float)
         for turn in row.turns:
             for core, ms in turn.thread_ms.items():
-                spent[int(core)] += ms
-        total = sum(spent.values())
-        ran = ", ".join(f"{core} ({ms / total:.0%})" for core, ms in sorted(spent.items()) if ms > 0.005 * total)
-        asked = "any" if row.cores_asked is None else ", ".join(map(str, row.cores_asked))
-        if ran:
-            told[f"cores asked for: {asked}; that the CPU time was spent on: {ran}"].append(row.name())
-    for line, names in told.items():
-        yield f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}"
+                spent[row.policy, row.threads, row.cores_asked][core] += ms
+    for (policy, threads, cores), by_core in spent.items():
+        total = sum(by_core.values())
+        used = sorted((int(core), ms / total) for core, ms in by_core.items() if ms > 0.01 * total)
+        asked = "any" if cores is None else ", ".join(map(str, cores))
+        ran = ", ".join(f"{core} ({share:.0%} of the CPU time)" for core, share in used)
+        yield f"{policy}, {threads} thread{'s' if threads > 1 else ''}: cores asked for {asked}; ran on {ran}"
 
 
 def _explain_energy(rows: Sequence[Row]) -> Iterator[str]:
