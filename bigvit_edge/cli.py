@@ -240,7 +240,7 @@ def bench(
 @explained
 def profile(
     file: Annotated[Path, typer.Argument(help="a model file: .bve, .onnx, .tflite or .pte, of a bundle or alone")],
-    device: Annotated[str, typer.Option(help="local; no other so far")] = "local",
+    device: Annotated[str, typer.Option(help="local; of a .bve also adb:SERIAL or ssh:USER@HOST[:PORT]")] = "local",
     keep: Annotated[
         float | None, typer.Option(help="which of the file's keep ratios; the largest if not given")
     ] = None,

@@ -20,6 +20,7 @@
 #include "json.h"
 #include "main_arguments.h"
 #include "main_hold.h"
+#include "main_profile.h"
 #include "main_program.h"
 #include "main_serve.h"
 #include "select.h"
@@ -290,6 +291,7 @@ int main(const Arguments& arguments) {
   if (arguments.verb == "run") return run(arguments);
   if (arguments.verb == "kernels") return time_kernels(arguments);
   if (arguments.verb == "probe") return probe(arguments);
+  if (arguments.verb == "profile") return profile(arguments);
   if (arguments.verb == "serve") return serve(arguments);
   if (arguments.verb == "watch") return watch(arguments);
   if (arguments.verb == "hold") return hold(arguments);

@@ -94,7 +94,7 @@ uint32_t parse_isa(const std::string& text) {
 }
 
 const Option kOptions[] = {
-    {"--keep", "R", "run bench serve", "keep ratio; the file's first entry if not given",
+    {"--keep", "R", "run bench profile serve", "keep ratio; the file's first entry if not given",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.keeps = {static_cast<float>(parse_number(name, text, 0, 1))};
      }},
@@ -105,26 +105,29 @@ const Option kOptions[] = {
          to.keeps.push_back(static_cast<float>(parse_number(name, keep, 0, 1)));
        }
      }},
-    {"--input", "PATH", "run", "image: raw float32, [3, size, size]; 'random' if not given",
+    {"--input", "PATH", "run profile", "image: raw float32, [3, size, size]; 'random' if not given",
      [](Arguments& to, const std::string&, const std::string& text) { to.input = text; }},
-    {"--threads", "T", "run bench serve", "threads, at most the cores it may use; 1",
+    {"--threads", "T", "run bench profile serve", "threads, at most the cores it may use; 1",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.threads = parse_count(name, text, 1);
      }},
-    {"--little-threads", "L", "run bench serve", "of these, how many run the LITTLE lane; 0: none",
+    {"--little-threads", "L", "run bench profile serve",
+     "of these, how many run the LITTLE lane; 0: none",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.little_threads = parse_count(name, text, 0);
      }},
-    {"--pin", nullptr, "run bench serve", "pin threads to cores, big ones first",
+    {"--pin", nullptr, "run bench profile serve", "pin threads to cores, big ones first",
      [](Arguments& to, const std::string&, const std::string&) { to.options.pin = 1; }},
-    {"--spin-us", "US", "run bench serve", "how long threads watch for work, else BVE_SPIN_US; 100",
+    {"--spin-us", "US", "run bench profile serve",
+     "how long threads watch for work, else BVE_SPIN_US; 100",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.spin_us = parse_count(name, text, 1);
      }},
-    {"--choose", nullptr, "run bench serve",
+    {"--choose", nullptr, "run bench profile serve",
      "try what is fastest of up to so many threads, keep that",
      [](Arguments& to, const std::string&, const std::string&) { to.options.choose = 1; }},
-    {"--isa", "NAMES", "run bench serve", "instruction sets to use, as scalar or neon,neondot; all",
+    {"--isa", "NAMES", "run bench profile serve",
+     "instruction sets to use, as scalar or neon,neondot; all",
      [](Arguments& to, const std::string&, const std::string& text) {
        to.options.isa = parse_isa(text);
      }},
@@ -134,7 +137,7 @@ const Option kOptions[] = {
      }},
     {"--evict", nullptr, "serve", "the file leaves the system's cache before it is loaded",
      [](Arguments& to, const std::string&, const std::string&) { to.evict = true; }},
-    {"--runs", "N", "bench", "timed runs; 200",
+    {"--runs", "N", "bench profile", "timed runs; 200",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.runs = parse_count(name, text, 1);
      }},
@@ -142,7 +145,7 @@ const Option kOptions[] = {
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.seconds = parse_number(name, text, 0, 86400);
      }},
-    {"--warmup", "N", "bench", "runs before these; 20",
+    {"--warmup", "N", "bench profile", "runs before these; 20",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.warmup = parse_count(name, text, 0);
      }},
@@ -170,6 +173,7 @@ const Verb kVerbs[] = {
     {"info", "FILE.bve", "check all of the file; what it holds, and what this CPU has"},
     {"run", "FILE.bve", "one image to logits"},
     {"bench", "FILE.bve", "latency, memory and cold load"},
+    {"profile", "FILE.bve", "where its time goes: every op of 20 traced runs, the machine's roof"},
     {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
     {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
     {"probe", "", "what this machine is: cores, clocks, limits, temperatures, power sensors"},
@@ -302,7 +306,7 @@ std::string describe_usage() {
   for (const Option& option : kOptions) {
     const std::string value = option.value ? " " + std::string(option.value) : "";
     text += pad("  " + std::string(option.name) + value, 24) +
-            pad("[" + std::string(option.verbs) + "]", 18) + option.help + "\n";
+            pad("[" + std::string(option.verbs) + "]", 28) + option.help + "\n";
   }
   return text + R"(
 bench's figures

@@ -32,7 +32,7 @@ struct Arguments {
   bool ops = false;
   std::string filter;
   std::string root;  // probe: where /proc, /sys and /etc lie
-  std::string by;  // hold: who
+  std::string by;    // hold: who
 };
 
 // Throws UserError; of an unknown verb or option it names the nearest.

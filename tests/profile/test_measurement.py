@@ -1,6 +1,7 @@
 """Profiles of a small model in each runtime, against what PyTorch counts and chooses."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigvit_edge.artifact import write_data
+from bigvit_edge.devices.binaries import find_bve_run
+from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import litert, onnx
 from bigvit_edge.export.convert import capture
@@ -18,6 +21,7 @@ from bigvit_edge.export.program import to_bytes
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT, selected_tokens
 from bigvit_edge.profile import litert as profile_litert
+from bigvit_edge.profile import measurement
 from bigvit_edge.profile import onnx as profile_onnx
 from bigvit_edge.profile.command import run_profile, write_json
 from bigvit_edge.profile.records import KINDS, check_profile
@@ -111,6 +115,43 @@ def test_litert_says_what_xnnpack_took(paths: dict[str, Path]) -> None:
     assert len(inside) >= 8
 
 
+class Folder(Local):
+    """This machine, to which files are copied all the same."""
+
+    in_place = False
+
+    def __init__(self, home: Path) -> None:
+        super().__init__("local")
+        self.name, self.home = "ssh:board", str(home)
+
+
+def test_a_program_of_ours_is_profiled_on_any_device(
+    paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "open_device", lambda name: Folder(tmp_path / "there"))
+    monkeypatch.setenv("BVE_RUN", str(find_bve_run(Local("local"))))
+    profile = run_profile(paths["bve"], "ssh:board", runs=2)
+    assert profile.device == "ssh:board"
+    assert profile.traced is not None
+    assert len(profile.traced.runs) == 20
+    assert profile.routing is not None
+    assert not list(tmp_path.rglob("there/*"))
+    with pytest.raises(UserError, match=r"tiny.onnx on ssh:board; expected a .bve"):
+        run_profile(paths["onnx"], "ssh:board", runs=2)
+
+
+def test_what_cannot_be_understood_is_not_taken(
+    paths: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "bve-run"
+    other.write_text('#!/bin/sh\ncase $1 in profile) echo "{}";; hold) echo held; cat;; *) exec bve-run "$@";; esac\n')
+    other.chmod(0o755)
+    monkeypatch.setattr(measurement, "install_bve_run", lambda *_: str(other))
+    monkeypatch.setenv("PATH", f"{find_bve_run(Local('local')).parent}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=r"what bve-run on local says cannot be understood"):
+        run_profile(paths["bve"], runs=2)
+
+
 def test_pages_and_timelines_are_written_whole_or_not_at_all(paths: dict[str, Path], tmp_path: Path) -> None:
     html, trace = tmp_path / "report.html", tmp_path / "trace.json"
     run_profile(paths["bve"], runs=2, html=html, trace=trace)
@@ -126,7 +167,8 @@ def test_pages_and_timelines_are_written_whole_or_not_at_all(paths: dict[str, Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "adb:'; rm -rf /'"}, r"--device adb:'; rm -rf /'; expected local"),
+        ({"device": "toaster"}, r"device 'toaster'; expected local, null, adb"),
+        ({"device": "null"}, r"--device null, which runs nothing"),
         ({"threads": 1000}, r"1000 threads; expected 1 to \d+"),
         ({"threads": 0}, r"threads=0"),
         ({"runs": 1}, r"--runs 1; expected 2 to"),

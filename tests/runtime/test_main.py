@@ -98,6 +98,20 @@ def test_bench_pauses_chooses_and_tells_cpu_time() -> None:
     assert session["session"]["tried"]["chosen"] == "one thread"  # of one
 
 
+def test_profile_tells_every_op_of_every_traced_run() -> None:
+    found = bve_run("profile", FILE, "--runs=3", "--warmup=1", "--keep=0.5")
+    assert len(found["times_ms"]) == 3
+    ops, traced = found["session"]["ops"], found["traced"]
+    assert (len(traced["runs"]), traced["lost"]) == (20, 0)
+    assert {(run, op) for run, op, *_ in traced["events"]} == {(r, op) for r in range(20) for op in range(len(ops))}
+    for run, _, _, _, start, end in traced["events"]:
+        assert traced["runs"][run][0] <= start <= end <= traced["runs"][run][1]
+    assert {ops[op]["kind"] for op, _ in traced["rows"]} == {"route"}
+    assert all(rows[0] == 0 and len(rows) == 3 for _, rows in traced["rows"])
+    assert [counter["event"] for counter in found["counts"][0][0]][:2] == ["task clock (ns)", "page faults"]
+    assert found["roof"]["gmac_per_s"]["f32"] > 0
+
+
 def test_bench_runs_for_seconds() -> None:
     session = bve_run("bench", FILE, "--seconds=0.2", "--warmup=0")["sessions"][0]
     assert session["latency_ms"]["images"] > 1
