@@ -25,6 +25,7 @@ import numpy as np
 PIP = {"litert": "ai-edge-litert", "onnx": "onnxruntime", "executorch": "executorch"}
 LITERT = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
 SEED = 0  # of the image: any would do
+LOOK_NS = 5_000_000  # between looks at whether whoever asks is still there
 
 
 def main() -> None:
@@ -142,15 +143,17 @@ def time_turn(
     seconds, images, period_ns = turn
     times: list[float] = []
     cores: Counter[int] = Counter()
-    run = runtime.run
+    run, get_core = runtime.run, getattr(LIBC, "sched_getcpu", lambda: -1)
     throttled = count_throttled()
     clocks = [measure_clock(clock)]
     threads = read_threads()
     cpu_start, start = time.process_time_ns(), read_clock()
-    due, now, end = start, start, start + int(seconds * 1e9)
+    due, now, look, end = start, start, start, start + int(seconds * 1e9)
     while len(times) < images or now < end:
-        if commands.ended():
-            return None
+        if now >= look:
+            if commands.ended():
+                return None
+            look = now + LOOK_NS
         if period_ns and (early := due - read_clock()) > 0:
             time.sleep(early / 1e9)
         due += period_ns
@@ -158,7 +161,7 @@ def time_turn(
         run(image)
         now = read_clock()
         times.append((now - before) / 1e6)
-        cores[find_core()] += 1
+        cores[get_core()] += 1
     cpu_ns = time.process_time_ns() - cpu_start
     thread_ns: Counter[str] = Counter()
     for name, (spent_ns, core) in read_threads().items():
@@ -170,14 +173,6 @@ def time_turn(
         "thread_ms": {core: ns / 1e6 for core, ns in sorted(thread_ns.items()) if ns},
         "throttled_periods": count_throttled() - throttled,
     }  # fmt: skip
-
-
-def find_core() -> int:
-    """Find the core that this thread is on.
-
-    -1 where that is not told.
-    """
-    return LIBC.sched_getcpu() if hasattr(LIBC, "sched_getcpu") else -1
 
 
 def read_threads() -> "dict[str, tuple[int, int]]":

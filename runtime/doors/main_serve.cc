@@ -204,6 +204,8 @@ std::string print_by_core(const std::map<int, Number>& numbers) {
   return text + "}";
 }
 
+constexpr uint64_t kLookNs = 5'000'000;  // between looks at whether whoever asks is still there
+
 // Time images for so many seconds and at least so many images; false if whoever asks has gone.
 bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
   std::vector<std::string> times_ms;
@@ -215,9 +217,12 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
   const uint64_t start = read_clock_ns();
   const uint64_t end = start + static_cast<uint64_t>(turn.seconds * 1e9);
   const uint64_t cpu_start = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-  uint64_t due = start, now = start;
+  uint64_t due = start, now = start, look = start;
   for (size_t i = 0; i < turn.images || now < end; ++i) {
-    if (commands.ended()) return false;
+    if (now >= look) {
+      if (commands.ended()) return false;
+      look = now + kLookNs;
+    }
     if (turn.period_ns > 0 && (now = read_clock_ns()) < due) {
       std::this_thread::sleep_for(std::chrono::nanoseconds(due - now));
     }
