@@ -16,7 +16,8 @@ from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options,
 LIBRARY = "libbve_litert.so"
 PREFIX = "libbve_litert: "  # of what it reports
 SIGNATURE = {"inputs": ["image"], "outputs": ["logits"]}
-FRAMEWORKS = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
+FRAMEWORKS = ("ai_edge_litert", "tflite_runtime")  # the first that is installed; the newest first
+BRINGS = "pip install ai-edge-litert"
 
 
 class Session:
@@ -140,7 +141,7 @@ def import_framework() -> Any:
         except ModuleNotFoundError as e:
             if e.name and e.name.partition(".")[0] != name:
                 raise
-    raise UserError(f"neither of {', '.join(FRAMEWORKS)} is installed", "one of them", "pip install ai-edge-litert")
+    raise UserError(f"neither of {', '.join(FRAMEWORKS)} is installed", "one of them", BRINGS)
 
 
 def _find_method(path: str | Path, interpreter: Any, method: str | None, keep: float | None) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from bigvit_edge.artifact import Entry, Runner
 from bigvit_edge.errors import UserError
 
-# What brings a format's runtime, where it is not installed. ExecuTorch's and Core ML's evaluator want PyTorch besides.
+# What brings a format's runtime, where it is not installed; runtime/litert.py says LiteRT's.
 BRINGS = {
     "coreml": "pip install 'bigvit-edge[coreml]'",
     "executorch": "pip install 'bigvit-edge[executorch]'",
-    "litert": "pip install ai-edge-litert",
     "onnx": "pip install onnxruntime",
 }
 
@@ -61,5 +60,6 @@ def load_file(format_: str, path: Path, threads: int = 1, method: str | None = N
     except ModuleNotFoundError as e:
         if e.name is None or e.name.startswith("bigvit_edge"):
             raise
-        raise UserError(f"{e.name} is not installed", f"the runtime of {path.name}", BRINGS[format_]) from e
+        do = BRINGS.get(format_, "")
+        raise UserError(f"{e.name} is not installed", f"the runtime of {path.name}", do) from e
     return loader.load(path, threads, method)  # type: ignore[no-any-return]

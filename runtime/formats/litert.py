@@ -8,7 +8,7 @@ import numpy as np
 from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.runtime.litert import LIBRARY, import_framework, load_library
+from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
 from bigvit_edge.runtime.litert import load as load_native
 from bigvit_edge.runtime.tflite import holds_program, list_methods, read_strings, select_method
 
@@ -22,7 +22,8 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     Only the signature asked for is set up: of a file with several, a copy in memory is cut down to it.
     """
     with silenced():
-        make = import_framework().Interpreter
+        framework = import_framework()
+        make = framework.Interpreter
         try:
             interpreter = make(model_path=str(path), num_threads=threads)  # and the file is a sound one
             content = path.read_bytes()
@@ -39,9 +40,11 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             del content
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError, OSError, struct.error, IndexError) as e:
+            newest = framework.__name__.startswith(FRAMEWORKS[0])
             raise UserError(
-                f"{path}: LiteRT cannot load it ({e})", "a .tflite file as exported", "export the model again"
-            ) from e
+                f"{path}: LiteRT cannot load it ({' '.join(str(e).split())})", "a .tflite file as exported",
+                "export the model again" if newest else f"{BRINGS}, which knows more ops",
+            ) from e  # fmt: skip
     tensors = interpreter.get_input_details(), interpreter.get_output_details()
     if [[tensor["dtype"] for tensor in side] for side in tensors] != [[np.float32], [np.float32]]:
         met = f"{path}: {len(tensors[0])} inputs and {len(tensors[1])} outputs, or not of float32"
