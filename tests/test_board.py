@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from bigvit_edge.cli import app
 from bigvit_edge.models.zoo import CARDS
+from bigvit_edge.results import read_result
 from bigvit_edge.runtime import Session
 from tests.native import ROOT, skip
 from tests.test_tiny import TINY
@@ -90,6 +91,18 @@ def test_bve_run_measures(shared: Path) -> None:
     done = call(shared, "bve-run", "bench", "/mnt/bundle/tiny_int8.bve", "--seconds", "0.2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+def test_a_bench_measures_there(shared: Path) -> None:
+    words = ("bench", "/mnt/bundle", "--rounds", "1", "--no-energy", "-o", "/mnt/result.json")
+    done = call(shared, *PROGRAM, *words)
+    assert done.returncode == 0, done.stderr
+    result = read_result(shared / "result.json")
+    (row,) = result.rows
+    assert (row.file, row.error) == ("tiny_int8.bve", "")
+    assert "asimd" in result.machine.isa
+    assert row.latency_ms
+    assert row.latency_ms.p50 > 0
 
 
 def test_an_export_names_its_extra(shared: Path) -> None:
