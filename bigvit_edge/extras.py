@@ -27,6 +27,5 @@ def require(*names: str) -> None:
     if not lacking:
         return
     modules = [module for each in missing.values() for module in each]
-    named = ",".join([name for name in lacking if name != BASE] or [BASE])
     met = f"{list_few(modules)} {'are' if len(modules) > 1 else 'is'} not installed"
-    raise UserError(met, "what this needs besides the package alone", f"pip install 'bigvit-edge[{named}]'")
+    raise UserError(met, "what this needs besides the package alone", f"pip install 'bigvit-edge[{','.join(lacking)}]'")

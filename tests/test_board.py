@@ -109,7 +109,7 @@ def test_an_export_names_its_extra(shared: Path) -> None:
     done = call(shared, *PROGRAM, "export", "--format", "bve")
     assert done.returncode == 2
     assert done.stderr.startswith("error: torch, networkx, safetensors are not installed")
-    assert done.stderr.strip().endswith("pip install 'bigvit-edge[export]'")
+    assert done.stderr.strip().endswith("pip install 'bigvit-edge[export,demo]'")
 
 
 def test_it_is_small_and_wants_no_compiler(shared: Path) -> None:

@@ -93,10 +93,11 @@ def test_a_file_whose_runtime_is_missing(bundle: Path, suffix: str, line: str) -
 @pytest.mark.parametrize(
     ("words", "extras"),
     [
-        (["export", "--format", "bve"], "export"),
-        (["export", "--target", "android"], "executorch,litert"),
-        (["check", "BUNDLE"], "litert,onnx,executorch"),
-        (["train"], "demo"),
+        (["export", "--format", "bve"], "export,demo"),
+        (["export", "--format", "bve", "--images", "."], "export"),
+        (["export", "--target", "android"], "export,executorch,litert,demo"),
+        (["check", "BUNDLE"], "export,litert,onnx,executorch,demo"),
+        (["train"], "export,demo"),
     ],
 )
 def test_verbs_that_need_pytorch_say_which_extra(
