@@ -1,10 +1,10 @@
 """Which cores and how many threads: the scheduler's policies by the words of a command line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.machine import Machine, select_cores
+from bigvit_edge.machine import WORDS, Machine, select_cores
 
 AUTO, EACH, ALL, LANES = "auto", "each", "all", "big,little"
 
@@ -33,55 +33,79 @@ class Policy:
 def list_policies(machine: Machine, words: Sequence[str], threads: int | None) -> list[Policy]:
     """List the policies asked for, in that order.
 
-    words: 'big', 'little', 'big,little' (our runtime by lanes, the others on both alike), 'all', 'auto' or 'each', for
-    all that the machine has; none: one thread, or `threads`, on the fastest cluster. threads: of each policy, at most
-    its cores; all its cores if None. UserError on other words, and on clusters that the machine has not.
+    words: 'big', 'middle', 'little', several joined by commas ('big,little': our runtime by lanes, the others on both
+    alike), 'all', 'auto' or 'each', for all that the machine has; none: one thread, or `threads`, on the fastest
+    cluster. threads: of each policy, of 'each' at most its cores; all its cores if None. UserError on other words, on
+    clusters that the machine has not or lets nobody use, and on more threads than cores.
     """
     if not words:
-        cores = _allow(machine, machine.clusters[0].cores) if machine.clusters else None
-        return [_check(Policy("big" if cores else "as it is", threads or 1, cores), machine)]
-    chosen = [word for named in words for word in (_list_all(machine) if named == EACH else [named])]
-    return [_make(machine, word, threads) for word in dict.fromkeys(chosen)]
+        word, cores = next(((word, cores) for word in WORDS if (cores := _select(machine, word))), ("as it is", ()))
+        return [_check(Policy(word, threads or 1, cores or None), machine)]
+    policies: dict[str, Policy] = {}
+    for named in words:
+        if named == EACH:
+            made = [_cap(_make(machine, word, None), threads) for word in _list_all(machine)]
+        else:
+            made = [_check(_make(machine, named, threads), machine)]
+        for policy in made:
+            policies.setdefault(policy.name, policy)
+    return list(policies.values())
 
 
 def _list_all(machine: Machine) -> list[str]:
-    there = [cluster.word for cluster in machine.clusters]
-    words = list(dict.fromkeys(there)) or [ALL]
-    if "big" in there and "little" in there:
-        words.append(LANES)
-    return [*words, *([ALL] if len(words) > 1 else []), AUTO]
+    """Every policy of the clusters on which this process may run."""
+    there = [word for word in WORDS if _select(machine, word)] or [ALL]
+    lanes = [LANES] if {"big", "little"} <= set(there) else []
+    return [*there, *lanes, *([ALL] if len(there) > 1 else []), AUTO]
 
 
 def _make(machine: Machine, word: str, threads: int | None) -> Policy:
     if word in (ALL, AUTO):
         cores = _allow(machine, tuple(core.number for core in machine.cores if core.online))
-        return _check(Policy(word, threads or _count(machine, cores), cores, choose=word == AUTO), machine)
+        return Policy(word, threads or _count(machine, cores), cores or None, choose=word == AUTO)
     parts = word.split(",")
-    known = ("big", "middle", "little", LANES, ALL, AUTO, EACH)
-    if unknown := [part for part in parts if part not in known[:3]]:
-        raise UserError(f"--clusters {word}", f"of {', '.join(known)}", suggest(unknown[0], known))
-    cores = _allow(machine, select_cores(machine, parts))
-    count = threads or _count(machine, cores)
-    little = _allow(machine, select_cores(machine, ["little"])) if word == LANES else None
-    return _check(Policy(word, count, cores, min(len(little or ()), count - 1)), machine)
+    if unknown := [part for part in parts if part not in WORDS]:
+        known = (*WORDS, LANES, ALL, AUTO, EACH)
+        raise UserError(f"--clusters {word!r}", f"of {', '.join(known)}", suggest(unknown[0], known))
+    chosen = {part: _allow(machine, select_cores(machine, [part])) for part in WORDS if part in parts}
+    for part, cores in chosen.items():
+        if not cores:
+            met = f"--clusters {part}, whose cores this process may not use there"
+            raise UserError(
+                met, f"some of {', '.join(word for word in WORDS if _select(machine, word))}", "name others"
+            )
+    cores = tuple(sorted(core for cores in chosen.values() for core in cores))
+    name, count = ",".join(chosen), threads or _count(machine, cores)
+    return Policy(name, count, cores, min(len(chosen["little"]), count - 1) if name == LANES else 0)
 
 
-def _allow(machine: Machine, cores: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Those that the process may be on at all; None if that leaves none, or none is known."""
-    allowed = machine.limits.allowed
-    left = tuple(core for core in cores if allowed is None or core in allowed)
-    return left or None
+def _select(machine: Machine, word: str) -> tuple[int, ...]:
+    """A word's cores on which this process may run; () where the machine has none."""
+    cores = [core for cluster in machine.clusters if cluster.word == word for core in cluster.cores]
+    return _allow(machine, tuple(sorted(cores)))
 
 
-def _count(machine: Machine, cores: tuple[int, ...] | None) -> int:
+def _cap(policy: Policy, threads: int | None) -> Policy:
+    count = min(threads or policy.threads, policy.threads)
+    return replace(policy, threads=count, little_threads=min(policy.little_threads, count - 1))
+
+
+def _allow(machine: Machine, cores: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that the process may be on at all."""
+    limits = (machine.limits.allowed, machine.limits.cpuset)
+    return tuple(core for core in cores if all(limit is None or core in limit for limit in limits))
+
+
+def _count(machine: Machine, cores: tuple[int, ...]) -> int:
     """A thread a core; no more than a quota is worth, beyond which they stand still for most of each period."""
-    count = len(cores or ()) or 1
-    return min(count, machine.limits.usable or count)
+    return min(len(cores) or 1, machine.limits.usable or len(cores) or 1)
 
 
 def _check(policy: Policy, machine: Machine) -> Policy:
-    usable = machine.limits.usable
-    if usable is None or policy.threads <= usable:
+    most = min(machine.limits.usable or policy.threads, len(policy.cores or ()) or policy.threads)
+    if policy.threads <= most:
         return policy
     met = f"{policy.threads} threads on {policy.name} cores"
-    raise UserError(met, f"at most {usable}, which is what this process may use there", f"--threads {usable}")
+    raise UserError(
+        met, f"at most {most}, which is what this process may use there", f"--threads {most}, or --clusters"
+    )
