@@ -121,7 +121,8 @@ class Answers:
 class Row:
     """One file on one set of cores.
 
-    file, sha256, bytes, format, precision, keep, method: as of the bundle's manifest (precision "" of a file alone).
+    file: its name, after as much of its folders as tells it from the others of the bench. sha256, bytes, format,
+    precision, keep, method: as of the bundle's manifest (precision "" of a file alone).
     delegated_share: of the multiply-accumulates, that the intended unit takes, None if nobody says. policy: the cluster
     words asked for, or cores; cores_asked: what they are here; cores_allowed: what the system left of them, read back.
     runtime: its name and version, build: what else it says of itself; launch: local, ssh, adb shell or app. error: why

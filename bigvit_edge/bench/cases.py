@@ -1,7 +1,8 @@
 """What is measured: files, alone or of a bundle, each at each of its entry points."""
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified, hash_file, measure_size
@@ -16,10 +17,12 @@ APPLE = "Core ML runs on Apple's systems alone"
 class Case:
     """One entry point of one file.
 
-    entry: of the manifest, None of a file alone, of which only its format is known. native: it needs our core inside
-    its runtime. runs_nowhere: why no device that is known here could run it, "" if one could.
+    name: the file's own, after as much of its folders as tells it from the others. entry: of the manifest, None of a
+    file alone, of which only its format is known. native: it needs our core inside its runtime. runs_nowhere: why no
+    device that is known here could run it, "" if one could.
     """
 
+    name: str
     path: Path
     sha256: str
     bytes: int
@@ -47,9 +50,9 @@ def list_cases(paths: list[Path], keep: float | None = None) -> list[Case]:
     """List the cases of bundles and files, in their order.
 
     keep: only entry points of that ratio. UserError on what is neither a bundle nor a model file, on one that is not as
-    exported, and where nothing is left.
+    exported, on one that comes twice, and where nothing is left.
     """
-    cases = [case for path in paths for case in _list_path(path)]
+    cases = _name([case for path in paths for case in _list_path(path)])
     if keep is not None:
         has = sorted({case.keep for case in cases if case.keep is not None})
         cases = [case for case in cases if case.keep == keep]
@@ -57,6 +60,21 @@ def list_cases(paths: list[Path], keep: float | None = None) -> list[Case]:
             expected = f"one of {', '.join(f'{ratio:g}' for ratio in has)}" if has else "none: no model has a ratio"
             raise UserError(f"--keep {keep:g}", expected, "leave it out, or export with it")
     return cases
+
+
+def _name(cases: list[Case]) -> list[Case]:
+    """Files of one name are told apart by their folders', from the right."""
+    counts = Counter((case.path.resolve(), case.method and case.method.name) for case in cases)
+    if again := next((path for (path, _), count in counts.items() if count > 1), None):
+        raise UserError(f"{again} twice", "each file once", "name it once")
+    places = {case.path: case.path.absolute().parts for case in cases}
+    named = []
+    for case in cases:
+        parts, others = places[case.path], set(places.values()) - {places[case.path]}
+        count = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
+        name = os.fsencode("/".join(parts[-count:]))  # bytes that are no text are no JSON either
+        named.append(replace(case, name=name.decode(errors="backslashreplace")))
+    return named
 
 
 def _list_path(path: Path) -> list[Case]:
@@ -72,7 +90,7 @@ def _list_path(path: Path) -> list[Case]:
         has = list_few(sorted(item.name for item in path.iterdir())) if path.is_dir() else path.suffix or path.name
         known = ", ".join(SUFFIXES)
         raise UserError(f"{path} ({has})", f"a bundle or a file of {known}", suggest(path.suffix, SUFFIXES))
-    return [Case(path, hash_file(path), path.stat().st_size, SUFFIXES[path.suffix])]
+    return [Case(path.name, path, hash_file(path), path.stat().st_size, SUFFIXES[path.suffix])]
 
 
 def _list_entry(folder: Path, entry: Entry) -> list[Case]:
@@ -81,7 +99,5 @@ def _list_entry(folder: Path, entry: Entry) -> list[Case]:
     manifest, path = read_manifest(folder), folder / entry.file
     native = manifest.backend == "native" and entry.format in ("litert", "executorch")
     nowhere = APPLE if entry.evaluated else ""
-    return [
-        Case(path, entry.sha256, measure_size(path), entry.format, entry, method, native, manifest.model, nowhere)
-        for method in entry.methods
-    ]
+    alone = Case(path.name, path, entry.sha256, measure_size(path), entry.format, entry, None, native, manifest.model)
+    return [replace(alone, method=method, runs_nowhere=nowhere) for method in entry.methods]

@@ -108,7 +108,7 @@ def make_key(cases: Sequence[Case], device: str, plan: Plan) -> str:
     """
     told = [
         device, plan.clusters, plan.threads, asdict(plan.protocol), plan.energy,
-        [(case.path.name, case.sha256, case.method.name if case.method else None) for case in cases],
+        [(case.name, case.sha256, case.method.name if case.method else None) for case in cases],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -315,7 +315,7 @@ class _Bench:
 
     def _make_row(self, case: Case, policy: Policy) -> Row:
         return Row(
-            file=case.path.name, sha256=case.sha256, bytes=case.bytes, format=case.format,
+            file=case.name, sha256=case.sha256, bytes=case.bytes, format=case.format,
             precision=case.entry.precision if case.entry else "", keep=case.keep,
             method=case.method.name if case.method else None, delegated_share=case.delegated_share,
             policy=policy.name, threads=policy.threads, cores_asked=policy.cores, launch=self.device.launch,
