@@ -6,21 +6,25 @@ trailing mean of what went before.
 """
 
 import re
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+
+import numpy as np
 
 from bigvit_edge.bench.runners import Runner
 from bigvit_edge.bench.watches import Sample, watching
 from bigvit_edge.devices.contract import Device
+from bigvit_edge.errors import list_few
 from bigvit_edge.machine import Machine, Sensor
 from bigvit_edge.results import Energy
 
 EVERY_MS = 100.0
 RUN_S = 3.0
-SETTLE_S = 0.3  # before a run, left out of what is called idle
+SETTLE_S = 0.3  # before a run, left out of what is called idle; and after it, read for the window's end
 ORDER = ("odpm", "hwmon", "pmic", "powercap", "battery")  # which kind is taken, where there are several
 LEAST_SAMPLES = 5  # within a window
 LEAST_STEP = 3.0  # standard deviations that a known load must stand above idle
@@ -28,8 +32,9 @@ LEAST_STEP = 3.0  # standard deviations that a known load must stand above idle
 # for any, narrow enough that a factor of a thousand shows.
 STEP_W = (0.05, 40.0)
 ODPM_LINE = re.compile(r"CH(\d+)\(T=(\d+)\)\[([^\]]+)\], (\d+)")
-PMIC_LINE = re.compile(r"(\w+?)_([AV])\b.*?=([0-9.]+)([AV])")
+PMIC_LINE = re.compile(r"(\w+?)_([AV])\b[^=\n]*=\s*(\d+(?:\.\d+)?)\s*\2")
 SCALES = {"uW": 1e-6, "mW": 1e-3, "W": 1.0, "uV": 1e-6, "mV": 1e-3, "uA": 1e-6, "mA": 1e-3, "uJ": 1e-6}
+Texts = tuple[str | None, ...]  # of a sample
 INT_MIN = -(2**31)  # what some drivers say for 'unsupported', in any unit
 
 
@@ -49,8 +54,8 @@ class Meter:
     source: str
     paths: tuple[str, ...]
     scale: str
-    power: Callable[[tuple[str | None, ...]], float | None] | None = None
-    counter: Callable[[tuple[str | None, ...]], tuple[float, float | None] | None] | None = None
+    power: Callable[[Texts], float | None] | None = None
+    counter: Callable[[Texts], tuple[float, float | None] | None] | None = None
     wraps_j: float | None = None
     unscaled: bool = False
 
@@ -67,8 +72,8 @@ def find_meter(machine: Machine) -> Meter:
             return meter
     if not machine.sensors:
         raise NoEnergyError("this device tells of no power sensor")
-    why = "; ".join(f"{sensor.kind} {sensor.label}".strip() + f": {sensor.why}" for sensor in machine.sensors[:3])
-    raise NoEnergyError(why)
+    why = (f"{sensor.kind} {sensor.label}".strip() + f": {_explain_refusal(sensor)}" for sensor in machine.sensors)
+    raise NoEnergyError(list_few(dict.fromkeys(why), 3, "; "))
 
 
 def integrate(meter: Meter, samples: Sequence[Sample], start_ns: int, end_ns: int) -> tuple[float, int]:
@@ -80,7 +85,7 @@ def integrate(meter: Meter, samples: Sequence[Sample], start_ns: int, end_ns: in
     """
     if meter.counter:
         points = _unwrap([(s.t_ns, meter.counter(s.texts)) for s in samples], meter.wraps_j)
-        inside = _count_steps(points, start_ns, end_ns)
+        inside = _count_inside(points, start_ns, end_ns)
         _check_count(inside, meter)
         return _interpolate(points, end_ns) - _interpolate(points, start_ns), inside
     assert meter.power
@@ -88,12 +93,12 @@ def integrate(meter: Meter, samples: Sequence[Sample], start_ns: int, end_ns: in
     if any(value is None for _, value in watts):
         raise NoEnergyError(f"{meter.source} did not answer in the middle of a run")
     points = [(t, float(value or 0)) for t, value in watts]
-    inside = sum(start_ns <= t <= end_ns for t, _ in points)
+    inside = _count_inside(points, start_ns, end_ns)
     _check_count(inside, meter)
-    cut = [(start_ns, _interpolate(points, start_ns))]
-    cut += [point for point in points if start_ns < point[0] < end_ns]
-    cut.append((end_ns, _interpolate(points, end_ns)))
-    areas = ((t1 - t0) / 1e9 * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(cut))
+    times = [start_ns, *(t for t, _ in points if start_ns < t < end_ns), end_ns]
+    # a power stays as it was beyond the last sample
+    cut = np.interp(times, [t for t, _ in points], [value for _, value in points]).tolist()
+    areas = ((t1 - t0) / 1e9 * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(zip(times, cut, strict=True)))
     return sum(areas), inside
 
 
@@ -107,6 +112,7 @@ def measure_energy(device: Device, bve_run: str, meter: Meter, runner: Runner, f
     with watching(device, bve_run, meter.paths, EVERY_MS) as samples:
         time.sleep(long)
         turn = runner.run(long, 3, 1e3 / fps if fps else 0)
+        time.sleep(SETTLE_S)
     if meter.unscaled:
         assert meter.power
         watts = [(s.t_ns, meter.power(s.texts)) for s in samples]
@@ -120,17 +126,18 @@ def measure_energy(device: Device, bve_run: str, meter: Meter, runner: Runner, f
     joules, count = integrate(meter, samples, turn.start_ns, turn.end_ns)
     seconds, images = (turn.end_ns - turn.start_ns) / 1e9, len(turn.times_ms)
     idle_w = idle_j / ((rest_ns - samples[0].t_ns) / 1e9)
-    if joules <= 0:
-        raise NoEnergyError(f"{meter.source} says {joules / seconds:.3g} W of a machine that is busy")
+    power_w = joules / seconds
+    if idle_w < 0 or power_w <= idle_w:
+        raise NoEnergyError(f"{meter.source} says {power_w:.3g} W of a machine that is busy, {idle_w:.3g} W of it idle")
     above_mj = (joules - idle_w * seconds) * 1e3 / images
-    return Energy(joules * 1e3 / images, above_mj, joules / seconds, idle_w, seconds, count, meter.source, meter.scale)
+    return Energy(joules * 1e3 / images, above_mj, power_w, idle_w, seconds, count, meter.source, meter.scale)
 
 
 def calibrate(meter: Meter, idle_w: Sequence[float], load_w: Sequence[float]) -> Meter:
     """Find a battery's unit and sign by a load step.
 
     Given is its power when idle, and under a load that is known to be one. Values are as the driver's documented unit
-    (uA, uV) makes them; vendors send mA, and either sign (community-code/amps#1, perfetto#1441, AccA#27). NoEnergyError
+    (uA, uW) makes them; vendors send mA, and either sign (community-code/amps#1, perfetto#1441, AccA#27). NoEnergyError
     where the step does not stand out of the noise, or no unit makes it what cores can take.
     """
     step = statistics.fmean(load_w) - statistics.fmean(idle_w)
@@ -141,12 +148,12 @@ def calibrate(meter: Meter, idle_w: Sequence[float], load_w: Sequence[float]) ->
     if len(fits) != 1:
         raise NoEnergyError(f"{meter.source} changes by {abs(step):.3g} W as documented, which no unit explains")
     factor = fits[0] * (1 if step > 0 else -1)
-    unit = "mA" if fits[0] > 1 else "uA"
-    scale = f"{unit}, {'positive' if step > 0 else 'negative'} when it discharges, by a load step"
+    times = "1000 times " if fits[0] > 1 else ""
+    scale = f"{times}{meter.scale}; {'positive' if step > 0 else 'negative'} when it discharges; by a load step"
     power = meter.power
     assert power
 
-    def read(texts: tuple[str | None, ...]) -> float | None:
+    def read(texts: Texts) -> float | None:
         value = power(texts)
         return None if value is None else value * factor
 
@@ -167,30 +174,65 @@ def _make_meter(sensor: Sensor, readable: Sequence[Sensor]) -> Meter | None:
     if sensor.kind == "pmic":
         return Meter(
             "pmic, sum of the rails that have a current (5 V loads and losses are not in it)",
-            ("|vcgencmd pmic_read_adc",), "volts and amperes, as the firmware prints", power=_read_pmic,
+            (f"|{shlex.quote(by['power'].path)} pmic_read_adc",), "volts and amperes, as the firmware prints",
+            power=_read_pmic,
         )  # fmt: skip
-    if sensor.kind == "powercap" and "energy" in by:
+    if sensor.kind == "powercap":
         wraps = sensor.wraps_at * 1e-6 if sensor.wraps_at else None
-        return Meter(
-            f"powercap {sensor.label}", (by["energy"].path,), "uJ, as the kernel documents",
-            counter=lambda texts: None if texts[0] is None else (int(texts[0]) * 1e-6, None), wraps_j=wraps,
-        )  # fmt: skip
+        return Meter(source, (by["energy"].path,), "uJ, as the kernel documents", counter=_read_counter, wraps_j=wraps)
     if sensor.kind == "battery":
-        if "current" not in by or "voltage" not in by:
-            return None
-        status = by["status"].raw.strip() if "status" in by else ""
-        if status and status != "Discharging":
-            return None
-        product = _multiply(SCALES[by["current"].unit], SCALES[by["voltage"].unit])
-        return Meter(source, (by["current"].path, by["voltage"].path), "", power=product, unscaled=True)
+        return None if _explain_refusal(sensor) else replace(_find_power(sensor, source), unscaled=True)
+    rails = [s for s in readable if s.kind == sensor.kind]
+    if sensor.total or len(rails) == 1:
+        return _find_power(sensor, source)
+    return _add([_find_power(rail, rail.label or rail.chip) for rail in rails])
+
+
+def _explain_refusal(sensor: Sensor) -> str:
+    """Why a sensor is not taken; "" if it would be."""
+    if not sensor.readable:
+        return sensor.why or "not readable"
+    by = {reading.quantity: reading for reading in sensor.readings}
+    status = by["status"].raw.strip() if "status" in by else ""
+    if status and status != "Discharging":
+        return f"it says {status!r}, and what flows then is not what the device takes"
+    return ""
+
+
+def _find_power(sensor: Sensor, source: str) -> Meter:
+    """A sensor's power, or else its current and voltage."""
+    by = {reading.quantity: reading for reading in sensor.readings}
     if "power" in by:
-        return Meter(source, (by["power"].path,), f"{by['power'].unit}, as the kernel documents",
-                     power=lambda texts: _scale(texts[0], SCALES[by["power"].unit]))  # fmt: skip
-    if "current" in by and "voltage" in by:
-        product = _multiply(SCALES[by["current"].unit], SCALES[by["voltage"].unit])
-        units = f"{by['current'].unit} and {by['voltage'].unit}, as the kernel documents"
-        return Meter(source, (by["current"].path, by["voltage"].path), units, power=product)
-    return None
+        unit = by["power"].unit
+        return Meter(source, (by["power"].path,), f"{unit}, as the kernel documents",
+                     power=lambda texts: _scale(texts[0], SCALES[unit]))  # fmt: skip
+    chosen = by["current"], by["voltage"]
+    scales = [SCALES[reading.unit] for reading in chosen]
+
+    def read(texts: Texts) -> float | None:
+        current, voltage = (_scale(text, scale) for text, scale in zip(texts, scales, strict=True))
+        return None if current is None or voltage is None else current * voltage
+
+    units = " and ".join(reading.unit for reading in chosen)
+    return Meter(source, tuple(reading.path for reading in chosen), f"{units}, as the kernel documents", power=read)
+
+
+def _add(rails: Sequence[Meter]) -> Meter:
+    """The sum of rails, where none is the total."""
+    source = f"sum of {', '.join(rail.source for rail in rails)}"
+
+    def read(texts: Texts) -> float | None:
+        rest, total = list(texts), 0.0
+        for rail in rails:
+            assert rail.power
+            watts = rail.power(tuple(rest[: len(rail.paths)]))
+            if watts is None:
+                return None
+            total, rest = total + watts, rest[len(rail.paths) :]
+        return total
+
+    paths = tuple(path for rail in rails for path in rail.paths)
+    return Meter(source, paths, "; ".join(dict.fromkeys(rail.scale for rail in rails)), power=read)
 
 
 def _scale(text: str | None, scale: float) -> float | None:
@@ -201,15 +243,12 @@ def _scale(text: str | None, scale: float) -> float | None:
     return None if value == INT_MIN else value * scale
 
 
-def _multiply(current_scale: float, voltage_scale: float) -> Callable[[tuple[str | None, ...]], float | None]:
-    def read(texts: tuple[str | None, ...]) -> float | None:
-        current, voltage = _scale(texts[0], current_scale), _scale(texts[1], voltage_scale)
-        return None if current is None or voltage is None else current * voltage
-
-    return read
+def _read_counter(texts: Texts) -> tuple[float, float | None] | None:
+    joules = _scale(texts[0], SCALES["uJ"])
+    return None if joules is None else (joules, None)
 
 
-def _read_odpm(texts: tuple[str | None, ...]) -> tuple[float, float | None] | None:
+def _read_odpm(texts: Texts) -> tuple[float, float | None] | None:
     """Joules of all rails, and the seconds of the rails' own clock, which lags behind the host's."""
     rails = [match for text in texts if text for match in ODPM_LINE.finditer(text)]
     if not rails or None in texts:
@@ -217,7 +256,7 @@ def _read_odpm(texts: tuple[str | None, ...]) -> tuple[float, float | None] | No
     return sum(int(match[4]) for match in rails) * 1e-6, max(int(match[2]) for match in rails) * 1e-3
 
 
-def _read_pmic(texts: tuple[str | None, ...]) -> float | None:
+def _read_pmic(texts: Texts) -> float | None:
     """Watts: both formats in the wild end in `name_A ... =0.123A` and `name_V ... =3.3V`."""
     found = [(match[1], match[2], float(match[3])) for match in PMIC_LINE.finditer(texts[0] or "")]
     amperes = {name: value for name, kind, value in found if kind == "A"}
@@ -245,7 +284,8 @@ def _unwrap(values: Sequence[tuple[int, tuple[float, float | None] | None]], wra
             if wraps_j is None:
                 raise NoEnergyError("the energy counter went back")
             added += wraps_j
-        changed, last = joules != last, joules
+        # what is read first may be as old as the counter's refresh, unless it says when it was counted
+        changed, last = joules != last and (last is not None or own_s is not None), joules
         if own_s is not None:
             origin = t_ns / 1e9 - own_s if origin is None else min(origin, t_ns / 1e9 - own_s)
         if changed:
@@ -255,7 +295,7 @@ def _unwrap(values: Sequence[tuple[int, tuple[float, float | None] | None]], wra
     return points
 
 
-def _count_steps(points: Points, start_ns: int, end_ns: int) -> int:
+def _count_inside(points: Points, start_ns: int, end_ns: int) -> int:
     return sum(start_ns <= t_ns <= end_ns for t_ns, _ in points)
 
 
@@ -269,4 +309,4 @@ def _interpolate(points: Points, t_ns: int) -> float:
     for (t0, v0), (t1, v1) in pairwise(points):
         if t_ns <= t1 or (t1, v1) == points[-1]:
             return v0 + (v1 - v0) * (t_ns - t0) / (t1 - t0) if t1 > t0 else v0
-    return points[0][1]
+    raise AssertionError("fewer than two points")

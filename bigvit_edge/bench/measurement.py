@@ -24,7 +24,7 @@ from bigvit_edge.devices.occupancy import lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
 from bigvit_edge.machine import Machine
-from bigvit_edge.results import Load, Protocol, Result, Row, write_result
+from bigvit_edge.results import NOT_AVAILABLE, Energy, Load, Protocol, Result, Row, write_result
 
 WARM_IMAGES = 10  # of which the median must be stable
 WARM_GAIN = 1.02  # a block that is faster by less than that than those before is as fast as it gets
@@ -294,22 +294,28 @@ class _Bench:
 
     def _answer(self, i: int, runner: Runner) -> None:
         assert self.plan.pictures
-        answers = judge_answers(self.what[i][0], runner, self.plan.pictures)
+        try:
+            answers = judge_answers(self.what[i][0], runner, self.plan.pictures)
+        except DeviceError as e:
+            answers = _explain_lack(e)
         self.rows[i] = replace(self.rows[i], answers=answers)
 
     def _measure_energy(self, runners: dict[int, Runner]) -> None:
         try:
             meter = find_meter(self.tools.machine)
         except NoEnergyError as e:
-            self.rows = [replace(row, energy=str(e)) for row in self.rows]
+            self.rows = [replace(row, energy=f"{NOT_AVAILABLE}: {e}") for row in self.rows]
             return
 
         def measure_one(i: int) -> None:
+            energy: Energy | str
             try:
                 energy = measure_energy(self.device, self.tools.bve_run, meter, runners[i], self.plan.protocol.fps)
-                self.rows[i] = replace(self.rows[i], energy=energy)
             except NoEnergyError as e:
-                self.rows[i] = replace(self.rows[i], energy=str(e))
+                energy = f"{NOT_AVAILABLE}: {e}"
+            except DeviceError as e:
+                energy = _explain_lack(e)
+            self.rows[i] = replace(self.rows[i], energy=energy)
 
         self._each(measure_one)
 
@@ -319,8 +325,16 @@ class _Bench:
             precision=case.entry.precision if case.entry else "", keep=case.keep,
             method=case.method.name if case.method else None, delegated_share=case.delegated_share,
             policy=policy.name, threads=policy.threads, cores_asked=policy.cores, launch=self.device.launch,
+            energy=NOT_AVAILABLE if self.plan.energy else f"{NOT_AVAILABLE}: not asked for",
             error=explain_absence(self.tools, case),
         )  # fmt: skip
+
+
+def _explain_lack(e: DeviceError) -> str:
+    """Why there is no figure, while the row's times hold."""
+    if e.lost:
+        raise e
+    return f"{NOT_AVAILABLE}: {e.met}"
 
 
 def find_hottest(machine: Machine) -> float | None:
