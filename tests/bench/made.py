@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bigvit_edge.machine import Cluster, Core, Limits, Machine
+from bigvit_edge.machine import Cluster, Core, Limits, Machine, Reading, Sensor
 from bigvit_edge.results import Protocol, Result, Row, Turn
 
 PROTOCOL = Protocol(0.1, 3, 10, 0, 0, None, "none")
@@ -20,6 +20,13 @@ def make_machine(clusters: Sequence[tuple[str, int]] = (("big", 4), ("little", 4
     told = {"allowed": None, "group": "", "cpuset": None, "quota_cores": None, "throttled_periods": None,
             "throttled_us": None, "usable": len(cores), **limits}  # fmt: skip
     return Machine("a CPU", "a board", cores=tuple(cores), clusters=tuple(made), limits=Limits(**told))
+
+
+def make_sensor(kind: str, *readings: tuple[str, str, str], **fields: object) -> Sensor:
+    """readings: quantity, unit and what it said, at the path of its quantity."""
+    told = {"chip": "a_chip", "label": "", "total": False, "wraps_at": None, "readable": True, "why": "", **fields}
+    made = tuple(Reading(name, unit, f"/sys/{name}", raw) for name, unit, raw in readings)
+    return Sensor(kind, readings=made, **told)  # type: ignore[arg-type]
 
 
 def make_turn(times_ms: Sequence[float] = (1.0, 1.1, 0.9), number: int = 0, **fields: Any) -> Turn:

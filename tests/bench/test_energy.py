@@ -1,8 +1,5 @@
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,23 +8,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from bigvit_edge.bench import energy
-from bigvit_edge.bench.cases import list_cases
-from bigvit_edge.bench.energy import Meter, NoEnergyError, calibrate, find_meter, integrate, measure_energy
-from bigvit_edge.bench.measurement import Plan, measure
-from bigvit_edge.bench.policies import list_policies
-from bigvit_edge.bench.runners import Runner, Tools
+from bigvit_edge.bench.energy import Meter, NoEnergyError, calibrate, find_meter, integrate
 from bigvit_edge.bench.watches import Sample
-from bigvit_edge.devices.local import Local
-from bigvit_edge.devices.store import Store
-from bigvit_edge.machine import Machine, Reading, Sensor
-from bigvit_edge.results import Protocol
+from bigvit_edge.machine import Machine, Sensor
 from bigvit_edge.runtime import probe
-from tests.native import ROOT, run_program
+from tests.bench.made import make_sensor
 from tests.saved_machines import unpack_machine
 
-FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
-BVE_RUN = ROOT / "build/host/bve-run"
 S = 10**9
 WATTS = Meter("watts", ("w",), "W", power=lambda texts: float(texts[0]) if texts[0] else None)
 JOULES = Meter("joules", ("j",), "J", counter=lambda texts: (float(texts[0]), None) if texts[0] else None)
@@ -50,13 +37,6 @@ PMIC_W = 0.1219913 * 3.606052 + 0.1522451 * 3.319313 + 1.54489 * 0.8872518 + 0.0
 
 def sample(at: Callable[[float], float], times_s: object) -> list[Sample]:
     return [Sample(round(t * S), (f"{at(t):.9f}",)) for t in times_s]  # type: ignore[attr-defined]
-
-
-def make_sensor(kind: str, *readings: tuple[str, str, str], **fields: object) -> Sensor:
-    """readings: quantity, unit and what it said, at the path of its quantity."""
-    told = {"chip": "a_chip", "label": "", "total": False, "wraps_at": None, "readable": True, "why": "", **fields}
-    made = tuple(Reading(name, unit, f"/sys/{name}", raw) for name, unit, raw in readings)
-    return Sensor(kind, readings=made, **told)  # type: ignore[arg-type]
 
 
 def find(*sensors: Sensor) -> Meter:
@@ -289,141 +269,3 @@ def test_a_step_that_says_nothing_is_no_figure(idle: list[float], load: list[flo
     meter = find(make_sensor("battery", ("power", "uW", "1")))
     with pytest.raises(NoEnergyError, match=says):
         calibrate(meter, idle, load)
-
-
-# ---- the whole, with a sensor that a thread plays
-
-
-@contextmanager
-def playing(file: Path, tell: Callable[[float], str]) -> Iterator[None]:
-    """Rewrite a file every few milliseconds with what it is to say at a time of the monotonic clock."""
-    over = threading.Event()
-
-    def play() -> None:
-        part = file.with_suffix(".part")
-        while not over.is_set():
-            part.write_text(tell(time.monotonic()))
-            part.replace(file)
-            time.sleep(0.004)
-
-    file.write_text(tell(time.monotonic()))
-    thread = threading.Thread(target=play)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "RUN_S", 0.6)
-    monkeypatch.setattr(energy, "EVERY_MS", 20.0)
-    monkeypatch.setattr(energy, "SETTLE_S", 0.1)
-
-
-class Watched(Runner):
-    """A runner whose run the fake sensor sees."""
-
-    busy = (math.inf, math.inf)
-
-    def run(self, *words: float) -> object:  # type: ignore[override]
-        self.busy = (time.monotonic(), math.inf)
-        turn = super().run(*words)  # type: ignore[arg-type]
-        self.busy = (turn.start_ns / 1e9, turn.end_ns / 1e9)
-        return turn
-
-
-@contextmanager
-def serving() -> Iterator[tuple[Local, Watched]]:
-    run_program("bve-run", "--version")  # or skip
-    device = Local("local")
-    machine = probe()
-    (case,), (policy,) = list_cases([FILE]), list_policies(machine, [], None)
-    with (
-        Store(device) as store,
-        Watched(device, Tools(str(BVE_RUN), "", machine), store, case, policy, False) as runner,
-    ):
-        yield device, runner
-
-
-def count_joules(runner: Watched, t: float, origin: float) -> float:
-    """Of a machine that takes 2 W, and 5 W while it is busy."""
-    begin, end = runner.busy
-    return 2 * (t - origin) + 3 * max(0.0, min(t, end) - begin)
-
-
-@pytest.mark.usefixtures("quick")
-def test_energy_of_a_known_power_is_found_by_a_counter_that_wraps(tmp_path: Path) -> None:
-    file, origin = tmp_path / "energy_uj", time.monotonic() - 1
-    wraps = 3_000_000
-    sensor = make_sensor("powercap", ("energy", "uJ", "0"), label="package-0", wraps_at=wraps)
-    meter = find(replace(sensor, readings=(replace(sensor.readings[0], path=str(file)),)))
-    with (
-        serving() as (device, runner),
-        playing(file, lambda t: f"{round(count_joules(runner, t, origin) * 1e6) % wraps}\n"),
-    ):
-        found = measure_energy(device, str(BVE_RUN), meter, runner)
-    assert found.power_w == pytest.approx(5.0, rel=0.05)
-    assert found.idle_w == pytest.approx(2.0, rel=0.05)
-    assert found.above_idle_mj == pytest.approx(found.image_mj * 3 / 5, rel=0.1)
-    assert found.seconds >= 0.6
-    assert found.samples >= 10
-
-
-@pytest.mark.usefixtures("quick")
-def test_energy_of_a_battery_that_says_milliamperes_the_wrong_way_round(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "voltage_now").write_text("4000000\n")
-    sensor = make_sensor("battery", ("current", "uA", "1"), ("voltage", "uV", "1"))
-    readings = tuple(replace(r, path=str(tmp_path / f"{r.quantity}_now")) for r in sensor.readings)
-    meter = find(replace(sensor, readings=readings))
-    with serving() as (device, runner):
-
-        def tell(t: float) -> str:
-            watts = 5 if runner.busy[0] <= t <= runner.busy[1] else 2
-            return f"{-round(watts / 4 * 1e3)}\n"
-
-        monkeypatch.setattr(energy, "RUN_S", 0.1)  # of which a battery takes ten
-        with playing(tmp_path / "current_now", tell):
-            found = measure_energy(device, str(BVE_RUN), meter, runner)
-    assert found.power_w == pytest.approx(5.0, rel=0.05)
-    assert found.idle_w == pytest.approx(2.0, rel=0.05)
-    assert "1000 times" in found.scale
-    assert "negative" in found.scale
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("idle", "busy"), [(0, 0), (3e6, 3e6), (-2e6, 1e6), (3e6, 2e6), (-2e6, -5e6)])
-def test_a_sensor_that_sees_no_load_gives_no_figure(idle: float, busy: float, tmp_path: Path) -> None:
-    sensor = make_sensor("hwmon", ("power", "uW", "1"), label="VDD")
-    meter = find(replace(sensor, readings=(replace(sensor.readings[0], path=str(tmp_path / "power1")),)))
-    with (
-        serving() as (device, runner),
-        playing(tmp_path / "power1", lambda t: f"{busy if runner.busy[0] <= t <= runner.busy[1] else idle:.0f}"),
-        pytest.raises(NoEnergyError, match=r"hwmon a_chip VDD says .* W of a machine that is busy, .* W of it idle"),
-    ):
-        measure_energy(device, str(BVE_RUN), meter, runner)
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_sensor_that_goes_away_gives_no_figure(tmp_path: Path) -> None:
-    sensor = make_sensor("hwmon", ("power", "uW", "1"), label="VDD")
-    meter = find(replace(sensor, readings=(replace(sensor.readings[0], path=str(tmp_path / "none")),)))
-    with serving() as (device, runner), pytest.raises(NoEnergyError, match="did not answer in the middle of a run"):
-        measure_energy(device, str(BVE_RUN), meter, runner)
-
-
-def test_a_row_says_why_it_has_no_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_program("bve-run", "--version")
-    closed = make_sensor("powercap", ("energy", "uJ", ""), label="psys", readable=False, why="Permission denied")
-    found = probe()
-    monkeypatch.setattr("bigvit_edge.bench.runners.parse_machine", lambda text: replace(found, sensors=(closed,)))
-    plan = Plan(Protocol(0.001, 2, 1, 0, 0, None, "none"))
-    result = measure(list_cases([FILE]), Local("local"), lambda store: str(BVE_RUN), plan, tmp_path / "one.json")
-    assert result.rows[0].energy == "not available: powercap psys: Permission denied"
-    plan = replace(plan, energy=False)
-    result = measure(list_cases([FILE]), Local("local"), lambda store: str(BVE_RUN), plan, tmp_path / "two.json")
-    assert result.rows[0].energy == "not available: not asked for"
