@@ -1,6 +1,5 @@
 #include "counters.h"
 
-#include <dirent.h>
 #include <linux/perf_event.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@
 namespace bve {
 namespace {
 
-constexpr char kDevices[] = "/sys/bus/event_source/devices/";
+constexpr char kDevices[] = "/sys/bus/event_source/devices";
 constexpr char kParanoid[] = "/proc/sys/kernel/perf_event_paranoid";
 
 struct Event {
@@ -27,32 +26,6 @@ constexpr Event kEvents[] = {{"cycles", PERF_COUNT_HW_CPU_CYCLES, 0x11},
                              {"instructions", PERF_COUNT_HW_INSTRUCTIONS, 0x08},
                              {"cache misses", PERF_COUNT_HW_CACHE_MISSES, 0x03},
                              {"branch misses", PERF_COUNT_HW_BRANCH_MISSES, 0x10}};
-
-struct Pmu {
-  std::string name;
-  uint32_t type;
-  bool is_arm;
-};
-
-// Those of cores: they say which. "cpus" is what the kernel calls that list.
-std::vector<Pmu> list_pmus(const std::string& root) {
-  std::vector<Pmu> pmus;
-  DIR* const folder = opendir((root + kDevices).c_str());
-  while (const dirent* const entry = folder ? readdir(folder) : nullptr) {
-    const std::string name = entry->d_name, path = root + kDevices + name;
-    if (access((path + "/cpus").c_str(), F_OK) != 0) continue;
-    uint32_t type = 0;
-    if (std::FILE* const file = std::fopen((path + "/type").c_str(), "r")) {
-      if (std::fscanf(file, "%u", &type) != 1) type = 0;
-      std::fclose(file);
-    }
-    const bool is_arm = name.rfind("arm", 0) == 0;
-    if (type > 0 && (is_arm || name.rfind("cpu", 0) == 0)) pmus.push_back({name, type, is_arm});
-  }
-  if (folder) closedir(folder);
-  std::sort(pmus.begin(), pmus.end(), [](const Pmu& a, const Pmu& b) { return a.name < b.name; });
-  return pmus;
-}
 
 std::string explain(int fault) {
   switch (fault) {
@@ -77,20 +50,36 @@ std::string explain(int fault) {
   }
 }
 
+bool is_arm(const std::string& pmu) { return pmu.rfind("arm", 0) == 0; }
+
 }  // namespace
+
+std::vector<Pmu> list_pmus(SystemFiles& files) {
+  std::vector<Pmu> pmus;
+  for (const Folder& folder : files.list(kDevices)) {
+    const std::string name(folder.name()), cores = folder.text("cpus");
+    if (cores.empty() && name != "cpu" && name.rfind("armv8", 0) != 0) continue;  // of a bus
+    pmus.push_back({name, folder.number("type", 0, INT32_MAX), cores});
+  }
+  return pmus;
+}
 
 Counters::Counters(const std::string& root) {
   open("task clock (ns)", "", PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK);
   open("page faults", "", PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS);
-  const std::vector<Pmu> pmus = list_pmus(root);
+  SystemFiles files(root);
+  std::vector<Pmu> pmus = list_pmus(files);
+  const auto is_of_all = [](const Pmu& pmu) { return pmu.cores.empty() || !pmu.type; };
+  pmus.erase(std::remove_if(pmus.begin(), pmus.end(), is_of_all), pmus.end());
   for (const Event& event : kEvents) {
     if (pmus.empty()) open(event.name, "", PERF_TYPE_HARDWARE, event.generic);
     // a generic event counts on one kind of core alone
     for (const Pmu& pmu : pmus) {
-      if (pmu.is_arm) {
-        open(event.name, pmu.name, pmu.type, event.arm);
+      const auto type = static_cast<uint32_t>(*pmu.type);
+      if (is_arm(pmu.name)) {
+        open(event.name, pmu.name, type, event.arm);
       } else {
-        open(event.name, pmu.name, PERF_TYPE_HARDWARE, uint64_t{pmu.type} << 32 | event.generic);
+        open(event.name, pmu.name, PERF_TYPE_HARDWARE, uint64_t{type} << 32 | event.generic);
       }
     }
   }

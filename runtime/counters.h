@@ -2,10 +2,21 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "system_files.h"
+
 namespace bve {
+
+// What counts on cores of one kind, as the kernel calls it; cores: their list, "" where it is all.
+struct Pmu {
+  std::string name;
+  std::optional<int64_t> type;  // as perf_event_open takes it
+  std::string cores;
+};
+std::vector<Pmu> list_pmus(SystemFiles& files);
 
 class Counters {
  public:

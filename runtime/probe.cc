@@ -5,6 +5,7 @@
 
 #include "cgroups.h"
 #include "cores.h"
+#include "counters.h"
 #include "cpuinfo.h"
 #include "json.h"
 #include "names.h"
@@ -121,17 +122,13 @@ std::string print_limits(SystemFiles& files, size_t online) {
 }
 
 std::string print_pmus(SystemFiles& files) {
-  std::vector<std::string> pmus;
-  for (const Folder& folder : files.list("/sys/bus/event_source/devices")) {
-    const std::string name(folder.name()), cores = folder.text("cpus");
-    if (cores.empty() && name != "cpu" && name.rfind("armv8", 0) != 0) continue;  // of a bus
-    pmus.push_back(Record()
-                       .text("name", name)
-                       .number("type", folder.number("type", 0, INT32_MAX))
-                       .numbers("cores", cores.empty() ? std::nullopt : parse_cores(cores))
-                       .end());
-  }
-  return print_list(pmus, [](const std::string& pmu) { return pmu; });
+  return print_list(list_pmus(files), [](const Pmu& pmu) {
+    return Record()
+        .text("name", pmu.name)
+        .number("type", pmu.type)
+        .numbers("cores", pmu.cores.empty() ? std::nullopt : parse_cores(pmu.cores))
+        .end();
+  });
 }
 
 // ---- the rest ----------------------------------------------------------------------------------

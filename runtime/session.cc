@@ -183,10 +183,11 @@ void Session::await(size_t thread, Condition is_true) {
 }
 
 void Session::execute_step(const Step& step, Range tiles, size_t thread) {
-  const uint64_t start = trace_ ? read_clock_ns() : 0;
+  Trace* const trace = trace_.get();
+  const uint64_t start = trace ? read_clock_ns() : 0;
   execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
           scratches_[thread].get(), packed_.get() + step.packed);
-  if (trace_) trace_->note(frame_, thread, step.op, tiles, start);
+  if (trace) trace->note(frame_, thread, step.op, tiles, start);
 }
 
 std::string Session::describe() const {

@@ -36,11 +36,12 @@ def run_profile(
     if len(targets) == 2 and targets[0].resolve() == targets[1].resolve():
         raise UserError(f"--html and --trace {trace}, the same file", "two files", "choose another for one")
     profile = profile_file(path, device, keep, threads, picture, runs)
+    if trace is not None and profile.traced is None:
+        met = f"--trace of {path.name}, of whose ops nothing is told"
+        raise UserError(met, "a .bve, .onnx or .tflite", f"leave --trace out: {profile.notes[0]}")
     if html is not None:
         _write(html, write_page(profile))
-    if trace is not None:
-        if profile.traced is None:
-            raise UserError(f"--trace of {path.name}: {profile.notes[0]}", "a runtime that does", "leave --trace out")
+    if trace is not None and profile.traced is not None:
         _write(trace, write_timeline(profile, profile.traced))
     return profile
 
@@ -72,7 +73,8 @@ def print_profile(profile: Profile, written: Sequence[Path | None]) -> None:
     cost = measure_cost(profile)
     if profile.traced is not None and cost is not None:
         total, count = sum(profile.traced.sum_by_op()), len(profile.traced.runs)
-        print(f"all ops together {total:.3f} ms, medians of {count} traced runs; tracing adds {cost:+.1%}")
+        added = f"tracing adds {cost:+.1%} to the fastest run"
+        print(f"all ops together {total:.3f} ms, medians of {count} traced runs; {added}")
         for title, shares in (("layer", sum_by_layer(profile.traced)), ("kind of op", sum_by_kind(profile.traced))):
             print_rows((title, "ms", "share"), ((s.name, f"{s.ms:.3f}", f"{s.share:.1%}") for s in shares))
     for note in [*profile.notes, *(profile.traced.notes if profile.traced else ())]:

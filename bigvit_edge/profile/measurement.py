@@ -34,6 +34,7 @@ WITHOUT = (
     "is measured is the whole run"
 )
 UNROUTED = "which tokens are chosen is told by our own runtime alone: profile the model's .bve"
+ALL = "the keep ratio is 1: every layer's big path treats all patches"
 DENSE = "the model is dense: every layer treats all tokens"
 
 
@@ -102,12 +103,12 @@ def _measure_core(
     device: Device, store: Store, bve_run: str, subject: Subject, image: Array, threads: int, runs: int
 ) -> _Measured:  # fmt: skip
     told = measure_core(device, store, bve_run, subject.path, image, subject.keep, threads, runs, WARMUP)
-    routing = None
-    if told.selections:
+    routing, unrouted = None, DENSE if told.tokens == 0 else ALL
+    if any(len(selection.patches) < told.tokens - 1 for selection in told.selections):
         picture = draw_picture(image, subject.preprocessing)
         routing = Routing(math.isqrt(told.tokens - 1), told.selections, picture)
     runtime = f"bve {told.version}"
-    return _Measured(runtime, told.times_ms, told.traced, told.roof, told.counts, routing, "" if routing else DENSE)
+    return _Measured(runtime, told.times_ms, told.traced, told.roof, told.counts, routing, "" if routing else unrouted)
 
 
 def _measure_here(subject: Subject, image: Array, threads: int, runs: int, counters: Counters) -> _Measured:

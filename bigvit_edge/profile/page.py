@@ -66,7 +66,7 @@ def _write_head(profile: Profile) -> str:
         total = sum(profile.traced.sum_by_op())
         runs = len(profile.traced.runs)
         tiles.append((f"{total:.3g} ms", f"all ops together, medians of {runs} traced runs"))
-        tiles.append((f"{cost * 100:+.1f} %", "what tracing adds to the median run"))
+        tiles.append((f"{cost * 100:+.1f} %", "what tracing adds to the fastest run"))
     drawn = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>' for value, what in tiles
     )

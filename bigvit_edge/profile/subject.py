@@ -47,6 +47,8 @@ def open_subject(path: Path, keep: float | None, threads: int) -> Subject:
     keep: which of the file's keep ratios, the largest when None; of a file alone that has several, None is its first.
     UserError if it is none that runs here, or has no such ratio.
     """
+    if path.is_dir() and os.path.lexists(path / MANIFEST):
+        find_entry(path)  # which names the bundle's files
     if path.suffix not in SUFFIXES:
         met = f"{path}, whose runtime is not one of this system" if path.suffix == ".mlpackage" else str(path)
         raise UserError(met, f"a file that ends in {', '.join(SUFFIXES)}", "name another file of the bundle")

@@ -79,6 +79,7 @@ def test_our_runtimes_profile_shows_what_pytorch_chooses(model: BLViT, paths: di
     ]
     assert len(profile.latency_ms) == 4
     assert profile.leftovers is None
+    assert profile.roof is not None
     assert profile.traced is not None
     assert {track.lane for track in profile.traced.tracks} == {"big", "LITTLE"}
     assert json.loads(write_json(profile))["routing"]["side"] == 4
