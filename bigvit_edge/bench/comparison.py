@@ -80,6 +80,13 @@ def bound_ratio(before: Sequence[Turn], after: Sequence[Turn]) -> Ratio:
     return Ratio(medians[1] / medians[0], (float(low), float(high)))
 
 
+def bound_median(turns: Sequence[Turn]) -> Interval:
+    """Bound the median of turns in milliseconds, as bound_ratio does."""
+    drawn = _draw_medians([np.array(turn.times_ms) for turn in turns], np.random.default_rng(SEED))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
 def find_obstacles(before: Result, after: Result, one: Row, other: Row) -> list[str]:
     """Find why two rows are not comparable, in words."""
     told = [

@@ -7,6 +7,7 @@ from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.machine import WORDS, Machine, select_cores
 
 AUTO, EACH, ALL, LANES = "auto", "each", "all", "big,little"
+KNOWN = (*WORDS, LANES, ALL, AUTO, EACH)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ def _make(machine: Machine, word: str, threads: int | None) -> Policy:
         return Policy(word, threads or _count(machine, cores), cores or None, choose=word == AUTO)
     parts = word.split(",")
     if unknown := [part for part in parts if part not in WORDS]:
-        known = (*WORDS, LANES, ALL, AUTO, EACH)
-        raise UserError(f"--clusters {word!r}", f"of {', '.join(known)}", suggest(unknown[0], known))
+        raise UserError(f"--clusters {word!r}", f"of {', '.join(KNOWN)}", suggest(unknown[0], KNOWN))
     chosen = {part: _allow(machine, select_cores(machine, [part])) for part in WORDS if part in parts}
     for part, cores in chosen.items():
         if not cores:

@@ -1,11 +1,13 @@
 """A profile as one HTML file that asks the network for nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 
+from bigvit_edge import pages
 from bigvit_edge.machine import describe
+from bigvit_edge.pages import write_list, write_section, write_table
 from bigvit_edge.profile.charts import (
     colour,
     draw_histogram,
@@ -26,11 +28,6 @@ from bigvit_edge.profile.summary import (
 )
 
 SLOWEST, ROLES, LONG = 12, 12, 60  # ops and parts in the tables; letters of a name
-HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head><body>
-"""
 KEYS = (
     ("multiplying", "multiplying matrices"), ("moving", "moving, routing, rounding"), ("rest", "all else")
 )  # fmt: skip
@@ -39,22 +36,21 @@ KEYS = (
 def write_page(profile: Profile) -> str:
     """Write a profile as a self-contained HTML page."""
     title = f"{profile.file} on {profile.device}"
-    style = (files("bigvit_edge.profile") / "page.css").read_text()
-    parts = [HEAD.format(title=escape(title), style=style), _write_head(profile)]
-    latency = _section("Latency", draw_histogram(profile.latency_ms))
+    parts = [_write_head(profile)]
+    latency = write_section("Latency", draw_histogram(profile.latency_ms))
     if profile.traced is not None:
         shares = sum_by_kind(profile.traced)
         used = {colour(share.name) for share in shares}
         kinds = draw_shares(shares) + _write_keys(key for key in KEYS if key[0] in used)
-        parts += [_pair(latency, _section("Time by kind of op", kinds)), _write_layers(profile.traced)]
+        parts += [_pair(latency, write_section("Time by kind of op", kinds)), _write_layers(profile.traced)]
         parts += [_write_roof(profile, profile.traced), _write_slowest(profile.traced)]
     else:
         parts.append(latency)
     parts += [_write_routing(profile), _write_fallbacks(profile), _write_counts(profile), _write_device(profile)]
     notes = [*profile.notes, *(profile.traced.notes if profile.traced else ())]
     if notes:
-        parts.append(_section("What to know of these figures", _list(notes)))
-    return "".join(parts) + "</body></html>\n"
+        parts.append(write_section("What to know of these figures", write_list(notes)))
+    return pages.write_page(title, parts, (files("bigvit_edge.profile") / "page.css").read_text(encoding="utf-8"))
 
 
 def _write_head(profile: Profile) -> str:
@@ -85,26 +81,28 @@ def _write_layers(traced: Traced) -> str:
         f"The traced run of median length, {write_ms(run_ms)}: each layer from its first op's start to its last op's "
         "end; at the right, the time of its ops, all threads' together."
     )
-    return _section("Layers", f"<p class='quiet'>{said}</p>{keys}{draw_waterfall(bars, run_ms)}")
+    return write_section("Layers", f"<p class='quiet'>{said}</p>{keys}{draw_waterfall(bars, run_ms)}")
 
 
 def _write_roof(profile: Profile, traced: Traced) -> str:
     roles = sum_by_role(traced)[:ROLES]
     if profile.roof is None or not roles:
-        return _section("Roof", "<p>The runtime tells nothing of its ops' arithmetic, or their time is too short.</p>")
+        return write_section(
+            "Roof", "<p>The runtime tells nothing of its ops' arithmetic, or their time is too short.</p>"
+        )
     roof = profile.roof
     rows = [
         (f"{number} {_shorten(role.name)}", f"{role.ms:.3f}", f"{role.intensity:.3g}", f"{role.rate:.3g}",
          f"{role.rate / find_peak(roof, role.type):.0%}")
         for number, role in enumerate(roles, 1)
     ]  # fmt: skip
-    table = _table(("part", "ms", "MAC/byte", "GMAC/s", "of peak"), rows, numbers=4)
+    table = write_table(("part", "ms", "MAC/byte", "GMAC/s", "of peak"), rows, numbers=4)
     macs = sum(op.macs or 0 for op in traced.ops)
     said = (
         f"<p class='quiet'>{macs / 1e6:,.1f} million multiply-accumulates a run. The parts that take longest, each "
         "summed over the layers; bytes are weights and activations, each read and written once.</p>"
     )
-    return _section("Roof", said + _pair(draw_roofline(roles, roof), table))
+    return write_section("Roof", said + _pair(draw_roofline(roles, roof), table))
 
 
 def _write_slowest(traced: Traced) -> str:
@@ -112,28 +110,33 @@ def _write_slowest(traced: Traced) -> str:
         return _shorten(op.name), op.kind, op.unit, f"{ms:.3f}", f"{share:.1%}"
 
     rows = [cells(op, share.ms, share.share) for op, share in list_slowest(traced, SLOWEST)]
-    return _section(
-        f"The {len(rows)} slowest of {len(traced.ops)} ops", _table(("op", "kind", "run by", "ms", "share"), rows, 2)
+    return write_section(
+        f"The {len(rows)} slowest of {len(traced.ops)} ops",
+        write_table(("op", "kind", "run by", "ms", "share"), rows, 2),
     )
 
 
 def _write_routing(profile: Profile) -> str:
     name = "What the big path sees"
     if profile.routing is None:
-        return _section(name, f"<p>Not shown: {escape(profile.unrouted)}.</p>")
+        return write_section(name, f"<p>Not shown: {escape(profile.unrouted)}.</p>")
     said = "<p class='quiet'>Each layer's selected patches in their light, the others dark.</p>"
-    return _section(name, said + draw_routing(profile.routing))
+    return write_section(name, said + draw_routing(profile.routing))
 
 
 def _write_fallbacks(profile: Profile) -> str:
     if profile.leftovers is None:
-        return _section("Fallbacks", "<p>Not known: the file is no part of a bundle, whose manifest would say.</p>")
+        return write_section(
+            "Fallbacks", "<p>Not known: the file is no part of a bundle, whose manifest would say.</p>"
+        )
     if not profile.leftovers:
-        return _section("Fallbacks", "<p>None: the whole model is run by the unit that it is meant for.</p>")
+        return write_section("Fallbacks", "<p>None: the whole model is run by the unit that it is meant for.</p>")
     grouped = Counter((each.op, each.reason) for each in profile.leftovers)
     shares = {key: sum(x.mac_share for x in profile.leftovers if (x.op, x.reason) == key) for key in grouped}
     rows = [(op, reason, str(count), f"{shares[op, reason]:.1%}") for (op, reason), count in grouped.most_common()]
-    return _section("Fallbacks", _table(("op", "why it is not delegated", "times", "of the MACs"), rows, numbers=2))
+    return write_section(
+        "Fallbacks", write_table(("op", "why it is not delegated", "times", "of the MACs"), rows, numbers=2)
+    )
 
 
 def _write_counts(profile: Profile) -> str:
@@ -146,8 +149,10 @@ def _write_counts(profile: Profile) -> str:
             shared = "" if count.running == 1 else f"counted {count.running:.0%} of the time"
             rows.append((event, f"{count.count:,.0f}", shared))
     said = "<p class='quiet'>The kernel's counters, in user space, of a run without tracing.</p>"
-    table = _table(("event", "a run", ""), rows, numbers=1, after=1) if rows else ""
-    return _section("Counters", said + table + _list(f"{', '.join(e)}: not available: {w}" for w, e in missing.items()))
+    table = write_table(("event", "a run", ""), rows, numbers=1, after=1) if rows else ""
+    return write_section(
+        "Counters", said + table + write_list(f"{', '.join(e)}: not available: {w}" for w, e in missing.items())
+    )
 
 
 def _write_device(profile: Profile) -> str:
@@ -160,11 +165,7 @@ def _write_device(profile: Profile) -> str:
     quota = machine.limits.quota_cores
     facts += [f"a quota of {quota:g} cores"] if quota is not None else []
     command = f"<p>Made by</p><pre>{escape(profile.command)}</pre>"
-    return _section("Device and command", _list(facts) + command)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return write_section("Device and command", write_list(facts) + command)
 
 
 def _pair(left: str, right: str) -> str:
@@ -174,22 +175,6 @@ def _pair(left: str, right: str) -> str:
 def _write_keys(keys: Iterable[tuple[str, str]]) -> str:
     spans = "".join(f'<span class="key {name}"></span>{escape(what)}' for name, what in keys)
     return f'<p class="quiet">{spans}</p>'
-
-
-def _list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: int, after: int = 0) -> str:
-    """The last `numbers` columns before the last `after` are figures, at the right."""
-    figures = range(len(titles) - numbers - after, len(titles) - after)
-
-    def cell(tag: str, place: int, text: str) -> str:
-        return f"<{tag}{' class=number' if place in figures else ''}>{escape(text)}</{tag}>"
-
-    head = "".join(cell("th", place, text) for place, text in enumerate(titles))
-    body = "".join("<tr>" + "".join(cell("td", i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _shorten(name: str) -> str:

@@ -120,7 +120,7 @@ def measure_contrast(one: str, other: str) -> float:
 
 
 def test_text_can_be_read_in_both_schemes() -> None:
-    style = (files("bigvit_edge.profile") / "page.css").read_text()
+    style = (files("bigvit_edge") / "pages.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     schemes = [dict(re.findall(r"--(\w+): #([0-9a-f]+)", block)) for block in blocks]
     assert len(schemes) == 2
