@@ -35,6 +35,11 @@ def refuse(result: Result, *texts: str) -> None:
     assert len(result.stderr) < 1500
 
 
+def test_profile_refuses_what_is_none() -> None:
+    refuse(call("profile", "nothing.bve"), "no file nothing.bve")
+    refuse(call("profile", "nothing.onnx", "--device", "ssh:pi@board"), "nothing.onnx on ssh:pi@board", "a .bve")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["targets"], ["models"], ["targets", "--json"], ["models", "--json"]])
 def test_listing_imports_no_framework(words: list[str]) -> None:
     code = f"""

@@ -27,7 +27,7 @@ KINDS = {
 }  # fmt: skip
 # Ops that multiply matrices, by LiteRT's numbers of them; XNNPACK does each as one op, in the same order.
 PRODUCTS = {9: "linear", 126: "matrix product", 3: "convolution", 4: "convolution"}
-DEPTHWISE, FULLY_CONNECTED, BATCH_MATMUL = 4, 9, 126
+CONVOLUTION, DEPTHWISE, FULLY_CONNECTED, BATCH_MATMUL = 3, 4, 9, 126
 NOTES = (
     "LiteRT tells whole microseconds, each op's rounded down, so that the sum of many short ops is too small",
     "of XNNPACK's ops it tells how long they took, not when: they stand one behind the other",
@@ -62,7 +62,8 @@ def read_events(told: list[list[Told]], spans: list[Span], begun_us: float, node
     """
     ops, events, runs = dict[Op, int](), list[Event](), list[Span]()
     for run, (each, span) in enumerate(zip(told, spans, strict=True)):
-        invoke = next((event for event in each if event.kind == GENERAL and event.tag == INVOKE), None)
+        whole = (event for event in each if event.kind == GENERAL and event.tag == INVOKE)
+        invoke = next((event for event in whole if event.duration_us <= span.duration_us), None)
         start = invoke.start_us - begun_us if invoke else span.start_us
         runs.append(Span(start, invoke.duration_us) if invoke else span)
         end, now = start + runs[-1].duration_us, start
@@ -103,7 +104,9 @@ def _match(piece: list[Told], nodes: list[Node], layers: list[str], first: int) 
     anchors = [(node, layer) for node, layer in zip(nodes, layers, strict=True) if node.code in PRODUCTS]
     kinds = [_find_kind(event.tag) for event in piece]
     places = [i for i, kind in enumerate(kinds) if kind in PRODUCTS.values()]
-    matches = [kinds[i] for i in places] == [PRODUCTS[node.code] for node, _ in anchors]
+    matches = len(places) == len(anchors) and all(
+        _agrees(kinds[i], node) for i, (node, _) in zip(places, anchors, strict=True)
+    )
     named, last = list[tuple[Op, Told]](), layers[-1] if layers else UNKNOWN
     for number, (event, kind) in enumerate(zip(piece, kinds, strict=True)):
         macs: int | None = 0 if matches else None
@@ -113,11 +116,17 @@ def _match(piece: list[Told], nodes: list[Node], layers: list[str], first: int) 
         if matches and following is not None:
             node, layer = anchors[following]
             if places[following] == number:
-                macs, bytes_ = count_macs(node), count_bytes(node)
+                kind, macs, bytes_ = PRODUCTS[node.code], count_macs(node), count_bytes(node)
         type_ = _find_type(event.tag) if kind in PRODUCTS.values() else ""
         name = f"{event.tag} #{first + number}"  # the same many times: its place in the run tells them apart
         named.append((Op(name, layer, kind, event.tag, "XNNPACK", "", macs, bytes_, type_), event))
     return named
+
+
+def _agrees(kind: str, node: Node) -> bool:
+    """Whether XNNPACK's op may be that node: a convolution of single pixels is one of its Fully Connected."""
+    is_pointwise = node.code == CONVOLUTION and node.inputs[1].shape[1:3] == (1, 1)
+    return kind == PRODUCTS[node.code] or (is_pointwise and kind == "linear")
 
 
 def count_macs(node: Node) -> int:
