@@ -114,6 +114,22 @@ def test_verbs_that_need_pytorch_say_which_extra(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_measuring_needs_nothing(bundle: Path, tmp_path: Path) -> None:
+    (file,) = bundle.glob("*.bve")
+    result = tmp_path / "result.json"
+    quick = ("--rounds", "1", "--no-energy")
+    for words in (
+        ("devices",),
+        ("bench", file, *quick, "-o", result),
+        ("compare", result, result),
+        ("profile", file, "--html", tmp_path / "report.html"),
+    ):
+        told = call(*words, also_absent=RUNTIMES)
+        assert "Traceback" not in told.stderr
+        assert "torch" not in told.stderr
+        assert told.returncode in ((0, 1) if words[0] == "compare" else (0,)), (words[0], told.stderr, told.stdout)
+
+
 @pytest.mark.parametrize("words", [["--help"], ["targets"], ["models"], ["run", "--help"], ["export", "--help"]])
 def test_verbs_that_need_nothing(words: list[str]) -> None:
     assert call(*words, also_absent=RUNTIMES).returncode == 0
