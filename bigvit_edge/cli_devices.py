@@ -133,6 +133,7 @@ def sweep(
         Path | None, typer.Option("--output", "-o", help="its folder; one of the file's name in sweeps/ if not given")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="try again what failed")] = False,
+    ray: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster that does the jobs, or auto")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Export and measure models x precisions x formats x devices.
@@ -148,7 +149,7 @@ def sweep(
     from bigvit_edge.sweep.command import run_sweep
 
     with terminal.watching() as progress:
-        swept = run_sweep(file, output, retry=retry, progress=progress)
+        swept = run_sweep(file, output, retry=retry, address=ray, progress=progress)
     if as_json:
         print(json.dumps(terminal.summarize(swept), indent=2))
     else:

@@ -12,6 +12,7 @@ EXTRAS = {  # by name, the modules that it brings and we import; pyproject.toml 
     "coreml": ("coremltools",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "demo": ("sklearn", "skimage"),
+    "ray": ("ray",),
 }
 
 

@@ -17,8 +17,8 @@ def spell_cells(point: Point, on_front: bool) -> tuple[str, ...]:
     verdict = point.verdict + (", on the front" if on_front else "")
     return (
         point.model, point.precision, point.format, _spell(point.keep, "{:g}"), spell_cores(point),
-        _spell(point.p50_ms, "{:.2f} ms"), _spell_interval(point.p50_low_ms, point.p50_high_ms, 1, 2),
-        _spell(point.p90_ms, "{:.2f} ms"), _spell(point.p99_ms, "{:.2f} ms"), _spell(point.accuracy, "{:.1%}"),
+        _spell_ms(point.p50_ms), _spell_interval(point.p50_low_ms, point.p50_high_ms, 1, _count_digits(point.p50_ms)),
+        _spell_ms(point.p90_ms), _spell_ms(point.p99_ms), _spell(point.accuracy, "{:.1%}"),
         _spell_interval(point.accuracy_low, point.accuracy_high, 100, 1), _spell(point.agreement, "{:.1%}"),
         _spell_bytes(point.peak_memory_bytes, 1), _spell_bytes(point.file_bytes, 2),
         _spell(point.energy_mj, "{:.1f} mJ"), verdict,
@@ -32,6 +32,15 @@ def spell_cores(point: Point) -> str:
 
 def _spell(value: float | None, form: str) -> str:
     return NOTHING if value is None else form.format(value)
+
+
+def _spell_ms(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.{_count_digits(value)}f} ms"
+
+
+def _count_digits(ms: float | None) -> int:
+    """Digits after the point: to the microsecond where milliseconds are few."""
+    return 1 if ms and ms >= 100 else 2 if ms and ms >= 10 else 3
 
 
 def _spell_bytes(value: int | None, digits: int) -> str:

@@ -45,12 +45,13 @@ class Swept:
 
 
 def run_sweep(
-    path: Path, output: Path | None = None, *, retry: bool = False, progress: Progress | None = None,
+    path: Path, output: Path | None = None, *, retry: bool = False, address: str | None = None,
+    progress: Progress | None = None,
 ) -> Swept:  # fmt: skip
     """Do all jobs of a sweep's file that are not done yet.
 
-    output: its folder, one in SWEEPS if not given. retry: try again what failed. UserError on a file that cannot work,
-    before anything is made.
+    output: its folder, one in SWEEPS if not given. retry: try again what failed. address: of a Ray cluster
+    that does the jobs. UserError on a file that cannot work, before anything is made.
     """
     progress = progress or Progress()
     sweep = read_sweep(path)
@@ -60,7 +61,7 @@ def run_sweep(
     exports, benches = list_jobs(sweep, identities)
     for note in list_notes(sweep, identities):
         progress.note(note)
-    with folder.lock(), closing(Lanes(folder)) as executor:
+    with folder.lock(), closing(_open_executor(folder, address)) as executor:
         run = _Run(folder, sweep, exports, benches, progress)
         run.begin(retry)
         while run.pending or run.running:
@@ -69,6 +70,14 @@ def run_sweep(
                 run.settle(*ended)
             check_interruption()
         return run.finish()
+
+
+def _open_executor(folder: Folder, address: str | None) -> Executor:
+    if address is None:
+        return Lanes(folder)
+    from bigvit_edge.sweep.cluster import Cluster
+
+    return Cluster(folder, address)
 
 
 class _Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 from bigvit_edge.devices.contract import BusyError
 from bigvit_edge.errors import LimitError, UserError, describe_error
 from bigvit_edge.exits import write_log
+from bigvit_edge.sweep.folder import EXPORTS
 from bigvit_edge.sweep.jobs import Bench, Export, Job
 
 BUSY_S, BUSY_STEP_S = 3600.0, 5.0  # how long a device that another bench holds is waited for
@@ -73,7 +74,7 @@ def measure_bundle(job: Bench, bundle: Path, path: Path, places: Places) -> None
         rounds=job.rounds, minutes=job.minutes, fps=job.fps, cool_c=job.cool, images=images, clusters=job.clusters,
         threads=job.threads,
     )  # fmt: skip
-    plan = replace(plan, command=spell_bench(job, bundle))
+    plan = replace(plan, command=spell_bench(job))
     if job.images is not None and plan.pictures:  # as the sweep's file names it
         plan = replace(
             plan, pictures=replace(plan.pictures, name=job.images),
@@ -90,12 +91,12 @@ def measure_bundle(job: Bench, bundle: Path, path: Path, places: Places) -> None
             time.sleep(BUSY_STEP_S)
 
 
-def spell_bench(job: Bench, bundle: Path) -> tuple[str, ...]:
-    """Spell the command that measures the same."""
+def spell_bench(job: Bench) -> tuple[str, ...]:
+    """Spell the command that measures the same, in the sweep's folder."""
     options = [("--device", job.device), *(("--clusters", word) for word in job.clusters)]
     options += [("--minutes", f"{job.minutes:g}") if job.minutes else ("--rounds", str(job.rounds))]
     for name, value in (("--threads", job.threads), ("--fps", job.fps or None), ("--cool", job.cool)):
         options += [] if value is None else [(name, f"{value:g}")]
     options += [] if job.images is None else [("--images", job.images)]
-    words = ("bigvit-edge", "bench", str(bundle), *(word for option in options for word in option))
+    words = ("bigvit-edge", "bench", f"{EXPORTS}/{job.export.name}", *(word for option in options for word in option))
     return tuple(map(shlex.quote, words))
