@@ -55,7 +55,7 @@ def run_sweep(
     """
     progress = progress or Progress()
     sweep = read_sweep(path)
-    require(*sweep.formats)
+    require(*sweep.formats, *([] if sweep.images else ["demo"]))  # whose pictures are compared on instead
     folder = Folder(output or SWEEPS / path.stem)
     identities = [identify_model(model) for model in sweep.models]
     exports, benches = list_jobs(sweep, identities)

@@ -1,6 +1,5 @@
 """A Ray cluster of two nodes on loopback, one of which is killed in the middle of its jobs."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +16,8 @@ from bigvit_edge.sweep.jobs import Export, Job
 from bigvit_edge.sweep.settings import Model
 from tests.sweep.made import make_bench, make_export
 
-ray: Any = pytest.importorskip("ray")
 PATIENCE_S = 60.0
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DISABLE_IMPORT_WARNING="1")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # the second: on loopback alone
 
 
 class Log:
@@ -40,6 +38,8 @@ class Log:
         return ("it broke" if job.name == "bad" else ""), made
 
     def tell(self, what: str, job: Job) -> None:
+        import ray
+
         node = ray.get_runtime_context().get_node_id()
         with (self.folder / "log").open("a") as file:
             file.write(f"{what} {job.name} {node}\n")
@@ -52,11 +52,16 @@ class Log:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster as Nodes
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUIET.items():
+            patch.setenv(name, value)
+        pytest.importorskip("ray")  # now: it reads these when it is imported
+        from ray.cluster_utils import Cluster as Nodes
 
-    started = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield started
-    started.shutdown()
+        started = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        assert started.address.startswith("127.0.0.1:")
+        yield started
+        started.shutdown()
 
 
 @pytest.fixture
