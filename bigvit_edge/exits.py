@@ -79,7 +79,7 @@ def report_error(e: BaseException) -> typer.Exit:
     """Report an error on stderr, and return the exit to raise."""
     match e:
         case UserError():
-            return fail(WRONG, f"error: {e}")
+            return fail(WRONG, "; ".join((f"error: {e}", *list_notes(e))))
         case LimitError():
             return fail(MISSED, "\n".join(("past the target's limits:", str(e), *list_notes(e))))
         case BrokenPipeError():  # who reads our output has seen enough

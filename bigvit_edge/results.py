@@ -9,6 +9,7 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bigvit_edge.machine import Machine
 
 VERSION = 1
 MOST_BYTES = 2**30  # of a result file
+LEAST_BYTES = 2**14  # of one of a row
 # What a row may be called; more than one where more than one is true. A row with no other is valid.
 VERDICTS = VALID, NOISY, THROTTLED, QUOTA, NOT_PINNED, FAILED = (
     "valid", "noisy", "throttled", "quota", "not pinned", "failed"
@@ -227,12 +229,38 @@ def write_result(result: Result, path: Path) -> None:
     data = asdict(result)
     data["sha256"] = _hash(json.loads(json.dumps(data)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _name_part(path)
     try:
         part.write_text(_layout(data))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check that a result could be written to `path`, and leave nothing.
+
+    UserError if not.
+    """
+    part = _name_part(path)
+    made = [folder for folder in part.parents if not os.path.lexists(folder)]
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            file.write(bytes(LEAST_BYTES))
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be written ({e.strerror})", "a file in a folder with room", "choose another"
+        ) from e
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
+
+
+def _name_part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def read_result(path: Path) -> Result:
@@ -300,6 +328,8 @@ def _parse(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_bytes(), parse_constant=refuse)
         if not isinstance(data, dict):
             raise ValueError("no object")
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({e.strerror})", expected, "check the path") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path} cannot be understood ({e})", expected, "check the path") from e
     return data

@@ -1,6 +1,7 @@
 """Programs on a device: run to their end, or spoken to line by line; none outlives its user."""
 
 import queue
+import signal
 import subprocess
 import threading
 import uuid
@@ -156,7 +157,7 @@ class Process:
             self.device.check()
         except DeviceError as e:
             return e
-        end = "closed its output" if status is None else f"ended with status {status}"
+        end = "closed its output" if status is None else describe_end(status)
         return DeviceError(
             f"{_name(self.words)} on {self.device.name} {end}{self._quote()}", "it running", "see what it says"
         )
@@ -175,6 +176,18 @@ class Process:
         with suppress(ValueError, OSError):
             for line in stream:
                 self._err.append(line.decode(errors="replace"))
+
+
+def describe_end(status: int) -> str:
+    """Describe a program's end: its status, or what killed it.
+
+    A shell there tells a signal as 128 more.
+    """
+    number = -status if status < 0 else status - 128
+    if number not in set(signal.Signals):
+        return f"ended with status {status}"
+    hint = ", as the system does where memory runs out" if number == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(number).name}{hint}"
 
 
 def _end(device: Device, started: subprocess.Popen[bytes], token: str) -> None:

@@ -17,21 +17,35 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    sys.exit(f"no numpy for {sys.executable}, expected it beside a file's runtime; do there: pip install numpy")
 
 PIP = {"litert": "ai-edge-litert", "onnx": "onnxruntime", "executorch": "executorch"}
 LITERT = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
+ORDER = "metadata_methods"  # of a .pte: a method that names the others in the order in which they were given
 SEED = 0  # of the image: any would do
 LOOK_NS = 5_000_000  # between looks at whether whoever asks is still there
 
 
 def main() -> None:
-    options = parse(sys.argv[1:])
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a runtime prints is none of our lines
+    try:
+        serve(parse(sys.argv[1:]), lambda told: print(json.dumps(told), file=out, flush=True))
+    except Exception as e:
+        sys.exit(f"{type(e).__name__}: {(str(e).strip() or 'no reason given').splitlines()[0]}")
+
+
+def serve(options: argparse.Namespace, tell: "Callable[[dict[str, Any]], None]") -> None:
     if options.cores:
-        os.sched_setaffinity(0, options.cores)  # the system keeps what of these its own rules leave
+        keep_to(options.cores)
     runtime = RUNTIMES[options.runtime](options)  # which imports it
     if options.probe:
         tell({"runtime": runtime.name, "version": runtime.version})
@@ -42,41 +56,52 @@ def main() -> None:
     start = read_clock()
     shape = runtime.load(options.file, options)
     loaded = read_clock()
+    if not all(isinstance(side, int) and side > 0 for side in shape):
+        sys.exit(f"an image of shape {shape}, expected one of a fixed size; export the model for one")
     image = np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
     before = read_clock()
     runtime.run(image)
     end = read_clock()
-    tell(
-        {
-            "runtime": runtime.name,
-            "version": runtime.version,
-            "build": {"python": platform.python_version(), "platform": platform.platform()},
-            "load_ms": (loaded - start) / 1e6,
-            "first_ms": (end - before) / 1e6,
-            "cached_share": cached,
-            "threads": options.threads,
-            "cores_allowed": sorted(os.sched_getaffinity(0)),
-            "image_floats": int(image.size),
-            "session": {},
-        }
-    )
+    tell({
+        "runtime": runtime.name, "version": runtime.version,
+        "build": {"python": platform.python_version(), "platform": platform.platform()},
+        "load_ms": (loaded - start) / 1e6, "first_ms": (end - before) / 1e6, "cached_share": cached,
+        "threads": options.threads, "cores_allowed": sorted(os.sched_getaffinity(0)),
+        "image_floats": int(image.size), "session": {},
+    })  # fmt: skip
     commands = Commands()
     gc.disable()
     while (command := commands.read()) is not None:
-        words = command.split(" ", 3)
-        if words[0] == "run" and len(words) == 4:
-            seconds, images, period_ms = map(float, words[1:])
-            turn = time_turn(runtime, image, (seconds, int(images), int(period_ms * 1e6)), commands, options.clock)
+        verb, *words = command.split(" ")
+        if verb == "run":
+            turn = time_turn(runtime, image, parse_turn(command, words), commands, options.clock)
             if turn is None:
                 return
             tell(turn)
         elif command == "memory":
             tell({"peak_bytes": read_status("VmHWM"), "anonymous_bytes": read_status("RssAnon")})
-        elif words[0] == "answer" and len(words) >= 3:
-            _, source, target = command.split(" ", 2)
+        elif verb == "answer" and len(words) == 2:
+            source, target = map(unquote_to_bytes, words)
             tell({"images": answer(runtime, image.shape, source, target)})
         else:
-            sys.exit(f"{command!r}, expected run SECONDS IMAGES PERIOD_MS, memory or answer IN OUT; check who asks")
+            sys.exit(f"{command!r}, expected run, memory or answer IN OUT; check who asks")
+
+
+def parse_turn(command: str, words: "list[str]") -> "tuple[float, int, int]":
+    """Seconds, images, and nanoseconds from one image to the next."""
+    with suppress(ValueError):
+        seconds, images, period_ms = map(float, words)
+        if 0 <= seconds <= 86400 and 1 <= images <= 1e6 and 0 <= period_ms <= 1e6:
+            return seconds, int(images), int(period_ms * 1e6)
+    sys.exit(f"{command!r}, expected run SECONDS IMAGES PERIOD_MS; check who asks")
+
+
+def keep_to(cores: "list[int]") -> None:
+    """The system keeps what of these its own rules leave."""
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, OverflowError) as e:
+        sys.exit(f"--cores that this process may not run on ({e}), expected some of those that it may")
 
 
 def parse(words: "list[str]") -> argparse.Namespace:
@@ -97,10 +122,6 @@ def parse(words: "list[str]") -> argparse.Namespace:
 def parse_cores(text: str) -> "list[int]":
     pairs = (part.partition("-") for part in text.split(","))
     return [core for first, _, last in pairs for core in range(int(first), int(last or first) + 1)]
-
-
-def tell(answer: "dict[str, Any]") -> None:
-    print(json.dumps(answer), flush=True)
 
 
 def read_clock() -> int:
@@ -207,25 +228,22 @@ def count_throttled() -> int:
 
 
 def measure_clock(program: "str | None") -> "float | None":
-    """Measure the clock in MHz, by a program on the same cores.
-
-    None without it.
-    """
+    """Measure the clock in MHz, by a program on the same cores."""
     if not program:
         return None
     told = subprocess.run([program, "clock"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return json.loads(told.stdout)["clock_mhz"] if told.returncode == 0 else None
 
 
-def answer(runtime: Any, shape: "tuple[int, ...]", source: str, target: str) -> int:
+def answer(runtime: Any, shape: "tuple[int, ...]", source: bytes, target: bytes) -> int:
     """Write the logits of a file of float32 images to another.
 
     Returns how many images there were.
     """
-    images = np.fromfile(source, np.float32).reshape(-1, *shape)
+    images = np.fromfile(os.fsdecode(source), "<f4").reshape(-1, *shape)
     with open(target, "wb") as file:  # noqa: PTH123  one import less
         for image in images:
-            file.write(np.ascontiguousarray(runtime.run(image), np.float32).tobytes())
+            file.write(np.ascontiguousarray(runtime.run(image), "<f4").tobytes())
     return len(images)
 
 
@@ -268,31 +286,12 @@ def read_status(name: str) -> int:
 # ---- runtimes: load(path, options) -> shape of an image; run(image) -> logits ----------------------------------------
 
 
-class Null:
-    """Nothing: what a bench itself costs."""
-
-    name, version = "null", "1"
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        pass
-
-    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
-        return 1, 3, 8, 8
-
-    def run(self, image: Any) -> Any:
-        return image[0, 0, 0]
-
-
 class LiteRT:
     name = "litert"
 
     def __init__(self, options: argparse.Namespace) -> None:
-        for package in LITERT:
-            with suppress(ModuleNotFoundError):
-                self.framework = importlib.import_module(f"{package}.interpreter")
-                self.version = f"{package} {find_version(package)}"
-                return
-        lack(self.name, " or ".join(LITERT))
+        package, self.framework = find_package(self.name, *LITERT, module=".interpreter")
+        self.version = f"{package} {find_version(package)}"
 
     def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
         delegates = []
@@ -308,7 +307,7 @@ class LiteRT:
             return tuple(map(int, details["shape"]))
         self.runner = None
         self.interpreter.allocate_tensors()
-        ((image,), (logits,)) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        image, logits = take_only(self.interpreter.get_input_details(), self.interpreter.get_output_details())
         self.image, self.logits = image["index"], logits["index"]
         return tuple(map(int, image["shape"]))
 
@@ -325,7 +324,7 @@ class ONNX:
     name = "onnx"
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.framework = find_package(self.name, "onnxruntime")
+        _, self.framework = find_package(self.name, "onnxruntime")
         self.version = f"onnxruntime {self.framework.__version__}"
 
     def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
@@ -334,7 +333,7 @@ class ONNX:
         chosen.log_severity_level = 4
         chosen.add_session_config_entry("session.x64quantprecision", str(int(options.saturating)))
         self.session = self.framework.InferenceSession(path, chosen, providers=["CPUExecutionProvider"])
-        ((image,), (logits,)) = self.session.get_inputs(), self.session.get_outputs()
+        image, logits = take_only(self.session.get_inputs(), self.session.get_outputs())
         self.image, self.logits = image.name, [logits.name]
         return tuple(image.shape)
 
@@ -346,8 +345,8 @@ class ExecuTorch:
     name = "executorch"
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.torch = find_package(self.name, "torch")
-        self.framework = find_package(self.name, "executorch.extension.pybindings._portable_lib")
+        _, self.torch = find_package(self.name, "torch")
+        _, self.framework = find_package(self.name, "executorch", module=".extension.pybindings._portable_lib")
         self.version = f"executorch {find_version('executorch')}"
         self.torch.set_num_threads(options.threads)
 
@@ -357,27 +356,35 @@ class ExecuTorch:
         if self.framework._threadpool_get_thread_count() != options.threads:
             self.framework._unsafe_reset_threadpool(options.threads)
         self.program = self.framework._load_program(path)
-        self.method = self.program.load_method(options.method or self.program.get_method_name(0))
+        names = [self.program.get_method_name(i) for i in range(self.program.num_methods())]
+        if ORDER in names:
+            names = str(self.program.load_method(ORDER)(())[0]).split(",")
+        self.method = self.program.load_method(options.method or names[0])
         return tuple(self.method.method_meta().input_tensor_meta(0).sizes())
 
     def run(self, image: Any) -> Any:
         return self.method((self.torch.from_numpy(image),))[0].numpy()
 
 
-RUNTIMES = {runtime.name: runtime for runtime in (LiteRT, ONNX, ExecuTorch, Null)}
+RUNTIMES = {runtime.name: runtime for runtime in (LiteRT, ONNX, ExecuTorch)}
 
 
-def find_package(runtime: str, name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        return lack(runtime, name.partition(".")[0])
+def take_only(inputs: "list[Any]", outputs: "list[Any]") -> "tuple[Any, Any]":
+    if len(inputs) == len(outputs) == 1:
+        return inputs[0], outputs[0]
+    sys.exit(f"{len(inputs)} inputs and {len(outputs)} outputs, expected an image and its logits")
 
 
-def lack(runtime: str, package: str) -> NoReturn:
-    sys.exit(
-        f"no {package} for {sys.executable}, expected the runtime of this file; do there: pip install {PIP[runtime]}"
-    )
+def find_package(runtime: str, *names: str, module: str = "") -> "tuple[str, Any]":
+    """The first of these that is installed, and a module of it."""
+    for name in names:
+        try:
+            return name, importlib.import_module(name + module)
+        except ModuleNotFoundError as e:
+            if e.name != name:  # one that it needs itself
+                raise
+    missing = " or ".join(names)
+    sys.exit(f"no {missing} for {sys.executable}, expected this file's runtime; do there: pip install {PIP[runtime]}")
 
 
 def find_version(package: str) -> str:

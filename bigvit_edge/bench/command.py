@@ -1,10 +1,11 @@
 """What `bigvit-edge bench` does: its words as a plan, and where its result goes."""
 
+import itertools
+import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from bigvit_edge.devices.binaries import install_bve_run
 from bigvit_edge.devices.null import Null
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
-from bigvit_edge.results import Protocol, Result, read_result
+from bigvit_edge.results import Protocol, Result, check_writable, read_result
 
 RESULTS = Path("results")
 TURN_S, TURN_IMAGES, ROUNDS = 0.1, 3, 30
-MOST_MINUTES, MOST_FPS = 24 * 60, 1000
+LEAST_MINUTES, MOST_MINUTES, LEAST_FPS, MOST_FPS = 0.001, 24 * 60, 0.01, 1000
+LONGEST = 100  # letters of a file's name, without its date
 
 
 def run_bench(
@@ -36,6 +38,7 @@ def run_bench(
     cases = list_cases(list(files), keep)
     key = make_key(cases, device, plan)
     earlier, path = _find_earlier(key, output) if resume else (None, _choose_path(cases, device, output))
+    check_writable(path)
     opened = open_device(device)
 
     def install(store: Store) -> str:
@@ -58,11 +61,11 @@ def make_plan(
     UserError on numbers that mean nothing.
     """
     for what, value, low, most in (
-        ("--rounds", rounds, 1, 100_000), ("--minutes", minutes, 0, MOST_MINUTES), ("--fps", fps, 0, MOST_FPS),
-        ("--cool", cool_c or 0, -40, 150), ("--threads", threads or 1, 1, 1024),
+        ("--rounds", rounds, 1, 100_000), ("--minutes", minutes or None, LEAST_MINUTES, MOST_MINUTES),
+        ("--fps", fps or None, LEAST_FPS, MOST_FPS), ("--cool", cool_c, -40, 150), ("--threads", threads, 1, 1024),
     ):  # fmt: skip
-        if not low <= value <= most:
-            raise UserError(f"{what} {value:g}", f"{low} to {most:g}", "check the number")
+        if value is not None and not low <= value <= most:
+            raise UserError(f"{what} {value:g}", f"{low:g} to {most:g}", "check the number")
     pictures, notes = (Pictures("the demo's held-out images"), []) if images is None else find_labelled(images)
     protocol = Protocol(TURN_S, TURN_IMAGES, 0 if minutes else rounds, minutes, fps, cool_c, pictures.name)
     command = tuple(map(shlex.quote, ("bigvit-edge", *sys.argv[1:])))
@@ -71,16 +74,18 @@ def make_plan(
 
 def _choose_path(cases: Sequence[Case], device: str, output: Path | None) -> Path:
     if output is not None:
-        if output.exists():
+        if os.path.lexists(output):
             raise UserError(f"{output} is there already", "a new file", "choose another -o, or move it away")
         return output
     model = cases[0].model or cases[0].path.stem
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{model}_{device}".replace("_", "-"))
-    return RESULTS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
+    stem = f"{name[:LONGEST]}-{datetime.now():%Y%m%d-%H%M%S}"
+    paths = (RESULTS / f"{stem}{f'-{n}' if n else ''}.json" for n in itertools.count())
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def _find_earlier(key: str, output: Path | None) -> tuple[Result, Path]:
-    paths = [output] if output else sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [output] if output else sorted(RESULTS.glob("*.json"), key=lambda path: path.lstat().st_mtime, reverse=True)
     for path in paths:
         try:
             result = read_result(path)
@@ -89,6 +94,6 @@ def _find_earlier(key: str, output: Path | None) -> tuple[Result, Path]:
                 raise
             continue
         if result.key == key and not result.complete:
-            return replace(result, complete=False), path
+            return result, path
     where = f"in {RESULTS}/" if output is None else f"in {output}"
     raise UserError(f"--resume, and no part of this bench {where}", "one of the same command", "leave --resume out")

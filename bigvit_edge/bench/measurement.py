@@ -3,10 +3,13 @@ reasons are in docs/devices.md."""
 
 import hashlib
 import json
+import shlex
 import statistics
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +26,8 @@ from bigvit_edge.devices.null import Null
 from bigvit_edge.devices.occupancy import lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
-from bigvit_edge.machine import Machine
+from bigvit_edge.interruption import shielded
+from bigvit_edge.machine import Machine, describe
 from bigvit_edge.results import NOT_AVAILABLE, Energy, Load, Protocol, Result, Row, write_result
 
 WARM_IMAGES = 10  # of which the median must be stable
@@ -93,12 +97,12 @@ def measure(
         bench.begin(cases, policies, earlier)
         try:
             bench.run(stack)
+            return bench.finish()
         except BaseException as e:
-            if bench.has_turns():
-                bench.save()
-                e.add_note(f"what was measured until then is in {path}; the same command with --resume goes on")
+            with shielded():
+                for note in bench.keep():
+                    e.add_note(note)
             raise
-        return bench.finish()
 
 
 def make_key(cases: Sequence[Case], device: str, plan: Plan) -> str:
@@ -107,7 +111,7 @@ def make_key(cases: Sequence[Case], device: str, plan: Plan) -> str:
     Two commands share it if one can go on with the other's result.
     """
     told = [
-        device, plan.clusters, plan.threads, asdict(plan.protocol), plan.energy,
+        list_versions(())["bigvit-edge"], device, plan.clusters, plan.threads, asdict(plan.protocol), plan.energy,
         [(case.name, case.sha256, case.method.name if case.method else None) for case in cases],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
@@ -141,6 +145,7 @@ class _Bench:
             met = f"nothing of this runs on {self.device.name}: {why}"
             raise UserError(met, "a file that some runtime there takes", "see docs/devices.md")
         if earlier:
+            _check_same(earlier.machine, self.tools.machine)
             known = {row.name(): row for row in earlier.rows}
             self.rows = [known.get(row.name(), row) if not row.error else row for row in self.rows]
             turns = [turn for row in self.rows for turn in row.turns]
@@ -161,11 +166,13 @@ class _Bench:
         """
         with self.progress.step("cold loads and memory"):
             self._each(self._measure_cold)
+        self._check_left()
         self._check_memory()
         runners: dict[int, Runner] = {}
         with self.progress.step("warm-up"):
             self._each(lambda i: runners.update({i: stack.enter_context(self._open(i))}))
             self._each(lambda i: self._warm(i, runners[i]))
+        self._check_left()
         with self.progress.step("turns"):
             self._take_turns(runners)
         if self.plan.pictures and self.device.launch != Null.launch:
@@ -185,15 +192,25 @@ class _Bench:
         write_result(result, self.path)
         return result
 
-    def save(self) -> None:
+    def save(self, path: Path) -> None:
         """Write what there is so far."""
         assert self.before
-        write_result(replace(self.before, rows=tuple(self.rows)), self.path)
+        write_result(replace(self.before, rows=tuple(self.rows)), path)
         self.saved = time.monotonic()
 
-    def has_turns(self) -> bool:
-        """Tell whether anything was measured."""
-        return any(row.turns for row in self.rows)
+    def keep(self) -> list[str]:
+        """Write what there is after a failure, elsewhere if need be.
+
+        Returns what to tell of it, nothing where nothing was measured.
+        """
+        if not any(row.turns for row in self.rows):
+            return []
+        spare = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex[:8]}-{self.path.name}"
+        for path, with_it in ((self.path, "--resume"), (spare, f"--resume -o {shlex.quote(str(spare))}")):
+            with suppress(OSError):
+                self.save(path)
+                return [f"what was measured until then is in {path}; the same command with {with_it} goes on"]
+        return ["what was measured is lost: it could be written nowhere"]
 
     # ---- the passes, a row at a time
 
@@ -223,6 +240,10 @@ class _Bench:
             memory = runner.read_memory()
         load = Load(cold.load_ms, cold.cached_share, 0, 0)
         self.rows[i] = replace(self.rows[i], load=load, memory=memory)
+
+    def _check_left(self) -> None:
+        if all(row.error for row in self.rows):
+            raise DeviceError(self.rows[0].error, "at least one row that can be measured", "see what it says")
 
     def _check_memory(self) -> None:
         """All rows' processes live at once, as turns want it."""
@@ -264,13 +285,12 @@ class _Bench:
                 self.rows[i] = replace(self.rows[i], turns=(*self.rows[i].turns, turn))
 
             self._each(take, backwards=done % 2 == 1)  # so that no row always comes behind the same other
-            if all(row.error for row in self.rows):
-                raise DeviceError(self.rows[0].error, "at least one row that can be measured", "see what it says")
+            self._check_left()
             done += 1
             share = self._share(done, start)
             self.progress.round(done, protocol.rounds, share)
             if time.monotonic() - self.saved > SAVE_S:
-                self.save()
+                self.save(self.path)
 
     def _share(self, done: int, start: float) -> float:
         protocol = self.plan.protocol
@@ -296,7 +316,7 @@ class _Bench:
         assert self.plan.pictures
         try:
             answers = judge_answers(self.what[i][0], runner, self.plan.pictures)
-        except DeviceError as e:
+        except (DeviceError, OSError) as e:
             answers = _explain_lack(e)
         self.rows[i] = replace(self.rows[i], answers=answers)
 
@@ -330,11 +350,11 @@ class _Bench:
         )  # fmt: skip
 
 
-def _explain_lack(e: DeviceError) -> str:
+def _explain_lack(e: DeviceError | OSError) -> str:
     """Why there is no figure, while the row's times hold."""
-    if e.lost:
+    if isinstance(e, DeviceError) and e.lost:
         raise e
-    return f"{NOT_AVAILABLE}: {e.met}"
+    return f"{NOT_AVAILABLE}: {e.met if isinstance(e, DeviceError) else e}"
 
 
 def find_hottest(machine: Machine) -> float | None:
@@ -343,6 +363,13 @@ def find_hottest(machine: Machine) -> float | None:
     None if no zone of it can be read.
     """
     return max((zone.temp_c for zone in machine.zones if zone.cpu and zone.temp_c is not None), default=None)
+
+
+def _check_same(before: Machine, now: Machine) -> None:
+    """One result is of one machine, whatever answers to its name."""
+    one, other = ((m.cpu, m.board, [core.midr for core in m.cores], m.memory_bytes) for m in (before, now))
+    if one != other:
+        raise UserError(f"--resume on {describe(now)}", f"{describe(before)}, as in the first part", "measure anew")
 
 
 def _check_cooling(machine: Machine, protocol: Protocol) -> None:

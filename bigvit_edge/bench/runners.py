@@ -1,12 +1,16 @@
 """A file in its runtime on a device: one process, spoken to by lines. docs/devices.md has the lines."""
 
-import json
+import math
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from bigvit_edge.bench.cases import Case
+from bigvit_edge.bench.lines import Told, parse_line
 from bigvit_edge.bench.policies import Policy
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.process import Process, run_words
@@ -61,7 +65,7 @@ class Runner:
         self.device, self._store, self._slowest_s = device, store, SLOWEST_S
         self._process = Process(device, spell(tools, store.place(case.path), case, policy, evict))
         try:
-            self.ready = self._read_ready(self._process.read_line(READY_S))
+            self.ready = parse_line(self._process.read_line(READY_S), device, _read_ready)
         except BaseException:
             self._process.close(1)
             raise
@@ -69,18 +73,13 @@ class Runner:
     def run(self, seconds: float, images: int, period_ms: float = 0) -> Turn:
         """Time images, for so many seconds and at least so many."""
         wait_s = seconds + images * max(self._slowest_s, period_ms / 1e3) + ANSWER_S
-        told = self._ask(f"run {seconds:g} {images} {period_ms:g}", wait_s)
-        turn = Turn(
-            start_ns=int(told["start_ns"]), end_ns=int(told["end_ns"]), times_ms=tuple(map(float, told["times_ms"])),
-            cpu_ms=float(told["cpu_ms"]), clock_mhz=tuple(told["clock_mhz"]), cores=dict(told["cores"]),
-            thread_ms=dict(told["thread_ms"]), throttled_periods=int(told["throttled_periods"]),
-        )  # fmt: skip
+        turn = self._ask(f"run {seconds:g} {images} {period_ms:g}", wait_s, _read_turn)
         self._slowest_s = max(1.0, 20 * max(turn.times_ms) / 1e3)
         return turn
 
     def read_memory(self) -> Memory:
         """Read the process's peak of memory until now."""
-        return Memory(**self._ask("memory", ANSWER_S))
+        return self._ask("memory", ANSWER_S, lambda told: Memory(**told))
 
     def answer(self, images: Path, logits: Path, count: int) -> None:
         """Answer a file of float32 images.
@@ -88,11 +87,10 @@ class Runner:
         count: how many it holds. The file of their logits is brought here.
         """
         source, target = self._store.place(images), self._store.reserve("logits.f32")
-        told = self._ask(f"answer {source} {target}", count * self._slowest_s + ANSWER_S)
-        if told["images"] != count:
-            raise DeviceError(
-                f"{told['images']} of {count} answers from {self.device.name}", "all of them", "try again"
-            )
+        paths = " ".join(quote(os.fsencode(path)) for path in (source, target))
+        told = self._ask(f"answer {paths}", count * self._slowest_s + ANSWER_S, lambda told: int(told["images"]))
+        if told != count:
+            raise DeviceError(f"{told} of {count} answers from {self.device.name}", "all of them", "try again")
         self._store.fetch(target, logits)
 
     def close(self) -> None:
@@ -105,16 +103,8 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_ready(self, line: str) -> Ready:
-        told = _parse(line, self.device)
-        build = {**told["build"], **{k: v for k, v in told["session"].items() if k not in ("ops", "cores")}}
-        return Ready(
-            f"{told['runtime']} {told['version']}".strip(), build, float(told["load_ms"]), float(told["first_ms"]),
-            told["cached_share"], tuple(told["cores_allowed"]), int(told["image_floats"]),
-        )  # fmt: skip
-
-    def _ask(self, line: str, timeout_s: float) -> dict[str, Any]:
-        return _parse(self._process.ask(line, timeout_s), self.device)
+    def _ask(self, line: str, timeout_s: float, read: Callable[[dict[str, Any]], Told]) -> Told:
+        return parse_line(self._process.ask(line, timeout_s), self.device, read)
 
 
 def spell(tools: Tools, file: str, case: Case, policy: Policy, evict: bool) -> list[str]:
@@ -183,7 +173,11 @@ def find_tools(device: Device, store: Store, bve_run: str, formats: set[str]) ->
         tools,
         agent=agent,
         python=python,
-        runtimes={name: json.loads(done.out)["version"] for name, done in told.items() if not done.status},
+        runtimes={
+            name: parse_line(done.out, device, lambda told: str(told["version"]))
+            for name, done in told.items()
+            if not done.status
+        },
         lacks={name: _take_last(done.err) for name, done in told.items() if done.status},
         libraries=_find_libraries() if device.in_place else {},
     )
@@ -221,15 +215,23 @@ def _find_libraries() -> dict[str, str]:
     return found
 
 
-def _parse(line: str, device: Device) -> dict[str, Any]:
-    try:
-        told = json.loads(line)
-        if not isinstance(told, dict):
-            raise ValueError("no object")
-    except ValueError as e:
-        met = f"{line[:80]!r} from {device.name}"
-        raise DeviceError(met, "a line of JSON from a runner of this version", "see docs/devices.md") from e
-    return told
+def _read_ready(told: dict[str, Any]) -> Ready:
+    build = {**told["build"], **{k: v for k, v in told["session"].items() if k not in ("ops", "cores")}}
+    return Ready(
+        f"{told['runtime']} {told['version']}".strip(), build, float(told["load_ms"]), float(told["first_ms"]),
+        told["cached_share"], tuple(told["cores_allowed"]), int(told["image_floats"]),
+    )  # fmt: skip
+
+
+def _read_turn(told: dict[str, Any]) -> Turn:
+    turn = Turn(
+        start_ns=int(told["start_ns"]), end_ns=int(told["end_ns"]), times_ms=tuple(map(float, told["times_ms"])),
+        cpu_ms=float(told["cpu_ms"]), clock_mhz=tuple(told["clock_mhz"]), cores=dict(told["cores"]),
+        thread_ms=dict(told["thread_ms"]), throttled_periods=int(told["throttled_periods"]),
+    )  # fmt: skip
+    if not turn.times_ms or not all(0 < ms < math.inf for ms in turn.times_ms) or turn.end_ns <= turn.start_ns:
+        raise ValueError("times that no clock tells")
+    return turn
 
 
 def _take_last(text: str) -> str:

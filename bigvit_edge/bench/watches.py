@@ -1,10 +1,10 @@
 """Files of a device, read there while it is measured: power sensors, above all."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bigvit_edge.bench.lines import parse_line
 from bigvit_edge.devices.contract import Device
 from bigvit_edge.devices.process import Process
 
@@ -28,14 +28,14 @@ def watching(device: Device, bve_run: str, paths: Sequence[str], every_ms: float
     paths: '|command' is what a program prints. The list is filled when the block ends. DeviceError if it cannot be.
     """
     with Process(device, (bve_run, "watch", *paths)) as process:
-        samples = [_parse(process.ask(f"every {every_ms:g}", SAMPLE_S))]
+        samples = parse_line(process.ask(f"every {every_ms:g}", SAMPLE_S), device, _read_samples)
         yield samples
         line = process.ask("stop", SAMPLE_S)
-        while "stopped" not in json.loads(line):
-            samples.append(_parse(line))
+        while sample := parse_line(line, device, _read_samples):
+            samples += sample
             line = process.read_line(SAMPLE_S)
 
 
-def _parse(line: str) -> Sample:
-    told = json.loads(line)
-    return Sample(int(told["t_ns"]), tuple(told["texts"]))
+def _read_samples(told: dict[str, Any]) -> list[Sample]:
+    """One; none of the line that says that there are no more."""
+    return [] if "stopped" in told else [Sample(int(told["t_ns"]), tuple(told["texts"]))]

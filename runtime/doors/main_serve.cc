@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -270,27 +271,53 @@ Turn parse_turn(const std::string& command) {
   return turn;
 }
 
+// A path of a command: bytes other than letters, digits and '/._~-' come as '%20', so that a line
+// of words holds any.
+std::string unquote(const std::string& word) {
+  std::string path;
+  for (size_t i = 0; i < word.size(); ++i) {
+    if (word[i] != '%') {
+      path += word[i];
+      continue;
+    }
+    const std::string digits = word.substr(i + 1, 2);
+    const auto is_digit = [](unsigned char c) { return std::isxdigit(c) != 0; };
+    if (digits.size() != 2 || !std::all_of(digits.begin(), digits.end(), is_digit)) {
+      throw UserError("'" + word + "', expected a path with % as %25; check who asks");
+    }
+    path += static_cast<char>(std::stoi(digits, nullptr, 16));
+    i += 2;
+  }
+  return path;
+}
+
 // The logits of each image of a file, written to another.
 void answer(const Served& served, const std::string& command) {
   const size_t space = command.find(' ', 7);
-  if (command.rfind("answer ", 0) != 0 || space == command.npos) {
+  if (command.rfind("answer ", 0) != 0 || space == command.npos ||
+      command.find(' ', space + 1) != command.npos) {
     throw UserError("'" + command + "', expected run, memory or answer IN OUT; check who asks");
   }
-  const std::string in = command.substr(7, space - 7), out = command.substr(space + 1);
+  const std::string in = unquote(command.substr(7, space - 7));
+  const std::string out = unquote(command.substr(space + 1));
   const File from(std::fopen(in.c_str(), "rb"), std::fclose);
   const File to(std::fopen(out.c_str(), "wb"), std::fclose);
   if (!from || !to) {
     throw UserError((from ? out : in) + ": " + std::strerror(errno) + ", expected a file");
   }
   std::vector<float> image = served.image, logits = served.logits;
-  size_t images = 0;
-  for (; std::fread(image.data(), sizeof(float), image.size(), from.get()) == image.size();
-       ++images) {
+  const size_t bytes = image.size() * sizeof(float);
+  size_t images = 0, count;
+  for (; (count = std::fread(image.data(), 1, bytes, from.get())) == bytes; ++images) {
     run_once(served.session, image, logits);
     if (std::fwrite(logits.data(), sizeof(float), logits.size(), to.get()) != logits.size()) break;
   }
-  if (std::ferror(from.get()) || std::fflush(to.get())) {
+  if (std::ferror(from.get()) || std::ferror(to.get()) || std::fflush(to.get())) {
     throw UserError(out + ": " + std::strerror(errno) + ", expected room for the answers");
+  }
+  if (count > 0 && count < bytes) {
+    throw UserError(in + " ends within an image, expected images of " + std::to_string(bytes) +
+                    " bytes; check who asks");
   }
   tell(object({{"images", print_whole(images)}}));
 }

@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -68,9 +69,10 @@ def test_cores_are_set_and_read_back() -> None:
 def test_answers_are_those_of_run(tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(3, PIXELS)).astype("<f4")
     (tmp_path / "in").write_bytes(images.tobytes())
-    _, told = speak(f"answer {tmp_path / 'in'} {tmp_path / 'out of it'}\n", "serve", FILE)
+    odd = tmp_path / "100% out\nof 'it';\u00e9"
+    _, told = speak(f"answer {tmp_path / 'in'} {quote(str(odd))}\n", "serve", FILE)
     assert told == {"images": 3}
-    logits = np.frombuffer((tmp_path / "out of it").read_bytes(), "<f4").reshape(3, CLASSES)
+    logits = np.frombuffer(odd.read_bytes(), "<f4").reshape(3, CLASSES)
     for image, row in zip(images, logits, strict=True):
         (tmp_path / "one").write_bytes(image.tobytes())
         run = run_program("bve-run", "run", FILE, "--input", tmp_path / "one")
@@ -115,6 +117,10 @@ def test_the_clock_is_told() -> None:
         ("run nan 1 0\n", ("serve", FILE), "expected run SECONDS"),
         ("run 1 1 0 0\n", ("serve", FILE), "expected run SECONDS"),
         ("answer nowhere /tmp\n", ("serve", FILE), "expected a file"),
+        ("answer a b c\n", ("serve", FILE), "expected run, memory or answer"),
+        ("answer a%2 b\n", ("serve", FILE), "expected a path with % as %25"),
+        (f"answer {FILE} /dev/full\n", ("serve", FILE), "No space left on device, expected room for the answers"),
+        (f"answer {ROOT / 'README.md'} /dev/null\n", ("serve", FILE), "ends within an image"),
         ("every 0\n", ("watch", FILE), "expected sample"),
         ("", ("watch",), "no file"),
         ("", ("serve", FILE, "--cores", "3-1"), "--cores 3-1"),
