@@ -14,21 +14,26 @@ from bigvit_edge.bench.cases import Case
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.classes import match_classes
 from bigvit_edge.export.image import normalize
-from bigvit_edge.export.pictures import Picture, find_pictures
+from bigvit_edge.export.pictures import Picture, find_pictures, leave_out
 from bigvit_edge.export.pictures import Pictures as Readable
 from bigvit_edge.results import Answers
 
 DEMO_COUNT = 200  # of the demo's held-out images
 MOST = 1000  # pictures of a user's, evenly spread
+Prepared = tuple[Array, NDArray[np.int64], list[str]]  # images [n, 3, S, S], their classes [n], what was left out
 DIGITS = tuple(map(str, range(10)))  # labels of the models that know the demo's images
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures whose classes are known; found: a user's, None for the demo's."""
+    """Pictures whose classes are known.
+
+    found: a user's, None for the demo's; classes: the names of all theirs, also of those that were not taken.
+    """
 
     name: str
     found: tuple[Picture, ...] | None = None
+    classes: frozenset[str] = frozenset()
 
 
 class Answering(Protocol):
@@ -51,7 +56,10 @@ def find_labelled(folder: Path) -> tuple[Pictures, list[str]]:
     if not labelled:
         raise UserError(f"{folder} names no classes", "a sub-folder for each, or labels.csv", "see docs/usage.md")
     step = max(1, -(-len(labelled) // MOST))
-    return Pictures(str(folder), tuple(labelled[::step])), notes
+    classes = frozenset(str(picture.label) for picture in labelled)
+    if step > 1:
+        notes.append(f"{folder} holds {len(labelled)} pictures: every {step}th is answered")
+    return Pictures(str(folder), tuple(labelled[::step]), classes), notes
 
 
 def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers | str:
@@ -64,7 +72,7 @@ def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers 
     if pictures.found is None and case.entry.labels != DIGITS:
         return "not available: no pictures of this model's classes; --images names some"
     try:
-        images, labels = _draw_demo(case) if pictures.found is None else _read(case, pictures.found)
+        images, labels, notes = _draw_demo(case) if pictures.found is None else _read(case, pictures)
     except UserError as e:
         return f"not available: {e.met}"
     with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as folder:
@@ -74,11 +82,11 @@ def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers 
         logits = np.fromfile(target, "<f4").reshape(len(images), -1)  # [n, classes]
     if not np.isfinite(logits).all():
         return "its answers are not finite"
-    return Answers(float((logits.argmax(1) == labels).mean()), len(images), pictures.name)
+    return Answers(float((logits.argmax(1) == labels).mean()), len(images), "; ".join((pictures.name, *notes)))
 
 
-def _draw_demo(case: Case) -> tuple[Array, NDArray[np.int64]]:
-    """The demo's held-out images as the file takes them, [n, 3, S, S], and their classes [n]."""
+def _draw_demo(case: Case) -> Prepared:
+    """The demo's held-out images."""
     assert case.entry
     try:
         from bigvit_edge.demo.digits import held_out
@@ -88,19 +96,21 @@ def _draw_demo(case: Case) -> tuple[Array, NDArray[np.int64]]:
     images = batch.images[:DEMO_COUNT].numpy()
     if images.shape[-1] != case.entry.preprocessing.size:
         raise UserError("the model was exported at another size than the demo's pictures have", "the same")
-    return normalize(255 * images, case.entry.preprocessing), batch.labels[:DEMO_COUNT].numpy()
+    return normalize(255 * images, case.entry.preprocessing), batch.labels[:DEMO_COUNT].numpy(), []
 
 
-def _read(case: Case, found: tuple[Picture, ...]) -> tuple[Array, NDArray[np.int64]]:
+def _read(case: Case, pictures: Pictures) -> Prepared:
+    """A user's pictures, but those that the file was calibrated on, cannot be read or are of classes it lacks."""
     assert case.entry
+    assert pictures.found
+    found, notes = leave_out(pictures.found, case.calibrated)
     faults, said = dict[int, str](), Counter[str]()
-    readable = Readable(found, case.entry.preprocessing)
+    readable = Readable(tuple(found), case.entry.preprocessing)
     images = list(readable.read(faults, said))
-    kept = [picture for i, picture in enumerate(found) if i not in faults]
-    readable.tell(faults, said)
+    kept, told = readable.tell(faults, said)
     classes = case.entry.outputs[0].shape[1]
-    numbers, _ = match_classes((str(picture.label) for picture in kept), case.entry.labels, classes)
-    labels = np.array([numbers.get(str(picture.label), -1) for picture in kept])
+    numbers, more = match_classes(pictures.classes, case.entry.labels, classes)
+    labels = np.array([numbers.get(str(picture.label), -1) for picture in kept.pictures])
     if not (known := labels >= 0).any():
         raise UserError("none of the pictures' classes is the model's", "some that it knows")
-    return np.stack(images)[known], labels[known]
+    return np.stack(images)[known], labels[known], [*notes, *told, *more]

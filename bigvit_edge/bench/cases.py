@@ -18,8 +18,8 @@ class Case:
     """One entry point of one file.
 
     name: the file's own, after as much of its folders as tells it from the others. entry: of the manifest, None of a
-    file alone, of which only its format is known. native: it needs our core inside its runtime. runs_nowhere: why no
-    device that is known here could run it, "" if one could.
+    file alone, of which only its format is known. native: it needs our core inside its runtime. calibrated: on which
+    pictures, by digest. runs_nowhere: why no device that is known here could run it, "" if one could.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Case:
     native: bool = False
     model: str = ""
     runs_nowhere: str = ""
+    calibrated: tuple[str, ...] = ()
 
     @property
     def keep(self) -> float | None:
@@ -100,4 +101,5 @@ def _list_entry(folder: Path, entry: Entry) -> list[Case]:
     native = manifest.backend == "native" and entry.format in ("litert", "executorch")
     nowhere = APPLE if entry.evaluated else ""
     alone = Case(path.name, path, entry.sha256, measure_size(path), entry.format, entry, None, native, manifest.model)
-    return [replace(alone, method=method, runs_nowhere=nowhere) for method in entry.methods]
+    alone = replace(alone, runs_nowhere=nowhere, calibrated=tuple(manifest.calibrated))
+    return [replace(alone, method=method) for method in entry.methods]
