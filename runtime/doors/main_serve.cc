@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -20,6 +19,7 @@
 #include "cgroups.h"
 #include "clock.h"
 #include "json.h"
+#include "main_commands.h"
 #include "main_program.h"
 
 namespace bve {
@@ -31,59 +31,6 @@ using json::print_whole;
 using json::quote;
 
 double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
-
-void tell(const std::string& line) {
-  std::puts(line.c_str());
-  if (std::fflush(stdout)) throw UserError("stdout that takes nothing more, expected a reader");
-}
-
-// Lines of stdin.
-class Commands {
- public:
-  // False at the end.
-  bool read(std::string& line) {
-    for (;;) {
-      const size_t end = buffer_.find('\n');
-      if (end != buffer_.npos) {
-        line = buffer_.substr(0, end);
-        buffer_.erase(0, end + 1);
-        return true;
-      }
-      if (ended_ || !fill()) return false;
-    }
-  }
-
-  // Whether a line or the end comes within so many milliseconds.
-  bool wait(int ms) {
-    if (ended_ || buffer_.find('\n') != buffer_.npos) return true;
-    pollfd in{STDIN_FILENO, POLLIN, 0};
-    return poll(&in, 1, ms) > 0;
-  }
-
-  // Whether whoever asks has gone; does not wait.
-  bool ended() {
-    if (!ended_ && wait(0) && buffer_.find('\n') == buffer_.npos) fill();
-    return ended_;
-  }
-
- private:
-  bool fill() {
-    char text[4096];
-    ssize_t count;
-    do {
-      count = ::read(STDIN_FILENO, text, sizeof text);
-    } while (count < 0 && errno == EINTR);
-    if (count <= 0) {
-      ended_ = true;
-    } else {
-      buffer_.append(text, static_cast<size_t>(count));
-    }
-    return !ended_;
-  }
-
-  std::string buffer_;
-  bool ended_ = false;
-};
 
 // ---- where it runs, and from what
 // ----------------------------------------------------------------
@@ -356,55 +303,6 @@ int serve(const Arguments& arguments) {
                    {"anonymous_bytes", print_whole(read_status_bytes("RssAnon"))}}));
     } else {
       answer(served, command);
-    }
-  }
-  return 0;
-}
-
-// ---- watch -------------------------------------------------------------------------------------
-
-namespace {
-
-// A file's first bytes, or what '|command' prints; null where it cannot be read.
-std::string read_source(const std::string& source) {
-  constexpr size_t kMost = 4096;
-  const bool is_command = source[0] == '|';
-  std::FILE* const from =
-      is_command ? popen(source.c_str() + 1, "r") : std::fopen(source.c_str(), "r");
-  if (!from) return "null";
-  char text[kMost];
-  const size_t count = std::fread(text, 1, sizeof text, from);
-  const bool failed = std::ferror(from);
-  const int status = is_command ? pclose(from) : std::fclose(from);
-  if (failed || (is_command && status)) return "null";
-  return quote(std::string_view(text, count));
-}
-
-void sample(const std::vector<std::string>& sources) {
-  std::vector<std::string> texts;
-  const uint64_t start = read_clock_ns();
-  for (const std::string& source : sources) texts.push_back(read_source(source));
-  const uint64_t middle = start + (read_clock_ns() - start) / 2;
-  tell(object({{"t_ns", print_whole(middle)}, {"texts", json::list(texts, ", ")}}));
-}
-
-}  // namespace
-
-int watch(const Arguments& arguments) {
-  Commands commands;
-  for (std::string command; commands.read(command);) {
-    double every_ms = 0;
-    if (command == "sample") {
-      sample(arguments.files);
-    } else if (std::sscanf(command.c_str(), "every %lf", &every_ms) == 1 && every_ms >= 1 &&
-               every_ms <= 60'000) {
-      do {
-        sample(arguments.files);
-      } while (!commands.wait(static_cast<int>(every_ms)));
-    } else if (command == "stop") {  // which also ends what is done every so often
-      tell(object({{"stopped", "true"}}));
-    } else {
-      throw UserError("'" + command + "', expected sample, every MS or stop; check who asks");
     }
   }
   return 0;
