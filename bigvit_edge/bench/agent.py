@@ -88,7 +88,7 @@ def serve(options: argparse.Namespace, tell: "Callable[[dict[str, Any]], None]")
 
 
 def parse_turn(command: str, words: "list[str]") -> "tuple[float, int, int]":
-    """Seconds, images, and nanoseconds from one image to the next."""
+    """Parse seconds, images, and nanoseconds from one to the next."""
     with suppress(ValueError):
         seconds, images, period_ms = map(float, words)
         if 0 <= seconds <= 86400 and 1 <= images <= 1e6 and 0 <= period_ms <= 1e6:
@@ -97,7 +97,7 @@ def parse_turn(command: str, words: "list[str]") -> "tuple[float, int, int]":
 
 
 def keep_to(cores: "list[int]") -> None:
-    """The system keeps what of these its own rules leave."""
+    """Keep to these cores, so far as the system lets it."""
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, OverflowError) as e:
@@ -376,7 +376,7 @@ def take_only(inputs: "list[Any]", outputs: "list[Any]") -> "tuple[Any, Any]":
 
 
 def find_package(runtime: str, *names: str, module: str = "") -> "tuple[str, Any]":
-    """The first of these that is installed, and a module of it."""
+    """Find the first that is installed; import it or its module."""
     for name in names:
         try:
             return name, importlib.import_module(name + module)
