@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,11 @@ def list_jobs(sweep: Sweep, identities: Sequence[Identity]) -> tuple[list[Export
         shown = identity.name if names.count(identity.name) == 1 else f"{identity.name} ({number})"
         keeps = sweep.keeps if identity.keeps else ()
         calibration = _hash_pictures(model.calibration)
+        plain = asdict(replace(model, weights=None, calibration=None))  # files count by what they hold
+        told_of_model = [plain, identity.weights, identity.digest]
         for format_, precision in ((f, p) for p in sweep.precisions for f in sweep.formats):
             settings = (f"formats={format_}", f"precisions={precision}", *sweep.settings)
-            told = [asdict(model), asdict(identity), keeps, sweep.target, settings, images, calibration, versions]
+            told = [told_of_model, keeps, sweep.target, settings, images, calibration, versions]
             name = _name(f"{identity.name}_{format_}_{precision}", told)
             called = f"{shown} {format_} {precision}"
             exports.append(Export(name, called, model, format_, precision, keeps, sweep.target, settings, sweep.images))

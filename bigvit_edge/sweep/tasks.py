@@ -11,6 +11,7 @@ from pathlib import Path
 from bigvit_edge.devices.contract import BusyError
 from bigvit_edge.errors import LimitError, UserError, describe_error
 from bigvit_edge.exits import write_log
+from bigvit_edge.results import read_result
 from bigvit_edge.sweep.folder import EXPORTS
 from bigvit_edge.sweep.jobs import Bench, Export, Job
 
@@ -80,15 +81,24 @@ def measure_bundle(job: Bench, bundle: Path, path: Path, places: Places) -> None
             plan, pictures=replace(plan.pictures, name=job.images),
             protocol=replace(plan.protocol, pictures=job.images),
         )  # fmt: skip
+    if has_part := path.exists():
+        _check_part(path)
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
-            run_bench([bundle], job.device, plan, path, resume=path.exists())
+            run_bench([bundle], job.device, plan, path, resume=has_part)
             return
         except BusyError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(BUSY_STEP_S)
+
+
+def _check_part(path: Path) -> None:
+    try:
+        read_result(path)
+    except UserError as e:
+        raise UserError(e.met, "a part of this bench, or no file", "move it away, and add --retry") from e
 
 
 def spell_bench(job: Bench) -> tuple[str, ...]:

@@ -26,8 +26,9 @@ def watching() -> Iterator[Progress]:
     By a line a job, and a bar where that is a terminal.
     """
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("jobs"), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    running = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("jobs"), TimeElapsedColumn(), running)
+    with Bar(*columns, refresh_per_second=1, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         started = dict[str, float]()
 
@@ -36,11 +37,13 @@ def watching() -> Iterator[Progress]:
             console.print(f"  {jobs} jobs, {done} of them done before")
 
         def start(job: Job) -> None:
-            started[job.name] = time.monotonic()
+            started[name_job(job)] = time.monotonic()
+            bar.update(task, description="; ".join(started))
 
         def end(job: Job, reason: str) -> None:
             bar.advance(task)
-            seconds = time.monotonic() - started[job.name]
+            seconds = time.monotonic() - started.pop(name_job(job))
+            bar.update(task, description="; ".join(started))
             console.print(f"  {name_job(job):58} {seconds:6.1f} s" + (f"  failed: {reason}" if reason else ""))
 
         yield Progress(lambda note: print_notes([note]), plan, start, end)

@@ -15,6 +15,7 @@ from bigvit_edge.sweep.command import Progress, run_sweep
 from bigvit_edge.sweep.folder import LOCK, Folder
 from bigvit_edge.sweep.jobs import Export, Identity, Job
 from bigvit_edge.sweep.lanes import Lanes, is_here, name_lane
+from bigvit_edge.sweep.tasks import perform
 from tests.bench.made import make_result, make_row
 from tests.sweep.made import make_bench, make_export
 
@@ -127,10 +128,13 @@ def test_a_longer_list_keeps_what_is_done(pretender: type[Pretender]) -> None:
     assert len(pretender.log) == 16 + 6
 
 
-def test_a_damaged_result_is_measured_again_only_by_hand(pretender: type[Pretender]) -> None:
+def test_a_damaged_result_is_not_done_and_not_overwritten(pretender: type[Pretender]) -> None:
     swept, _ = run()
     path = swept.folder / swept.points[0].file
-    path.write_text("{}")
+    path.write_text(path.read_text().replace('"local"', '"remote"', 1))
+    bundle = swept.folder / "exports" / "any"
+    assert "move it away" in perform(make_bench(), bundle, path)
+    assert '"remote"' in path.read_text()
     assert run()[1][2] == "15 of 16"
 
 
