@@ -108,7 +108,7 @@ def test_a_bench_measures_there(shared: Path) -> None:
 def test_an_export_names_its_extra(shared: Path) -> None:
     done = call(shared, *PROGRAM, "export", "--format", "bve")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: torch, networkx, safetensors are not installed")
+    assert done.stderr.startswith("error: torch, networkx, safetensors, sklearn, skimage are not installed")
     assert done.stderr.strip().endswith("pip install 'bigvit-edge[export,demo]'")
 
 
