@@ -62,4 +62,6 @@ def _write_device(device: str, points: Sequence[Point]) -> str:
         if point.reason and point.verdict != FAILED
     ]
     table = pages.write_table(TITLES, rows, numbers=NUMBERS, after=1)
+    machines = dict.fromkeys(point.machine for point in points if point.machine)
+    chart = "".join(f"<p class='quiet'>{escape(machine)}</p>" for machine in machines) + chart
     return pages.write_section(device, chart + table + (pages.write_list(reasons) if reasons else ""))

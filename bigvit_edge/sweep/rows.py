@@ -8,6 +8,7 @@ from typing import Any
 
 from bigvit_edge.artifact import Manifest, Verified
 from bigvit_edge.bench.comparison import bound_median
+from bigvit_edge.machine import describe
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.measures import Interval, bound_share
 from bigvit_edge.results import FAILED, VALID, Answers, Energy, Result, Row, read_result
@@ -24,7 +25,7 @@ class Point:
 
     p50_low, p50_high: the 95 % interval of p50. accuracy: on the images of the export, by the file itself; else what
     the device answered; accuracy_of says which. agreement: of top-1 with PyTorch. verdict: the row's, all of them;
-    file: the result's, in the sweep's folder.
+    machine: what the device is; file: the result's, in the sweep's folder.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Point:
     agreement: float | None = None
     verdict: str = ""
     reason: str = ""
+    machine: str = ""
     file: str = ""
 
     @property
@@ -141,7 +143,7 @@ def _describe(bench: Bench, row: Row, result: Result, manifest: Manifest | None,
     return Point(
         model=_name_model(bench), format=row.format, precision=row.precision, keep=row.keep, device=result.device,
         cores=row.policy, threads=row.threads, file_bytes=row.bytes, verdict=", ".join(row.verdicts),
-        reason="; ".join(row.reasons), file=file, **figures,
+        reason="; ".join(row.reasons), machine=describe(result.machine), file=file, **figures,
     )  # fmt: skip
 
 

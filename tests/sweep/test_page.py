@@ -54,7 +54,7 @@ def test_dots_are_joined_filled_and_hollow_by_what_they_are() -> None:
 
 
 def test_nothing_is_markup_but_ours() -> None:
-    fields = dict.fromkeys(("model", "format", "precision", "device", "cores", "verdict", "reason"), EVIL)
+    fields = dict.fromkeys(("model", "format", "precision", "device", "cores", "verdict", "reason", "machine"), EVIL)
     points = [make_point(**fields), make_point(device=EVIL)]
     page = write_page(make_sweep(text=EVIL), points, [(make_bench(device=EVIL), EVIL)])
     assert "<script" not in page

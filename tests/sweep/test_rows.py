@@ -36,6 +36,7 @@ def test_a_row_is_what_its_result_file_says(tmp_path: Path) -> None:
     assert (read["device"], read["cores"], read["threads"], read["file_bytes"]) == ("local", "big", "1", "1000")
     assert (read["accuracy"], read["accuracy_of"]) == ("0.75", "200 images on the device")
     assert (float(read["accuracy_low"]), float(read["accuracy_high"])) == bound_share(0.75, 200)
+    assert read["machine"].startswith("a board (a CPU)")
     assert (read["agreement"], read["verdict"], read["file"]) == ("", "valid", "results/m-1.json")
 
 
