@@ -224,6 +224,14 @@ def describe_times(times_ms: Sequence[float]) -> Times:
     return Times(statistics.median(ordered), p90, p99, ordered[0], statistics.fmean(ordered), ordered[-1], len(ordered))
 
 
+def spell_path(path: str | Path) -> str:
+    """Spell a path so that JSON can hold it.
+
+    Bytes that are no text come as '\\xe9'.
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def write_result(result: Result, path: Path) -> None:
     """Write a result whole, or leave what is there."""
     data = asdict(result)
@@ -253,10 +261,9 @@ def check_writable(path: Path) -> None:
             f"{path} cannot be written ({e.strerror})", "a file in a folder with room", "choose another"
         ) from e
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
+        for leave in (part.unlink, *(folder.rmdir for folder in made)):
+            with suppress(OSError):
+                leave()
 
 
 def _name_part(path: Path) -> Path:

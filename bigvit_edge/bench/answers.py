@@ -16,7 +16,7 @@ from bigvit_edge.export.classes import match_classes
 from bigvit_edge.export.image import normalize
 from bigvit_edge.export.pictures import Picture, find_pictures, leave_out
 from bigvit_edge.export.pictures import Pictures as Readable
-from bigvit_edge.results import Answers
+from bigvit_edge.results import Answers, spell_path
 
 DEMO_COUNT = 200  # of the demo's held-out images
 MOST = 1000  # pictures of a user's, evenly spread
@@ -59,7 +59,7 @@ def find_labelled(folder: Path) -> tuple[Pictures, list[str]]:
     classes = frozenset(str(picture.label) for picture in labelled)
     if step > 1:
         notes.append(f"{folder} holds {len(labelled)} pictures: every {step}th is answered")
-    return Pictures(str(folder), tuple(labelled[::step]), classes), notes
+    return Pictures(spell_path(folder), tuple(labelled[::step]), classes), notes
 
 
 def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bigvit_edge.artifact import MANIFEST, Entry, Verified, hash_file, measure_size
 from bigvit_edge.errors import UserError, list_few, suggest
 from bigvit_edge.manifest import find_fault, read_manifest
+from bigvit_edge.results import spell_path
 
 SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}
 APPLE = "Core ML runs on Apple's systems alone"
@@ -73,8 +74,7 @@ def _name(cases: list[Case]) -> list[Case]:
     for case in cases:
         parts, others = places[case.path], set(places.values()) - {places[case.path]}
         count = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
-        name = os.fsencode("/".join(parts[-count:]))  # bytes that are no text are no JSON either
-        named.append(replace(case, name=name.decode(errors="backslashreplace")))
+        named.append(replace(case, name=spell_path("/".join(parts[-count:]))))
     return named
 
 

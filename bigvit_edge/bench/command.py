@@ -17,7 +17,7 @@ from bigvit_edge.devices.binaries import install_bve_run
 from bigvit_edge.devices.null import Null
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
-from bigvit_edge.results import Protocol, Result, check_writable, read_result
+from bigvit_edge.results import Protocol, Result, check_writable, read_result, spell_path
 
 RESULTS = Path("results")
 TURN_S, TURN_IMAGES, ROUNDS = 0.1, 3, 30
@@ -68,7 +68,7 @@ def make_plan(
             raise UserError(f"{what} {value:g}", f"{low:g} to {most:g}", "check the number")
     pictures, notes = (Pictures("the demo's held-out images"), []) if images is None else find_labelled(images)
     protocol = Protocol(TURN_S, TURN_IMAGES, 0 if minutes else rounds, minutes, fps, cool_c, pictures.name)
-    command = tuple(map(shlex.quote, ("bigvit-edge", *sys.argv[1:])))
+    command = tuple(shlex.quote(spell_path(word)) for word in ("bigvit-edge", *sys.argv[1:]))
     return Plan(protocol, tuple(clusters), threads, pictures, energy, keep_files, command), notes
 
 
