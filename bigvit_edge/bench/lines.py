@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from bigvit_edge.devices.contract import Device, DeviceError
+from bigvit_edge.errors import describe_error
 
 Told = TypeVar("Told")
 
@@ -20,5 +21,5 @@ def parse_line(line: str, device: Device, read: Callable[[dict[str, Any]], Told]
             raise ValueError("no object")
         return read(told)
     except (ValueError, TypeError, KeyError) as e:
-        met = f"{line.strip()[:80]!r} from {device.name}"
+        met = f"{line.strip()[:80]!r} from {device.name} ({describe_error(e)})"
         raise DeviceError(met, "a line of JSON from a program of this version", "see docs/devices.md") from e

@@ -210,6 +210,8 @@ class _Bench:
             with suppress(OSError):
                 self.save(path)
                 return [f"what was measured until then is in {path}; the same command with {with_it} goes on"]
+        if self.saved:
+            return [f"a part of what was measured is in {self.path}; the rest is lost: it could be written nowhere"]
         return ["what was measured is lost: it could be written nowhere"]
 
     # ---- the passes, a row at a time
