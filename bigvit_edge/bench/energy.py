@@ -28,6 +28,7 @@ SETTLE_S = 0.3  # before a run, left out of what is called idle; and after it, r
 ORDER = ("odpm", "hwmon", "pmic", "powercap", "battery")  # which kind is taken, where there are several
 LEAST_SAMPLES = 5  # within a window
 LEAST_STEP = 3.0  # standard deviations that a known load must stand above idle
+LEAST_RISE = 1.01  # of the idle machine's power, below which nothing says that a sensor sees the load
 # What a phone's or board's cores take at most and at least when one of them, or all, are busy, in watts: wide enough
 # for any, narrow enough that a factor of a thousand shows.
 STEP_W = (0.05, 40.0)
@@ -127,7 +128,7 @@ def measure_energy(device: Device, bve_run: str, meter: Meter, runner: Runner, f
     seconds, images = (turn.end_ns - turn.start_ns) / 1e9, len(turn.times_ms)
     idle_w = idle_j / ((rest_ns - samples[0].t_ns) / 1e9)
     power_w = joules / seconds
-    if idle_w < 0 or power_w <= idle_w:
+    if idle_w < 0 or power_w <= LEAST_RISE * idle_w:
         raise NoEnergyError(f"{meter.source} says {power_w:.3g} W of a machine that is busy, {idle_w:.3g} W of it idle")
     above_mj = (joules - idle_w * seconds) * 1e3 / images
     return Energy(joules * 1e3 / images, above_mj, power_w, idle_w, seconds, count, meter.source, meter.scale)
