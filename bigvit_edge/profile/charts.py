@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from bigvit_edge.profile.records import KINDS, Routing, take_quantile
+from bigvit_edge.profile.records import KINDS, Routing
 from bigvit_edge.profile.summary import Bar, Role, Share, find_peak
+from bigvit_edge.results import describe_times
 from bigvit_edge.runtime.limits import Roof
 
 WIDTH, HEIGHT = 340, 210  # of a chart's own coordinates: a narrow phone shows them as they are
@@ -21,7 +22,8 @@ MOVING = ("copying", "routing", "quantisation")
 
 def draw_histogram(times_ms: Sequence[float]) -> str:
     """Draw how long runs took, with their percentiles."""
-    low, far = min(times_ms), take_quantile(times_ms, 0.5) * FAR
+    times = describe_times(times_ms)
+    low, far = times.min, times.p50 * FAR
     high = max(min(max(times_ms), far), low * 1.001)
     inside = [ms for ms in times_ms if ms <= high]
     counts = [0] * BINS
@@ -39,11 +41,10 @@ def draw_histogram(times_ms: Sequence[float]) -> str:
         for i, count in enumerate(counts)
         if count
     ]
-    for row, share in enumerate((0.5, 0.9, 0.99)):
-        ms = take_quantile(times_ms, share)
+    for row, (word, ms) in enumerate((("p50", times.p50), ("p90", times.p90), ("p99", times.p99))):
         at = place(min(ms, high))
         y, end = 12 + 13 * row, at > WIDTH / 2
-        name = f"p{share * 100:.0f} {write_ms(ms)}{' →' if ms > high else ''}"
+        name = f"{word} {write_ms(ms)}{' →' if ms > high else ''}"
         if ms <= high:
             parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{y - 8}" y2="{base}"/>')
         parts.append(_text(at - 4 if end else at + 4, y, name, "end" if end else "start"))
@@ -54,7 +55,7 @@ def draw_histogram(times_ms: Sequence[float]) -> str:
     beyond = len(times_ms) - len(inside)
     note = f"; {beyond} are beyond the right edge, up to {write_ms(max(times_ms))}" if beyond else ""
     said = f"How long {len(times_ms)} runs took, without tracing{note}"
-    return _figure(_draw(parts, f"{said}: p50 {write_ms(take_quantile(times_ms, 0.5))}"), said)
+    return _figure(_draw(parts, f"{said}: p50 {write_ms(times.p50)}"), said)
 
 
 def draw_roofline(roles: Sequence[Role], roof: Roof) -> str:

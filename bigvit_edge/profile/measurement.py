@@ -64,8 +64,8 @@ def profile_file(
     """
     check_options(threads, 0, 0)
     if device != LOCAL and path.suffix != ".bve":
-        met = f"{path.name} on {device}"
-        raise UserError(met, "a .bve, which is profiled on any device", f"profile it on this machine: --device {LOCAL}")
+        met = f"{path.name} on {device}, while a {path.suffix} is profiled on this machine alone"
+        raise UserError(met, "a .bve, which is profiled on any device", f"leave --device out, for {LOCAL}")
     there = open_device(device)
     try:
         if there.launch == Null.launch:

@@ -17,7 +17,7 @@ from bigvit_edge.profile.charts import (
     draw_waterfall,
     write_ms,
 )
-from bigvit_edge.profile.records import Op, Profile, Traced, take_quantile
+from bigvit_edge.profile.records import Op, Profile, Traced
 from bigvit_edge.profile.summary import (
     find_peak,
     list_slowest,
@@ -26,6 +26,7 @@ from bigvit_edge.profile.summary import (
     sum_by_kind,
     sum_by_role,
 )
+from bigvit_edge.results import describe_times
 
 SLOWEST, ROLES, LONG = 12, 12, 60  # ops and parts in the tables; letters of a name
 KEYS = (
@@ -56,7 +57,8 @@ def write_page(profile: Profile) -> str:
 def _write_head(profile: Profile) -> str:
     facts = [profile.runtime, profile.precision, f"keep {profile.keep:g}" if profile.keep else ""]
     facts += [f"{profile.threads} thread{'s' if profile.threads > 1 else ''}", f"device {profile.device}"]
-    tiles = [(write_ms(take_quantile(profile.latency_ms, q)), f"p{q * 100:.0f}") for q in (0.5, 0.9, 0.99)]
+    times = describe_times(profile.latency_ms)
+    tiles = [(write_ms(ms), name) for name, ms in (("p50", times.p50), ("p90", times.p90), ("p99", times.p99))]
     cost = measure_cost(profile)
     if profile.traced is not None and cost is not None:
         total = sum(profile.traced.sum_by_op())

@@ -1,6 +1,6 @@
 """What a profile is: the same of every runtime."""
 
-from collections.abc import Sequence
+import statistics
 from dataclasses import dataclass
 
 from bigvit_edge.artifact import Leftover
@@ -98,7 +98,7 @@ class Traced:
         sums = [[0.0] * len(self.runs) for _ in self.ops]
         for event in self.events:
             sums[event.op][event.run] += event.duration_us / 1e3
-        return [take_quantile(each, 0.5) if each else 0.0 for each in sums]
+        return [statistics.median(each) if each else 0.0 for each in sums]
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,6 @@ class Profile:
     leftovers: tuple[Leftover, ...] | None
     notes: tuple[str, ...]
     command: str
-
-
-def take_quantile(values: Sequence[float], quantile: float) -> float:
-    """Take the value at a share of a list: the nearest rank."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * round(quantile * 1000) // 1000) - 1)]
 
 
 def name_layer(name: str) -> str:

@@ -137,7 +137,7 @@ def test_a_program_of_ours_is_profiled_on_any_device(
     assert len(profile.traced.runs) == 20
     assert profile.routing is not None
     assert not list(tmp_path.rglob("there/*"))
-    with pytest.raises(UserError, match=r"tiny.onnx on ssh:board; expected a .bve"):
+    with pytest.raises(UserError, match=r"a .onnx is profiled on this machine alone; expected a .bve"):
         run_profile(paths["onnx"], "ssh:board", runs=2)
 
 

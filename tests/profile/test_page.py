@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from bigvit_edge.profile.command import print_profile
 from bigvit_edge.profile.page import write_page
 from tests.profile.made import NASTY, make_profile
 
@@ -62,7 +63,7 @@ def test_every_section_is_there() -> None:
     reader = read(write_page(make_profile()))
     assert reader.titles == TITLES
     text = " ".join(reader.texts)
-    for said in ("p50 0.110 ms", "layers.1", "2 of 4 patches", "no such counter here", "qd8 236", "TOPK_V2"):
+    for said in ("p50 0.115 ms", "layers.1", "2 of 4 patches", "no such counter here", "qd8 236", "TOPK_V2"):
         assert said in text
     assert "bigvit-edge profile 'a b.bve'" in text
 
@@ -130,3 +131,14 @@ def test_text_can_be_read_in_both_schemes() -> None:
                 assert measure_contrast(scheme[text], scheme[ground]) >= 4.5
         for mark in ("multiplying", "moving", "rest"):
             assert measure_contrast(scheme[mark], scheme["panel"]) >= 3
+
+
+def test_percentiles_are_those_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    page = write_page(make_profile())
+    print_profile(make_profile(), [])
+    assert "p50 0.115 ms, p90 0.500, p99 0.500" in capsys.readouterr().out  # the mean of 0.11 and 0.12
+    assert re.findall(r"<b>([^<]*)</b><span>p(50|90|99)<", page) == [
+        ("0.115 ms", "50"),
+        ("0.500 ms", "90"),
+        ("0.500 ms", "99"),
+    ]

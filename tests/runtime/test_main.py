@@ -88,6 +88,12 @@ def test_bench_measures() -> None:
         assert session["traced"]["ops_ms"] == pytest.approx(total, rel=1e-4)
 
 
+def test_the_median_of_two_runs_is_their_mean() -> None:
+    times = bve_run("bench", FILE, "--runs=2")["sessions"][0]["latency_ms"]
+    assert times["p50"] == pytest.approx(times["mean"], rel=1e-4) == pytest.approx((times["min"] + times["max"]) / 2)
+    assert times["p90"] == times["max"]
+
+
 def test_bench_pauses_chooses_and_tells_cpu_time() -> None:
     options = ("--pause-ms=400", "--choose", "--spin-us=5", "--runs=3", "--warmup=1")
     found = bve_run("bench", FILE, *options)
