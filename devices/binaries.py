@@ -7,7 +7,7 @@ import platform
 import shutil
 import struct
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from bigvit_edge.devices.contract import Device, DeviceError, find_cache
@@ -83,6 +83,29 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     with step(f"bve-run for {architecture}, built once: minutes"):
         _build(sources, architecture, cached)
     return cached
+
+
+def identify_bve_run(name: str) -> str:
+    """Identify the bve-run that a device of this name gets.
+
+    Nobody is asked: of another machine, whose kind is not known yet, all count that it could get, those that were not
+    built yet by their sources. The null device gets none.
+    """
+    digest = hashlib.sha256()
+    if name == "null":
+        return digest.hexdigest()
+    programs = []
+    with suppress(UserError):
+        programs.append(_find_installed())
+    if name != "local":
+        sources = find_sources()
+        programs += sorted((Path(__file__).parent.parent / "programs").glob("bve-run-*"))
+        programs += [Path(named)] if (named := os.environ.get(OVERRIDE)) else []
+        digest.update(_hash(_list_sources(sources), sources).encode())
+    for program in programs:
+        with suppress(OSError):  # whoever takes it says so
+            digest.update(hashlib.sha256(program.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def can_build() -> bool:

@@ -124,9 +124,7 @@ class Cluster:
             return job, describe_error(e.cause)
         except self._ray.exceptions.RayError as e:  # the node or its process is gone, and what it made with it
             return self._begin_again(job, e)
-        if not reason:
-            self._take(job, made)
-        return job, reason
+        return job, reason or self._take(job, made)
 
     def close(self) -> None:
         """End all jobs, after they have cleaned up, and leave the cluster."""
@@ -145,15 +143,17 @@ class Cluster:
         self.start(job)
         return None
 
-    def _take(self, job: Job, made: Files) -> None:
+    def _take(self, job: Job, made: Files) -> str:
+        """Write what a node has made; or say what is wrong with it."""
         if isinstance(made, bytes):
             self._folder.write(self._folder.find_result(job), made.decode())
-            return
+            return ""
         if strange := [name for name in made if Path(name).is_absolute() or ".." in Path(name).parts]:
-            raise UserError(f"{strange[0]!r} from a node", "a file in a bundle", "see who is in the cluster")
+            return str(UserError(f"{strange[0]!r} from a node", "a file in a bundle", "see who is in the cluster"))
         bundle = self._folder.find_bundle(job)
         with staging(bundle, lambda: check_output(bundle)) as part:
             write_data(made, part)
+        return ""
 
     def _place(self, job: Job) -> dict[str, Any]:
         if isinstance(job, Export):

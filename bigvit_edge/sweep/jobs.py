@@ -1,4 +1,9 @@
-"""A sweep's jobs: exports, and benches of what they make, each with a key of all that its outcome depends on."""
+"""A sweep's jobs: exports, and benches of what they make, each with a key of what its outcome depends on.
+
+Of an export: the model, its weights and calibration, the settings, and the versions of the packages and the library of
+our own that it is made and verified by. Of a bench: its export, its protocol, and the bve-run that measures it. The
+packages are this machine's, which a bench on it loads too; which runtimes another machine has is not known before.
+"""
 
 import hashlib
 import json
@@ -8,11 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import FACTORY, list_versions
+from bigvit_edge.artifact import FACTORY, hash_file, list_versions
+from bigvit_edge.devices.binaries import identify_bve_run
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.pictures import find_pictures
+from bigvit_edge.extras import BASE, EXTRAS
+from bigvit_edge.runtime import LIBRARY, find_library
 from bigvit_edge.sweep.settings import Model, Sweep
 
+OF_MODELS = {"timm": ("timm", "torchvision"), "hf": ("transformers", "torchvision")}  # packages, by a name's start
+LIBRARIES = {"bve": LIBRARY, "executorch": "libbve_executorch.so", "litert": "libbve_litert.so"}
 LONGEST = 60  # letters of a job's name before its key
 
 
@@ -96,7 +106,6 @@ def identify_model(model: Model) -> Identity:
 def list_jobs(sweep: Sweep, identities: Sequence[Identity]) -> tuple[list[Export], list[Bench]]:
     """List the jobs of a sweep, in the order of its lists."""
     images = _hash_pictures(sweep.images)
-    versions = list_versions(("torch",))
     names = [identity.name for identity in identities]
     exports = []
     for number, (model, identity) in enumerate(zip(sweep.models, identities, strict=True)):
@@ -104,22 +113,26 @@ def list_jobs(sweep: Sweep, identities: Sequence[Identity]) -> tuple[list[Export
         keeps = sweep.keeps if identity.keeps else ()
         calibration = _hash_pictures(model.calibration)
         plain = asdict(replace(model, weights=None, calibration=None))  # files count by what they hold
+        of_model = OF_MODELS.get(model.model.partition(":")[0], ())
         told_of_model = [plain, identity.weights, identity.digest]
         for format_, precision in ((f, p) for p in sweep.precisions for f in sweep.formats):
             settings = (f"formats={format_}", f"precisions={precision}", *sweep.settings)
-            told = [told_of_model, keeps, sweep.target, settings, images, calibration, versions]
+            made_by = list_versions((*EXTRAS[BASE], *EXTRAS.get(format_, ()), *of_model)), _hash_library(format_)
+            told = [told_of_model, keeps, sweep.target, settings, images, calibration, made_by]
             name = _name(f"{identity.name}_{format_}_{precision}", told)
             called = f"{shown} {format_} {precision}"
             exports.append(Export(name, called, model, format_, precision, keeps, sweep.target, settings, sweep.images))
     benches = []
     for device in sweep.devices:
+        program = identify_bve_run(device)
         for export in exports:
             for threads in sweep.threads:
                 fields: dict[str, Any] = {
                     "device": device, "clusters": sweep.clusters, "threads": threads, "rounds": sweep.rounds,
                     "minutes": sweep.minutes, "fps": sweep.fps, "cool": sweep.cool,
                 }  # fmt: skip
-                name = _name(f"{export.name[: export.name.rfind('-')]}_{device}", [export.name, fields, images])
+                measured = [export.name, fields, images, program]
+                name = _name(f"{export.name[: export.name.rfind('-')]}_{device}", measured)
                 benches.append(Bench(name, export, images=sweep.images, **fields))
     return exports, benches
 
@@ -139,6 +152,16 @@ def _name(words: str, told: object) -> str:
 
 def _hash(told: object) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_library(format_: str) -> str | None:
+    """Of our own library for the format, where there is one."""
+    if format_ not in LIBRARIES:
+        return None
+    try:
+        return hash_file(find_library(LIBRARIES[format_]))
+    except UserError:
+        return None
 
 
 def _hash_pictures(folder: str | None) -> str | None:

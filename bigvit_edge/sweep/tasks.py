@@ -71,7 +71,7 @@ def measure_bundle(job: Bench, bundle: Path, path: Path, places: Places) -> None
     from bigvit_edge.bench.command import make_plan, run_bench
 
     images = None if job.images is None else Path(places.get(job.images, job.images))
-    plan, _ = make_plan(
+    plan = make_plan(
         rounds=job.rounds, minutes=job.minutes, fps=job.fps, cool_c=job.cool, images=images, clusters=job.clusters,
         threads=job.threads,
     )  # fmt: skip

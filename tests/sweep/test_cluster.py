@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bigvit_edge.sweep.cluster import Cluster, Files, list_inputs, pack, perform
 from bigvit_edge.sweep.folder import Folder
 from bigvit_edge.sweep.jobs import Export, Job
 from bigvit_edge.sweep.settings import Model
+from tests.native import skip
 from tests.sweep.made import make_bench, make_export
 
 PATIENCE_S = 60.0
@@ -34,7 +36,8 @@ class Log:
         while job.name.startswith("slow") and not (self.folder / job.name).exists():
             time.sleep(0.02)
         self.tell("ended", job)
-        made: Files = {"manifest.json": job.name.encode()} if isinstance(job, Export) else job.name.encode()
+        name = "../manifest.json" if job.name == "strange" else "manifest.json"
+        made: Files = {name: job.name.encode()} if isinstance(job, Export) else job.name.encode()
         return ("it broke" if job.name == "bad" else ""), made
 
     def tell(self, what: str, job: Job) -> None:
@@ -55,7 +58,9 @@ def nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUIET.items():
             patch.setenv(name, value)
-        pytest.importorskip("ray")  # now: it reads these when it is imported
+        if find_spec("ray") is None:
+            skip("no Ray", "pip install 'bigvit-edge[ray]'")
+        # now: it reads these when it is imported
         from ray.cluster_utils import Cluster as Nodes
 
         started = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -124,9 +129,11 @@ def test_a_node_that_is_killed_loses_nothing_and_doubles_nothing(nodes: Any, log
 
         cluster.start(replace(on_board, name="later"))  # nobody claims it any more
         cluster.start(make_export("bad"))
-        assert finish(cluster, 2) == {"later": "", "bad": "it broke"}
+        cluster.start(make_export("strange"))
+        strange = "'../manifest.json' from a node; expected a file in a bundle; see who is in the cluster"
+        assert finish(cluster, 3) == {"later": "", "bad": "it broke", "strange": strange}
         assert dict(log.read("ended"))["later"] == at["bench-null"]
-        assert not folder.find_bundle(make_export("bad")).exists()
+        assert not any(folder.find_bundle(make_export(name)).exists() for name in ("bad", "strange"))
     finally:
         cluster.close()
 
