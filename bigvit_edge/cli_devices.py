@@ -64,11 +64,11 @@ def bench(
     from bigvit_edge.bench.command import make_plan, run_bench
     from bigvit_edge.tables import print_notes
 
-    plan, notes = make_plan(
+    plan = make_plan(
         rounds=rounds, minutes=minutes, fps=fps, cool_c=cool, images=images, clusters=clusters or (), threads=threads,
         energy=energy, keep_files=keep_files,
     )  # fmt: skip
-    print_notes(notes)
+    print_notes(plan.notes)
 
     from bigvit_edge.bench import pages
 

@@ -1,6 +1,6 @@
 """A measurement as a file: what was measured, of what, where, how, and whether it may be believed.
 
-One file a bench, `results/*.json`. Readers take every version up to their own.
+One file a bench, `results/*.json`. There is one version so far, and readers take no other.
 """
 
 import hashlib
@@ -193,7 +193,8 @@ class Result:
     """A bench: a device, and rows whose turns were interleaved.
 
     key: of the same device, files and protocol, which `--resume` looks for; complete: whether all rounds were run.
-    date: UTC, of the start. tool: bigvit-edge's version. machine: as probed before; machine_after: at the end.
+    date: UTC, of the start. tool: bigvit-edge's version. machine: as probed before. notes: of the pictures.
+    throttled_bits: as a Raspberry Pi's firmware tells them, before and at the end; None where it does not.
     """
 
     device: str

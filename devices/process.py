@@ -50,8 +50,7 @@ def run_words(
     token = uuid.uuid4().hex
     started = device.shell(words, {**(environment or {}), TOKEN: token})
     try:
-        with suppress(BrokenPipeError):
-            out, err = started.communicate(data, timeout_s)
+        out, err = started.communicate(data, timeout_s)
     except subprocess.TimeoutExpired as e:
         _end(device, started, token)
         _close_pipes(started)

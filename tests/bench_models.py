@@ -40,7 +40,7 @@ def main() -> None:
             export(options.dense, (), target, Path(folder)),
             export(options.little, parse_keeps(options.keep), target, Path(folder)),
         ]
-        plan, _ = make_plan(rounds=options.rounds, threads=1, energy=False)
+        plan = make_plan(rounds=options.rounds, threads=1, energy=False)
         with pages.watching() as progress:
             result, path = run_bench(bundles, "local", plan, progress=progress)
 

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--benches", type=int, default=21)
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    plan = replace(make_plan(rounds=options.rounds, energy=False)[0], pictures=None)
+    plan = replace(make_plan(rounds=options.rounds, energy=False), pictures=None)
     with tempfile.TemporaryDirectory() as folder:
         results = [
             run_bench(options.files, "local", plan, Path(folder) / f"{n}.json")[0] for n in range(options.benches)

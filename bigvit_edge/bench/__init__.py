@@ -1,1 +1,1 @@
-"""Measuring files on a device: read measurement.py first, then turns.py and verdicts.py."""
+"""Measuring files on a device: read measurement.py first, then runners.py and verdicts.py."""

@@ -55,8 +55,8 @@ def make_plan(
     *, rounds: int = ROUNDS, minutes: float = 0, fps: float = 0, cool_c: float | None = None,
     images: Path | None = None, clusters: Sequence[str] = (), threads: int | None = None, energy: bool = True,
     keep_files: bool = False,
-) -> tuple[Plan, list[str]]:  # fmt: skip
-    """Make a plan of what a command line says; and notes.
+) -> Plan:  # fmt: skip
+    """Make a plan of what a command line says.
 
     UserError on numbers that mean nothing.
     """
@@ -69,7 +69,7 @@ def make_plan(
     pictures, notes = (Pictures("the demo's held-out images"), []) if images is None else find_labelled(images)
     protocol = Protocol(TURN_S, TURN_IMAGES, 0 if minutes else rounds, minutes, fps, cool_c, pictures.name)
     command = tuple(shlex.quote(spell_path(word)) for word in ("bigvit-edge", *sys.argv[1:]))
-    return Plan(protocol, tuple(clusters), threads, pictures, energy, keep_files, command), notes
+    return Plan(protocol, tuple(clusters), threads, pictures, energy, keep_files, command, tuple(notes))
 
 
 def _choose_path(cases: Sequence[Case], device: str, output: Path | None) -> Path:

@@ -47,7 +47,8 @@ class Plan:
     """What is asked of a bench.
 
     clusters: policies by name, none for one thread on the fastest cluster. threads: of each, None for a policy's own
-    count. protocol: see Result. energy: whether to measure it. keep_files: leave ours on the device.
+    count. protocol: see Result. energy: whether to measure it. keep_files: leave ours on the device. notes: of the
+    pictures.
     """
 
     protocol: Protocol
@@ -57,6 +58,7 @@ class Plan:
     energy: bool = True
     keep_files: bool = False
     command: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ class Progress:
 
     step: Step = lambda name: nullcontext()
     round: Callable[[int, int, float], None] = lambda done, of, share: None
-    note: Callable[[str], None] = lambda text: None
 
 
 SILENT = Progress()
@@ -156,7 +157,7 @@ class _Bench:
         self.before = Result(
             self.device.name, machine, self.plan.protocol, tuple(self.rows), date,
             list_versions(())["bigvit-edge"], self.plan.command, make_key(cases, self.device.name, self.plan),
-            notes=earlier.notes if earlier else (), throttled_bits=(_read_bits(machine), None),
+            notes=self.plan.notes, throttled_bits=(_read_bits(machine), None),
         )  # fmt: skip
 
     def run(self, stack: ExitStack) -> None:

@@ -51,8 +51,7 @@ def explain_result(result: Result) -> Iterator[str]:
     for row in result.rows:
         tried = (row.build or {}).get("tried")
         if tried:
-            yield f"{row.name()}: auto chose {tried['chosen']}"
-    yield from (f"note: {note}" for note in result.notes)
+            yield f"{row.name()}: auto chose {tried['chosen']}; its load times include the trials"
 
 
 def explain_policies(rows: Sequence[Row]) -> Iterator[str]:

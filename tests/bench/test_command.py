@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 from typer.testing import Result as Called
 
@@ -20,7 +21,7 @@ from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
 from bigvit_edge.results import Protocol, Result, read_result, write_result
 from tests.bench.made import make_machine, make_result, make_row, make_turn
-from tests.native import ROOT
+from tests.native import ROOT, skip
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
 PLAN = Plan(Protocol(0.001, 2, 2, 0, 0, None, "none"), energy=False)
@@ -107,11 +108,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(here: Pa
 
 def test_a_full_disk_is_told_before_anything_runs(here: Path) -> None:
     if os.geteuid():
-        pytest.skip("only root mounts a small disk")
+        skip("not root, who alone mounts a small disk", "run the tests as root")
     (here / "small").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "t", "small"], capture_output=True, check=False)
     if mounted.returncode:
-        pytest.skip("no right to mount")
+        skip("no right to mount", "run the tests where root may")
     try:
         (here / "small/filling").write_bytes(bytes(4096))
         called = bench("-o", "small/one.json")
@@ -226,9 +227,21 @@ def test_words_that_cannot_work_are_refused(words: tuple[str, ...], says: str, h
 
 
 def test_a_plan_is_what_was_said() -> None:
-    plan, notes = make_plan(minutes=2, fps=30, cool_c=0.0, clusters=["big"], threads=2)
+    plan = make_plan(minutes=2, fps=30, cool_c=0.0, clusters=["big"], threads=2)
     assert plan.protocol == Protocol(0.1, 3, 0, 2, 30, 0.0, "the demo's held-out images")
-    assert (plan.clusters, plan.threads, notes) == (("big",), 2, [])
+    assert (plan.clusters, plan.threads, plan.notes) == (("big",), 2, ())
+
+
+def test_notes_of_pictures_are_in_the_result(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bigvit_edge.bench.answers.MOST", 1)
+    for name in "ab":
+        (here / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(here / "pictures" / name / "1.png")
+    told = "pictures holds 2 pictures: every 2th is answered"
+    assert make_plan(images=Path("pictures")).notes == (told,)
+    called = bench("--images", "pictures", "-o", "one.json")
+    assert called.stderr.count(told) + called.stdout.count(told) == 1
+    assert read_result(Path("one.json")).notes == (told,)
 
 
 # ---- the command line

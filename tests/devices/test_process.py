@@ -51,6 +51,10 @@ def test_a_wrong_name_of_a_variable_is_not_spelled() -> None:
         spell_command(("true",), {"X;reboot": "1"})
 
 
+def test_a_program_that_reads_nothing_is_told_by_its_status(local: Device) -> None:
+    assert run_words(local, ("true",), data=bytes(2**20)).status == 0
+
+
 def test_a_missing_program_is_127(local: Device) -> None:
     assert run_words(local, ("no-such-program",)).status == 127
 
