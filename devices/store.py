@@ -1,4 +1,4 @@
-"""Files on a device: one folder, named by what they hold, checked after they arrive, gone at the end."""
+"""Files on a device: a folder for each use of it, files checked after they arrive, gone at the end."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Self
 
-from bigvit_edge.devices.contract import BusyError, Device, DeviceError, measure_timeout
+from bigvit_edge.devices.contract import Device, DeviceError, measure_timeout
 from bigvit_edge.devices.process import Completed, run_words
 from bigvit_edge.interruption import shielded
 
@@ -14,24 +14,30 @@ SPARE_KB = 1024  # left on the device beside a file
 LONGEST = 60  # letters of a file's own name that it keeps there
 # of `df -k`: size, used, free, share, and where it is mounted; a long device's name stands on a line of its own
 FREE = re.compile(r"\d+\s+\d+\s+(-?\d+)\s+(?:\d+%|-)\s+/")
-PREPARE = 'umask 077; mkdir -p -- "$1" && df -k "$1"'
+# twice: another's last `rmdir` may fall between the two folders
+PREPARE = 'umask 077; mkdir -p -- "$1" 2>/dev/null || mkdir -p -- "$1" && df -k "$1"'
 HASH = 'if [ -f "$1" ]; then sha256sum < "$1"; fi'
 SETTLE = 'chmod "$3" "$1" && mv -f "$1" "$2"'
-REMOVE = 'd=$1; shift; rm -f "$@"; rmdir "$d" 2>/dev/null || :'
+REMOVE = 'rm -rf -- "$2"; rmdir "$1" 2>/dev/null || :'
+TOKEN = 8  # hexadecimal digits
+STALE_MINUTES = 60
+CLEAR = """
+cd "$1" 2>/dev/null && find . -maxdepth 1 -type d -name "$2" -mmin "+$3" -exec rm -rf {} + 2>/dev/null || :
+"""
 
 
 class Store:
     """Our files on a device, removed when a `with` block ends.
 
-    They lie in the device's home. keep: leave them there for the next time. What is there already, with the right hash,
-    is not sent again. Where a device works in place nothing is copied. What a BusyError ends removes nothing: the bench
-    that holds the device may use the same files.
+    They lie in a folder of this Store's own in the device's home: no other's end removes them, whoever holds the
+    device. keep: put what is brought beside it instead, named by its hash, for all who come; nobody removes that. What
+    lies there is used, not sent again. Where a device works in place nothing is copied.
     """
 
     def __init__(self, device: Device, keep: bool = False) -> None:
         self.device, self.keep = device, keep
-        self._token = uuid.uuid4().hex[:8]
-        self._ours: list[str] = []
+        self._token = uuid.uuid4().hex[:TOKEN]
+        self._folder = f"{device.home}/{self._token}"
         self._made = False
 
     def place(self, path: Path, executable: bool = False) -> str:
@@ -42,20 +48,20 @@ class Store:
         if self.device.in_place:
             return str(path.resolve())
         digest, size = hash_file(path), path.stat().st_size
-        there = f"{self.device.home}/{digest[:16]}-{_simplify(path.name)}"
+        name = f"{digest[:16]}-{_simplify(path.name)}"
+        kept, ours = f"{self.device.home}/{name}", f"{self._folder}/{name}"
         mode, free_kb = "700" if executable else "600", self._prepare()
-        if self._hash(there, size) == digest:
-            self._ours.append(there)
-            self._run('chmod "$2" "$1"', there, mode)
-            return there
+        for there in (ours, kept):
+            if self._hash(there, size) == digest:
+                self._run('chmod "$2" "$1"', there, mode)
+                return there
         if free_kb * 1024 < size + SPARE_KB * 1024:
             raise DeviceError(
                 f"{free_kb / 1024:,.0f} MB free in {self.device.home} of {self.device.name}",
                 f"room for the {size / 2**20:,.0f} MB of {path.name}",
                 "make room there",
             )
-        part = f"{there}.{self._token}.part"
-        self._ours += (part, there)
+        part = f"{ours}.part"
         self.device.push(path, part)
         if (arrived := self._hash(part, size)) != digest:
             raise DeviceError(
@@ -63,18 +69,25 @@ class Store:
                 digest,
                 "try again; if it happens again, doubt that device's storage, or the way there",
             )
+        there = kept if self.keep else ours
         self._run(SETTLE, part, there, mode)
         return there
 
     def reserve(self, name: str) -> str:
         """Name a file that a program will write there.
 
-        It is removed at the end too.
+        It is removed at the end, kept or not.
         """
         self._prepare()
-        there = f"{self.device.home}/{self._token}-{_simplify(name)}"
-        self._ours.append(there)
-        return there
+        return f"{self._folder}/{_simplify(name)}"
+
+    def clear(self) -> None:
+        """Remove what killed benches left there.
+
+        For whoever holds the device: all other folders that are so old are nobody's.
+        """
+        names, age = "[0-9a-f]" * TOKEN, str(STALE_MINUTES)
+        run_words(self.device, ("sh", "-c", CLEAR, "sh", self.device.home, names, age))
 
     def fetch(self, there: str, target: Path) -> None:
         """Bring a file here, to `target`, whole or not at all."""
@@ -90,19 +103,17 @@ class Store:
     def remove(self) -> None:
         """Remove what was brought or reserved.
 
-        And the folder, if nothing else is in it.
+        And the device's home, if nothing else is in it.
         """
         if self._made:
             with shielded():
-                run_words(self.device, ("sh", "-c", REMOVE, "sh", self.device.home, *dict.fromkeys(self._ours)))
-            self._ours, self._made = [], False
+                run_words(self.device, ("sh", "-c", REMOVE, "sh", self.device.home, self._folder))
+            self._made = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.keep or kind is BusyError:
-            return
         try:
             self.remove()
         except DeviceError as e:
@@ -112,8 +123,8 @@ class Store:
 
     def _prepare(self) -> int:
         """Make the folder; how many KiB are free there, without limit where that is not told."""
-        out = self._run(PREPARE, self.device.home).out
         self._made = True
+        out = self._run(PREPARE, self._folder).out
         found = FREE.search(out.partition("\n")[2])
         return int(found[1]) if found else 2**62
 

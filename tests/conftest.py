@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bigvit_edge.devices.occupancy import OVERRIDE
 from tests.devices.machines import adb_machine, ssh_machine
 
 __all__ = ("adb_machine", "keep_locks_apart", "ssh_machine")
@@ -12,7 +13,7 @@ __all__ = ("adb_machine", "keep_locks_apart", "ssh_machine")
 
 @pytest.fixture(scope="session", autouse=True)
 def keep_locks_apart() -> Iterator[None]:
-    """Let tests that run at once measure this machine at once: $TMPDIR is where its lock lies."""
+    """Let tests that run at once measure this machine at once: its lock lies elsewhere."""
     with tempfile.TemporaryDirectory(prefix="bve-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", folder)
+        patch.setenv(OVERRIDE, folder)
         yield

@@ -165,8 +165,7 @@ def time_turn(
     times: list[float] = []
     cores: Counter[int] = Counter()
     run, get_core = runtime.run, getattr(LIBC, "sched_getcpu", lambda: -1)
-    throttled = count_throttled()
-    clocks = [measure_clock(clock)]
+    before_mhz, throttled = look_around(clock, get_core())
     threads = read_threads()
     cpu_start, start = time.process_time_ns(), read_clock()
     due, now, look, end = start, start, start, start + int(seconds * 1e9)
@@ -187,12 +186,13 @@ def time_turn(
     thread_ns: Counter[str] = Counter()
     for name, (spent_ns, core) in read_threads().items():
         thread_ns[str(core)] += spent_ns - threads.get(name, (0, 0))[0]
-    clocks.append(measure_clock(clock))
+    after_mhz, throttled_now = look_around(clock, get_core())
+    cut = None if throttled is None or throttled_now is None else throttled_now - throttled
     return {
         "start_ns": start, "end_ns": now, "times_ms": times, "cpu_ms": cpu_ns / 1e6 / len(times),
-        "clock_mhz": clocks, "cores": {str(core): count for core, count in sorted(cores.items())},
+        "clock_mhz": [before_mhz, after_mhz], "cores": {str(core): count for core, count in sorted(cores.items())},
         "thread_ms": {core: ns / 1e6 for core, ns in sorted(thread_ns.items()) if ns},
-        "throttled_periods": count_throttled() - throttled,
+        "throttled_periods": cut,
     }  # fmt: skip
 
 
@@ -209,30 +209,19 @@ def read_threads() -> "dict[str, tuple[int, int]]":
     return threads
 
 
-def count_throttled() -> int:
-    """Count the periods in which a quota has stopped this process.
+def look_around(program: "str | None", core: int) -> "tuple[float | None, int | None]":
+    """Measure a core's clock, in MHz, and count what a quota cut.
 
-    Those of its cgroup and of those around it, of version 2, so far.
+    In periods so far, of this process's cgroups. By bve-run, which is in the same; None where it is not known.
     """
-    count = 0
-    with suppress(OSError, ValueError):
-        with open("/proc/self/cgroup") as lines:  # noqa: PTH123
-            group = next((line.strip()[3:] for line in lines if line.startswith("0::")), "/")
-        while True:
-            with suppress(OSError), open(f"/sys/fs/cgroup{group}/cpu.stat") as stat:  # noqa: PTH123
-                count += sum(int(line.split()[1]) for line in stat if line.startswith("nr_throttled "))
-            if group in ("", "/"):
-                break
-            group = group.rpartition("/")[0]
-    return count
-
-
-def measure_clock(program: "str | None") -> "float | None":
-    """Measure the clock in MHz, by a program on the same cores."""
     if not program:
-        return None
-    told = subprocess.run([program, "clock"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return json.loads(told.stdout)["clock_mhz"] if told.returncode == 0 else None
+        return None, None
+    words = [program, "clock", *(["--cores", str(core)] if core >= 0 else [])]
+    told = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if told.returncode:
+        return None, None
+    found = json.loads(told.stdout)
+    return found["clock_mhz"], found["throttled_periods"]
 
 
 def answer(runtime: Any, shape: "tuple[int, ...]", source: bytes, target: bytes) -> int:

@@ -9,6 +9,7 @@ from bigvit_edge.artifact import MANIFEST, Entry, Verified, hash_file, measure_s
 from bigvit_edge.errors import UserError, list_few, suggest
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.results import spell_path
+from bigvit_edge.runtime.outside_data import OutsideDataError, explain_failure, refuse_outside_data
 
 SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}
 APPLE = "Core ML runs on Apple's systems alone"
@@ -52,9 +53,11 @@ def list_cases(paths: list[Path], keep: float | None = None) -> list[Case]:
     """List the cases of bundles and files, in their order.
 
     keep: only entry points of that ratio. UserError on what is neither a bundle nor a model file, on one that is not as
-    exported, on one that comes twice, and where nothing is left.
+    exported, on one that comes twice or has data in other files, and where nothing is left.
     """
     cases = _name([case for path in paths for case in _list_path(path)])
+    for path in dict.fromkeys(case.path for case in cases if case.format == "onnx"):
+        _refuse_outside_data(path)
     if keep is not None:
         has = sorted({case.keep for case in cases if case.keep is not None})
         cases = [case for case in cases if case.keep == keep]
@@ -76,6 +79,16 @@ def _name(cases: list[Case]) -> list[Case]:
         count = next(n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
         named.append(replace(case, name=spell_path("/".join(parts[-count:]))))
     return named
+
+
+def _refuse_outside_data(path: Path) -> None:
+    """As its loader does; what is no model at all is its runtime's to say."""
+    try:
+        refuse_outside_data(path.read_bytes())
+    except OutsideDataError as e:
+        raise explain_failure(path, e) from e
+    except (OSError, ValueError):
+        return
 
 
 def _list_path(path: Path) -> list[Case]:

@@ -23,7 +23,7 @@ from bigvit_edge.bench.runners import Runner, Tools, explain_absence, find_tools
 from bigvit_edge.bench.verdicts import judge
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.null import Null
-from bigvit_edge.devices.occupancy import lock
+from bigvit_edge.devices.occupancy import check_free, lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
 from bigvit_edge.interruption import shielded
@@ -89,8 +89,12 @@ def measure(
     with ExitStack() as stack:
         store = stack.enter_context(Store(device, plan.keep_files))
         with progress.step(f"tools to {device.name}"):
+            if device.launch != Null.launch:
+                check_free(device)
             there = bve_run(store)
             stack.enter_context(lock(device, there))
+            stack.push(store)  # its files go while the device is still held
+            store.clear()
             tools = find_tools(device, store, there, {case.format for case in cases})
         _check_cooling(tools.machine, plan.protocol)
         policies = list_policies(tools.machine, plan.clusters, plan.threads)

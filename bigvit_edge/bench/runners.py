@@ -227,7 +227,8 @@ def _read_turn(told: dict[str, Any]) -> Turn:
     turn = Turn(
         start_ns=int(told["start_ns"]), end_ns=int(told["end_ns"]), times_ms=tuple(map(float, told["times_ms"])),
         cpu_ms=float(told["cpu_ms"]), clock_mhz=tuple(told["clock_mhz"]), cores=dict(told["cores"]),
-        thread_ms=dict(told["thread_ms"]), throttled_periods=int(told["throttled_periods"]),
+        thread_ms=dict(told["thread_ms"]),
+        throttled_periods=None if (periods := told["throttled_periods"]) is None else int(periods),
     )  # fmt: skip
     if not turn.times_ms or not all(0 < ms < math.inf for ms in turn.times_ms) or turn.end_ns <= turn.start_ns:
         raise ValueError("times that no clock tells")

@@ -15,7 +15,7 @@ from bigvit_edge.results import read_result
 from bigvit_edge.sweep.folder import EXPORTS
 from bigvit_edge.sweep.jobs import Bench, Export, Job
 
-BUSY_S, BUSY_STEP_S = 3600.0, 5.0  # how long a device that another bench holds is waited for
+BUSY_S, BUSY_STEP_S = 3600.0, 30.0  # how long a device that another bench holds is waited for
 
 Places = Mapping[str, str]  # of files that the sweep's own file names, where they lie elsewhere on this machine
 

@@ -13,6 +13,7 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <optional>
 #include <thread>
 
 #include "bench.h"
@@ -269,8 +270,13 @@ int time_kernels(const Arguments& arguments) {
   return correct ? 0 : 1;
 }
 
-int tell_clock() {
-  std::puts(object({{"clock_mhz", print(measure_clock_mhz())}}).c_str());
+int tell_clock(const Arguments& arguments) {
+  keep_to(arguments.cores);
+  const std::optional<int64_t> throttled = count_throttled();
+  std::puts(object({{"clock_mhz", print(measure_clock_mhz())},
+                    {"throttled_periods",
+                     throttled ? print_whole(static_cast<uint64_t>(*throttled)) : "null"}})
+                .c_str());
   return 0;
 }
 
@@ -296,7 +302,7 @@ int main(const Arguments& arguments) {
   if (arguments.verb == "serve") return serve(arguments);
   if (arguments.verb == "watch") return watch(arguments);
   if (arguments.verb == "hold") return hold(arguments);
-  if (arguments.verb == "clock") return tell_clock();
+  if (arguments.verb == "clock") return tell_clock(arguments);
   return bench(arguments);
 }
 

@@ -131,7 +131,7 @@ const Option kOptions[] = {
      [](Arguments& to, const std::string&, const std::string& text) {
        to.options.isa = parse_isa(text);
      }},
-    {"--cores", "LIST", "serve", "cores that it may run on, as 0,4-7; as it is",
+    {"--cores", "LIST", "serve clock", "cores that it may run on, as 0,4-7; as it is",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.cores = parse_cores(name, text);
      }},
@@ -178,7 +178,7 @@ const Verb kVerbs[] = {
     {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
     {"probe", "", "what this machine is: cores, clocks, limits, temperatures, power sensors"},
     {"hold", "FILE", "lock it until stdin ends: for bigvit-edge bench"},
-    {"clock", "", "the clock that this core runs at, measured"},
+    {"clock", "", "the clock that this core runs at, measured; periods that a quota has cut"},
     {"kernels", "", "each kernel's speed, checked before it is timed"},
 };
 

@@ -19,7 +19,7 @@ struct Arguments {
   std::string verb;                // one of kVerbs; "help" or "version": only print that
   std::string file;                // of those that take one
   std::vector<std::string> files;  // of watch
-  std::vector<int> cores;          // serve: those it may run on; empty: as it is
+  std::vector<int> cores;          // serve, clock: those it may run on; empty: as it is
   bool evict = false;              // serve: the file's pages leave the system's cache first
   std::vector<float> keeps{0};     // one or more; 0: the file's first entry
   bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};

@@ -39,6 +39,17 @@ int open_file(const std::string& path) {
   }
 }
 
+// Whoever only looks whether it is free has it for a moment.
+bool take(int file) {
+  constexpr int kTries = 20;
+  constexpr useconds_t kMomentUs = 10'000;
+  for (int i = 1;; ++i) {
+    if (!flock(file, LOCK_EX | LOCK_NB)) return true;
+    if (errno != EWOULDBLOCK || i == kTries) return false;
+    usleep(kMomentUs);
+  }
+}
+
 bool is_still(const std::string& path, int file) {
   struct stat opened, there;
   return !fstat(file, &opened) && !stat(path.c_str(), &there) && opened.st_ino == there.st_ino &&
@@ -62,7 +73,7 @@ int hold(const Arguments& arguments) {
   int file;
   for (;;) {
     file = open_file(arguments.file);
-    if (flock(file, LOCK_EX | LOCK_NB)) {
+    if (!take(file)) {
       if (errno != EWOULDBLOCK) refuse(arguments.file);
       return tell_holder(file);
     }

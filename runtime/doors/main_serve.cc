@@ -35,19 +35,6 @@ double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
 // ---- where it runs, and from what
 // ----------------------------------------------------------------
 
-// The system keeps what of these its own rules leave, and that is what is told afterwards.
-void keep_to(const std::vector<int>& cores) {
-  if (cores.empty()) return;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int core : cores) CPU_SET(core, &set);
-  if (sched_setaffinity(0, sizeof set, &set)) {
-    throw UserError(std::string("--cores that this process may not run on (") +
-                    std::strerror(errno) +
-                    "), expected some of those that it may; see bve-run probe");
-  }
-}
-
 std::string list_allowed() {
   cpu_set_t set;
   std::vector<std::string> cores;
@@ -123,10 +110,8 @@ std::map<std::string, Work> read_threads() {
   return threads;
 }
 
-// Periods in which a quota has stopped this process's cgroups so far.
-int64_t count_throttled() {
-  SystemFiles files{""};
-  return read_limits(files).throttled_periods.value_or(0);
+std::string print_since(std::optional<int64_t> before, std::optional<int64_t> now) {
+  return before && now ? print_whole(static_cast<uint64_t>(*now - *before)) : "null";
 }
 
 // ---- serve -------------------------------------------------------------------------------------
@@ -159,7 +144,7 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
   std::vector<std::string> times_ms;
   std::map<int, size_t> cores;
   std::vector<float> logits = served.logits;
-  const int64_t throttled = count_throttled();
+  const std::optional<int64_t> throttled = count_throttled();
   const double clock_before = measure_clock_mhz();
   const auto threads = read_threads();
   const uint64_t start = read_clock_ns();
@@ -199,7 +184,7 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
        {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
        {"cores", print_by_core(cores)},
        {"thread_ms", print_by_core(thread_ms)},
-       {"throttled_periods", print_whole(static_cast<uint64_t>(count_throttled() - throttled))}}));
+       {"throttled_periods", print_since(throttled, count_throttled())}}));
   return true;
 }
 
@@ -270,6 +255,24 @@ void answer(const Served& served, const std::string& command) {
 }
 
 }  // namespace
+
+// The system keeps what of these its own rules leave, and that is what is told afterwards.
+void keep_to(const std::vector<int>& cores) {
+  if (cores.empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int core : cores) CPU_SET(core, &set);
+  if (sched_setaffinity(0, sizeof set, &set)) {
+    throw UserError(std::string("--cores that this process may not run on (") +
+                    std::strerror(errno) +
+                    "), expected some of those that it may; see bve-run probe");
+  }
+}
+
+std::optional<int64_t> count_throttled() {
+  SystemFiles files{""};
+  return read_limits(files).throttled_periods;
+}
 
 int serve(const Arguments& arguments) {
   keep_to(arguments.cores);

@@ -2,6 +2,10 @@
 // docs/devices.md.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <vector>
+
 #include "main_arguments.h"
 
 namespace bve {
@@ -17,5 +21,12 @@ int watch(const Arguments& arguments);
 // takes, each waiting for the one before: a cycle each on every core that this runs on. A fifth of
 // a millisecond, three times.
 double measure_clock_mhz();
+
+// Keeps this process to these cores; to all that it has where there are none. Throws UserError where
+// it may not run on them.
+void keep_to(const std::vector<int>& cores);
+
+// Periods in which a quota has stopped this process's cgroups so far, where that is told.
+std::optional<int64_t> count_throttled();
 
 }  // namespace bve

@@ -123,6 +123,24 @@ def test_it_speaks_as_bve_run_does(file: str, folder: Path, served: list[Any]) -
     assert 0 < memory["anonymous_bytes"] < memory["peak_bytes"]
 
 
+@pytest.mark.parametrize(("counts", "cut"), [("4 9", 5), ("null null", None)])
+def test_the_clock_is_of_the_callers_core_and_what_is_not_told_is_none(
+    counts: str, cut: int | None, folder: Path, tmp_path: Path
+) -> None:
+    program, asked = tmp_path / "bve-run", tmp_path / "asked"
+    first, second = counts.split()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\nn={first}; [ $(wc -l < {asked}) = 1 ] || n={second}\n'
+        'echo "{\\"clock_mhz\\": 1234.5, \\"throttled_periods\\": $n}"\n'
+    )
+    program.chmod(0o700)
+    core = min(os.sched_getaffinity(0))
+    words = spell(folder / "one.onnx", "--cores", str(core), "--clock", str(program))
+    _, turn, _ = speak("run 0 3 0\nmemory\n", words)
+    assert asked.read_text() == f"clock --cores {core}\n" * 2
+    assert (turn["clock_mhz"], turn["throttled_periods"]) == ([1234.5, 1234.5], cut)
+
+
 @pytest.mark.parametrize(
     ("file", "method"),
     [

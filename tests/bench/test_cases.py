@@ -3,6 +3,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 
 from bigvit_edge.artifact import Entry, hash_file, write_data
@@ -13,6 +16,7 @@ from bigvit_edge.devices import open_device
 from bigvit_edge.errors import UserError
 from bigvit_edge.manifest import write_manifest
 from bigvit_edge.results import Protocol, Result
+from bigvit_edge.runtime.opening import load_file
 from tests.test_artifact import ENTRY, MANIFEST
 
 PLAN = Plan(Protocol(0.001, 2, 2, 0, 0, None, "none"), energy=False)
@@ -150,3 +154,23 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.tflite")
     path.write_bytes(b"abc")
     assert [case.name for case in list_cases([path])] == ["caf\\xe9.tflite"]
+
+
+def test_an_onnx_with_weights_elsewhere_is_refused_as_its_loader_does(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    weight = onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "weight")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["image", "weight"], ["logits"])], "tiny",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, (1, 3))],
+        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, 3))], [weight],
+    )  # fmt: skip
+    onnx.save(onnx.helper.make_model(graph), str(path))
+    assert [case.format for case in list_cases([path])] == ["onnx"]
+    onnx.save(
+        onnx.helper.make_model(graph), str(path), save_as_external_data=True, location="weights", size_threshold=0
+    )
+    with pytest.raises(UserError, match="its tensor 'weight' is in another file") as ours:
+        list_cases([path])
+    with pytest.raises(UserError) as theirs:
+        load_file("onnx", path)
+    assert str(ours.value) == str(theirs.value)

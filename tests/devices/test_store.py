@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bigvit_edge.devices import open_device
-from bigvit_edge.devices.contract import DeviceError
+from bigvit_edge.devices.contract import BusyError, DeviceError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.devices.store import FREE, Store
 
@@ -46,9 +48,10 @@ def test_a_file_is_sent_once_and_removed_at_the_end(tmp_path: Path, model: Path)
     device = Folder(tmp_path / "it's home")
     with Store(device) as store:
         there = Path(store.place(model))
+        assert there.parent.parent == Path(device.home)
         assert there.name == f"{hashlib.sha256(b'weights').hexdigest()[:16]}-a_b_c_d.bve"
         assert (there.read_bytes(), oct(there.stat().st_mode)[-3:]) == (b"weights", "600")
-        assert list(Path(device.home).iterdir()) == [there]
+        assert list(there.parent.iterdir()) == [there]
         assert Path(store.place(model)) == there
         assert device.pushed == 1
         assert os.access(store.place(model, executable=True), os.X_OK)
@@ -56,15 +59,49 @@ def test_a_file_is_sent_once_and_removed_at_the_end(tmp_path: Path, model: Path)
     assert not Path(device.home).exists()
 
 
-def test_kept_files_are_found_again_and_only_ours_removed(tmp_path: Path, model: Path) -> None:
+def test_kept_files_are_found_again_and_removed_by_nobody(tmp_path: Path, model: Path) -> None:
     device = Folder(tmp_path / "home")
     with Store(device, keep=True) as store:
         there = Path(store.place(model))
+        Path(store.reserve("answers")).write_bytes(b"1")
+    assert list(Path(device.home).iterdir()) == [there]
     (tmp_path / "home/theirs").write_text("x")
     with Store(device) as store:
         assert Path(store.place(model)) == there
     assert device.pushed == 1
-    assert list(Path(device.home).iterdir()) == [tmp_path / "home/theirs"]
+    assert set(Path(device.home).iterdir()) == {tmp_path / "home/theirs", there}
+
+
+def test_no_end_removes_what_another_uses(tmp_path: Path, model: Path) -> None:
+    device = Folder(tmp_path / "home")
+    with Store(device) as bench:
+        there = Path(bench.place(model))
+        for kind in (None, BusyError, KeyboardInterrupt):
+            with suppress(BusyError, KeyboardInterrupt), Store(device) as other:
+                assert Path(other.place(model)) != there
+                if kind:
+                    raise kind("met", "expected")
+            assert there.read_bytes() == b"weights"
+        there.unlink()
+        assert Path(bench.place(model)).read_bytes() == b"weights"  # what has gone is sent again
+    assert not Path(device.home).exists()
+
+
+def test_what_killed_benches_left_goes_when_it_is_old(tmp_path: Path, model: Path) -> None:
+    device, old = Folder(tmp_path / "home"), time.time() - 2 * 3600
+    places = [tmp_path / "home" / name for name in ("0123abcd", "89abcdef", "0123abcd-mine", "theirs77")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "file").write_text("x")
+    (tmp_path / "home/01234567").write_text("no folder of ours")
+    for place in (*places[:1], *places[2:]):
+        os.utime(place, (old, old))
+    with Store(device) as store:
+        there = Path(store.place(model))
+        store.clear()
+        assert there.exists()
+    left = sorted(place.name for place in Path(device.home).iterdir())
+    assert left == ["01234567", "0123abcd-mine", "89abcdef", "theirs77"]
 
 
 def test_a_changed_file_there_is_sent_again(tmp_path: Path, model: Path) -> None:

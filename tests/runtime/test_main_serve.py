@@ -46,7 +46,7 @@ def test_turns_are_timed_as_asked(machine: str) -> None:
     assert len(short["times_ms"]) == sum(short["cores"].values()) == 7
     assert sum(short["times_ms"]) <= (short["end_ns"] - short["start_ns"]) / 1e6
     assert short["end_ns"] < paced["start_ns"]
-    assert (paced["end_ns"] - paced["start_ns"]) / 1e6 > 2 * 20 > max(paced["times_ms"])
+    assert (paced["end_ns"] - paced["start_ns"]) / 1e6 > 2 * 20
     assert sum(short["thread_ms"].values()) > 0
     assert all(mhz > 0 for turn in (short, paced) for mhz in turn["clock_mhz"])
     assert 0 < memory["anonymous_bytes"] < memory["peak_bytes"]
@@ -106,7 +106,14 @@ def test_files_are_watched(tmp_path: Path) -> None:
 
 
 def test_the_clock_is_told() -> None:
-    assert json.loads(run_program("bve-run", "clock").stdout)["clock_mhz"] > 0
+    told = json.loads(run_program("bve-run", "clock").stdout)
+    assert told["clock_mhz"] > 0
+    assert (
+        told["throttled_periods"] == json.loads(run_program("bve-run", "probe").stdout)["limits"]["throttled_periods"]
+    )
+    core = max(os.sched_getaffinity(0))
+    assert json.loads(run_program("bve-run", "clock", f"--cores={core}").stdout)["clock_mhz"] > 0
+    assert "--cores that this process may not run on" in refuse("", "clock", "--cores=1023")
 
 
 @pytest.mark.parametrize(

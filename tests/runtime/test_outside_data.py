@@ -3,7 +3,7 @@
 import onnx
 import pytest
 
-from bigvit_edge.runtime.formats.onnx import BYTES, DATA_LOCATION, EXTERNAL_DATA, LEADING, NAME, refuse_outside_data
+from bigvit_edge.runtime.outside_data import BYTES, DATA_LOCATION, EXTERNAL_DATA, LEADING, NAME, refuse_outside_data
 
 
 def test_every_way_to_a_tensor_is_followed() -> None:
