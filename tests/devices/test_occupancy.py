@@ -5,15 +5,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from bigvit_edge.bench.cases import list_cases
 from bigvit_edge.bench.measurement import Plan, measure
 from bigvit_edge.devices.contract import BusyError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.devices.occupancy import NAME, OVERRIDE, check_free, lock
+from bigvit_edge.devices.store import Store
 from bigvit_edge.results import Protocol
 from tests.native import ROOT, run_program
 
@@ -116,3 +118,20 @@ def test_another_users_lock_is_seen_and_its_file_taken(monkeypatch: pytest.Monke
     finally:
         file.unlink(missing_ok=True)
         Path(program).unlink(missing_ok=True)
+
+
+def test_a_benchs_files_go_while_it_still_holds_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_program("bve-run", "--version")
+    held = []
+
+    def remove(store: Store) -> None:
+        with suppress(BusyError):
+            held.append(check_free(store.device) and False)
+            return
+        held.append(True)
+
+    monkeypatch.setattr(Store, "remove", remove)
+    cases = list_cases([ROOT / "tests/runtime/corpus/valid_tiny.bve"])
+    plan = Plan(Protocol(0.001, 2, 1, 0, 0, None, "none"), energy=False)
+    measure(cases, Local("local"), lambda store: str(BVE_RUN), plan, folder / "result.json")
+    assert held == [True, False]
