@@ -14,16 +14,21 @@ NAME = "bigvit-edge.lock"
 FOLDERS = ("/tmp", "/data/local/tmp")  # those that every user and every way to a device shares; the latter Android's
 OVERRIDE = "BVE_LOCK_FOLDER"  # the environment's word for another, on this machine: who differ in it miss each other
 # A folder, and whether its lock is held: opened as it is, since Linux refuses O_CREAT in /tmp of another user's file,
-# and shared, so that two who look do not see each other. Without flock there only the lock itself tells.
+# and shared, so that two who look do not see each other. Without flock there the kernel's list tells by the file's
+# number, but for holders of other containers: those the lock itself tells.
 LOOK = """
-name=$1; home=$2; shift 2
+name=$1; home=$2; status=; shift 2
 for d in "$@" "$home"; do
   [ "$d" = "$home" ] && mkdir -p -- "$home"
   [ -d "$d" ] && [ -w "$d" ] || continue
   echo "$d"; f=$d/$name
-  if [ -f "$f" ] && [ -r "$f" ] && command -v flock >/dev/null; then
-    status=$( (flock -n -s 9; echo $?) 9<"$f" 2>/dev/null)
-    [ "$status" = 1 ] && since=$(stat -c %Y "$f") && echo "busy $(($(date +%s) - since)) $(cat "$f")"
+  if [ -f "$f" ] && [ -r "$f" ] && told=$(stat -c '%i %Y' "$f"); then
+    if command -v flock >/dev/null; then
+      status=$( (flock -n -s 9; echo $?) 9<"$f" 2>/dev/null)
+    else
+      grep -q "FLOCK .* WRITE .*:${told% *} " /proc/locks 2>/dev/null && status=1
+    fi
+    [ "$status" = 1 ] && echo "busy $(($(date +%s) - ${told#* })) $(cat "$f")"
   fi
   exit 0
 done

@@ -12,7 +12,7 @@ import pytest
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.binaries import OVERRIDE, install_bve_run
 from bigvit_edge.devices.contract import BusyError, Device, DeviceError
-from bigvit_edge.devices.occupancy import lock
+from bigvit_edge.devices.occupancy import check_free, lock
 from bigvit_edge.devices.process import run_words
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
@@ -158,6 +158,8 @@ def test_one_bench_at_a_time(machine: Machine, device: Device, bve_run: Path) ->
         there = install_bve_run(device, store)
         told = rf"has been measured for \d+ s by .*process {os.getpid()}"
         with lock(device, there):
+            with pytest.raises(BusyError, match=told):  # before anything is brought
+                check_free(other)
             with (
                 pytest.raises(BusyError, match=told),
                 Store(other) as second,

@@ -14,7 +14,7 @@ from bigvit_edge.bench.cases import list_cases
 from bigvit_edge.bench.measurement import Plan, measure
 from bigvit_edge.devices.contract import BusyError
 from bigvit_edge.devices.local import Local
-from bigvit_edge.devices.occupancy import NAME, OVERRIDE, check_free, lock
+from bigvit_edge.devices.occupancy import LOOK, NAME, OVERRIDE, check_free, lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.results import Protocol
 from tests.native import ROOT, run_program
@@ -52,9 +52,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_bench_that_is_refused_has_asked_one_word(folder: Path) -> None:
-    if not shutil.which("flock"):
+@pytest.mark.parametrize("has_flock", [True, False])
+def test_a_bench_that_is_refused_has_asked_one_word(
+    has_flock: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_flock and not shutil.which("flock"):
         pytest.skip("no flock")
+    monkeypatch.setattr("bigvit_edge.devices.occupancy.LOOK", LOOK if has_flock else LOOK.replace("flock", "no_flock"))
     device = Counting()
 
     def install(store: object) -> str:
