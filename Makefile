@@ -150,7 +150,7 @@ bench: .venv/.ready
 # goes before the package, which builds its door only with the headers there.
 .venv/.ready: pyproject.toml
 	@.ci/install-tools demo
-	@echo 'setting up .venv: 2.7 GB, minutes'
+	@echo 'setting up .venv: 3.3 GB, minutes'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet $(TORCH)
