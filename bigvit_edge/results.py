@@ -67,11 +67,13 @@ class Turn:
 class Load:
     """How long a file takes until its first answer, in milliseconds.
 
-    Each in a process of its own whose runtime is imported already. cold: its pages had left the system's cache, but for
-    `cached_share` of them (None: not told); warm: they were in it. first: the first inference after the warm load.
+    Cold and warm in processes of their own whose runtime is imported already. cold: the file's pages had left the
+    system's cache, but for `cached_share` of them (None: not told); warm: they were in it. first: the first image after
+    each load; of formats that are mapped, the first cold one reads the weights.
     """
 
     cold_ms: float
+    cold_first_ms: float
     cached_share: float | None
     warm_ms: float
     first_ms: float

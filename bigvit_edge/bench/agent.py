@@ -166,9 +166,10 @@ def time_turn(
     cores: Counter[int] = Counter()
     run, get_core = runtime.run, getattr(LIBC, "sched_getcpu", lambda: -1)
     before_mhz, throttled = look_around(clock, get_core())
+    run(image)  # what rested meanwhile is awake again
     threads = read_threads()
     cpu_start, start = time.process_time_ns(), read_clock()
-    due, now, look, end = start, start, start, start + int(seconds * 1e9)
+    due, now, look, end = start + period_ns, start, start, start + int(seconds * 1e9)
     while len(times) < images or now < end:
         if now >= look:
             if commands.ended():

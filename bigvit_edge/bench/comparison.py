@@ -12,6 +12,7 @@ from bigvit_edge.results import VALID, Result, Row, Turn
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 SEED = 0
+LEAST_TURNS = 20  # below which the interval is too narrow: 6 of 60 pairs of 8 turns that are alike seem to differ
 CLOCK_DIFFERS = 0.03  # of the clocks at which two rows ran
 
 
@@ -104,6 +105,8 @@ def find_obstacles(before: Result, after: Result, one: Row, other: Row) -> list[
     if clocks[0] and clocks[1] and abs(clocks[1] / clocks[0] - 1) > CLOCK_DIFFERS:
         found.append(f"other clocks: {clocks[0]:.0f} and {clocks[1]:.0f} MHz")
     for side, row in (("before", one), ("after", other)):
+        if len(row.turns) < LEAST_TURNS:
+            found.append(f"{side} has {len(row.turns)} turns: fewer than {LEAST_TURNS} bound no median")
         if row.verdicts != (VALID,):
             found.append(f"{side} is {', '.join(row.verdicts) or 'not judged'}: {'; '.join(row.reasons)}")
     found += [f"{side} is a part of a bench" for side, r in (("before", before), ("after", after)) if not r.complete]

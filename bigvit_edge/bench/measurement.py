@@ -3,8 +3,8 @@ reasons are in docs/devices.md."""
 
 import hashlib
 import json
+import random
 import shlex
-import statistics
 import tempfile
 import time
 import uuid
@@ -17,26 +17,24 @@ from pathlib import Path
 from bigvit_edge.artifact import list_versions
 from bigvit_edge.bench.answers import Pictures, judge_answers
 from bigvit_edge.bench.cases import Case
+from bigvit_edge.bench.conditions import check_cooling, check_same, name_build, read_bits
 from bigvit_edge.bench.energy import NoEnergyError, find_meter, measure_energy
 from bigvit_edge.bench.policies import Policy, list_policies
 from bigvit_edge.bench.runners import Runner, Tools, explain_absence, find_tools, probe
+from bigvit_edge.bench.thermometers import Thermometer
 from bigvit_edge.bench.verdicts import judge
+from bigvit_edge.bench.warmups import warm_up
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.null import Null
 from bigvit_edge.devices.occupancy import check_free, lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.errors import UserError
 from bigvit_edge.interruption import shielded
-from bigvit_edge.machine import Machine, describe
 from bigvit_edge.results import NOT_AVAILABLE, Energy, Load, Protocol, Result, Row, write_result
 
-WARM_IMAGES = 10  # of which the median must be stable
-WARM_GAIN = 1.02  # a block that is faster by less than that than those before is as fast as it gets
-WARM_BLOCKS = 2  # of the last so many
-MOST_WARM_S, MOST_WARM_IMAGES = 30.0, 1000
 MEMORY_IMAGES = 3
 REST_S = 0.005  # between turns: what a pool does after a turn, as watching for work, falls on nobody
-SAVE_S = 10.0  # between writes of what was measured so far
+SAVE_S, SAVE_SHARE = 10.0, 0.01  # between writes of what was measured so far; of the time, at most
 COOL_S, COOL_STEP_S = 900.0, 1.0
 
 Step = Callable[[str], AbstractContextManager[None]]
@@ -96,7 +94,7 @@ def measure(
             stack.push(store)  # its files go while the device is still held
             store.clear()
             tools = find_tools(device, store, there, {case.format for case in cases})
-        _check_cooling(tools.machine, plan.protocol)
+        check_cooling(tools.machine, plan.protocol)
         policies = list_policies(tools.machine, plan.clusters, plan.threads)
         bench = _Bench(device, store, tools, plan, path, progress)
         bench.begin(cases, policies, earlier)
@@ -138,6 +136,8 @@ class _Bench:
     part: int = 0
     spent_s: float = 0
     saved: float = 0
+    save_s: float = 0  # how long that took
+    thermometer: Thermometer | None = None
 
     def begin(self, cases: Sequence[Case], policies: Sequence[Policy], earlier: Result | None) -> None:
         """Make the rows, those of an earlier part with what they hold."""
@@ -150,7 +150,7 @@ class _Bench:
             met = f"nothing of this runs on {self.device.name}: {why}"
             raise UserError(met, "a file that some runtime there takes", "see docs/devices.md")
         if earlier:
-            _check_same(earlier.machine, self.tools.machine)
+            check_same(earlier.machine, self.tools.machine)
             known = {row.name(): row for row in earlier.rows}
             self.rows = [known.get(row.name(), row) if not row.error else row for row in self.rows]
             turns = [turn for row in self.rows for turn in row.turns]
@@ -158,10 +158,11 @@ class _Bench:
             self.spent_s = sum((turn.end_ns - turn.start_ns) / 1e9 for turn in turns)
         machine = earlier.machine if earlier else self.tools.machine
         date = earlier.date if earlier else datetime.now(UTC).isoformat(timespec="seconds")
+        bits = earlier.throttled_bits[0] if earlier else read_bits(self.device, machine)
         self.before = Result(
             self.device.name, machine, self.plan.protocol, tuple(self.rows), date,
             list_versions(())["bigvit-edge"], self.plan.command, make_key(cases, self.device.name, self.plan),
-            notes=self.plan.notes, throttled_bits=(_read_bits(machine), None),
+            notes=self.plan.notes, throttled_bits=(bits, None),
         )  # fmt: skip
 
     def run(self, stack: ExitStack) -> None:
@@ -178,7 +179,8 @@ class _Bench:
             self._each(lambda i: runners.update({i: stack.enter_context(self._open(i))}))
             self._each(lambda i: self._warm(i, runners[i]))
         self._check_left()
-        with self.progress.step("turns"):
+        self.thermometer = Thermometer(self.device, self.tools.bve_run, self.tools.machine)
+        with self.progress.step("turns"), self.thermometer:
             self._take_turns(runners)
         if self.plan.pictures and self.device.launch != Null.launch:
             with self.progress.step("answers"):
@@ -189,10 +191,9 @@ class _Bench:
 
     def finish(self) -> Result:
         """Judge the rows, and write the result whole."""
-        after = probe(self.device, self.tools.bve_run)
         assert self.before
-        bits = self.before.throttled_bits[0], _read_bits(after)
-        rows = tuple(judge(row, self.before.machine, bits) for row in self.rows)
+        bits = self.before.throttled_bits[0], read_bits(self.device, probe(self.device, self.tools.bve_run))
+        rows = tuple(judge(row, self.before.machine, bits, self.plan.protocol.fps) for row in self.rows)
         result = replace(self.before, rows=rows, complete=True, throttled_bits=bits)
         write_result(result, self.path)
         return result
@@ -200,8 +201,10 @@ class _Bench:
     def save(self, path: Path) -> None:
         """Write what there is so far."""
         assert self.before
+        start = time.monotonic()
         write_result(replace(self.before, rows=tuple(self.rows)), path)
         self.saved = time.monotonic()
+        self.save_s = self.saved - start
 
     def keep(self) -> list[str]:
         """Write what there is after a failure, elsewhere if need be.
@@ -221,11 +224,10 @@ class _Bench:
 
     # ---- the passes, a row at a time
 
-    def _each(self, action: Callable[[int], None], backwards: bool = False) -> None:
+    def _each(self, action: Callable[[int], None], order: Sequence[int] | None = None) -> None:
         """Do something for each row that has not failed; one that fails says why, and the others go on."""
-        for i in sorted(range(len(self.rows)), reverse=backwards):
-            row = self.rows[i]
-            if row.error:
+        for i in range(len(self.rows)) if order is None else order:
+            if self.rows[i].error:
                 continue
             try:
                 action(i)
@@ -245,7 +247,7 @@ class _Bench:
             cold = runner.ready
             runner.run(0, MEMORY_IMAGES)
             memory = runner.read_memory()
-        load = Load(cold.load_ms, cold.cached_share, 0, 0)
+        load = Load(cold.load_ms, cold.first_ms, cold.cached_share, 0, 0)
         self.rows[i] = replace(self.rows[i], load=load, memory=memory)
 
     def _check_left(self) -> None:
@@ -253,26 +255,32 @@ class _Bench:
             raise DeviceError(self.rows[0].error, "at least one row that can be measured", "see what it says")
 
     def _check_memory(self) -> None:
-        """All rows' processes live at once, as turns want it."""
-        wanted = sum(row.memory.peak_bytes for row in self.rows if row.memory and not row.error)
-        there = self.tools.machine.available_bytes
-        if there is not None and wanted > there:
-            met = f"{sum(not row.error for row in self.rows)} rows that take {wanted / 2**30:.1f} GiB together"
-            expected = f"at most the {there / 2**30:.1f} GiB that are free on {self.device.name}"
-            raise UserError(met, expected, "measure fewer files or clusters at once")
+        """Refuse rows beyond what is free there: all processes live at once, as turns want it."""
+        left = self.tools.machine.available_bytes
+        files: set[str] = set()
+        for i, row in enumerate(self.rows):
+            if left is None or row.error or not row.memory:
+                continue
+            wanted = row.memory.anonymous_bytes + (0 if row.sha256 in files else row.bytes)
+            files.add(row.sha256)
+            if wanted > left:
+                free = f"{left / 2**20:,.0f} MB that the rows before it leave free on {self.device.name}"
+                self.rows[i] = replace(row, error=f"its {wanted / 2**20:,.0f} MB are more than the {free}")
+            else:
+                left -= wanted
+        self._check_left()
 
     def _warm(self, i: int, runner: Runner) -> None:
-        """Run blocks of images until their median falls no more."""
-        ready, row, start = runner.ready, self.rows[i], time.monotonic()
-        blocks: list[float] = []
-        is_warm = False
-        while not is_warm and time.monotonic() - start < MOST_WARM_S and len(blocks) * WARM_IMAGES < MOST_WARM_IMAGES:
-            blocks.append(statistics.median(runner.run(0, WARM_IMAGES).times_ms))
-            is_warm = len(blocks) > WARM_BLOCKS and min(blocks[:-WARM_BLOCKS]) <= WARM_GAIN * min(blocks[-WARM_BLOCKS:])
+        """Warm a row's process up, and note what it is."""
+        ready, row = runner.ready, self.rows[i]
+        if row.turns and name_build(row.runtime, row.build) != name_build(ready.runtime, ready.build):
+            met = f"--resume of {row.name()}, which ran in another build of {row.runtime} than {ready.runtime} is now"
+            raise UserError(met, "the runtime of the first part", "measure anew")
+        images, is_warm = warm_up(runner)
         load = row.load and replace(row.load, warm_ms=ready.load_ms, first_ms=ready.first_ms)
         self.rows[i] = replace(
             row, runtime=ready.runtime, build=ready.build, cores_allowed=ready.cores_allowed, load=load,
-            warmup_images=row.warmup_images + WARM_IMAGES * len(blocks), warm=is_warm,
+            warmup_images=row.warmup_images + images, warm=is_warm,
         )  # fmt: skip
 
     def _take_turns(self, runners: dict[int, Runner]) -> None:
@@ -291,12 +299,13 @@ class _Bench:
                 turn = replace(turn, temp_c=temp_c, part=self.part)
                 self.rows[i] = replace(self.rows[i], turns=(*self.rows[i].turns, turn))
 
-            self._each(take, backwards=done % 2 == 1)  # so that no row always comes behind the same other
+            order = random.Random(done).sample(range(len(self.rows)), len(self.rows))
+            self._each(take, order)  # so that no row always comes behind the same other
             self._check_left()
             done += 1
             share = self._share(done, start)
             self.progress.round(done, protocol.rounds, share)
-            if time.monotonic() - self.saved > SAVE_S:
+            if time.monotonic() - self.saved > max(SAVE_S, self.save_s / SAVE_SHARE):
                 self.save(self.path)
 
     def _share(self, done: int, start: float) -> float:
@@ -307,17 +316,16 @@ class _Bench:
 
     def _cool(self) -> float | None:
         """The CPU's hottest, once it is below the gate."""
-        zones = any(zone.cpu and zone.temp_c is not None for zone in self.tools.machine.zones)
+        assert self.thermometer
         gate, start = self.plan.protocol.cool_c, time.monotonic()
-        while zones:
-            temp_c = find_hottest(probe(self.device, self.tools.bve_run))
+        while True:
+            temp_c = self.thermometer.read()
             if gate is None or temp_c is None or temp_c <= gate:
                 return temp_c
             if time.monotonic() - start > COOL_S:
                 met = f"{self.device.name} is still at {temp_c:.1f} °C after {COOL_S / 60:.0f} minutes of rest"
                 raise DeviceError(met, f"{gate:g} °C, as --cool asks", "a cooler place, or a higher --cool")
             time.sleep(COOL_STEP_S)
-        return None
 
     def _answer(self, i: int, runner: Runner) -> None:
         assert self.plan.pictures
@@ -362,28 +370,3 @@ def _explain_lack(e: DeviceError | OSError) -> str:
     if isinstance(e, DeviceError) and e.lost:
         raise e
     return f"{NOT_AVAILABLE}: {e.met if isinstance(e, DeviceError) else e}"
-
-
-def find_hottest(machine: Machine) -> float | None:
-    """Find the CPU's highest temperature, in °C.
-
-    None if no zone of it can be read.
-    """
-    return max((zone.temp_c for zone in machine.zones if zone.cpu and zone.temp_c is not None), default=None)
-
-
-def _check_same(before: Machine, now: Machine) -> None:
-    """One result is of one machine, whatever answers to its name."""
-    one, other = ((m.cpu, m.board, [core.midr for core in m.cores], m.memory_bytes) for m in (before, now))
-    if one != other:
-        raise UserError(f"--resume on {describe(now)}", f"{describe(before)}, as in the first part", "measure anew")
-
-
-def _check_cooling(machine: Machine, protocol: Protocol) -> None:
-    if protocol.cool_c is not None and find_hottest(machine) is None:
-        met = f"--cool {protocol.cool_c:g} on a device whose CPU temperature cannot be read"
-        raise UserError(met, "one that tells it", "leave --cool out")
-
-
-def _read_bits(machine: Machine) -> int | None:
-    return machine.throttled.bits if machine.throttled else None

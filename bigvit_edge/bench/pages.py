@@ -12,11 +12,13 @@ from rich.progress import Progress as Bar
 from bigvit_edge.bench.comparison import Compared, bound_ratio
 from bigvit_edge.bench.measurement import Progress
 from bigvit_edge.machine import describe
-from bigvit_edge.results import FAILED, Answers, Energy, Result, Row
+from bigvit_edge.results import FAILED, VALID, Answers, Energy, Load, Result, Row
 from bigvit_edge.tables import print_rows, print_step
 
+MOST_CACHED = 0.05  # of a file, that a cold load may find in the system's cache
 TITLE = (
-    "file", "keep", "cores", "threads", "p50", "p90", "p99", "CPU an image", "cold load", "warm load", "first",
+    "file", "keep", "cores", "threads", "p50", "p90", "p99", "CPU an image", "cold load + first",
+    "warm load + first",
     "peak memory", "size", "delegated", "top-1", "energy", "verdict",
 )  # fmt: skip
 
@@ -41,7 +43,10 @@ def explain_result(result: Result) -> Iterator[str]:
     yield "  file after the other, each in a process of its own; warmed up before, by " + _list_warmup(result.rows)
     for runtime, launch in dict.fromkeys((row.runtime, row.launch) for row in result.rows if row.runtime):
         yield f"{runtime}: started by {launch}"
+    yield from _explain_loads(result.rows)
     yield from _explain_places(result.rows)
+    if share := _find_busy_share(result.rows):
+        yield f"images ran for {share:.0%} of the time between the first turn and the last"
     yield from _explain_energy(result.rows)
     yield from dict.fromkeys(
         f"top-1 of {row.file}: {row.answers}" for row in result.rows if isinstance(row.answers, str) and not row.error
@@ -58,19 +63,32 @@ def explain_policies(rows: Sequence[Row]) -> Iterator[str]:
     """Explain which policy wins for each file, and by how much."""
     by_file: dict[tuple[str, float | None], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.latency_ms:
-            by_file[row.file, row.keep].append(row)
-    for (file, keep), rivals in by_file.items():
+        by_file[row.file, row.keep].append(row)
+    for (file, keep), all_rows in by_file.items():
+        rivals = [row for row in all_rows if row.verdicts == (VALID,)]
+        name = file if keep is None else f"{file} keep {keep:g}"
+        if len(all_rows) > 1 and len(rivals) < 2:
+            yield f"{name}: which policy wins cannot be said: {len(rivals)} of {len(all_rows)} rows are valid"
         if len(rivals) < 2:
             continue
         best, *others = sorted(rivals, key=lambda row: row.latency_ms.p50 if row.latency_ms else 0)
-        ratios = []
-        for other in others:
-            ratio = bound_ratio(best.turns, other.turns)
-            low, high = ratio.interval
-            ratios.append(f"{other.policy} takes {ratio.value:.2f} times as long ({low:.2f}–{high:.2f})")
-        name = file if keep is None else f"{file} keep {keep:g}"
-        yield f"{name}: fastest on {best.policy}; {', '.join(ratios)}; in brackets 95 % confidence"
+        ratios = [(other, bound_ratio(best.turns, other.turns)) for other in others]
+        alike = [best.policy, *(other.policy for other, ratio in ratios if not ratio.differs)]
+        slower = [
+            f"{other.policy} takes {ratio.value:.2f} times as long ({ratio.interval[0]:.2f}–{ratio.interval[1]:.2f})"
+            for other, ratio in ratios
+            if ratio.differs
+        ]
+        first = f"fastest on {best.policy}" if len(alike) == 1 else f"no difference found between {', '.join(alike)}"
+        yield f"{name}: " + "; ".join([first, *slower]) + ("; in brackets 95 % confidence" if slower else "")
+
+
+def is_cold(load: Load) -> bool:
+    """Tell whether a cold load was one.
+
+    Whether the file had left the system's cache.
+    """
+    return load.cached_share is not None and load.cached_share <= MOST_CACHED
 
 
 def summarize(pair: Compared) -> dict[str, Any]:
@@ -132,17 +150,39 @@ def _list_cells(row: Row) -> tuple[str, ...]:
     size = f"{row.bytes / 1e6:.2f} MB"
     share = "–" if row.delegated_share is None else f"{row.delegated_share:.1%}"
     if row.latency_ms is None:
-        return (*head, *["–"] * 8, size, share, "–", "–", FAILED)
+        return (*head, *["–"] * 7, size, share, "–", "–", FAILED)
     times, load, memory = row.latency_ms, row.load, row.memory
     return (
         *head, f"{times.p50:.2f} ms", f"{times.p90:.2f} ms", f"{times.p99:.2f} ms",
         "–" if row.cpu_ms is None else f"{row.cpu_ms:.2f} ms",
-        *((f"{load.cold_ms:.1f} ms", f"{load.warm_ms:.1f} ms", f"{load.first_ms:.1f} ms") if load else ("–",) * 3),
+        *(
+            (f"{load.cold_ms:.1f} + {load.cold_first_ms:.1f} ms" if is_cold(load) else "not cold",
+             f"{load.warm_ms:.1f} + {load.first_ms:.1f} ms")
+            if load else ("–", "–")
+        ),
         f"{memory.peak_bytes / 1e6:.1f} MB" if memory else "–", size, share,
         f"{row.answers.top1:.1%}" if isinstance(row.answers, Answers) else "–",
         f"{row.energy.image_mj:.1f} mJ" if isinstance(row.energy, Energy) else "not available",
         ", ".join(row.verdicts),
     )  # fmt: skip
+
+
+def _explain_loads(rows: Sequence[Row]) -> Iterator[str]:
+    """Whose cold load is none, and why."""
+    for row in rows:
+        if row.load and not is_cold(row.load):
+            share = row.load.cached_share
+            kept = "nobody tells whether it" if share is None else f"{share:.0%} of it"
+            yield f"{row.name()}: not a cold load: {kept} was still in the system's cache"
+
+
+def _find_busy_share(rows: Sequence[Row]) -> float | None:
+    """The share of the time that turns took, of a bench in one go."""
+    turns = [turn for row in rows for turn in row.turns]
+    if not turns or len({turn.part for turn in turns}) > 1:
+        return None
+    whole = max(turn.end_ns for turn in turns) - min(turn.start_ns for turn in turns)
+    return sum(turn.end_ns - turn.start_ns for turn in turns) / whole if whole else None
 
 
 def _explain_places(rows: Sequence[Row]) -> Iterator[str]:

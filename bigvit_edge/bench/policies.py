@@ -1,7 +1,7 @@
 """Which cores and how many threads: the scheduler's policies by the words of a command line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.machine import WORDS, Machine, select_cores
@@ -45,7 +45,7 @@ def list_policies(machine: Machine, words: Sequence[str], threads: int | None) -
     policies: dict[str, Policy] = {}
     for named in words:
         if named == EACH:
-            made = [_cap(_make(machine, word, None), threads) for word in _list_all(machine)]
+            made = [policy for word in _list_all(machine) for policy in _make_most(machine, word, threads)]
         else:
             made = [_check(_make(machine, named, threads), machine)]
         for policy in made:
@@ -76,18 +76,28 @@ def _make(machine: Machine, word: str, threads: int | None) -> Policy:
             )
     cores = tuple(sorted(core for cores in chosen.values() for core in cores))
     name, count = ",".join(chosen), threads or _count(machine, cores)
-    return Policy(name, count, cores, min(len(chosen["little"]), count - 1) if name == LANES else 0)
+    return Policy(name, count, cores, _part_lanes(chosen, count) if name == LANES else 0)
+
+
+def _part_lanes(chosen: dict[str, tuple[int, ...]], threads: int) -> int:
+    """Of so many threads, those of the LITTLE lane: as its share of the cores, and one at least on either side."""
+    if threads < 2:
+        raise UserError(f"{LANES} with {threads} thread", "two or more, one for each lane", "--threads 2, or more")
+    little, cores = len(chosen["little"]), sum(map(len, chosen.values()))
+    return min(max(1, threads * little // cores), threads - 1)
+
+
+def _make_most(machine: Machine, word: str, threads: int | None) -> list[Policy]:
+    """A policy of so many threads, or as many as it has cores; none of lanes where there is but one thread."""
+    whole = _make(machine, word, None)
+    count = min(threads or whole.threads, whole.threads)
+    return [] if word == LANES and count < 2 else [_make(machine, word, count)]
 
 
 def _select(machine: Machine, word: str) -> tuple[int, ...]:
     """A word's cores on which this process may run; () where the machine has none."""
     cores = [core for cluster in machine.clusters if cluster.word == word for core in cluster.cores]
     return _allow(machine, tuple(sorted(cores)))
-
-
-def _cap(policy: Policy, threads: int | None) -> Policy:
-    count = min(threads or policy.threads, policy.threads)
-    return replace(policy, threads=count, little_threads=min(policy.little_threads, count - 1))
 
 
 def _allow(machine: Machine, cores: tuple[int, ...]) -> tuple[int, ...]:

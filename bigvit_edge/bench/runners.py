@@ -34,6 +34,7 @@ class Tools:
     """
 
     bve_run: str
+    bve_run_sha256: str
     agent: str
     machine: Machine
     python: tuple[str, ...] = ()
@@ -65,7 +66,9 @@ class Runner:
         self.device, self._store, self._slowest_s = device, store, SLOWEST_S
         self._process = Process(device, spell(tools, store.place(case.path), case, policy, evict))
         try:
-            self.ready = parse_line(self._process.read_line(READY_S), device, _read_ready)
+            ready = parse_line(self._process.read_line(READY_S), device, _read_ready)
+            build = {**ready.build, "bve_run": tools.bve_run_sha256} if case.format == "bve" else ready.build
+            self.ready = replace(ready, build=build)
         except BaseException:
             self._process.close(1)
             raise
@@ -159,7 +162,8 @@ def find_tools(device: Device, store: Store, bve_run: str, formats: set[str]) ->
 
     bve_run: that program's path there. formats: those that are to be measured.
     """
-    tools = Tools(bve_run, "", probe(device, bve_run))
+    digest = run_words(device, ("sha256sum", bve_run)).out.partition(" ")[0]
+    tools = Tools(bve_run, digest, "", probe(device, bve_run))
     wanted = sorted(formats - {"bve"})
     if not wanted:
         return tools

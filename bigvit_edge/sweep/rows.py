@@ -44,6 +44,7 @@ class Point:
     peak_memory_bytes: int | None = None
     file_bytes: int | None = None
     cold_load_ms: float | None = None
+    cold_first_ms: float | None = None
     warm_load_ms: float | None = None
     first_ms: float | None = None
     energy_mj: float | None = None
@@ -130,7 +131,12 @@ def _describe(bench: Bench, row: Row, result: Result, manifest: Manifest | None,
         figures |= {"p50_ms": row.latency_ms.p50, "p50_low_ms": low, "p50_high_ms": high}
         figures |= {"p90_ms": row.latency_ms.p90, "p99_ms": row.latency_ms.p99, "cpu_ms": row.cpu_ms}
     if row.load:
-        figures |= {"cold_load_ms": row.load.cold_ms, "warm_load_ms": row.load.warm_ms, "first_ms": row.load.first_ms}
+        figures |= {
+            "cold_load_ms": row.load.cold_ms,
+            "cold_first_ms": row.load.cold_first_ms,
+            "warm_load_ms": row.load.warm_ms,
+            "first_ms": row.load.first_ms,
+        }
     if row.memory:
         figures["peak_memory_bytes"] = row.memory.peak_bytes
     if isinstance(row.energy, Energy):

@@ -146,11 +146,12 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
   std::vector<float> logits = served.logits;
   const std::optional<int64_t> throttled = count_throttled();
   const double clock_before = measure_clock_mhz();
+  run_once(served.session, served.image, logits);  // what rested meanwhile is awake again
   const auto threads = read_threads();
   const uint64_t start = read_clock_ns();
   const uint64_t end = start + static_cast<uint64_t>(turn.seconds * 1e9);
   const uint64_t cpu_start = read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-  uint64_t due = start, now = start, look = start;
+  uint64_t due = start + turn.period_ns, now = start, look = start;
   for (size_t i = 0; i < turn.images || now < end; ++i) {
     if (now >= look) {
       if (commands.ended()) return false;

@@ -194,7 +194,7 @@ def test_resume_refuses_a_part_of_another_version_or_machine_or_one_that_was_edi
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--minutes", "nan"), "--minutes nan; expected 0.001 to 1440"),
+        (("--minutes", "nan"), "--minutes nan; expected 0.001 to 240"),
         (("--minutes", "inf"), "--minutes inf"),
         (("--minutes", "-1"), "--minutes -1"),
         (("--minutes", "1e-9"), "--minutes 1e-09"),
@@ -228,7 +228,7 @@ def test_words_that_cannot_work_are_refused(words: tuple[str, ...], says: str, h
 
 def test_a_plan_is_what_was_said() -> None:
     plan = make_plan(minutes=2, fps=30, cool_c=0.0, clusters=["big"], threads=2)
-    assert plan.protocol == Protocol(0.1, 3, 0, 2, 30, 0.0, "the demo's held-out images")
+    assert plan.protocol == Protocol(1.0, 3, 0, 2, 30, 0.0, "the demo's held-out images")
     assert (plan.clusters, plan.threads, plan.notes) == (("big",), 2, ())
 
 

@@ -86,3 +86,8 @@ def test_rows_without_a_partner_are_told() -> None:
     assert alone[1].endswith("(no runtime)")
     (renamed,), _ = compare(make_result(one), make_result(two))
     assert renamed.after.file == "two.bve"
+
+
+def test_few_turns_bound_no_median() -> None:
+    (pair,), _ = compare(result(draw(1, turns=8)), result(draw(2, turns=8)))
+    assert "before has 8 turns: fewer than 20 bound no median" in pair.obstacles

@@ -79,7 +79,7 @@ def serving() -> Iterator[tuple[Local, Watched]]:
     (case,), (policy,) = list_cases([FILE]), list_policies(machine, [], None)
     with (
         Store(device) as store,
-        Watched(device, Tools(str(BVE_RUN), "", machine), store, case, policy, False) as runner,
+        Watched(device, Tools(str(BVE_RUN), "", "", machine), store, case, policy, False) as runner,
     ):
         yield device, runner
 

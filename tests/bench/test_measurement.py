@@ -10,6 +10,7 @@ import pytest
 
 from bigvit_edge.bench.cases import Case, list_cases
 from bigvit_edge.bench.measurement import Plan, Progress, measure
+from bigvit_edge.bench.runners import Tools, find_tools
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.local import Local
@@ -60,9 +61,10 @@ def test_rows_take_turns(tmp_path: Path) -> None:
     plan = replace(PLAN, clusters=("big", "all", "auto"), threads=1)
     result = bench(Local("local"), tmp_path / "one.json", plan)
     assert [row.policy for row in result.rows] == ["big", "all", "auto"]
-    for n in range(4):
-        order = [row.turns[n].start_ns for row in result.rows]
-        assert order == sorted(order, reverse=n % 2 == 1)
+    rounds = [[row.turns[n] for row in result.rows] for n in range(4)]
+    ends = [max(turn.end_ns for turn in turns) for turns in rounds]
+    starts = [min(turn.start_ns for turn in turns) for turns in rounds]
+    assert all(end < start for end, start in zip(ends, starts[1:], strict=False))
 
 
 def test_what_cannot_run_is_a_row_that_says_why(tmp_path: Path) -> None:
@@ -148,3 +150,25 @@ def test_a_bench_by_the_clock_ends_by_it(tmp_path: Path) -> None:
     )
     assert shares[-1] >= 1
     assert all(share < 1 for share in shares[:-1])
+
+
+def test_rows_beyond_the_memory_that_is_free_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_tools
+
+    def find(*words: object) -> Tools:
+        tools = found(*words)  # type: ignore[arg-type]
+        return replace(tools, machine=replace(tools.machine, available_bytes=FILE.stat().st_size + 10))
+
+    monkeypatch.setattr("bigvit_edge.bench.measurement.find_tools", find)
+    with pytest.raises(UserError, match="more than the 0 MB that the rows before it leave free on local"):
+        bench(Local("local"), tmp_path / "one.json")
+
+
+def test_another_build_does_not_go_on_with_a_row(tmp_path: Path) -> None:
+    path, device = tmp_path / "one.json", Vanishing()
+    with pytest.raises(DeviceError):
+        bench(device, path, progress=Progress(round=device.lose))
+    part = read_result(path)
+    other = replace(part, rows=(replace(part.rows[0], build={"version": "0.0"}),))
+    with pytest.raises(UserError, match="ran in another build"):
+        bench(Local("local"), path, earlier=other)

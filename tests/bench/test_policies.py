@@ -114,7 +114,7 @@ def test_a_cluster_that_affinity_leaves_nothing_of_is_refused_and_each_leaves_it
 def test_a_quota_is_worth_so_many_threads() -> None:
     machine = limit(read("rk3588"), quota_cores=2.5, usable=3)
     assert spell(list_policies(machine, ["big", "big,little"], None)) == [
-        "big: 3 on 4 5 6 7", "big,little: 1+2 on 0 1 2 3 4 5 6 7",
+        "big: 3 on 4 5 6 7", "big,little: 2+1 on 0 1 2 3 4 5 6 7",
     ]  # fmt: skip
     with pytest.raises(UserError, match="4 threads on big cores; expected at most 3"):
         list_policies(machine, ["big"], 4)
@@ -128,9 +128,14 @@ def test_more_threads_than_cores_are_refused_and_each_takes_fewer() -> None:
     assert [p.threads for p in list_policies(machine, ["each"], 4)] == [2, 4, 4, 4]
 
 
-def test_one_thread_has_no_little_lane() -> None:
-    (policy,) = list_policies(read("rk3588"), ["big,little"], 1)
-    assert (policy.threads, policy.little_threads) == (1, 0)
+def test_lanes_share_threads_as_they_share_cores() -> None:
+    machine = read("rk3588")
+    for threads, little in ((2, 1), (3, 1), (4, 2), (5, 2), (8, 4)):
+        (policy,) = list_policies(machine, ["big,little"], threads)
+        assert (policy.threads, policy.little_threads) == (threads, little)
+    with pytest.raises(UserError, match="two or more, one for each lane"):
+        list_policies(machine, ["big,little"], 1)
+    assert "big,little" not in {policy.name for policy in list_policies(machine, ["each"], 1)}
 
 
 @pytest.mark.parametrize("word", ["", "bog", "big,", "big, little", "all,big", "each,big", "BIG", "big;reboot", "4-7"])

@@ -83,6 +83,47 @@ def test_a_wide_row_is_noisy(turns: list[Turn], says: str) -> None:
     assert says in row.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("turns", "says"),
+    [
+        ([make_turn((1 + n / 110,) * 3, n) for n in range(20)], "1.13 times the time at the end, at the same clock"),
+        ([make_turn((1.0 if n < 16 else 1.24,) * 3, n) for n in range(20)], "1.24 times the time at the end"),
+        (steady(7), "7 turns are too few to tell"),
+    ],
+)
+def test_a_row_that_drifts_or_is_short_is_noisy(turns: list[Turn], says: str) -> None:
+    row = judge(make_row(turns), MACHINE)
+    assert row.verdicts == ("noisy",)
+    assert says in row.reasons[0]
+
+
+def test_a_device_that_is_held_back_all_along_is_throttled() -> None:
+    core = replace(MACHINE.cores[0], max_khz=3_000_000)
+    machine = replace(MACHINE, cores=(core, *MACHINE.cores[1:]))
+    row = judge(make_row(steady()), machine)
+    assert row.reasons == (
+        "it ran at 2000 of the 3000 MHz that its cores can: a governor, heat or a power limit holds them",
+    )
+    assert judge(make_row(steady()), machine, fps=30).verdicts != ("throttled",)  # gaps let clocks fall
+
+
+def test_a_pi_that_was_throttled_meanwhile_says_so() -> None:
+    row = judge(make_row(steady()), MACHINE, (0x10000, 0x50000))
+    assert row.reasons == ("the firmware says: throttled",)
+
+
+def test_a_missed_pace_shows() -> None:
+    turns = [replace(turn, end_ns=turn.start_ns + 150_000_000) for turn in steady()]
+    row = judge(make_row(turns), MACHINE, fps=30)
+    assert row.reasons == ("20 images a second, of 30 asked for",)
+    assert judge(make_row(turns), MACHINE, fps=20).verdicts == ("valid",)
+
+
+def test_threads_on_other_cores_show() -> None:
+    turns = [replace(turn, thread_ms={"0": 9.0, "6": 1.0}) for turn in steady()]
+    assert judge(make_row(turns), MACHINE).reasons == ("it ran on cores 6, asked were 0, 1, 2, 3",)
+
+
 def test_a_row_that_never_settled_is_noisy() -> None:
     assert judge(make_row(steady(), warm=False), MACHINE).verdicts == ("noisy",)
 

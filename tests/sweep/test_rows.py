@@ -20,7 +20,7 @@ def test_a_row_is_what_its_result_file_says(tmp_path: Path) -> None:
     turns = [make_turn([1.0 + 0.01 * i, 1.2, 1.1], number=i) for i in range(10)]
     times = [ms for turn in turns for ms in turn.times_ms]
     row = make_row(
-        turns, latency_ms=describe_times(times), cpu_ms=1.5, verdicts=("valid",), load=Load(5.0, 0.0, 2.0, 1.5),
+        turns, latency_ms=describe_times(times), cpu_ms=1.5, verdicts=("valid",), load=Load(5.0, 3.0, 0.0, 2.0, 1.5),
         memory=Memory(12_000, 8_000), energy=Energy(3.5, 2.5, 1.0, 0.2, 2.0, 10, "a rail", "its own"),
         answers=Answers(0.75, 200, "some"),
     )  # fmt: skip
