@@ -177,15 +177,14 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
     if (spent > 0) thread_ms[work.core] += static_cast<double>(spent) * 1e-6;
   }
   const double images = static_cast<double>(times_ms.size());
-  tell(object(
-      {{"start_ns", print_whole(start)},
-       {"end_ns", print_whole(now)},
-       {"times_ms", json::list(times_ms, ", ")},
-       {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
-       {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
-       {"cores", print_by_core(cores)},
-       {"thread_ms", print_by_core(thread_ms)},
-       {"throttled_periods", print_since(throttled, count_throttled())}}));
+  tell(object({{"start_ns", print_whole(start)},
+               {"end_ns", print_whole(now)},
+               {"times_ms", json::list(times_ms, ", ")},
+               {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
+               {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
+               {"cores", print_by_core(cores)},
+               {"thread_ms", print_by_core(thread_ms)},
+               {"throttled_periods", print_since(throttled, count_throttled())}}));
   return true;
 }
 

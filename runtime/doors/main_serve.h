@@ -22,8 +22,8 @@ int watch(const Arguments& arguments);
 // a millisecond, three times.
 double measure_clock_mhz();
 
-// Keeps this process to these cores; to all that it has where there are none. Throws UserError where
-// it may not run on them.
+// Keeps this process to these cores; to all that it has where there are none. Throws UserError
+// where it may not run on them.
 void keep_to(const std::vector<int>& cores);
 
 // Periods in which a quota has stopped this process's cgroups so far, where that is told.
