@@ -27,7 +27,7 @@ def print_schema(asked: bool) -> None:
 def bench(
     files: Annotated[list[Path], typer.Argument(help="bundles or model files")],
     device: Annotated[str, typer.Option(help="local, adb:SERIAL, ssh:USER@HOST[:PORT] or null")] = "local",
-    rounds: Annotated[int, typer.Option(help="turns of each file, 0.1 s or longer each")] = 30,
+    rounds: Annotated[int | None, typer.Option(help="turns of each file, 0.1 s or longer each; 30")] = None,
     minutes: Annotated[
         float, typer.Option(help="measure so long instead, and tell the first minute from the last")
     ] = 0,

@@ -75,6 +75,16 @@ def explained(verb: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def explain_system(e: BaseException) -> UserError | None:
+    """Explain an OSError of the user's disk or rights.
+
+    None of any other error.
+    """
+    if not isinstance(e, OSError) or e.errno not in EXPECTED:
+        return None
+    return UserError(f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror), EXPECTED[e.errno])
+
+
 def report_error(e: BaseException) -> typer.Exit:
     """Report an error on stderr, and return the exit to raise."""
     match e:
@@ -85,9 +95,7 @@ def report_error(e: BaseException) -> typer.Exit:
         case BrokenPipeError():  # who reads our output has seen enough
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it at its end
             return typer.Exit(PIPE)
-        case OSError() if e.errno in EXPECTED:
-            place = f"{e.filename}: " if e.filename else ""
-            said = UserError(f"{place}{e.strerror}", EXPECTED[e.errno])
+        case OSError() if said := explain_system(e):
             return fail(WRONG, "; ".join((f"error: {said}", *list_notes(e))))
         case Interrupted():
             return fail(128 + e.number, "; ".join(("interrupted", *list_notes(e))))

@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +235,11 @@ def spell_path(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def write_result(result: Result, path: Path) -> None:
-    """Write a result whole, or leave what is there."""
+def write_result(result: Result, path: Path) -> Result:
+    """Write a result whole, or leave what is there.
+
+    Returns it with the hash that was written.
+    """
     data = asdict(result)
     data["sha256"] = _hash(json.loads(json.dumps(data)))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,6 +249,7 @@ def write_result(result: Result, path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+    return replace(result, sha256=data["sha256"])
 
 
 def check_writable(path: Path) -> None:
@@ -341,5 +345,5 @@ def _parse(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror})", expected, "check the path") from e
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path} cannot be understood ({e})", expected, "check the path") from e
+        raise UserError(f"{path} cannot be understood ({e})", expected, "measure again, if it was one") from e
     return data

@@ -53,6 +53,14 @@ class PlainConsole(Console):
         raise
 
 
+def spell_line(text: str) -> str:
+    """Spell a line so that a terminal obeys nothing in it.
+
+    Whoever named a file may have meant otherwise.
+    """
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a plain table, never narrower than its cells.
 
@@ -60,7 +68,7 @@ def print_rows(title: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """
     table = Table(*(Column(name, no_wrap=True) for name in title), box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell if cell.isprintable() else ascii(cell)[1:-1]) for cell in row))
+        table.add_row(*(escape(spell_line(cell)) for cell in row))
     console = PlainConsole()
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)

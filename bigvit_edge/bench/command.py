@@ -53,7 +53,7 @@ def run_bench(
 
 
 def make_plan(
-    *, rounds: int = ROUNDS, minutes: float = 0, fps: float = 0, cool_c: float | None = None,
+    *, rounds: int | None = None, minutes: float = 0, fps: float = 0, cool_c: float | None = None,
     images: Path | None = None, clusters: Sequence[str] = (), threads: int | None = None, energy: bool = True,
     keep_files: bool = False,
 ) -> Plan:  # fmt: skip
@@ -67,11 +67,13 @@ def make_plan(
     ):  # fmt: skip
         if value is not None and not low <= value <= most:
             raise UserError(f"{what} {value:g}", f"{low:g} to {most:g}", "check the number")
+    if rounds is not None and minutes:
+        raise UserError("--rounds and --minutes", "one of them", "leave one out")
     pictures, notes = (Pictures("the demo's held-out images"), []) if images is None else find_labelled(images)
     protocol = Protocol(
         LONG_TURN_S if minutes or fps else TURN_S,
         TURN_IMAGES,
-        0 if minutes else rounds,
+        0 if minutes else rounds or ROUNDS,
         minutes,
         fps,
         cool_c,
@@ -98,9 +100,9 @@ def _find_earlier(key: str, output: Path | None) -> tuple[Result, Path]:
     for path in paths:
         try:
             result = read_result(path)
-        except UserError:
+        except UserError as e:
             if output:
-                raise
+                raise UserError(e.met, e.expected, "move it away, and leave --resume out") from e
             continue
         if result.key == key and not result.complete:
             return result, path

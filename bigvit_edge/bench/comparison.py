@@ -107,8 +107,8 @@ def find_obstacles(before: Result, after: Result, one: Row, other: Row) -> list[
     for side, row in (("before", one), ("after", other)):
         if len(row.turns) < LEAST_TURNS:
             found.append(f"{side} has {len(row.turns)} turns: fewer than {LEAST_TURNS} bound no median")
-        if row.verdicts != (VALID,):
-            found.append(f"{side} is {', '.join(row.verdicts) or 'not judged'}: {'; '.join(row.reasons)}")
+        if row.verdicts and row.verdicts != (VALID,):
+            found.append(f"{side} is {', '.join(row.verdicts)}: {'; '.join(row.reasons)}")
     found += [f"{side} is a part of a bench" for side, r in (("before", before), ("after", after)) if not r.complete]
     return found
 

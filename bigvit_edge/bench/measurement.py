@@ -195,8 +195,7 @@ class _Bench:
         bits = self.before.throttled_bits[0], read_bits(self.device, probe(self.device, self.tools.bve_run))
         rows = tuple(judge(row, self.before.machine, bits, self.plan.protocol.fps) for row in self.rows)
         result = replace(self.before, rows=rows, complete=True, throttled_bits=bits)
-        write_result(result, self.path)
-        return result
+        return write_result(result, self.path)
 
     def save(self, path: Path) -> None:
         """Write what there is so far."""

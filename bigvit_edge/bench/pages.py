@@ -12,8 +12,8 @@ from rich.progress import Progress as Bar
 from bigvit_edge.bench.comparison import Compared, bound_ratio
 from bigvit_edge.bench.measurement import Progress
 from bigvit_edge.machine import describe
-from bigvit_edge.results import FAILED, VALID, Answers, Energy, Load, Result, Row
-from bigvit_edge.tables import print_rows, print_step
+from bigvit_edge.results import FAILED, VALID, Answers, Energy, Load, Result, Row, spell_path
+from bigvit_edge.tables import print_rows, print_step, spell_line
 
 MOST_CACHED = 0.05  # of a file, that a cold load may find in the system's cache
 TITLE = (
@@ -27,8 +27,8 @@ def print_result(result: Result, path: Path) -> None:
     """Print a bench's table, and what its figures mean."""
     print_rows(TITLE, (_list_cells(row) for row in result.rows))
     for line in explain_result(result):
-        print(line)
-    print(f"all of it, raw times too: {path}")
+        print(spell_line(line))
+    print(f"all of it, raw times too: {spell_line(spell_path(path))}")
 
 
 def explain_result(result: Result) -> Iterator[str]:
@@ -130,9 +130,9 @@ def print_compared(compared: Sequence[Compared], alone: Sequence[str]) -> None:
     )  # fmt: skip
     for pair in compared:
         for obstacle in pair.obstacles:
-            print(f"{pair.after.name()}: not comparable: {obstacle}")
+            print(spell_line(f"{pair.after.name()}: not comparable: {obstacle}"))
     for row in alone:
-        print(f"in one file only: {row}")
+        print(spell_line(f"in one file only: {row}"))
 
 
 def spell_finding(pair: Compared) -> str:
@@ -177,12 +177,12 @@ def _explain_loads(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _find_busy_share(rows: Sequence[Row]) -> float | None:
-    """The share of the time that turns took, of a bench in one go."""
+    """The share of the time in which an image ran, of a bench in one go."""
     turns = [turn for row in rows for turn in row.turns]
     if not turns or len({turn.part for turn in turns}) > 1:
         return None
     whole = max(turn.end_ns for turn in turns) - min(turn.start_ns for turn in turns)
-    return sum(turn.end_ns - turn.start_ns for turn in turns) / whole if whole else None
+    return sum(sum(turn.times_ms) for turn in turns) * 1e6 / whole if whole else None
 
 
 def _explain_places(rows: Sequence[Row]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def _check_target(target: Path) -> None:
 def _write(target: Path, text: str) -> None:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # names that are no text
         part.replace(target)
     except OSError as e:
         raise UserError(f"{target}: {e.strerror}", "room for it", "choose another place") from e

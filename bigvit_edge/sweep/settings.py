@@ -191,7 +191,11 @@ class _Table:
         """Refuse a list that has an item twice."""
         for i, value in enumerate(values):
             if value in values[:i]:
-                raise UserError(f"{self.where}: {key}[{i}] is {value!r} again", "each item once", "leave it out")
+                raise UserError(
+                    f"{self.where}: {key}[{i}] is {getattr(value, 'model', value)!r} again",
+                    "each item once",
+                    "leave it out",
+                )
 
     def _check(self, place: str, value: Any, check: Callable[[str], object]) -> str:
         if not isinstance(value, str) or not value:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bigvit_edge.devices.contract import BusyError
 from bigvit_edge.errors import LimitError, UserError, describe_error
-from bigvit_edge.exits import write_log
+from bigvit_edge.exits import explain_system, write_log
 from bigvit_edge.results import read_result
 from bigvit_edge.sweep.folder import EXPORTS
 from bigvit_edge.sweep.jobs import Bench, Export, Job
@@ -36,6 +36,8 @@ def perform(job: Job, bundle: Path, result: Path, places: Places | None = None) 
     except UserError as e:
         return str(e)
     except Exception as e:
+        if said := explain_system(e):
+            return str(said)
         return f"{describe_error(e)}; this is a fault of bigvit-edge; details: {write_log(e)}"
     return ""
 
@@ -72,7 +74,8 @@ def measure_bundle(job: Bench, bundle: Path, path: Path, places: Places) -> None
 
     images = None if job.images is None else Path(places.get(job.images, job.images))
     plan = make_plan(
-        rounds=job.rounds, minutes=job.minutes, fps=job.fps, cool_c=job.cool, images=images, clusters=job.clusters,
+        rounds=None if job.minutes else job.rounds, minutes=job.minutes, fps=job.fps, cool_c=job.cool,
+        images=images, clusters=job.clusters,
         threads=job.threads,
     )  # fmt: skip
     plan = replace(plan, command=spell_bench(job))

@@ -319,3 +319,25 @@ def test_compare_exits_with_1_where_nothing_is_comparable_and_with_2_on_other_fi
             called = call("compare", *words)
             assert (called.exit_code, called.stdout) == (2, "")
             assert says in called.stderr
+
+
+def test_what_json_prints_is_the_result(here: Path) -> None:
+    called = bench("-o", "one.json", "--json")
+    Path("printed.json").write_text(called.stdout)
+    assert read_result(Path("printed.json")) == read_result(Path("one.json"))
+
+
+def test_rounds_and_minutes_contradict_each_other() -> None:
+    called = bench("-o", "one.json", "--minutes", "0.01")
+    assert called.exit_code == 2
+    assert "--rounds and --minutes; expected one of them" in called.stderr
+
+
+def test_no_line_is_obeyed_by_a_terminal(here: Path) -> None:
+    name = "esc\x1b[31mred\n.bve"
+    Path(name).write_bytes(FILE.read_bytes())
+    words = ["bench", name, "--device", "null", "--rounds", "2", "-o", "one.json"]
+    called = CliRunner().invoke(app, words)
+    assert called.exit_code == 0
+    assert "\x1b[31m" not in called.stdout
+    assert "esc\\x1b[31mred\\n.bve" in called.stdout
