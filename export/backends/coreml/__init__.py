@@ -37,6 +37,7 @@ from bigvit_edge.export.lowering_errors import read_reason, refuse_op
 from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
 from bigvit_edge.runtime import mil
+from bigvit_edge.runtime.formats.coreml import load as load
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
