@@ -106,9 +106,8 @@ def call(unpacked: Path, code: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=unpacked, env=environment).stdout
 
 
-def test_its_library_loads_here(architecture: str, unpacked: Path) -> None:
-    if architecture != platform.machine():
-        pytest.skip("the other kind of machine: see test_board.py")
+@pytest.mark.parametrize("architecture", [platform.machine()], indirect=True)  # test_board.py has the other
+def test_its_library_loads_here(unpacked: Path) -> None:
     found = call(unpacked, "from bigvit_edge.runtime import count_cores, find_library as f; count_cores(); print(f())")
     assert found.strip() == str(unpacked / "bigvit_edge/runtime/libbve.so")
 

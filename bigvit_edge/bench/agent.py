@@ -114,7 +114,7 @@ def parse(words: "list[str]") -> argparse.Namespace:
     parser.add_argument("--cores", type=parse_cores, default=[], help="cores that it may run on, as 0,4-7")
     parser.add_argument("--evict", action="store_true", help="the file leaves the system's cache before it is loaded")
     parser.add_argument("--clock", help="bve-run, which measures the clock")
-    parser.add_argument("--library", help="of our core inside the runtime")
+    parser.add_argument("--delegate", help="our core for this runtime, a shared object")
     parser.add_argument("--saturating", action="store_true", help="onnx: the CPU's int8 products saturate")
     return parser.parse_args(words)
 
@@ -285,8 +285,8 @@ class LiteRT:
 
     def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
         delegates = []
-        if options.library:
-            delegates = [self.framework.load_delegate(options.library, {"threads": options.threads})]
+        if options.delegate:
+            delegates = [self.framework.load_delegate(options.delegate, {"threads": options.threads})]
         self.interpreter = self.framework.Interpreter(
             model_path=path, num_threads=options.threads, experimental_delegates=delegates
         )
@@ -341,8 +341,8 @@ class ExecuTorch:
         self.torch.set_num_threads(options.threads)
 
     def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
-        if options.library:
-            ctypes.CDLL(options.library)
+        if options.delegate:
+            ctypes.CDLL(options.delegate)
         if self.framework._threadpool_get_thread_count() != options.threads:
             self.framework._unsafe_reset_threadpool(options.threads)
         self.program = self.framework._load_program(path)

@@ -30,7 +30,7 @@ class Tools:
     """What a bench brings to a device, by their paths there.
 
     python: what starts Python there, () where there is none. runtimes: of each format, its version there, or why there
-    is none (`lacks`). library: our core inside LiteRT, for this machine alone.
+    is none (`lacks`). delegates: our core for a format's runtime, on this machine alone.
     """
 
     bve_run: str
@@ -40,7 +40,7 @@ class Tools:
     python: tuple[str, ...] = ()
     runtimes: dict[str, str] = field(default_factory=dict)
     lacks: dict[str, str] = field(default_factory=dict)
-    libraries: dict[str, str] = field(default_factory=dict)
+    delegates: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def spell(tools: Tools, file: str, case: Case, policy: Policy, evict: bool) -> l
         little = ["--little-threads", str(policy.little_threads)] if lanes else []
         return [tools.bve_run, "serve", file, *options, *keep, *little, *(["--choose"] if policy.choose else [])]
     method = ["--method", case.method.name] if case.method else []
-    library = ["--library", tools.libraries[case.format]] if case.native else []
+    delegate = ["--delegate", tools.delegates[case.format]] if case.native else []
     saturating = ["--saturating"] if case.format == "onnx" and saturates(tools.machine) else []
     return [
         *tools.python,
@@ -134,7 +134,7 @@ def spell(tools: Tools, file: str, case: Case, policy: Policy, evict: bool) -> l
         "--clock",
         tools.bve_run,
         *method,
-        *library,
+        *delegate,
         *saturating,
     ]
 
@@ -152,7 +152,7 @@ def explain_absence(tools: Tools, case: Case) -> str:
         return ""
     if case.format in tools.lacks:
         return tools.lacks[case.format]
-    if case.native and case.format not in tools.libraries:
+    if case.native and case.format not in tools.delegates:
         return "its ops are our core's, whose library for this runtime is brought to no other machine yet"
     return ""
 
@@ -183,7 +183,7 @@ def find_tools(device: Device, store: Store, bve_run: str, formats: set[str]) ->
             if not done.status
         },
         lacks={name: _take_last(done.err) for name, done in told.items() if done.status},
-        libraries=_find_libraries() if device.in_place else {},
+        delegates=_find_delegates() if device.in_place else {},
     )
 
 
@@ -207,7 +207,7 @@ def find_python(device: Device) -> tuple[str, ...]:
     return ("python3",) if done.status == 0 and done.out.strip() == "True" else ()
 
 
-def _find_libraries() -> dict[str, str]:
+def _find_delegates() -> dict[str, str]:
     from bigvit_edge.runtime import find_library
 
     found = {}

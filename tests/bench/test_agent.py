@@ -67,7 +67,7 @@ def find_door(format_: str) -> list[str]:
     if format_ == "onnx":
         return []
     try:
-        return ["--library", str(find_library(f"libbve_{format_}.so"))]
+        return ["--delegate", str(find_library(f"libbve_{format_}.so"))]
     except UserError as e:
         skip(e.met, "make native")
         raise

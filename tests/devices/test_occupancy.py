@@ -17,7 +17,7 @@ from bigvit_edge.devices.local import Local
 from bigvit_edge.devices.occupancy import LOOK, NAME, OVERRIDE, check_free, lock
 from bigvit_edge.devices.store import Store
 from bigvit_edge.results import Protocol
-from tests.native import ROOT, run_program
+from tests.native import ROOT, run_program, skip
 
 BVE_RUN = ROOT / "build/host/bve-run"
 NOBODY = 65534
@@ -57,7 +57,7 @@ def test_a_bench_that_is_refused_has_asked_one_word(
     has_flock: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if has_flock and not shutil.which("flock"):
-        pytest.skip("no flock")
+        skip("no flock", "apt-get install util-linux")
     monkeypatch.setattr("bigvit_edge.devices.occupancy.LOOK", LOOK if has_flock else LOOK.replace("flock", "no_flock"))
     device = Counting()
 

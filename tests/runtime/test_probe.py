@@ -9,7 +9,7 @@ import pytest
 from bigvit_edge import machine, runtime
 from bigvit_edge.errors import UserError
 from bigvit_edge.machine import Machine, parse_machine, select_cores
-from tests.native import CPUS, HOST, run_program
+from tests.native import CPUS, HOST, run_program, skip
 from tests.saved_machines import NAMES, unpack_machine
 
 Expected = list[tuple[str, str, tuple[int, ...]]]
@@ -241,7 +241,7 @@ def test_a_root_that_is_no_folder_is_refused(root: str) -> None:
 def test_here_by_the_library() -> None:
     here = runtime.probe()
     if here.unread and here.unread[0].path == runtime.LIBRARY:
-        pytest.skip("the library in use is older; make native")
+        skip("the library in use is older than the probe", "make native")
     allowed = tuple(sorted(os.sched_getaffinity(0)))
     assert here.limits.allowed == allowed
     assert 1 <= (here.limits.usable or 0) <= len(allowed)
@@ -254,7 +254,7 @@ def test_the_library_tells_what_the_program_does(tmp_path: Path) -> None:
     try:
         assert runtime.probe(root) == probe(root)
     except UserError as e:
-        pytest.skip(str(e))
+        skip(str(e), "make native")
 
 
 def test_without_the_library_python_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
