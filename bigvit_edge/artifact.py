@@ -19,6 +19,7 @@ Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
 VERSION = 3  # of the manifest's layout
+SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}  # of files that run here
 PACKAGES = ("coreml",)  # formats whose file is a package, which is a folder
 MOST_SIZE, MOST_CLASSES = 4096, 1_000_000  # of an image's side, and of a model: more is taken for a mistake
 # Where a model's weights come from; FACTORY: whatever the user's own function put there.

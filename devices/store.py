@@ -1,11 +1,11 @@
 """Files on a device: a folder for each use of it, files checked after they arrive, gone at the end."""
 
-import hashlib
 import re
 import uuid
 from pathlib import Path
 from typing import Self
 
+from bigvit_edge import artifact
 from bigvit_edge.devices.contract import Device, DeviceError, measure_timeout
 from bigvit_edge.devices.process import Completed, run_words
 from bigvit_edge.interruption import shielded
@@ -146,8 +146,7 @@ class Store:
 def hash_file(path: Path) -> str:
     """Compute a file's sha256, in hexadecimal; UserError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return artifact.hash_file(path)
     except OSError as e:
         raise DeviceError(f"{path} cannot be read ({e.strerror})", "a file", "check the path") from e
 

@@ -5,13 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bigvit_edge.artifact import MANIFEST, Entry, Verified, hash_file, measure_size
+from bigvit_edge.artifact import MANIFEST, SUFFIXES, Entry, Verified, hash_file, measure_size
 from bigvit_edge.errors import UserError, list_few, suggest
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.results import spell_path
 from bigvit_edge.runtime.outside_data import OutsideDataError, explain_failure, refuse_outside_data
 
-SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}
 APPLE = "Core ML runs on Apple's systems alone"
 
 

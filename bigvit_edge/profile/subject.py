@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bigvit_edge.artifact import MANIFEST, Array, Leftover, Runner
+from bigvit_edge.artifact import MANIFEST, SUFFIXES, Array, Leftover, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import prepare
 from bigvit_edge.export.inference import choose_method, find_entry
@@ -18,7 +18,6 @@ from bigvit_edge.manifest import read_manifest
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime.opening import load_file, open_entry
 
-SUFFIXES = {".bve": "bve", ".onnx": "onnx", ".tflite": "litert", ".pte": "executorch"}
 DEMOS = ("blvit_demo", "vit_demo")  # models that the package has pictures for
 
 

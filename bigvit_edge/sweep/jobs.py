@@ -168,12 +168,8 @@ def _hash_pictures(folder: str | None) -> str | None:
     """Of the bytes and classes of a folder's pictures; UserError if there are none."""
     if folder is None:
         return None
-    told = []
-    for picture in find_pictures(Path(folder))[0]:
-        with picture.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        told.append((str(picture.path.relative_to(folder)), picture.label, digest))
-    return _hash(told)
+    pictures = find_pictures(Path(folder))[0]
+    return _hash([(str(p.path.relative_to(folder)), p.label, hash_file(p.path)) for p in pictures])
 
 
 def _is_factory(source: str) -> bool:

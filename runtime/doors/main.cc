@@ -82,8 +82,6 @@ struct Measured {
   std::vector<std::vector<double>> ops_ms;  // [op][run]
 };
 
-double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
-
 double read_cpu_ms(const SessionHandle& session) { return bve_cpu_time(session.get()) * 1e-6; }
 
 void time_run(Measured& measured, const std::vector<float>& image, uint32_t pause_ms, bool traced) {
@@ -222,8 +220,7 @@ int run(const Arguments& arguments) {
   const Program program = open_program(arguments);
   const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
   const size_t count = bve_image_count(session.get());
-  const std::vector<float> image =
-      arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
+  const std::vector<float> image = choose_image(arguments, count);
   std::vector<float> logits(bve_logits_count(session.get()));
   run_once(session, image, logits);
   std::vector<std::string> values;

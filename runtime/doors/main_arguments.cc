@@ -1,16 +1,17 @@
 #include "main_arguments.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
 
 #include "select.h"
+#include "system_files.h"
 
 namespace bve {
 namespace {
-
-constexpr uint32_t kMostCores = 1024;  // as a cpu_set_t has
 
 struct Option {
   const char* name;
@@ -56,18 +57,12 @@ uint32_t parse_count(const std::string& name, const std::string& text, uint32_t 
 
 // '0,4-7'.
 std::vector<int> parse_cores(const std::string& name, const std::string& text) {
-  std::vector<int> cores;
-  for (const std::string& part : split(text)) {
-    const size_t dash = part.find('-');
-    const uint32_t first = parse_count(name, part.substr(0, dash), 0);
-    const uint32_t last = dash == part.npos ? first : parse_count(name, part.substr(dash + 1), 0);
-    if (last < first || last >= kMostCores) {
-      throw UserError(name + " " + text + ", expected cores below " + std::to_string(kMostCores) +
-                      ", as 0,4-7; check the value");
-    }
-    for (uint32_t core = first; core <= last; ++core) cores.push_back(static_cast<int>(core));
+  const std::optional<std::vector<int>> cores = bve::parse_cores(text);
+  if (!cores || cores->empty() || cores->back() >= CPU_SETSIZE) {
+    throw UserError(name + " " + text + ", expected cores below " + std::to_string(CPU_SETSIZE) +
+                    ", as 0,4-7; check the value");
   }
-  return cores;
+  return *cores;
 }
 
 std::string name_isa(uint32_t isa) {

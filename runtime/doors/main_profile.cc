@@ -94,8 +94,7 @@ int profile(const Arguments& arguments) {
   const Program program = open_program(arguments);
   const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
   const size_t count = bve_image_count(session.get());
-  const std::vector<float> image =
-      arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
+  const std::vector<float> image = choose_image(arguments, count);
   std::vector<float> logits(bve_logits_count(session.get()));
   for (uint32_t run = 0; run < arguments.warmup; run++) run_once(session, image, logits);
 

@@ -71,6 +71,10 @@ std::vector<float> read_image(const std::string& path, size_t count) {
   return image;
 }
 
+std::vector<float> choose_image(const Arguments& arguments, size_t count) {
+  return arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
+}
+
 std::string describe_machine() {
   char isa[128];
   bve_name_isa(bve_detect_isa(), isa, sizeof isa);

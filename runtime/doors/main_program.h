@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "clock.h"
 #include "main_arguments.h"
 
 namespace bve {
@@ -25,6 +26,10 @@ std::string inspect(const SessionHandle& session);
 // So many float32 in [-1, 1].
 std::vector<float> make_image(size_t count);
 std::vector<float> read_image(const std::string& path, size_t count);
+// Whichever --input asks for.
+std::vector<float> choose_image(const Arguments& arguments, size_t count);
+
+inline double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
 
 // JSON.
 std::string describe_machine();

@@ -30,8 +30,6 @@ using json::print;
 using json::print_whole;
 using json::quote;
 
-double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
-
 // ---- where it runs, and from what
 // ----------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Results made by hand."""
 
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from bigvit_edge.devices.local import Local
 from bigvit_edge.machine import Cluster, Core, Limits, Machine, Reading, Sensor
 from bigvit_edge.results import Protocol, Result, Row, Turn
 
@@ -53,3 +55,21 @@ def make_result(*rows: Row, **fields: Any) -> Result:
         "complete": True,
     }  # fmt: skip
     return Result(**{**told, **fields})
+
+
+class Watched(Local):
+    """This machine, and what was started on it."""
+
+    def __init__(self) -> None:
+        super().__init__("local")
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def shell(self, *words: object, **more: object) -> subprocess.Popen[bytes]:
+        self.started.append(super().shell(*words, **more))  # type: ignore[arg-type]
+        return self.started[-1]
+
+    def list_runners(self) -> list[subprocess.Popen[bytes]]:
+        return [process for process in self.started if "serve" in process.args and process.poll() is None]  # type: ignore[operator]
+
+    def runs_nothing(self) -> bool:
+        return bool(self.started) and all(process.poll() is not None for process in self.started)

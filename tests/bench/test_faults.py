@@ -27,6 +27,7 @@ from bigvit_edge.devices.contract import DeviceError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.exits import report_error
 from bigvit_edge.results import Answers, Protocol, Result, read_result
+from tests.bench.made import Watched
 from tests.native import ROOT, run_program
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -34,24 +35,6 @@ BVE_RUN = ROOT / "build/host/bve-run"
 VERB = (Path(sys.executable).with_name("bigvit-edge"), "bench")
 PLAN = Plan(Protocol(0.001, 2, 3, 0, 0, None, "none"), energy=False)
 PHASES = ["cold loads and memory", "warm-up", "turns", "answers", "energy"]
-
-
-class Watched(Local):
-    """This machine, and what was started on it."""
-
-    def __init__(self) -> None:
-        super().__init__("local")
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def shell(self, *words: object, **more: object) -> subprocess.Popen[bytes]:
-        self.started.append(super().shell(*words, **more))  # type: ignore[arg-type]
-        return self.started[-1]
-
-    def list_runners(self) -> list[subprocess.Popen[bytes]]:
-        return [process for process in self.started if "serve" in process.args and process.poll() is None]  # type: ignore[operator]
-
-    def runs_nothing(self) -> bool:
-        return bool(self.started) and all(process.poll() is not None for process in self.started)
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_the_clock_is_told() -> None:
         ("every 0\n", ("watch", FILE), "expected sample"),
         ("", ("watch",), "no file"),
         ("", ("serve", FILE, "--cores", "3-1"), "--cores 3-1"),
-        ("", ("serve", FILE, "--cores", "0,"), "--cores"),
+        ("", ("serve", FILE, "--cores", "0-"), "--cores"),
         ("", ("serve", "nowhere.bve"), "nowhere.bve"),
     ],
 )
