@@ -1,6 +1,7 @@
 """What an export leaves behind: model files and the manifest that describes them."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
@@ -229,6 +230,25 @@ class Manifest:
 def name_method(keep: float | None) -> str:
     """Name a keep ratio's entry point in a file of several: 'keep_0_25'."""
     return f"keep_{keep:g}".replace(".", "_")
+
+
+def find_format(path: Path) -> str:
+    """Find the format of a model file that runs here.
+
+    By its ending. UserError if it is not there, is no file, or ends otherwise.
+    """
+    known = ", ".join(SUFFIXES)
+    expected = f"a model file, which ends in {known}"
+    if not os.path.lexists(path):
+        raise UserError(f"no {path}", expected, "check the path")
+    if path.suffix not in SUFFIXES:
+        met = f"{path}, whose runtime is not one of this system" if path.suffix == ".mlpackage" else str(path)
+        near = suggest(path.suffix, SUFFIXES) if len(path.suffix) > 4 else ""
+        raise UserError(met, expected, near or "name a file of a bundle")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe, a device or a link to nothing"
+        raise UserError(f"{path}, which is {kind}", expected, "check the path")
+    return SUFFIXES[path.suffix]
 
 
 def write_data(data: bytes | dict[str, bytes], path: Path) -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bigvit_edge.artifact import MANIFEST, SUFFIXES, Entry, Verified, hash_file, measure_size
-from bigvit_edge.errors import UserError, list_few, suggest
+from bigvit_edge.artifact import MANIFEST, Entry, Verified, find_format, hash_file, measure_size
+from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.results import spell_path
 from bigvit_edge.runtime.outside_data import OutsideDataError, explain_failure, refuse_outside_data
@@ -99,11 +99,11 @@ def _list_path(path: Path) -> list[Case]:
         entries = {entry.file: entry for entry in read_manifest(path.parent).artifacts}
         if path.name in entries:
             return _list_entry(path.parent, entries[path.name])
-    if path.suffix not in SUFFIXES or not path.is_file():
-        has = list_few(sorted(item.name for item in path.iterdir())) if path.is_dir() else path.suffix or path.name
-        known = ", ".join(SUFFIXES)
-        raise UserError(f"{path} ({has})", f"a bundle or a file of {known}", suggest(path.suffix, SUFFIXES))
-    return [Case(path.name, path, hash_file(path), path.stat().st_size, SUFFIXES[path.suffix])]
+    if path.is_dir():
+        holds = list_few(sorted(item.name for item in path.iterdir())) or "nothing"
+        raise UserError(f"{path}, a folder of {holds}", "a bundle or a model file", "check the path")
+    format_ = find_format(path)
+    return [Case(path.name, path, hash_file(path), path.stat().st_size, format_)]
 
 
 def _list_entry(folder: Path, entry: Entry) -> list[Case]:

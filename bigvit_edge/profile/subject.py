@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bigvit_edge.artifact import MANIFEST, SUFFIXES, Array, Leftover, Runner
+from bigvit_edge.artifact import MANIFEST, Array, Leftover, Runner, find_format
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import prepare
 from bigvit_edge.export.inference import choose_method, find_entry
@@ -48,10 +48,8 @@ def open_subject(path: Path, keep: float | None, threads: int) -> Subject:
     """
     if path.is_dir() and os.path.lexists(path / MANIFEST):
         find_entry(path)  # which names the bundle's files
-    if path.suffix not in SUFFIXES:
-        met = f"{path}, whose runtime is not one of this system" if path.suffix == ".mlpackage" else str(path)
-        raise UserError(met, f"a file that ends in {', '.join(SUFFIXES)}", "name another file of the bundle")
-    if os.path.lexists(path.parent / MANIFEST) or not path.is_file():
+    format_ = find_format(path)
+    if os.path.lexists(path.parent / MANIFEST):
         entry = find_entry(path)
         method = choose_method(entry, keep)
         runner = open_entry(path.parent, entry, threads, method.name)
@@ -60,7 +58,6 @@ def open_subject(path: Path, keep: float | None, threads: int) -> Subject:
             path, entry.format, entry.precision, method.keep, method.name, runner, method.leftovers,
             entry.preprocessing, demo,
         )  # fmt: skip
-    format_ = SUFFIXES[path.suffix]
     runner = load_file(format_, path, threads, _find_method(path, format_, keep))
     words = runner.words
     return Subject(
