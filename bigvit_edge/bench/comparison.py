@@ -13,6 +13,7 @@ RESAMPLES = 4000
 CONFIDENCE = 0.95
 SEED = 0
 LEAST_TURNS = 20  # below which the interval is too narrow: 6 of 60 pairs of 8 turns that are alike seem to differ
+BENCHES_DIFFER = 0.03  # two benches of one file, by what moves between them and not within: tests/bench_repeats.py
 CLOCK_DIFFERS = 0.03  # of the clocks at which two rows ran
 
 
@@ -44,6 +45,11 @@ class Compared:
     after: Row
     ratio: Ratio
     obstacles: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Tell whether they differ more than benches of one file."""
+        return self.ratio.differs and abs(1 - self.ratio.value) > BENCHES_DIFFER
 
 
 def compare(before: Result, after: Result) -> tuple[list[Compared], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from bigvit_edge.bench.comparison import Compared, bound_ratio
+from bigvit_edge.bench.comparison import BENCHES_DIFFER, Compared, bound_ratio
 from bigvit_edge.bench.measurement import Progress
 from bigvit_edge.machine import describe
 from bigvit_edge.results import FAILED, VALID, Answers, Energy, Load, Result, Row, spell_path
@@ -99,7 +99,7 @@ def summarize(pair: Compared) -> dict[str, Any]:
         "after_ms": pair.after.latency_ms and pair.after.latency_ms.p50,
         "ratio": pair.ratio.value,
         "interval": pair.ratio.interval,
-        "differs": pair.ratio.differs,
+        "differs": pair.differs,
         "obstacles": pair.obstacles,
     }
 
@@ -141,6 +141,8 @@ def spell_finding(pair: Compared) -> str:
         return "not comparable"
     if not pair.ratio.differs:
         return "no difference found"
+    if not pair.differs:
+        return f"within the {BENCHES_DIFFER:.0%} of two benches"
     return f"{abs(1 - pair.ratio.value):.1%} {'faster' if pair.ratio.value < 1 else 'slower'}"
 
 
