@@ -33,6 +33,8 @@ class Adb:
 
     def __init__(self, name: str, serial: str) -> None:
         self.name = name
+        if not serial:
+            raise DeviceError(f"device {name!r}", "adb:SERIAL", "bigvit-edge devices lists them")
         states = list_states(SERVER_S)
         if serial not in states:
             do = suggest(serial, states) or (f"adb connect {shlex.quote(serial)}" if ":" in serial else "plug it in")

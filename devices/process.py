@@ -17,7 +17,6 @@ from bigvit_edge.interruption import shielded
 TOKEN = "BIGVIT_EDGE_RUN"  # names a program's whole family on the device, in its environment
 KILL = 'for f in $(grep -l -- "$1" /proc/[0-9]*/environ 2>/dev/null); do p=${f#/proc/}; kill -9 "${p%/environ}"; done'
 KILL_S = 10.0
-TOLD = 20  # lines of stderr that a message holds
 KEPT = 200  # lines of stderr that are kept
 
 
@@ -162,8 +161,9 @@ class Process:
         )
 
     def _quote(self) -> str:
-        said = "".join(list(self._err)[-TOLD:]).strip()
-        return f" and said: {said}" if said else ""
+        """Its last words; what a runtime's own log has before them is not the reason."""
+        lines = "".join(self._err).strip().splitlines()
+        return f" and said: {lines[-1].strip()}" if lines else ""
 
     def _read_out(self, stream: IO[bytes]) -> None:
         with suppress(ValueError, OSError):  # it was closed meanwhile

@@ -30,6 +30,8 @@ def run_profile(
     """
     if not LEAST_RUNS <= runs <= MOST_RUNS:
         raise UserError(f"--runs {runs}", f"{LEAST_RUNS} to {MOST_RUNS}")
+    if threads < 1:
+        raise UserError(f"--threads {threads}", "1 or more")
     targets = [target for target in (html, trace) if target is not None]
     for target in targets:
         _check_target(target)

@@ -22,7 +22,7 @@ def test_a_missing_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("127.0.0.1:1", "adb connect 127.0.0.1:1|did you mean"),
         ("x'y;reboot", "expected one that adb lists"),
-        ("", "adb lists"),
+        ("", "expected adb:SERIAL"),
     ],
 )
 def test_unknown_serials(adb_machine: Machine, serial: str, told: str) -> None:
