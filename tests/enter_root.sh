@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run COMMAND in a root of tests/make_device_roots.sh, as root of namespaces of its own, so that nothing of this machine
-# changes and all of it ends with this process, by SIGKILL too; SHARED, a folder, is /mnt there. A root of arm64 runs by
-# qemu-aarch64 through a binfmt_misc of that namespace: Linux 6.7. Root only:
+# changes and all of it ends with this process, by SIGKILL too; SHARED, a folder, is /mnt there, and of the environment
+# nothing comes along. A root of arm64 runs by qemu-aarch64 through a binfmt_misc of that namespace: Linux 6.7. Root only:
 #   tests/enter_root.sh ROOT SHARED COMMAND...
 set -euo pipefail
 
@@ -34,4 +34,4 @@ if [ -e "$root/usr/lib/ld-linux-aarch64.so.1" ] && [ "$(uname -m)" != aarch64 ];
   mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
   echo ":aarch64:M::$magic:$mask:$(command -v qemu-aarch64):F" >/proc/sys/fs/binfmt_misc/register
 fi
-exec chroot "$root" "$@"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot "$root" "$@"

@@ -36,7 +36,7 @@ def refuse(result: Result, *texts: str) -> None:
 
 
 def test_profile_refuses_what_is_none() -> None:
-    refuse(call("profile", "nothing.bve"), "no file nothing.bve")
+    refuse(call("profile", "nothing.bve"), "no nothing.bve; expected a model file, which ends in .bve")
     refuse(call("profile", "nothing.onnx", "--device", "ssh:pi@board"), "nothing.onnx on ssh:pi@board", "a .bve")
 
 

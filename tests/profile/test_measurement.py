@@ -171,7 +171,7 @@ def test_pages_and_timelines_are_written_whole_or_not_at_all(paths: dict[str, Pa
         ({"device": "toaster"}, r"device 'toaster'; expected local, null, adb"),
         ({"device": "null"}, r"--device null, which runs nothing"),
         ({"threads": 1000}, r"1000 threads; expected 1 to \d+"),
-        ({"threads": 0}, r"threads=0"),
+        ({"threads": 0}, r"--threads 0; expected 1 or more"),
         ({"runs": 1}, r"--runs 1; expected 2 to"),
         ({"keep": 0.3}, r"no entry 'keep_0_3'"),
         ({"picture": Path("cat.png")}, r"which does not say how it takes pictures"),

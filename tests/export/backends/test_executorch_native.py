@@ -147,7 +147,7 @@ def test_the_file_is_the_program_once_and_little_else(name: str) -> None:
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     path = write(lower("blvit_demo", "int8")[0], tmp_path / "m.pte")
-    program = executorch.open_program(path, 1)
+    program = door.open_program(path, 1)
     words = {"metadata_labels": '["null", "één"]', "metadata_methods": "keep_0_5,keep_0_25,keep_1"}
     assert {name: program.load_method(name)(())[0] for name in words} == words
 
