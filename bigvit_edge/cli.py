@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bigvit_edge import cli_app
 from bigvit_edge.cli_devices import AsJson, add_verbs
 from bigvit_edge.exits import explained, run_program
 
@@ -167,6 +168,7 @@ def run(
 
 
 add_verbs(app)
+app.add_typer(cli_app.app, name="app")
 
 
 @app.command()

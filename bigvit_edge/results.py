@@ -122,6 +122,24 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What an app or a browser ran in while it measured.
+
+    foreground: whether a person saw it from the first turn to the last. cpuset: of the process that measured, as the
+    system names it ("/top-app"). thermal_status: Android's, 0 (none) to 6 (shutdown), before and after;
+    thermal_headroom: its forecast, 1 where it throttles severely. agent: what a browser calls itself; isolated: whether
+    its page was isolated across origins, without which it has no threads. None, "": not told.
+    """
+
+    foreground: bool | None = None
+    cpuset: str = ""
+    thermal_status: tuple[int | None, int | None] = (None, None)
+    thermal_headroom: tuple[float | None, float | None] = (None, None)
+    agent: str = ""
+    isolated: bool | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One file on one set of cores.
 
@@ -129,8 +147,10 @@ class Row:
     precision, keep, method: as of the bundle's manifest (precision "" of a file alone).
     delegated_share: of the multiply-accumulates, that the intended unit takes, None if nobody says. policy: the cluster
     words asked for, or cores; cores_asked: what they are here; cores_allowed: what the system left of them, read back.
-    runtime: its name and version, build: what else it says of itself; launch: local, ssh, adb shell or app. error: why
-    there is no measurement. energy, answers: or a text that says why not. reasons: of the verdicts.
+    runtime: its name and version, build: what else it says of itself; launch: local, ssh, adb shell, app or browser.
+    error: why there is no measurement. energy, answers: or a text that says why not. throttled_share: of the measured
+    time, that of turns whose clock was lower than that of the first by what counts as throttled. reasons: of the
+    verdicts. surroundings: of an app's or a browser's row.
     """
 
     file: str
@@ -162,6 +182,8 @@ class Row:
     verdicts: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     error: str = ""
+    throttled_share: float | None = None
+    surroundings: Surroundings | None = None
 
     def name(self) -> str:
         """Name the row apart from its neighbours."""

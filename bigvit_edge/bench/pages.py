@@ -212,7 +212,8 @@ def _explain_minutes(rows: Sequence[Row]) -> Iterator[str]:
         if row.first_minute_ms and row.last_minute_ms:
             ratio = row.last_minute_ms / row.first_minute_ms
             minutes = f"first minute {row.first_minute_ms:.2f} ms, last {row.last_minute_ms:.2f} ms"
-            yield f"{row.name()}: {minutes}, {ratio:.2f} times"
+            held = f"; at a fallen clock for {row.throttled_share:.0%} of the time" if row.throttled_share else ""
+            yield f"{row.name()}: {minutes}, {ratio:.2f} times{held}"
 
 
 def _list_warmup(rows: Sequence[Row]) -> str:

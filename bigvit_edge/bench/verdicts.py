@@ -46,6 +46,7 @@ def judge(row: Row, machine: Machine, throttled_bits: Sequence[int | None] = (),
         last_minute_ms=last,
         latency_ms=describe_times(row.times_ms()),
         cpu_ms=sum(turn.cpu_ms * len(turn.times_ms) for turn in row.turns) / len(row.times_ms()),
+        throttled_share=_share_throttled(row.turns),
         verdicts=tuple(dict.fromkeys(verdict for verdict, _ in found)) or (VALID,),
         reasons=tuple(reason for _, reason in found),
     )
@@ -95,6 +96,18 @@ def _find_throttling(row: Row, bits: Sequence[int | None]) -> list[tuple[str, st
     elif slower > SLOWED_ALONE:
         return [*found, (THROTTLED, f"{slower:.2f} times the time at the end; the clock is not known")]
     return found
+
+
+def _share_throttled(turns: Sequence[Turn]) -> float | None:
+    """The share of the time, of turns whose clock fell from the first quarter's; None where it is not known."""
+    if len(turns) < LEAST_TURNS:
+        return None
+    usual = _take_clock(turns[: len(turns) // 4])
+    spans = [(_take_clock((turn,)), turn.end_ns - turn.start_ns) for turn in turns]
+    known = sum(ns for clock, ns in spans if clock)
+    if not usual or not known:
+        return None
+    return sum(ns for clock, ns in spans if clock and clock < CLOCK_FELL * usual) / known
 
 
 def _find_low_clock(row: Row, machine: Machine) -> list[tuple[str, str]]:

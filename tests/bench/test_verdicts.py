@@ -136,3 +136,11 @@ def test_the_first_minute_is_told_from_the_last() -> None:
     row = judge(make_row(turns), MACHINE)
     assert (row.first_minute_ms, row.last_minute_ms) == (1.0, 1.04)
     assert judge(make_row(turns[:30]), MACHINE).first_minute_ms is None
+
+
+def test_the_share_of_the_time_at_a_fallen_clock_is_told() -> None:
+    turns = [make_turn(number=n, clock_mhz=(2000, 2000 if n < 15 else 1800)) for n in range(20)]
+    assert judge(make_row(turns), MACHINE).throttled_share == pytest.approx(0.25)
+    assert judge(make_row(steady()), MACHINE).throttled_share == 0
+    unknown = [make_turn(number=n, clock_mhz=(None, None)) for n in range(20)]
+    assert judge(make_row(unknown), MACHINE).throttled_share is None
