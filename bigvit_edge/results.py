@@ -45,16 +45,16 @@ class Turn:
     """Some images of one file, one after the other or paced.
 
     start_ns, end_ns: of the device's monotonic clock. times_ms: of each image. cpu_ms: the process's CPU time, of all
-    its threads, over the turn, an image. clock_mhz: of the calling thread's core, before and after; None where it
-    cannot be measured. cores: how often the caller was on which after an image. throttled_periods: those of the
-    cgroup's quota that were cut meanwhile. temp_c: the CPU's hottest, after it. part: 0, or higher after each time that
-    the bench was resumed.
+    its threads, over the turn, an image; None in a browser, which does not tell. clock_mhz: of the calling thread's
+    core, before and after; None where it cannot be measured. cores: how often the caller was on which after an image.
+    throttled_periods: those of the cgroup's quota that were cut meanwhile. temp_c: the CPU's hottest, after it. part:
+    0, or higher after each time that the bench was resumed.
     """
 
     start_ns: int
     end_ns: int
     times_ms: tuple[float, ...]
-    cpu_ms: float
+    cpu_ms: float | None
     clock_mhz: tuple[float | None, float | None]
     cores: dict[str, int]
     thread_ms: dict[str, float]

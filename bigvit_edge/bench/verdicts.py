@@ -45,7 +45,7 @@ def judge(row: Row, machine: Machine, throttled_bits: Sequence[int | None] = (),
         first_minute_ms=first,
         last_minute_ms=last,
         latency_ms=describe_times(row.times_ms()),
-        cpu_ms=sum(turn.cpu_ms * len(turn.times_ms) for turn in row.turns) / len(row.times_ms()),
+        cpu_ms=_take_cpu(row.turns),
         throttled_share=_share_throttled(row.turns),
         verdicts=tuple(dict.fromkeys(verdict for verdict, _ in found)) or (VALID,),
         reasons=tuple(reason for _, reason in found),
@@ -159,6 +159,12 @@ def _take_minutes(turns: Sequence[Turn]) -> tuple[float | None, float | None]:
 
 def _take_median(turns: Sequence[Turn]) -> float:
     return statistics.median(ms for turn in turns for ms in turn.times_ms)
+
+
+def _take_cpu(turns: Sequence[Turn]) -> float | None:
+    """CPU time an image; None where a turn does not tell."""
+    spent = [turn.cpu_ms * len(turn.times_ms) for turn in turns if turn.cpu_ms is not None]
+    return sum(spent) / sum(len(turn.times_ms) for turn in turns) if len(spent) == len(turns) else None
 
 
 def _take_clock(turns: Sequence[Turn]) -> float | None:
