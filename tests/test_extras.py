@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bigvit_edge.artifact import hash_file
 from bigvit_edge.cli import app
-from bigvit_edge.extras import BASE, EXTRAS
+from bigvit_edge.extras import BASE, EXTRAS, LIGHT
 from bigvit_edge.manifest import read_manifest, write_manifest
 from bigvit_edge.models.zoo import CARDS
 from tests.native import ROOT
@@ -149,4 +149,4 @@ def test_extras_are_as_the_project_has_them() -> None:
     for extra, modules in EXTRAS.items():
         named = {requirement.partition("=")[0].partition(">")[0] for requirement in project[extra]}
         assert {packages.get(module, module.replace("_", "-")) for module in modules} <= named
-        assert extra == BASE or f"bigvit-edge[{BASE}]" in named
+        assert extra in (BASE, *LIGHT) or f"bigvit-edge[{BASE}]" in named

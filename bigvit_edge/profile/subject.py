@@ -62,7 +62,7 @@ def open_subject(path: Path, keep: float | None, threads: int) -> Subject:
     words = runner.words
     return Subject(
         path, format_, words.get("precision", ""), keep, _find_method(path, format_, keep), runner, None,
-        _parse_preprocessing(words.get("preprocessing")), False,
+        parse_preprocessing(words.get("preprocessing")), False,
     )  # fmt: skip
 
 
@@ -74,7 +74,8 @@ def _find_method(path: Path, format_: str, keep: float | None) -> str | None:
     return f"keep_{keep:g}".replace(".", "_")
 
 
-def _parse_preprocessing(text: str | None) -> Preprocessing | None:
+def parse_preprocessing(text: str | None) -> Preprocessing | None:
+    """Parse what a file says of it; None where it says nothing."""
     try:
         told = json.loads(text or "null")
         return Preprocessing(**told) if isinstance(told, dict) else None

@@ -21,6 +21,11 @@ def test_a_steady_row_is_valid() -> None:
     assert row.cpu_ms == pytest.approx(1.0)
 
 
+def test_a_turn_whose_cpu_time_is_not_told_leaves_the_row_without() -> None:
+    turns = [*steady(), replace(make_turn(number=20), cpu_ms=None)]
+    assert judge(make_row(turns), MACHINE).cpu_ms is None
+
+
 def test_a_row_that_did_not_run_has_failed() -> None:
     assert judge(make_row([], error="no runtime"), MACHINE).reasons == ("no runtime",)
     assert judge(make_row([]), MACHINE).verdicts == ("failed",)
