@@ -6,6 +6,8 @@
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace {
@@ -56,6 +58,13 @@ uint32_t kept_registers() {
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;
 }
+#elif defined(__aarch64__) && defined(__APPLE__)
+// Of the names that there are since macOS 12 and iOS 15.
+bool has_feature(const char* name) {
+  int has = 0;
+  size_t bytes = sizeof has;
+  return sysctlbyname(name, &has, &bytes, nullptr, 0) == 0 && has != 0;
+}
 #endif
 
 const struct {
@@ -94,6 +103,11 @@ uint32_t bve_detect_isa() {
   if ((has >> 9 & 1) && (has >> 10 & 1)) isa |= bve_neonfp16;  // fphp, asimdhp
   if (has >> 20 & 1) isa |= bve_neondot;                       // asimddp
   if (has2 >> 13 & 1) isa |= bve_neoni8mm;                     // i8mm
+#elif defined(__aarch64__) && defined(__APPLE__)
+  isa |= bve_neon;
+  if (has_feature("hw.optional.arm.FEAT_FP16")) isa |= bve_neonfp16;
+  if (has_feature("hw.optional.arm.FEAT_DotProd")) isa |= bve_neondot;
+  if (has_feature("hw.optional.arm.FEAT_I8MM")) isa |= bve_neoni8mm;
 #elif defined(__aarch64__)
   // No auxiliary vector: what the compiler was told of every CPU it compiles for.
   isa |= bve_neon;

@@ -36,7 +36,8 @@ bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_keys();
 bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_values();
 bve_list<bve_kernel_row<bve_route_fn>> bve_list_routes();
 
-// What this CPU has (getauxval on ARM, cpuid on x86; the operating system's say included).
+// What this CPU has (ARM: getauxval, Apple: sysctl; x86: cpuid; the operating system's say
+// included).
 uint32_t bve_detect_isa();
 // "neon neondot", or "scalar".
 void bve_name_isa(uint32_t isa, char* text, size_t bytes);

@@ -1,21 +1,8 @@
 #include "bell.h"
 
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <climits>
+#include "system.h"
 
 namespace bve {
-namespace {
-
-static_assert(sizeof(std::atomic<uint32_t>) == 4 && std::atomic<uint32_t>::is_always_lock_free);
-
-void call_futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
-  syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
-}
-
-}  // namespace
 
 void Bell::relax() {
 #if defined(__x86_64__)
@@ -25,11 +12,11 @@ void Bell::relax() {
 #endif
 }
 
-void Bell::wait_for_ring(uint32_t rung) { call_futex(rung_, FUTEX_WAIT_PRIVATE, rung); }
+void Bell::wait_for_ring(uint32_t rung) { wait_while(rung_, rung); }
 
 void Bell::wake() {
   rung_++;
-  call_futex(rung_, FUTEX_WAKE_PRIVATE, INT_MAX);
+  wake_all(rung_);
 }
 
 }  // namespace bve

@@ -52,7 +52,7 @@ typedef struct bve_options {
                             // lane. bve_inspect says why. little_threads must be 0
 } bve_options;
 
-// What a thread did of an op at once, on CLOCK_MONOTONIC.
+// What a thread did of an op at once, on CLOCK_MONOTONIC; Apple: CLOCK_UPTIME_RAW.
 typedef struct bve_event {
   uint64_t start_ns, end_ns;
   uint32_t op;      // as bve_op_name counts them

@@ -1,12 +1,11 @@
 #include "cores.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <map>
-#include <memory>
 #include <tuple>
+
+#include "system.h"
 
 namespace bve {
 namespace {
@@ -40,6 +39,21 @@ void name_part(CoreFacts& core) {
   core.name = name;
 }
 
+// Of a system without such files. Its numbers are only names: nobody can be told to keep to them.
+void add_levels(std::map<int, CoreFacts>& cores) {
+  int number = 0;
+  bool is_first = true;
+  for (const int count : count_cores_by_level()) {
+    for (const int end = number + count; number < end; number++) {
+      CoreFacts core{number};
+      core.name = is_first ? "P-core" : "E-core";
+      core.efficient = !is_first;
+      cores.insert({number, core});
+    }
+    is_first = false;
+  }
+}
+
 // The numbers of folders cpu0, cpu1 and so on; those that are online, where the system tells.
 std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
   std::map<int, CoreFacts> cores;
@@ -56,6 +70,7 @@ std::map<int, CoreFacts> find_cores(SystemFiles& files, const CpuInfo& info) {
                       : files.text(path) != "0";
   }
   for (const int number : info.processors) cores.insert({number, {number}});
+  if (files.here()) add_levels(cores);
   return cores;
 }
 
@@ -212,21 +227,6 @@ std::vector<Core> list_cores(const std::string& root) {
     for (const CoreFacts& core : cluster.cores) cores.push_back(speeds.schedule(core));
   }
   return cores;
-}
-
-std::optional<std::vector<int>> read_affinity() {
-  constexpr int kMost = 65536;
-  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(
-      CPU_ALLOC(kMost), [](cpu_set_t* allocated) { CPU_FREE(allocated); });
-  const size_t bytes = CPU_ALLOC_SIZE(kMost);
-  if (!set) return std::nullopt;
-  CPU_ZERO_S(bytes, set.get());
-  if (sched_getaffinity(0, bytes, set.get()) != 0) return std::nullopt;
-  std::vector<int> numbers;
-  for (int number = 0; number < kMost; number++) {
-    if (CPU_ISSET_S(number, bytes, set.get())) numbers.push_back(number);
-  }
-  return numbers;
 }
 
 }  // namespace bve

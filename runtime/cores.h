@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,8 +57,5 @@ std::vector<Cluster> group_cores(const std::vector<CoreFacts>& cores);
 // The cores that this process may run on, in the order of their clusters, equal ones by number.
 // root: where /proc and /sys lie; "" for this machine.
 std::vector<Core> list_cores(const std::string& root = "");
-
-// The cores that the calling thread's affinity allows; nothing where the system does not tell.
-std::optional<std::vector<int>> read_affinity();
 
 }  // namespace bve

@@ -1,7 +1,5 @@
 #include "counters.h"
 
-#include <linux/perf_event.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 #include <cstring>
 
 #include "json.h"
+#include "system.h"
 
 namespace bve {
 namespace {
@@ -17,15 +16,20 @@ namespace {
 constexpr char kDevices[] = "/sys/bus/event_source/devices";
 constexpr char kParanoid[] = "/proc/sys/kernel/perf_event_paranoid";
 
+// Numbers of the kernel's ABI, for systems that lack its header.
+constexpr uint32_t kHardware = 0, kSoftware = 1;     // PERF_TYPE_*
+constexpr uint64_t kTaskClock = 1, kPageFaults = 2;  // PERF_COUNT_SW_*
+
 struct Event {
   const char* name;
-  uint64_t generic, arm;  // arm: as Arm's architecture numbers it, for a PMU that is asked by type
+  uint64_t generic,
+      arm;  // PERF_COUNT_HW_*; as Arm's architecture numbers it, for a PMU that is asked by type
 };
 // cache misses: of the first data cache on Arm, of the last cache elsewhere
-constexpr Event kEvents[] = {{"cycles", PERF_COUNT_HW_CPU_CYCLES, 0x11},
-                             {"instructions", PERF_COUNT_HW_INSTRUCTIONS, 0x08},
-                             {"cache misses", PERF_COUNT_HW_CACHE_MISSES, 0x03},
-                             {"branch misses", PERF_COUNT_HW_BRANCH_MISSES, 0x10}};
+constexpr Event kEvents[] = {{"cycles", 0, 0x11},
+                             {"instructions", 1, 0x08},
+                             {"cache misses", 3, 0x03},
+                             {"branch misses", 5, 0x10}};
 
 std::string explain(int fault) {
   switch (fault) {
@@ -65,21 +69,21 @@ std::vector<Pmu> list_pmus(SystemFiles& files) {
 }
 
 Counters::Counters(const std::string& root) {
-  open("task clock (ns)", "", PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK);
-  open("page faults", "", PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS);
+  open("task clock (ns)", "", kSoftware, kTaskClock);
+  open("page faults", "", kSoftware, kPageFaults);
   SystemFiles files(root);
   std::vector<Pmu> pmus = list_pmus(files);
   const auto is_of_all = [](const Pmu& pmu) { return pmu.cores.empty() || !pmu.type; };
   pmus.erase(std::remove_if(pmus.begin(), pmus.end(), is_of_all), pmus.end());
   for (const Event& event : kEvents) {
-    if (pmus.empty()) open(event.name, "", PERF_TYPE_HARDWARE, event.generic);
+    if (pmus.empty()) open(event.name, "", kHardware, event.generic);
     // a generic event counts on one kind of core alone
     for (const Pmu& pmu : pmus) {
       const auto type = static_cast<uint32_t>(*pmu.type);
       if (is_arm(pmu.name)) {
         open(event.name, pmu.name, type, event.arm);
       } else {
-        open(event.name, pmu.name, PERF_TYPE_HARDWARE, uint64_t{type} << 32 | event.generic);
+        open(event.name, pmu.name, kHardware, uint64_t{type} << 32 | event.generic);
       }
     }
   }
@@ -92,15 +96,8 @@ Counters::~Counters() {
 }
 
 void Counters::open(const char* event, const std::string& pmu, uint32_t type, uint64_t config) {
-  perf_event_attr attributes{};
-  attributes.size = sizeof attributes;
-  attributes.type = type;
-  attributes.config = config;
-  attributes.inherit = 1;
-  attributes.exclude_kernel = attributes.exclude_hv = 1;
-  attributes.read_format = PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING;
-  const long file = syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-  counters_.push_back({event, pmu, file < 0 ? explain(errno) : "", static_cast<int>(file)});
+  const int file = open_counter(type, config);
+  counters_.push_back({event, pmu, file < 0 ? explain(errno) : "", file});
 }
 
 std::string Counters::read() const {

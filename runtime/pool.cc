@@ -1,7 +1,6 @@
 #include "pool.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,26 +15,18 @@ namespace {
 
 constexpr uint32_t kStop = UINT32_MAX;  // a round that is none
 
-// thread 0: the calling one. False where the system allows none of the cores: the thread then runs
-// where it might before.
-bool allow(pid_t thread, const cpu_set_t& cores) {
-  return sched_setaffinity(thread, sizeof cores, &cores) == 0;
-}
-
 bool allow_one(pid_t thread, int core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(core, &set);
-  return allow(thread, set);
+  CoreSet set;
+  set.add(core);
+  return set_affinity(thread, set);
 }
 
 bool allow_all(pid_t thread, const std::vector<int>& cores, int but = -1) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
+  CoreSet set;
   for (const int core : cores) {
-    if (core != but) CPU_SET(core, &set);
+    if (core != but) set.add(core);
   }
-  return allow(thread, set);
+  return set_affinity(thread, set);
 }
 
 }  // namespace
@@ -88,11 +79,11 @@ void Pool::run(uint32_t round) {
   }
   const uint64_t before = read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
   running_++;
-  const bool moves = placement_.is_fixed && sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
+  const bool moves = placement_.is_fixed && read_affinity(0, allowed_);
   if (moves) allow_one(0, placement_.cores[0]);
   if (threads_ > 1) ask(round);
   work_(0, round, context_);
-  if (moves) allow(0, allowed_);
+  if (moves) set_affinity(0, allowed_);
   running_--;
   caller_ns_ += read_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
 }
@@ -116,7 +107,7 @@ void Pool::ask(uint32_t round) {
 // A thread that wakes lands on the core of who woke it, and may stay there for milliseconds while
 // another core idles.
 void Pool::keep_apart() {
-  const int core = sched_getcpu();
+  const int core = read_current_core();
   if (placement_.cores.empty() || (are_placed_ && core == caller_core_)) return;
   caller_core_ = core;
   are_placed_ = true;
@@ -157,7 +148,7 @@ void Pool::lend_core() {
   }
   if (most == 0) return;
   Member& guest = members_[guest_];
-  const int core = sched_getcpu();
+  const int core = read_current_core();
   caller_core_ = core;
   guest.is_guest = true;
   are_placed_ = false;
@@ -181,7 +172,7 @@ void Pool::return_core(size_t guest) {
 
 void Pool::serve(size_t thread) {
   Member& self = members_[thread];
-  self.id.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
+  self.id.store(read_thread_id(), std::memory_order_release);
   if (placement_.is_fixed) allow_one(0, placement_.cores[thread]);
   for (uint32_t seen = 0;;) {
     const auto is_asked = [&] { return self.round.load(std::memory_order_acquire) != seen; };
@@ -198,22 +189,18 @@ void Pool::serve(size_t thread) {
 
 uint64_t Pool::cpu_ns() const {
   uint64_t total = caller_ns_;
-  for (size_t thread = 1; thread < threads_; thread++) {
-    clockid_t clock;
-    if (pthread_getcpuclockid(members_[thread].thread.native_handle(), &clock) == 0)
-      total += read_clock_ns(clock);
-  }
+  for (size_t thread = 1; thread < threads_; thread++)
+    total += read_cpu_ns(members_[thread].thread.native_handle());
   return total;
 }
 
 std::vector<int> Pool::list_cores(size_t thread) const {
   if (placement_.is_fixed && thread == 0) return {placement_.cores[0]};  // while it runs
-  cpu_set_t set;
-  CPU_ZERO(&set);
+  CoreSet set;
   std::vector<int> cores;
-  sched_getaffinity(thread == 0 ? 0 : members_[thread].id.load(), sizeof set, &set);
-  for (int core = 0; core < CPU_SETSIZE; core++) {
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  read_affinity(thread == 0 ? 0 : members_[thread].id.load(), set);
+  for (int core = 0; core < CoreSet::kCount; core++) {
+    if (set.has(core)) cores.push_back(core);
   }
   return cores;
 }

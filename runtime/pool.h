@@ -2,7 +2,6 @@
 // when a run is over is the work's own business.
 #pragma once
 
-#include <sched.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "bell.h"
+#include "system.h"
 
 namespace bve {
 
@@ -105,7 +105,7 @@ class Pool {
   const size_t usable_;
   const int64_t spin_ns_;
   const std::unique_ptr<Member[]> members_;
-  cpu_set_t allowed_;                 // to the caller of a fixed pool, outside run
+  CoreSet allowed_;                   // to the caller of a fixed pool, outside run
   std::atomic<int> caller_core_{-1};  // where it was seen last
   bool are_placed_ = false;           // helpers, off it; the caller's, as the next
   size_t guest_ = 0;                  // the helper that was lent the caller's core; 0: none

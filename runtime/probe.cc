@@ -10,6 +10,7 @@
 #include "json.h"
 #include "names.h"
 #include "sensors.h"
+#include "system.h"
 
 namespace bve {
 namespace {

@@ -1,10 +1,9 @@
 #include "trace.h"
 
-#include <sched.h>
-
 #include <algorithm>
 
 #include "clock.h"
+#include "system.h"
 
 namespace bve {
 
@@ -33,7 +32,7 @@ void Trace::note(const Frame& frame, size_t thread, uint32_t op, Range tiles, ui
                                op,
                                static_cast<uint32_t>(thread),
                                static_cast<uint32_t>(tiles.size()),
-                               sched_getcpu()};
+                               read_current_core()};
   } else {
     log.lost++;
   }
