@@ -31,6 +31,7 @@ NEEDED = {
 ABI_VERSION = 2
 ERROR_BYTES = 512
 MOST_SPIN_US = 10**6
+FORMATS = {3: 1, 4: 2}  # bve.h's numbers of RGB and RGBA, by channels
 MOST_THREADS = 2**16  # what a C integer is asked to hold; the library knows how many cores there are
 
 
@@ -43,6 +44,13 @@ class _Options(ctypes.Structure):
         (name, ctypes.c_uint32)
         for name in ("abi_version", "threads", "little_threads", "isa", "pin", "spin_us", "choose")
     )
+
+
+class _Picture(ctypes.Structure):
+    _fields_ = (
+        ("pixels", ctypes.c_void_p), ("stride_bytes", ctypes.c_size_t), ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32), ("format", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
+    )  # fmt: skip
 
 
 class Event(ctypes.Structure):
@@ -112,6 +120,37 @@ class Session:
         if status:
             raise explain(error.text.decode(errors="replace"))
         return logits
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Array:
+        """Prepare a picture as the file says it was trained to see.
+
+        Upright sRGB, uint8 [height, width, 3], or 4 with alpha that is not multiplied in -> float32 [1, 3, size, size]:
+        what bigvit_edge.export.image makes of a picture's file, but of more than 50 megapixels in one step.
+        UserError where the file does not say.
+        """
+        if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3):
+            raise UserError(_describe(pixels, "a picture"), "a numpy array, uint8 [height, width, 3 or 4]")
+        height, width, channels = pixels.shape
+        if channels not in FORMATS:
+            raise UserError(_describe(pixels, "a picture"), "3 channels (RGB) or 4 (RGBA)")
+        packed, image, error = np.ascontiguousarray(pixels), np.empty(self.shape, np.float32), _Error()
+        picture = _Picture(packed.ctypes.data, width * channels, width, height, FORMATS[channels], 0)
+        with self._lock:
+            self._library()
+            status = find_function("bve_prepare")(
+                self._program, ctypes.byref(picture), image.ctypes.data, image.size, ctypes.byref(error)
+            )
+        if status:
+            raise explain(error.text.decode(errors="replace"))
+        return image
+
+    def labels(self) -> list[str]:
+        """List the names of the classes; empty where the file names none."""
+        with self._lock:
+            self._library()
+            label = find_function("bve_label")
+            named = (label(self._program, i) for i in range(self.classes))
+            return [name.decode(errors="replace") for name in named if name is not None]
 
     def inspect(self) -> dict[str, Any]:
         """Tell how the session runs.
@@ -256,8 +295,13 @@ def check_image(image: object, shape: tuple[int, ...]) -> Array:
     """
     if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.shape == shape:
         return np.ascontiguousarray(image)
-    found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise UserError(f"an image of {found}", f"a numpy array, float32 {list(shape)}")
+    raise UserError(_describe(image, "an image"), f"a numpy array, float32 {list(shape)}")
+
+
+def _describe(array: object, name: str) -> str:
+    return f"{name} of " + (
+        f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+    )
 
 
 def explain(text: str) -> UserError:
@@ -301,6 +345,8 @@ def load_library() -> ctypes.CDLL:
     later = {  # than the first library of this version: who calls them asks for them by find_function
         "bve_events": (ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t, pointer)),
         "bve_rows": (ctypes.c_size_t, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t)),
+        "bve_prepare": (ctypes.c_int, (pointer, ctypes.POINTER(_Picture), pointer, ctypes.c_size_t, error)),
+        "bve_label": (text, (pointer, ctypes.c_size_t)),
         "bve_measure": (pointer, (ctypes.c_uint32, error)),
         "bve_free": (None, (pointer,)),
         "bve_count": (pointer, (text,)),

@@ -13,6 +13,8 @@
 #include "choice.h"
 #include "counters.h"
 #include "dispatch.h"
+#include "metadata.h"
+#include "picture.h"
 #include "probe.h"
 #include "roof.h"
 #include "session.h"
@@ -21,9 +23,13 @@ struct bve_program {
   std::unique_ptr<bve::Program> program;
   bve::Weights weights;
   std::string description;
+  bve::Metadata metadata;
 
   explicit bve_program(std::unique_ptr<bve::Program> opened)
-      : program(std::move(opened)), weights(*program), description(program->describe()) {}
+      : program(std::move(opened)),
+        weights(*program),
+        description(program->describe()),
+        metadata(bve::read_metadata(program->metadata())) {}
 };
 
 struct bve_session {
@@ -110,6 +116,19 @@ int bve_verify(const bve_program* program, bve_error* error) {
 }
 
 const char* bve_describe(const bve_program* program) { return program->description.c_str(); }
+
+const char* bve_label(const bve_program* program, size_t index) {
+  const std::vector<std::string>& labels = program->metadata.labels;
+  return index < labels.size() ? labels[index].c_str() : nullptr;
+}
+
+int bve_prepare(const bve_program* program, const bve_picture* picture, float* image,
+                size_t image_count, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    bve::prepare_picture(program->metadata, picture, image, image_count);
+    return 0;
+  });
+}
 
 size_t bve_repacked_bytes(const bve_program* program) { return program->weights.repacked_bytes(); }
 

@@ -74,6 +74,16 @@ typedef struct bve_tokens {
   int32_t* order;        // [n]
 } bve_tokens;
 
+// Pixels of 8 bits a channel, sRGB, upright; rows one below the other.
+enum { BVE_RGB = 1, BVE_RGBA = 2, BVE_BGRA = 3 };  // bytes in this order, alpha not multiplied in
+typedef struct bve_picture {
+  const void* pixels;      // the first row's
+  size_t stride_bytes;     // from a row to the next
+  uint32_t width, height;  // 1 to 2^24, together at most 100 megapixels
+  uint32_t format;         // BVE_RGB, BVE_RGBA or BVE_BGRA
+  uint32_t reserved;       // 0
+} bve_picture;
+
 // ABI version of the library: one that is no lower than BVE_ABI_VERSION of who calls it will do.
 BVE_API uint32_t bve_version(void);
 
@@ -92,6 +102,18 @@ BVE_API int bve_verify(const bve_program* program, bve_error* error);
 
 // JSON about the program: entries, shapes, metadata, precision, packing. Lives as long as it does.
 BVE_API const char* bve_describe(const bve_program* program);
+
+// The name of a class, UTF-8; null beyond the last, and where the file names none. Lives as long as
+// the program.
+BVE_API const char* bve_label(const bve_program* program, size_t index);
+
+// A picture as the model takes it, float [3, size, size] for bve_run: cropped, resized and
+// normalised as the program's metadata says, to the bits that Pillow and numpy give
+// (bigvit_edge/preprocessing.py has the words). What is transparent is laid on white, on black
+// where white would hide all of it. Reads the rows' pixels and nothing behind them. 0 if all went
+// well.
+BVE_API int bve_prepare(const bve_program* program, const bve_picture* picture, float* image,
+                        size_t image_count, bve_error* error);
 
 // Bytes of weights that the program's sessions have packed anew so far, in memory of their own,
 // because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.

@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "arena.h"
+#include "metadata.h"
 #include "program_builder.h"
 #include "serial_run.h"
 
@@ -204,6 +205,7 @@ void open(const uint8_t* data, size_t size) try {
     }
     run_small(*program, entry);
   }
+  require(is_text(read_metadata(program->metadata()).fault), "a fault cannot be printed");
   std::string described = program->describe();
   for (char& letter : described)
     letter = letter == '\n' || letter == '\r' || letter == '\t' ? ' ' : letter;

@@ -1,0 +1,303 @@
+#include "picture.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+#include "error.h"
+#include "resampling.h"
+
+namespace bve {
+namespace {
+
+constexpr uint32_t kMostSide = 1 << 24;  // what Pillow's box, of floats, tells apart
+constexpr uint64_t kMostPixels = 100'000'000;
+constexpr double kMostResized = 1 << 26;  // pixels of a picture after the resize, before the crop
+constexpr int kFaint = 32;  // levels between the darkest and the brightest of a channel
+
+struct Layout {
+  uint32_t format;
+  const char* name;
+  uint32_t bytes;  // of a pixel
+  uint32_t red;    // blue is 2 - red
+  bool has_alpha;
+};
+constexpr Layout kLayouts[] = {
+    {BVE_RGB, "RGB", 3, 0, false}, {BVE_RGBA, "RGBA", 4, 0, true}, {BVE_BGRA, "BGRA", 4, 2, true}};
+
+const Layout& find_layout(const bve_picture& picture) {
+  for (const Layout& layout : kLayouts) {
+    if (layout.format == picture.format) return layout;
+  }
+  fail("a picture of format %u, expected BVE_RGB, BVE_RGBA or BVE_BGRA (%d, %d, %d); convert it",
+       picture.format, BVE_RGB, BVE_RGBA, BVE_BGRA);
+}
+
+void check(const bve_picture& picture, const Layout& layout) {
+  const uint32_t width = picture.width, height = picture.height;
+  if (picture.reserved != 0) {
+    fail("a picture with %u in reserved, expected 0; set all of bve_picture", picture.reserved);
+  }
+  if (width < 1 || height < 1) {
+    fail("a picture of %u x %u pixels, expected 1 or more each; give its size", width, height);
+  }
+  if (width > kMostSide || height > kMostSide || uint64_t{width} * height > kMostPixels) {
+    fail(
+        "a picture of %u x %u pixels, expected at most 100 megapixels and %u a side; make it "
+        "smaller",
+        width, height, kMostSide);
+  }
+  if (!picture.pixels) fail("a picture whose pixels are null, expected its first row; give them");
+  const uint64_t least = uint64_t{width} * layout.bytes;
+  if (picture.stride_bytes < least || picture.stride_bytes > SIZE_MAX / height) {
+    fail(
+        "a stride of %zu bytes for rows of %u pixels of %s, expected %llu or more; give the bytes "
+        "from one row to the next",
+        picture.stride_bytes, width, layout.name, static_cast<unsigned long long>(least));
+  }
+}
+
+// ---- where what goes ---------------------------------------------------------------------------
+
+struct Size {
+  uint64_t width, height;
+};
+
+uint64_t round_even(double value) { return static_cast<uint64_t>(std::nearbyint(value)); }
+
+// Of the whole picture after the resize.
+Size measure(Size size, const Preprocessing& how) {
+  const uint32_t target = how.resize_to ? how.resize_to : how.size;
+  const auto longer = static_cast<double>(std::max(size.width, size.height));
+  if (how.crop == Crop::kCenter) {
+    const auto shorter = static_cast<double>(std::min(size.width, size.height));
+    const auto other = static_cast<uint64_t>(target * longer / shorter);
+    return size.width <= size.height ? Size{target, other} : Size{other, target};
+  }
+  if (how.crop != Crop::kBorder) return {target, target};
+  const double ratio = longer / target;
+  return {std::max<uint64_t>(1, round_even(size.width / ratio)),
+          std::max<uint64_t>(1, round_even(size.height / ratio))};
+}
+
+// A side of the picture, and where its pixels go on a side of the canvas.
+struct Way {
+  uint32_t origin;  // of what is taken of the picture
+  Side side;
+  uint32_t place;  // on the canvas, of the first
+};
+
+// The middle of a resized side of `resized` pixels, as many as the canvas has; of fewer, all, in
+// its middle.
+Way find_middle(uint64_t origin, uint64_t source, uint64_t resized, const Preprocessing& how) {
+  Way way{static_cast<uint32_t>(origin), {}, 0};
+  way.side = {static_cast<uint32_t>(source), 0, static_cast<float>(source)};
+  way.side.whole = static_cast<uint32_t>(resized);
+  way.side.count = std::min(way.side.whole, how.size);
+  if (resized <= how.size) {
+    way.place = (how.size - way.side.whole) / 2;
+  } else {
+    const uint32_t extra = way.side.whole - how.size;
+    way.side.first = static_cast<uint32_t>(how.rounds_down ? extra / 2 : round_even(extra / 2.0));
+  }
+  return way;
+}
+
+struct Ways {
+  Way across, down;
+};
+
+Way find_middle_square(uint32_t length, uint32_t square, const Preprocessing& how) {
+  const uint32_t begin = (length - square) / 2;
+  Way way{};
+  way.side = {length, static_cast<float>(begin), static_cast<float>(begin + square)};
+  way.side.whole = way.side.count = how.size;
+  return way;
+}
+
+Ways find_ways(const bve_picture& picture, const Preprocessing& how) {
+  if (how.crop == Crop::kLargestSquare) {
+    const uint32_t square = std::min(picture.width, picture.height);
+    return {find_middle_square(picture.width, square, how),
+            find_middle_square(picture.height, square, how)};
+  }
+  Size size{picture.width, picture.height}, cut{0, 0}, resized = measure(size, how);
+  const double pixels = static_cast<double>(resized.width) * static_cast<double>(resized.height);
+  if (pixels > kMostResized) {  // the ends of a picture so thin are cut off first
+    const uint64_t longer = std::max(size.width, size.height);
+    const double spare = static_cast<double>(longer) * (1 - kMostResized / pixels);
+    const auto ends = static_cast<uint64_t>(spare / 2);
+    cut = {size.width == longer ? ends : 0, size.height == longer ? ends : 0};
+    size = {size.width - 2 * cut.width, size.height - 2 * cut.height};
+    resized = measure(size, how);
+  }
+  return {find_middle(cut.width, size.width, resized.width, how),
+          find_middle(cut.height, size.height, resized.height, how)};
+}
+
+Side take_whole(Side side) {
+  side.first = 0;
+  side.count = side.whole;
+  return side;
+}
+
+// ---- pixels ------------------------------------------------------------------------------------
+
+uint8_t multiply(uint8_t color, uint8_t alpha) {
+  const unsigned product = color * alpha + 128u;
+  return static_cast<uint8_t>((product + (product >> 8)) >> 8);
+}
+
+class Picture {
+ public:
+  Picture(const bve_picture& picture, const Layout& layout, const Preprocessing& how)
+      : picture_(picture),
+        layout_(layout),
+        ways_(find_ways(picture, how)),
+        filter_(how.resize),
+        has_alpha_(layout.has_alpha && is_partly_transparent()) {}
+
+  uint32_t channels() const { return has_alpha_ ? 4 : 3; }
+  const Ways& ways() const { return ways_; }
+
+  // The wanted rows, or those of all that is resized: colours, times alpha where there is one.
+  template <typename Take>
+  void resize(bool all, Take take) const {
+    const Side across = ways_.across.side, down = ways_.down.side;
+    const Taps columns = compute_taps(filter_, all ? take_whole(across) : across);
+    const Taps rows = compute_taps(filter_, all ? take_whole(down) : down);
+    const uint32_t first = columns.starts.front();
+    const uint32_t count = columns.starts.back() + columns.sizes.back() - first;
+    resample(
+        columns, rows, goes_down_first(across, down), channels(),
+        [&](uint32_t y, uint8_t* row) { read_row(y, first, count, row); }, take);
+  }
+
+ private:
+  const uint8_t* find_pixel(uint32_t x, uint32_t y) const {
+    return static_cast<const uint8_t*>(picture_.pixels) + y * picture_.stride_bytes +
+           size_t{x} * layout_.bytes;
+  }
+
+  // Of a picture that is transparent everywhere, the colours are taken as if it were not.
+  bool is_partly_transparent() const {
+    uint8_t low = 255, high = 0;
+    for (uint32_t y = 0; y < picture_.height; ++y) {
+      const uint8_t* const row = find_pixel(0, y);
+      for (uint32_t x = 0; x < picture_.width; ++x) {
+        low = std::min(low, row[x * 4 + 3]);
+        high = std::max(high, row[x * 4 + 3]);
+      }
+    }
+    return low < 255 && high > 0;
+  }
+
+  void read_row(uint32_t y, uint32_t first, uint32_t count, uint8_t* row) const {
+    const uint8_t* pixel = find_pixel(ways_.across.origin + first, ways_.down.origin + y);
+    const uint32_t red = layout_.red, blue = 2 - red;
+    for (uint32_t x = 0; x < count; ++x, pixel += layout_.bytes, row += channels()) {
+      row[0] = pixel[red];
+      row[1] = pixel[1];
+      row[2] = pixel[blue];
+      if (!has_alpha_) continue;
+      for (int c = 0; c < 3; ++c) row[c] = multiply(row[c], pixel[3]);
+      row[3] = pixel[3];
+    }
+  }
+
+  const bve_picture& picture_;
+  const Layout& layout_;
+  Ways ways_;
+  Filter filter_;
+  bool has_alpha_;
+};
+
+// What shines through: white as viewers show it, 255; 0, black, where white would hide what there
+// is, such as white ink.
+int find_ground(const Picture& picture) {
+  std::array<int, 3> low_black, low_white, high_black, high_white;
+  low_black.fill(INT32_MAX);
+  low_white.fill(INT32_MAX);
+  high_black.fill(INT32_MIN);
+  high_white.fill(INT32_MIN);
+  const uint32_t width = picture.ways().across.side.whole;
+  picture.resize(true, [&](uint32_t, const uint8_t* row) {
+    for (uint32_t x = 0; x < width; ++x, row += 4) {
+      for (size_t c = 0; c < 3; ++c) {
+        const int black = row[c], white = black + 255 - row[3];
+        low_black[c] = std::min(low_black[c], black);
+        low_white[c] = std::min(low_white[c], white);
+        high_black[c] = std::max(high_black[c], black);
+        high_white[c] = std::max(high_white[c], white);
+      }
+    }
+  });
+  int most_black = 0, most_white = 0;
+  for (size_t c = 0; c < 3; ++c) {
+    most_black = std::max(most_black, high_black[c] - low_black[c]);
+    most_white = std::max(most_white, high_white[c] - low_white[c]);
+  }
+  return most_white < kFaint && kFaint < most_black ? 0 : 255;
+}
+
+// ---- numbers -----------------------------------------------------------------------------------
+
+// The model's number of each of a channel's 256 levels, in float as numpy computes it.
+using Levels = std::array<float, 256>;
+
+Levels tabulate(double scale, double mean, double std) {
+  Levels levels;
+  const auto white = static_cast<float>(1 / scale);  // a division, as torchvision makes 255ths
+  for (size_t i = 0; i < levels.size(); ++i) {
+    levels[i] =
+        (static_cast<float>(i) / white - static_cast<float>(mean)) / static_cast<float>(std);
+  }
+  return levels;
+}
+
+void write_rows(const Picture& picture, const Preprocessing& how, float* image) {
+  const Ways& ways = picture.ways();
+  const size_t size = how.size, plane = size * size;
+  const uint32_t channels = picture.channels();
+  const int ground = channels == 4 ? find_ground(picture) : 0;
+  std::array<Levels, 3> levels;  // of red, green, blue
+  std::array<float*, 3> planes;
+  for (size_t c = 0; c < 3; ++c) {
+    const size_t at = how.is_bgr ? 2 - c : c;
+    levels[c] = tabulate(how.scale, how.mean[at], how.std[at]);
+    planes[c] = image + at * plane;
+    const double fill = how.crop == Crop::kBorder ? std::nearbyint(how.mean[at] / how.scale) : 0;
+    std::fill_n(planes[c], plane, levels[c][static_cast<size_t>(std::min(fill, 255.0))]);
+  }
+  picture.resize(false, [&](uint32_t y, const uint8_t* row) {
+    const size_t start = (ways.down.place + y) * size + ways.across.place;
+    for (size_t x = 0; x < ways.across.side.count; ++x, row += channels) {
+      const int through = channels == 4 && ground ? ground - row[3] : 0;
+      for (size_t c = 0; c < 3; ++c)
+        planes[c][start + x] = levels[c][std::min(row[c] + through, 255)];
+    }
+  });
+}
+
+}  // namespace
+
+void prepare_picture(const Metadata& metadata, const bve_picture* picture, float* image,
+                     size_t image_count) {
+  if (!metadata.preprocessing) throw Error(metadata.fault);
+  const Preprocessing& how = *metadata.preprocessing;
+  if (!picture || !image) {
+    fail("%s that is null, expected its memory; give it", picture ? "an image" : "a picture");
+  }
+  const Layout& layout = find_layout(*picture);
+  check(*picture, layout);
+  const size_t expected = size_t{3} * how.size * how.size;
+  if (image_count != expected) {
+    fail("an image of %zu floats, expected %zu, [3, %u, %u]; give as many", image_count, expected,
+         how.size, how.size);
+  }
+  write_rows(Picture(*picture, layout, how), how, image);
+}
+
+}  // namespace bve
