@@ -1,5 +1,34 @@
 """The command line's verbs on apps: what shows a bundle's speed on a phone, in a browser or in an app of yours."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from bigvit_edge.exits import explained
+
 app = typer.Typer(no_args_is_help=True, help="Build the benchmark app for phones, or serve it to browsers.")
+
+
+@app.command()
+@explained
+def apk(
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to make")] = Path("bigvit-bench.apk"),
+    bundle: Annotated[Path | None, typer.Option(help="whose .bve files it shows; the demo if not given")] = None,
+    keystore: Annotated[
+        Path | None,
+        typer.Option(help="to sign with, its password in $BVE_KEYSTORE_PASSWORD; your cache's if not given"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+) -> None:
+    """Build the benchmark app for Android, signed.
+
+    By Debian's tools, without Gradle and without network. It measures as `bigvit-edge bench` does, and needs Android 6
+    on a 64-bit ARM phone: adb install bigvit-bench.apk
+    """
+    from bigvit_edge import tables
+    from bigvit_edge.app.apk import build_apk
+
+    notes = build_apk(output, bundle, keystore, force=force, step=tables.print_step)
+    tables.print_notes(notes)
+    print(f"{output}  {output.stat().st_size:,} bytes")

@@ -62,9 +62,19 @@ def find_bve_run(device: Device, step: Step = nullcontext, *, build: bool = True
     """
     if device.in_place:
         return _find_installed()
-    architecture = _ask_architecture(device)
+    return find_for(_ask_architecture(device), device.name, step, build=build, installed=installed)
+
+
+def find_for(
+    architecture: str, who: str, step: Step = nullcontext, *, build: bool = True, installed: bool = False
+) -> Path:
+    """Find the bve-run for other machines of an architecture, or build it.
+
+    Static, so that it runs on any Linux or Android, where it is not this machine's own, which `installed` lets it be.
+    who: what they are called in messages. The rest: as of find_bve_run.
+    """
     if named := os.environ.get(OVERRIDE):
-        return _check_named(Path(named), architecture, device)
+        return _check_named(Path(named), architecture, who)
     sources, package = find_sources(), Path(__file__).parent.parent
     carried, made = package / f"programs/bve-run-{architecture}", sources / f"build/{architecture}/bve-run"
     if carried.is_file():
@@ -125,8 +135,8 @@ def _ask_architecture(device: Device) -> str:
     return ARCHITECTURES[said]
 
 
-def _check_named(path: Path, architecture: str, device: Device) -> Path:
-    expected, do = f"a bve-run for {architecture}, which {device.name} is", f"set ${OVERRIDE} to one, or unset it"
+def _check_named(path: Path, architecture: str, who: str) -> Path:
+    expected, do = f"a bve-run for {architecture}, which {who} is", f"set ${OVERRIDE} to one, or unset it"
     try:
         with path.open("rb") as file:
             start = file.read(MACHINE_AT + 2)

@@ -128,7 +128,7 @@ def run_tool(*command: str | Path) -> None:
     if done.returncode:
         told = "\n".join((done.stdout + done.stderr).splitlines()[-TOLD:])
         met = f"{' '.join(map(str, command[:2]))} … failed:\n{told}\n"
-        raise UserError(met, "the libraries built", "see what it says")
+        raise UserError(met, "an end without errors", "see what it says")
 
 
 def _check_output(output: Path) -> Path:

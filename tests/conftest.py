@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from bigvit_edge.devices.occupancy import OVERRIDE
+from tests.app.apks import built, cache
 from tests.devices.machines import adb_machine, ssh_machine
 
-__all__ = ("adb_machine", "keep_locks_apart", "ssh_machine")
+__all__ = ("adb_machine", "built", "cache", "keep_locks_apart", "ssh_machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
