@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import secrets
 import threading
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from bigvit_edge.results import Result, read_result
 
 MOST_BYTES = 2**26  # of a result: two hours of an image each millisecond
 MOST_RESULTS = 1000  # of one run of the server
-PREFIX, LAUNCH = "web-", "browser"
+LAUNCH = "browser"
+NAME = re.compile(r"web-\d{8}-\d{6}(-\d+)?\.json")
 SENT = "what was sent"
 
 
@@ -59,10 +61,17 @@ class Inbox:
             part.unlink(missing_ok=True)
         return path.name
 
+    def remove(self, handle: str) -> None:
+        """Remove what was kept under a handle; KeyError if it is none."""
+        with self._lock:
+            path = self._kept.pop(handle)
+        path.unlink(missing_ok=True)
+
     def list_names(self) -> list[str]:
         """List what pages sent, also before this run; newest first."""
-        found = self.folder.glob(f"{PREFIX}*.json") if self.folder.is_dir() else []
-        return sorted((path.name for path in found if path.is_file() and not path.is_symlink()), reverse=True)
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        ours = (path.name for path in found if NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink())
+        return sorted(ours, reverse=True)
 
     def read(self, name: str) -> bytes:
         """Read one of those that are listed; KeyError if it is none."""
@@ -87,7 +96,7 @@ class Inbox:
 
     def _claim(self) -> Path:
         """A new name, taken before it is filled, so that two at once never have the same."""
-        stem = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        stem = f"web-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         for n in itertools.count():
             path = self.folder / f"{stem}{f'-{n}' if n else ''}.json"
             try:

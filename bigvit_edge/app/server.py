@@ -21,6 +21,7 @@ from bigvit_edge.app.offers import Offer
 from bigvit_edge.errors import UserError
 
 BODY_S = 120.0  # for a result to arrive in
+UNKNOWN = "no result of this page's is kept under that"
 TOKEN = "token"  # in the address, once
 TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
@@ -104,8 +105,15 @@ def make_app(site: Site) -> ASGIApp:
         try:
             name = await run_in_threadpool(site.inbox.replace, request.path_params["handle"], data)
         except KeyError:
-            return _refuse(404, "no result of this page's is kept under that")
+            return _refuse(404, UNKNOWN)
         return JSONResponse({"name": name})
+
+    async def remove_result(request: Request) -> Response:
+        try:
+            await run_in_threadpool(site.inbox.remove, request.path_params["handle"])
+        except KeyError:
+            return _refuse(404, UNKNOWN)
+        return Response(status_code=204)
 
     routes = [Route(f"/{name}", serve(path)) for name, path in site.files.items()]
     routes += [
@@ -116,6 +124,7 @@ def make_app(site: Site) -> ASGIApp:
         Route("/results", add_result, methods=["POST"]),
         Route("/results/{name}", send_result),
         Route("/results/{handle}", replace_result, methods=["PUT"]),
+        Route("/results/{handle}", remove_result, methods=["DELETE"]),
     ]
     app = Starlette(routes=routes, exception_handlers={UserError: _explain, OSError: _explain_system})
     app.router.redirect_slashes = False

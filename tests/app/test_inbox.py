@@ -24,6 +24,7 @@ def test_what_was_there_stays(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "mine.json").write_text("mine")
+    (folder / "web-of-mine.json").write_text("mine")
     inbox, data = Inbox(folder), make_sent(tmp_path)
     _, name = inbox.add(data)
     (folder / name).write_text("changed by hand")
@@ -38,9 +39,9 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path / "results")
     inbox.add(make_sent(tmp_path))
     (tmp_path / "secret.json").write_text("secret")
-    (inbox.folder / "web-link.json").symlink_to(tmp_path / "secret.json")
+    (inbox.folder / "web-20260101-000000.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(KeyError):
-        inbox.read("web-link.json")
+        inbox.read("web-20260101-000000.json")
     with pytest.raises(KeyError):
         inbox.read("../secret.json")
 

@@ -132,8 +132,12 @@ def test_results_so_far_replace_each_other_and_nobody_elses(port: int, site: Sit
     assert (site.inbox.folder / other["name"]).read_bytes() != longer
     for handle in (first["name"], "x", "..%2fsecret.txt", "%2e%2e"):
         assert ask(port, f"/results/{handle}", "PUT", longer, JSON)[0] == 404
+        assert ask(port, f"/results/{handle}", "DELETE")[0] == 404
     assert (tmp_path / "secret.txt").read_text() == "not served"
     assert len(list(site.inbox.folder.iterdir())) == 2
+    assert ask(port, f"/results/{first['handle']}", "DELETE")[0] == 204
+    assert ask(port, f"/results/{first['handle']}", "PUT", longer, JSON)[0] == 404
+    assert site.inbox.list_names() == [other["name"]]
 
 
 @pytest.mark.parametrize(

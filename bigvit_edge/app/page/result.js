@@ -85,14 +85,17 @@ const ROUNDS = PRIMES.map((prime) => takeBits(Math.cbrt(prime)));
 const START = PRIMES.slice(0, 8).map((prime) => takeBits(Math.sqrt(prime)));
 const turn = (x, by) => (x >>> by) | (x << (32 - by));
 
-/** SHA-256 of a text of ASCII letters, in hexadecimal (FIPS 180-4). crypto.subtle is missing on plain http. */
-export function hashText(text) {
-  const bytes = new Uint8Array(((text.length + 72) >> 6) << 6);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  bytes[text.length] = 0x80;
+/** SHA-256 of a text in UTF-8, in hexadecimal. */
+export const hashText = (text) => hashBytes(new TextEncoder().encode(text));
+
+/** SHA-256 of bytes, in hexadecimal (FIPS 180-4). crypto.subtle is missing on plain http. */
+export function hashBytes(data) {
+  const bytes = new Uint8Array(((data.length + 72) >> 6) << 6);
+  bytes.set(data);
+  bytes[data.length] = 0x80;
   const view = new DataView(bytes.buffer);
-  view.setUint32(bytes.length - 8, Math.floor(text.length / 2 ** 29));
-  view.setUint32(bytes.length - 4, (text.length << 3) >>> 0);
+  view.setUint32(bytes.length - 8, Math.floor(data.length / 2 ** 29));
+  view.setUint32(bytes.length - 4, (data.length << 3) >>> 0);
   const state = Int32Array.from(START);
   const words = new Int32Array(64);
   for (let at = 0; at < bytes.length; at += 64) hashBlock(view, at, words, state);
