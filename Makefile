@@ -23,6 +23,7 @@ WHEELS = dist/wheels
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
 OTHER_EXECUTORCH = executorch==1.3.1
 FUZZ_SECONDS ?= 60
+AXE = axe-core@4.10.3
 COMMA = ,
 
 define sanitize
@@ -35,7 +36,7 @@ define sanitize
 endef
 
 .PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
-	device-roots board-root bve-run-arm wheels sanitize fuzz
+	device-roots board-root npm-packages bve-run-arm wheels sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
@@ -48,7 +49,7 @@ test:
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
 tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm)) \
-		$(if $(IS_DEBIAN),device-roots board-root)
+		$(if $(IS_DEBIAN),device-roots board-root) $(if $(shell command -v npm),npm-packages)
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
@@ -93,6 +94,12 @@ other-executorch: build/other_executorch/.ready
 build/other_executorch/.ready: Makefile | .venv/.ready
 	mkdir -p $(@D)
 	.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(OTHER_EXECUTORCH)
+	touch $@
+
+# What looks at the app's pages for those who cannot see them: in a browser, by tests/app.
+npm-packages: build/npm/.ready
+build/npm/.ready: Makefile
+	npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(@D) $(AXE)
 	touch $@
 
 # build/aarch64/bve-run: one file for any 64-bit ARM Linux or Android. zig builds its own C and C++ library first: minutes.

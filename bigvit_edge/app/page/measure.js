@@ -25,7 +25,7 @@ export class Cancelled extends Error {}
  * plan: {cases: [{model, method}], clusters: [words], threads | null, rounds | 0, minutes, fps, energy, name}: as the
  * words of `bigvit-edge bench`. show: {step(text), round(done, of, share)}, both once a second at most. asked: () =>
  * whether the person wants it to end; then, and after a failure, what was measured so far is kept, complete: false.
- * Error with a text for the person where nothing could be measured.
+ * Error with a text for the person; its `result`: what was measured and could not be kept.
  */
 export async function measure(host, plan, show, asked = () => false) {
   const bench = new Bench(host, plan, show, asked);
@@ -35,8 +35,9 @@ export async function measure(host, plan, show, asked = () => false) {
     await bench.run();
     return await bench.finish();
   } catch (error) {
-    if (error instanceof Cancelled && bench.hasTurns()) return await bench.finish(false);
-    if (bench.hasTurns()) await bench.finish(false).catch(() => null);
+    if (error.result || !bench.hasTurns()) throw error;
+    const part = await bench.finish(false);
+    if (error instanceof Cancelled) return part;
     throw error;
   } finally {
     await bench.close();
@@ -104,7 +105,11 @@ class Bench {
     const surroundings = watched.length ? describeSurroundings(watched) : null;
     const rows = this.rows.map((row) => ({ ...judge(row, machine, [], protocol.fps), surroundings }));
     this.result = { ...this.result, rows, complete };
-    await host.keep(plan.name, writeResult(this.result));
+    try {
+      await host.keep(plan.name, writeResult(this.result));
+    } catch (error) {
+      throw Object.assign(error, { result: this.result });
+    }
     return this.result;
   }
 
@@ -204,12 +209,12 @@ class Bench {
       }, drawOrder(this.rows.length));
       done += 1;
       share = protocol.minutes ? (Date.now() - start) / (60e3 * protocol.minutes) : done / protocol.rounds;
+      await this.save();
       if (share >= 1 || Date.now() - this.shown >= SHOW_MS) {
         this.watched.push(await host.surroundings());
         this.show.round(done, protocol.rounds, Math.min(1, share), this.rows);
         await this.stand();
       }
-      await this.save();
     }
   }
 

@@ -1,0 +1,408 @@
+// The screens: choose, run, result, results, picture. One at a time; a run goes on whichever is shown.
+
+import { fill, make } from "./dom.js";
+import { Cancelled, ROUNDS, describeProgress, measure } from "./measure.js";
+import { percent } from "./numbers.js";
+import { preparePicture } from "./picture.js";
+import { listAll } from "./policies.js";
+import { drawLayers, drawResult, drawRouting, writeMs } from "./report.js";
+import { nameRow, readResult } from "./result.js";
+
+const CHOSEN = "bigvit-edge form"; // in localStorage: what was chosen last
+const BEGUN = "bigvit-edge run"; // in localStorage: a run that has not ended
+const [MOST_MINUTES, MOST_ROUNDS, MOST_FPS, MOST_THREADS] = [240, 100000, 1000, 1024]; // as bigvit-edge bench's
+const PROFILED = 20; // runs of each model, for its layers
+const TOP = 5;
+const NAMES = { choose: "Measure", results: "Results", picture: "Picture" };
+
+// layers: of each result of this page's, by name; lost: results that could not be kept
+const state = { host: null, machine: null, models: [], run: null, layers: new Map(), lost: new Map(), error: "" };
+const find = (id) => document.getElementById(id);
+
+/** Begin: the host's models, a run that was asked for from outside, and the screen that the address names. */
+export async function start(host) {
+  state.host = host;
+  window.bve = { ...window.bve, cancel, back };
+  window.addEventListener("hashchange", show);
+  if (host.warning) {
+    find("warning").hidden = false;
+    find("warning").textContent = host.warning;
+  }
+  tell("Looking at this device…");
+  try {
+    [state.machine, state.models] = [await host.machine(), await host.models()];
+  } catch (error) {
+    fail(error);
+  }
+  tell("");
+  const begun = recall(BEGUN);
+  if (begun) {
+    forget(BEGUN);
+    fail(new Error(`The run that began ${begun.date} was cut: the page was closed or loaded anew. What was measured until then is under Results, as ${begun.name}, if it had turns.`));
+  }
+  await show();
+  const task = await host.task();
+  if (task) await runTask(task);
+}
+
+/** A plan from outside: of models by name, all if none is named. The host is told how it ended. */
+async function runTask(task) {
+  try {
+    const models = state.models.filter((model) => !task.models.length || task.models.includes(model.name));
+    const cases = listCases(models, task.keep);
+    if (!cases.length) throw new Error(`no model here is called ${task.models.join(", ") || "anything"}, or has that keep ratio`);
+    await begin({ ...task, cases });
+    await state.host.done(task.name, state.error);
+  } catch (error) {
+    fail(error);
+    await state.host.done(null, error.message);
+  }
+}
+
+const listCases = (models, keep) => [].concat(...models.map((model) => (
+  model.methods.filter((method) => keep === null || method.keep === keep).map((method) => ({ model, method }))
+)));
+
+// ---- where the person is
+
+const readPlace = () => decodeURIComponent(window.location.hash.slice(1)).split("/");
+
+/** Show a screen; it is there when this has ended. */
+async function go(screen, name) {
+  const hash = `#${screen}${name ? `/${encodeURIComponent(name)}` : ""}`;
+  if (window.location.hash === hash) {
+    await show();
+    return;
+  }
+  const shown = new Promise((resolve) => { state.gone = resolve; });
+  window.location.hash = hash;
+  await shown;
+}
+
+/** Go back a screen; false where there is none before. */
+function back() {
+  if (readPlace()[0] in { "": 1, choose: 1 }) return false;
+  go("choose");
+  return true;
+}
+
+async function show() {
+  const [screen, name] = readPlace();
+  const draw = { run: showRun, result: showResult, results: showResults, picture: showPicture }[screen] || showChoose;
+  fill(document.querySelector("nav"), Object.entries(NAMES).map(([key, title]) => make("a", {
+    href: `#${key}`, "aria-current": (key === screen || (key === "choose" && draw === showChoose)) && "page",
+  }, title)));
+  if (state.shown) fill(find("message"));
+  tell("");
+  fill(find("screen"));
+  try {
+    await draw(find("screen"), name);
+  } catch (error) {
+    fail(error);
+  }
+  if (state.gone) state.gone();
+}
+
+/** The screen's heading, which takes the focus so that a reader begins there; not on the first screen. */
+function title(text) {
+  const heading = document.querySelector("h1");
+  heading.textContent = text;
+  document.title = `${text} – bigvit-edge bench`;
+  if (state.shown) {
+    heading.focus();
+    window.scrollTo(0, 0);
+  }
+  state.shown = true;
+}
+
+const tell = (text) => { find("status").textContent = text; };
+
+function fail(error) {
+  tell("");
+  find("message").textContent = error.message || String(error);
+}
+
+/** A button that is off while what it does goes on; what fails is said. */
+const button = (text, action, kind = "") => make("button", { type: "button", class: kind, onclick: async (event) => {
+  const pressed = event.currentTarget;
+  pressed.disabled = true;
+  fill(find("message"));
+  try {
+    await action();
+  } catch (error) {
+    fail(error);
+  }
+  pressed.disabled = false;
+} }, text);
+
+// ---- choose
+
+function showChoose(screen) {
+  title("Measure a model");
+  const form = make("form", { onsubmit: (event) => { event.preventDefault(); submit(form); } });
+  const chosen = recall(CHOSEN) || {};
+  const draw = () => fill(form, drawModels(form, chosen, draw), drawCores(chosen), drawLength(chosen),
+    make("button", { class: "main", disabled: !state.models.length || Boolean(state.run) }, "Start measuring"),
+    state.run && make("a", { href: "#run" }, "A run is going on"));
+  draw();
+  fill(screen, form);
+}
+
+function drawModels(form, chosen, draw) {
+  const isThere = state.models.some((model) => model.id === chosen.model);
+  const items = state.models.map((model, i) => make("label", {},
+    make("input", { type: "radio", name: "model", value: model.id, checked: isThere ? model.id === chosen.model : i === 0 }),
+    `${model.name} `, make("span", { class: "quiet" }, `${(model.bytes / 1e6).toFixed(1)} MB ${model.precision} ${model.methods.length > 1
+      ? `keep ${model.methods.map((method) => method.keep).join(", ")}` : ""}`)));
+  const keeps = [...new Set([].concat(...state.models.map((model) => model.methods.map((method) => method.keep))))]
+    .filter((keep) => keep !== null).sort();
+  const open = button("Open a model file…", async () => {
+    const model = await state.host.pick();
+    if (!model) return;
+    state.models = [...state.models.filter((each) => each.id !== model.id), model];
+    Object.assign(chosen, readForm(form), { model: model.id });
+    draw();
+    form.querySelector("input[name=model]:checked").focus();
+  });
+  return make("fieldset", {}, make("legend", {}, "Model"), items.length ? items : make("p", {}, "No model is here yet."), open,
+    keeps.length > 1 && make("label", {}, "Keep ratio ", makeSelect("keep", [["", "all that the model has"], ...keeps.map((keep) => [String(keep), String(keep)])], chosen.keep)));
+}
+
+function drawCores(chosen) {
+  const words = state.machine && state.machine.clusters.length ? [...listAll(state.machine), "each"] : [];
+  const named = { each: "each of these, in turns", auto: "auto: the runtime tries what is fastest" };
+  const options = [["", "the fastest cluster"], ...words.map((word) => [word, named[word] || word])];
+  return make("fieldset", {}, make("legend", {}, "Cores"),
+    words.length > 0 && make("label", {}, "Clusters ", makeSelect("clusters", options, chosen.clusters)),
+    make("label", {}, "Threads (empty: 1, or one a core of the clusters chosen) ", makeNumber("threads", chosen.threads, MOST_THREADS, 1)));
+}
+
+function drawLength(chosen) {
+  const radio = (name, value, text, first, ...more) => make("label", {}, make("input", {
+    type: "radio", name, value, checked: (chosen[name] || first) === value,
+  }), text, ...more);
+  return [
+    make("fieldset", {}, make("legend", {}, "How long"),
+      radio("length", "rounds", "Rounds of short turns: ", "rounds", makeNumber("rounds", chosen.rounds || ROUNDS, MOST_ROUNDS, 1, "rounds")),
+      radio("length", "minutes", "Minutes, until the device is warm: ", "rounds", makeNumber("minutes", chosen.minutes || 10, MOST_MINUTES, "any", "minutes"))),
+    make("fieldset", {}, make("legend", {}, "Pace"),
+      radio("pace", "back", "Back to back", "back"),
+      radio("pace", "paced", "As a camera, images a second: ", "back", makeNumber("fps", chosen.fps || 30, MOST_FPS, "any", "images a second"))),
+  ];
+}
+
+const makeSelect = (name, options, value) => make("select", { name }, options.map(([key, text]) => (
+  make("option", { value: key, selected: key === value }, text)
+)));
+
+const makeNumber = (name, value, max, step, label) => make("input", {
+  type: "number", name, value: value || null, min: step === 1 ? 1 : 0.01, max, step, inputmode: "decimal",
+  "aria-label": label || null, oninput: choose,
+});
+
+/** What is typed beside a choice is that choice. */
+function choose({ target }) {
+  const radio = target.parentElement.querySelector("input[type=radio]");
+  if (radio) radio.checked = true;
+}
+
+const readForm = (form) => Object.fromEntries(new FormData(form));
+
+function submit(form) {
+  const chosen = readForm(form);
+  remember(CHOSEN, chosen);
+  const model = state.models.find((each) => each.id === chosen.model);
+  const keep = chosen.keep && model.methods.some((method) => method.keep === Number(chosen.keep)) ? Number(chosen.keep) : null;
+  begin({
+    cases: listCases([model], keep), clusters: chosen.clusters ? [chosen.clusters] : [], threads: Number(chosen.threads) || null,
+    rounds: chosen.length === "minutes" ? 0 : Number(chosen.rounds) || ROUNDS,
+    minutes: chosen.length === "minutes" ? Number(chosen.minutes) || 0 : 0,
+    fps: chosen.pace === "paced" ? Number(chosen.fps) || 0 : 0, energy: true, name: nameResult(model),
+  });
+}
+
+function nameResult(model) {
+  const stem = model.name.replace(/\.\w+$/, "").replace(/[^A-Za-z0-9.-]+/g, "-").slice(0, 80);
+  return `${stem}-${state.host.name}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}.json`;
+}
+
+// ---- run
+
+/** Measure, one run at a time, then show the result. */
+async function begin(plan) {
+  if (state.run) return;
+  state.run = { plan, step: "", done: 0, of: 0, share: 0, asked: false };
+  state.error = "";
+  remember(BEGUN, { name: plan.name, date: new Date().toLocaleString() });
+  go("run");
+  try {
+    const result = await measure(state.host, plan, { step: showStep, round: showRound }, () => state.run.asked);
+    state.layers.set(plan.name, result.complete ? await profileRows(plan, result) : []);
+    await end(plan.name);
+  } catch (error) {
+    const kept = (await state.host.results().catch(() => [])).some((each) => each.name === plan.name);
+    if (error.result) state.lost.set(plan.name, error.result);
+    state.error = error.result ? `The result could not be kept: ${error.message}` : error.message;
+    await end(kept || error.result ? plan.name : null);
+    if (error instanceof Cancelled) tell("Cancelled before anything was measured.");
+    else fail(new Error(state.error));
+  }
+}
+
+async function end(name) {
+  state.run = null;
+  forget(BEGUN);
+  await (name ? go("result", name) : go("choose"));
+}
+
+/** Of each row what a profile tells of its layers; null where there is none. */
+async function profileRows(plan, result) {
+  showStep("its layers");
+  const layers = [];
+  for (const row of result.rows) {
+    const found = plan.cases.find(({ model, method }) => model.sha256 === row.sha256 && method.name === row.method);
+    layers.push(row.error || row.policy === "auto" ? null
+      : await state.host.profile(found.model, found.method, null, { threads: row.threads, runs: PROFILED }).catch(() => null));
+  }
+  return layers;
+}
+
+function cancel() {
+  if (state.run) state.run.asked = true;
+}
+
+function showRun(screen) {
+  title("Measuring");
+  if (!state.run) {
+    fill(screen, make("p", {}, "Nothing is being measured."));
+    return;
+  }
+  const stop = button("Cancel", () => {
+    cancel();
+    tell("Ending after this turn…");
+  });
+  fill(screen, make("p", {}, state.run.plan.cases.map(({ model }) => model.name).join(", ")),
+    make("progress", { id: "bar", max: 1, value: 0, "aria-label": "How much is done" }), make("p", { id: "round" }),
+    make("p", { class: "quiet" }, "The screen stands still while images run: what moves on it would change the clock."),
+    make("ul", { id: "rows", class: "plain" }), stop);
+  tell(state.run.step);
+}
+
+function showStep(text) {
+  state.run.step = `${text[0].toUpperCase()}${text.slice(1)}…`;
+  if (!state.run.asked) tell(state.run.step);
+}
+
+function showRound(done, of, share, rows) {
+  if (!find("bar")) return;
+  if (find("status").textContent && !state.run.asked) tell("");
+  find("bar").value = share;
+  find("round").textContent = describeProgress(done, of, share, state.run.plan.minutes);
+  fill(find("rows"), rows.map((row) => {
+    const turn = row.turns[row.turns.length - 1];
+    return make("li", {}, `${nameRow(row)}: ${row.error || `last turn ${writeMs(turn.times_ms[turn.times_ms.length >> 1])} an image`}`);
+  }));
+}
+
+// ---- result, results
+
+async function showResult(screen, name) {
+  const result = state.lost.get(name) || await readKept(name);
+  title(`Result of ${result.rows[0].file}`);
+  fill(screen, drawResult(result, state.layers.get(name)),
+    !state.lost.has(name) && button("Share", () => state.host.share(name), "main"), button("Measure again", () => go("choose")));
+}
+
+async function readKept(name) {
+  const text = await state.host.read(name);
+  try {
+    return readResult(text);
+  } catch (error) {
+    throw new Error(`${name} cannot be shown: ${error.message}`);
+  }
+}
+
+async function showResults(screen) {
+  title("Results");
+  const kept = await state.host.results();
+  fill(screen, kept.length === 0 ? make("p", {}, "None yet.") : make("ul", { class: "plain" }, kept.map(({ name, date }) => make("li", {},
+    make("a", { href: `#result/${encodeURIComponent(name)}` }, name), make("p", { class: "quiet" }, new Date(date).toLocaleString()),
+    button("Share", () => state.host.share(name)),
+    button("Delete", async () => {
+      if (!window.confirm(`Delete ${name}?`)) return;
+      await state.host.remove(name);
+      await show();
+    })))));
+  for (const item of screen.querySelectorAll("li")) {
+    for (const each of item.querySelectorAll("button")) {
+      each.setAttribute("aria-label", `${each.textContent} ${item.querySelector("a").textContent}`);
+    }
+  }
+}
+
+// ---- picture
+
+function showPicture(screen) {
+  title("Classify a picture");
+  const told = state.models.filter((model) => model.preprocessing);
+  if (!told.length) {
+    fill(screen, make("p", {}, "No model here says how its pictures are to be prepared."));
+    return;
+  }
+  const options = listCases(told, null).map(({ model, method }, i) => (
+    [String(i), `${model.name}${method.keep === null ? "" : ` keep ${method.keep}`}`]
+  ));
+  const select = makeSelect("model", options);
+  const found = make("div", { id: "found" });
+  const words = { gallery: "Choose a picture…", camera: "Take a photo…" };
+  const buttons = state.host.sources.map((source) => button(words[source], async () => {
+    if (state.run) throw new Error("A run is going on: a picture meanwhile would change its figures.");
+    const picture = await state.host.picture(source);
+    if (picture) await classify(listCases(told, null)[Number(select.value)], picture, found);
+  }, "main"));
+  fill(screen, make("label", {}, "Model ", select), buttons, found);
+}
+
+async function classify({ model, method }, picture, found) {
+  tell("Looking at it…");
+  const { pixels, seen } = preparePicture(picture, model.preprocessing);
+  const logits = await state.host.classify(model, method, pixels);
+  const profiled = await state.host.profile(model, method, pixels, { threads: 1, runs: PROFILED });
+  const canvas = make("canvas", { width: seen.width, height: seen.height, role: "img", "aria-label": "The picture as the model sees it" });
+  canvas.getContext("2d").putImageData(new ImageData(seen.data, seen.width, seen.height), 0, 0);
+  const answers = rank(logits).map(([i, share]) => make("li", {}, `${model.labels[i] || `class ${i}`}: ${percent(share, 1)}`));
+  fill(found, make("h2", { tabindex: -1 }, "Answer"), canvas, make("ol", {}, answers),
+    profiled && [drawRouting(profiled, canvas.toDataURL()), drawLayers(profiled)]);
+  tell("");
+  found.querySelector("h2").focus();
+}
+
+/** The most likely classes: [class, probability]. */
+function rank(logits) {
+  const most = Math.max(...logits);
+  const weights = logits.map((logit) => Math.exp(logit - most));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight, i) => [i, weight / total]).sort((a, b) => b[1] - a[1]).slice(0, TOP);
+}
+
+// ---- what outlives the page, where the browser keeps anything
+
+function recall(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key));
+  } catch (error) {
+    return null;
+  }
+}
+
+function remember(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch (error) {
+    // it is only a convenience
+  }
+}
+
+function forget(key) {
+  remember(key, null);
+}
