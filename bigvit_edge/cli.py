@@ -176,15 +176,19 @@ app.add_typer(cli_app.app, name="app")
 def runtime_libs(
     abi: Annotated[str, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/runtime-libs"),
+    aar: Annotated[
+        bool, typer.Option("--aar", help="also bigvit-edge.aar, for Kotlin and Java on Android; needs a JDK")
+    ] = False,
 ) -> None:
     """Build the native core and its doors for C++ programs.
 
     The doors lead into ExecuTorch and LiteRT. Written are libraries, headers, find_package(bigvit_edge) and examples.
     """
     from bigvit_edge import tables
+    from bigvit_edge.runtime.archives import build_archive
     from bigvit_edge.runtime.libraries import build_libraries
 
-    for library in build_libraries(abi, output, tables.print_step):
+    for library in (build_archive if aar else build_libraries)(abi, output, tables.print_step):
         print(f"{library}  {library.stat().st_size:,} bytes")
 
 

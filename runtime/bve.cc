@@ -117,6 +117,12 @@ int bve_verify(const bve_program* program, bve_error* error) {
 
 const char* bve_describe(const bve_program* program) { return program->description.c_str(); }
 
+size_t bve_keeps(const bve_program* program, float* keeps, size_t count) {
+  const auto entries = program->program->entries();
+  for (uint32_t i = 0; keeps && i < count && i < entries.count; i++) keeps[i] = entries[i].keep;
+  return entries.count;
+}
+
 const char* bve_label(const bve_program* program, size_t index) {
   const std::vector<std::string>& labels = program->metadata.labels;
   return index < labels.size() ? labels[index].c_str() : nullptr;

@@ -103,6 +103,10 @@ BVE_API int bve_verify(const bve_program* program, bve_error* error);
 // JSON about the program: entries, shapes, metadata, precision, packing. Lives as long as it does.
 BVE_API const char* bve_describe(const bve_program* program);
 
+// How many entries the program has, and the keep ratios of the first `count` of them (null: none
+// wanted); 0 of a model without one.
+BVE_API size_t bve_keeps(const bve_program* program, float* keeps, size_t count);
+
 // The name of a class, UTF-8; null beyond the last, and where the file names none. Lives as long as
 // the program.
 BVE_API const char* bve_label(const bve_program* program, size_t index);

@@ -26,7 +26,10 @@ EXTRA = "pip install 'bigvit-edge[native]'"
 Step = Callable[[str], AbstractContextManager[object]]
 
 
-def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Path]:
+def build_libraries(
+    abi: str, folder: Path, step: Step = nullcontext, *, options: tuple[str, ...] = (),
+    finish: Callable[[Path], object] = lambda folder: None,
+) -> list[Path]:  # fmt: skip
     """Build libbve.so and the doors for `abi`, one of ABIS.
 
     Into `folder`, which is written whole or not at all:
@@ -37,13 +40,15 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
         share/bigvit_edge/          examples, and the source of the ExecuTorch door
 
     arm64-v8a is Android, by the NDK that $ANDROID_NDK_HOME or $ANDROID_NDK_ROOT names; the others are Linux, by g++.
-    step: what surrounds each step, given its name. Returns the libraries. UserError on what is missing, and where a
+    step: what surrounds each step, given its name. options: more of CMake's; finish: what is done to the new folder
+    before it is put in its place. Returns the libraries. UserError on what is missing, and where a
     tool fails.
     """
     folder = _check_output(folder)
     cmake = find_tool("cmake", EXTRA)
     find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
     options = (
+        *options,
         *_choose_compiler(abi),
         f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja', EXTRA)}",
         f"-DBVE_EXECUTORCH={_find_executorch()}",
@@ -57,6 +62,7 @@ def build_libraries(abi: str, folder: Path, step: Step = nullcontext) -> list[Pa
             run_tool(cmake, "--build", build, "--target", "doors")
         with step("install"):
             run_tool(cmake, "--install", build, "--prefix", part, "--strip")
+            finish(part)
     return sorted((folder / "lib").glob("*.so"))
 
 

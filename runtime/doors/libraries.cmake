@@ -89,12 +89,34 @@ else()
   list(APPEND LIBRARIES bve_litert)
 endif()
 
+# ---- Java ----------------------------------------------------------------------------------------------------------
+
+if(BVE_JNI)
+  if(NOT ANDROID) # whose NDK has the headers where it has all others
+    find_program(JAVAC javac)
+    get_filename_component(java "${JAVAC}" REALPATH)
+    get_filename_component(java "${java}/../../include" ABSOLUTE)
+    find_path(JNI_INCLUDE jni.h PATHS "${java}" NO_DEFAULT_PATH)
+  endif()
+  if(NOT ANDROID AND NOT JNI_INCLUDE)
+    leave_out(libbve_jni.so "no jni.h beside javac '${JAVAC}'; apt-get install default-jdk-headless")
+  else()
+    add_library(jni_headers INTERFACE)
+    if(NOT ANDROID)
+      target_include_directories(jni_headers SYSTEM INTERFACE "${JNI_INCLUDE}" "${JNI_INCLUDE}/linux")
+    endif()
+    add_core_library(bve_jni "Java_dev_bigvit_edge_*;" runtime/doors/jni.cc)
+    target_link_libraries(bve_jni PUBLIC jni_headers)
+    set(JNI bve_jni)
+  endif()
+endif()
+
 if(SKBUILD)
   install(TARGETS ${LIBRARIES} LIBRARY DESTINATION bigvit_edge/runtime)
   # `bigvit-edge runtime-libs` builds them again for other machines.
   install(FILES CMakeLists.txt pyproject.toml LICENSE DESTINATION bigvit_edge/sources)
   install(DIRECTORY kernels_arm runtime DESTINATION bigvit_edge/sources
-    FILES_MATCHING REGEX "\\.(cc|h|inc|cmake|in)$" REGEX "/CMakeLists.txt$")
+    FILES_MATCHING REGEX "\\.(cc|h|inc|cmake|in|java|xml|txt)$")
 elseif(BVE_PACKAGE)
   include(runtime/doors/package/package.cmake)
 endif()

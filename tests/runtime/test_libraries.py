@@ -34,22 +34,6 @@ COMPILERS = {"x86_64-linux": "g++", "aarch64-linux": "aarch64-linux-gnu-g++"}
 MACHINES = {"x86_64-linux": HOST, "aarch64-linux": "cortex-a76"}
 TFLITE = ROOT / "build/host/tflite/package/cc_deps"
 OTHER_EXECUTORCH = ROOT / "build/other_executorch"  # of another version than the exporter's
-# A real NDK cannot be had in tests: as its toolchain file goes, linker's flags included, but for the compiler.
-TOOLCHAIN = """
-if(NOT ANDROID_ABI STREQUAL "arm64-v8a" OR NOT ANDROID_PLATFORM STREQUAL "android-23")
-  message(FATAL_ERROR "ABI '${ANDROID_ABI}', platform '${ANDROID_PLATFORM}'")
-endif()
-set(CMAKE_SYSTEM_NAME Android)
-set(CMAKE_SYSTEM_VERSION 1)
-set(CMAKE_SYSTEM_PROCESSOR aarch64)
-set(ANDROID TRUE)
-set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
-set(CMAKE_SHARED_LINKER_FLAGS_INIT "-Wl,--fatal-warnings -Wl,--gc-sections")
-if(NOT ANDROID_ALLOW_UNDEFINED_SYMBOLS)
-  string(APPEND CMAKE_SHARED_LINKER_FLAGS_INIT " -Wl,--no-undefined")
-endif()
-list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ANDROID_ABI ANDROID_PLATFORM ANDROID_ALLOW_UNDEFINED_SYMBOLS)
-"""
 
 
 def require(*tools: str) -> None:
@@ -271,12 +255,13 @@ def test_a_folder_within_a_file_is_refused(tmp_path: Path) -> None:
         ("ninja", "x86_64-linux", "pip install 'bigvit-edge[native]'"),
         ("npm", "x86_64-linux", "apt-get install npm"),
         ("aarch64-linux-gnu-g++", "aarch64-linux", "apt-get install g++-aarch64-linux-gnu"),
+        ("javac", "arm64-v8a --aar", "apt-get install default-jdk-headless"),
     ],
 )
 def test_a_missing_tool_is_named(tmp_path: Path, no_tools: list[str], tool: str, abi: str, do: str) -> None:
     require("npm")
     no_tools.append(tool)
-    said = call("--abi", abi, "-o", tmp_path / "new")
+    said = call("--abi", *abi.split(), "-o", tmp_path / "new")
     assert f"no {tool};" in said
     assert do in said
     assert list(tmp_path.iterdir()) == []
@@ -289,29 +274,6 @@ def test_android_wants_an_ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "neither ANDROID_NDK_HOME nor ANDROID_NDK_ROOT is set" in call("--abi", "arm64-v8a", "-o", tmp_path / "new")
     monkeypatch.setenv("ANDROID_NDK_ROOT", str(tmp_path))
     assert f"no {tmp_path}/build/cmake/android.toolchain.cmake" in call("--abi", "arm64-v8a", "-o", tmp_path / "new")
-
-
-@pytest.fixture
-def ndk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    toolchain = tmp_path / "ndk/build/cmake/android.toolchain.cmake"
-    toolchain.parent.mkdir(parents=True)
-    toolchain.write_text(TOOLCHAIN)
-    monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path / "ndk"))
-    return toolchain
-
-
-@pytest.fixture
-def hollow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sources with nothing in them but what calls ExecuTorch: what CMake does with them takes seconds."""
-    folder = tmp_path / "sources"
-    for name in ("kernels_arm", "runtime"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in ("CMakeLists.txt", "pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    for path in folder.rglob("*.cc"):
-        if path.name not in ("executorch_dispatch.cc", "executorch_errors.cc"):
-            path.write_text("")
-    monkeypatch.setattr(libraries, "find_sources", lambda: folder)
 
 
 def test_an_old_ndk_is_refused(tmp_path: Path, ndk: Path) -> None:

@@ -8,6 +8,9 @@ endforeach()
 # It registers itself when it is loaded, and nothing of it needs to be called: a linker would leave it out.
 target_link_options(bve_executorch INTERFACE LINKER:-u,bve_executorch_version)
 install(TARGETS ${LIBRARIES} EXPORT targets LIBRARY DESTINATION lib INCLUDES DESTINATION include)
+if(JNI) # which goes into an archive
+  install(TARGETS ${JNI} LIBRARY DESTINATION jni)
+endif()
 install(EXPORT targets FILE targets.cmake NAMESPACE bigvit_edge:: DESTINATION lib/cmake/bigvit_edge)
 configure_file(runtime/doors/package/config.cmake.in bigvit_edge-config.cmake @ONLY)
 write_basic_package_version_file(bigvit_edge-config-version.cmake VERSION ${VERSION} COMPATIBILITY SameMinorVersion)
