@@ -52,6 +52,9 @@ def bench(
     resume: Annotated[bool, typer.Option("--resume", help="go on where the same command was cut off")] = False,
     energy: Annotated[bool, typer.Option(help="measure it, where the device has a sensor")] = True,
     keep_files: Annotated[bool, typer.Option("--keep-files", help="leave our files on the device")] = False,
+    by_app: Annotated[
+        bool, typer.Option("--app", help="by the benchmark app on a phone, which is installed for it and goes again")
+    ] = False,
     schema: Annotated[
         bool, typer.Option("--schema", is_eager=True, callback=print_schema, help="print a result file's JSON schema")
     ] = False,
@@ -73,7 +76,13 @@ def bench(
     from bigvit_edge.bench import pages
 
     with pages.watching() as progress:
-        result, path = run_bench(files, device, plan, output, resume, keep, progress)
+        if by_app:
+            from bigvit_edge.app.phone import bench_by_app
+
+            result, path, notes = bench_by_app(files, device, plan, output, resume, keep, progress)
+            print_notes(notes)
+        else:
+            result, path = run_bench(files, device, plan, output, resume, keep, progress)
     if as_json:
         print(json.dumps(asdict(result), indent=2))
     else:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from bigvit_edge.app.android_tools import align, check_tools, compile_classes, compile_resources, find_key, sign
+from bigvit_edge.app.android_tools import Key, align, check_tools, compile_classes, compile_resources, find_key, sign
 from bigvit_edge.artifact import MANIFEST, Entry, Manifest, list_versions
 from bigvit_edge.devices.binaries import find_for
 from bigvit_edge.devices.contract import find_cache
@@ -45,17 +45,35 @@ def build_apk(
     key = find_key(keystore)
     folder = bundle if bundle is not None else _find_demo(step)
     manifest, notes = choose_files(folder)
+    contents = {f"assets/bundle/{entry.file}": _read(folder, entry) for entry in manifest.artifacts}
+    with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as work:
+        write_manifest(manifest, Path(work))
+        contents[f"assets/bundle/{MANIFEST}"] = (Path(work) / MANIFEST).read_bytes()
+    _build(output, contents, key, force, step)
+    return notes
+
+
+def build_bare_apk(output: Path, step: Step = nullcontext) -> None:
+    """Build the app without a bundle: for who brings models.
+
+    As build_apk does, signed with this user's own key.
+    """
+    _check_output(output, False)
+    check_tools()
+    _build(output, {}, find_key(None), False, step)
+
+
+def _build(output: Path, bundle: dict[str, bytes], key: Key, force: bool, step: Step) -> None:
     program = find_for(ARCHITECTURE, "a phone", step)
     with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as name:
         work = Path(name)
         with step("app: resources and classes"):
-            contents = dict(_list_contents(_find_sources(), folder, manifest, program, work))
+            contents = {**bundle, **dict(_list_contents(_find_sources(), program, work))}
         with step("app: packed, aligned and signed"):
             _pack(contents, work / "packed.apk")
             align(work / "packed.apk", work / "aligned.apk")
             sign(work / "aligned.apk", key, work / "signed.apk")
         _put(work / "signed.apk", output, force)
-    return notes
 
 
 def choose_files(folder: Path) -> tuple[Manifest, tuple[str, ...]]:
@@ -102,20 +120,14 @@ def _find_sources() -> Path:
     return Path(bigvit_edge.devices.__file__).resolve().parent / "android"
 
 
-def _list_contents(
-    sources: Path, bundle: Path, manifest: Manifest, program: Path, work: Path
-) -> Iterator[tuple[str, bytes]]:
-    """All that the archive holds: name and bytes."""
+def _list_contents(sources: Path, program: Path, work: Path) -> Iterator[tuple[str, bytes]]:
+    """What every app holds: name and bytes."""
     with zipfile.ZipFile(compile_resources(sources, list_versions(())["bigvit-edge"], work)) as resources:
         for name in resources.namelist():
             yield name, resources.read(name)
     yield "classes.dex", compile_classes(sources, work).read_bytes()
     yield f"lib/{ABI}/libbve-run.so", program.read_bytes()
     yield from _list_page()
-    write_manifest(manifest, work)
-    yield f"assets/bundle/{MANIFEST}", (work / MANIFEST).read_bytes()
-    for entry in manifest.artifacts:
-        yield f"assets/bundle/{entry.file}", _read(bundle, entry)
 
 
 def _list_page() -> Iterator[tuple[str, bytes]]:

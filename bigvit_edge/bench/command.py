@@ -20,6 +20,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.results import Protocol, Result, check_writable, read_result, spell_path
 
 RESULTS = Path("results")
+HELD_OUT = Pictures("the demo's held-out images")
 TURN_S, TURN_IMAGES, ROUNDS = 0.1, 3, 30
 LONG_TURN_S = 1.0  # of a sustained or paced bench, so that little of it is between turns
 LEAST_MINUTES, MOST_MINUTES, LEAST_FPS, MOST_FPS = 0.001, 240, 0.01, 1000
@@ -38,7 +39,7 @@ def run_bench(
     progress = progress or Progress()
     cases = list_cases(list(files), keep)
     key = make_key(cases, device, plan)
-    earlier, path = _find_earlier(key, output) if resume else (None, _choose_path(cases, device, output))
+    earlier, path = _find_earlier(key, output) if resume else (None, choose_path(cases, device, output))
     check_writable(path)
     opened = open_device(device)
 
@@ -69,7 +70,7 @@ def make_plan(
             raise UserError(f"{what} {value:g}", f"{low:g} to {most:g}", "check the number")
     if rounds is not None and minutes:
         raise UserError("--rounds and --minutes", "one of them", "leave one out")
-    pictures, notes = (Pictures("the demo's held-out images"), []) if images is None else find_labelled(images)
+    pictures, notes = (HELD_OUT, []) if images is None else find_labelled(images)
     protocol = Protocol(
         LONG_TURN_S if minutes or fps else TURN_S,
         TURN_IMAGES,
@@ -83,7 +84,11 @@ def make_plan(
     return Plan(protocol, tuple(clusters), threads, pictures, energy, keep_files, command, tuple(notes))
 
 
-def _choose_path(cases: Sequence[Case], device: str, output: Path | None) -> Path:
+def choose_path(cases: Sequence[Case], device: str, output: Path | None) -> Path:
+    """Choose where a bench's result goes.
+
+    To output, which must not be there yet; else to a new file in RESULTS, named by model, device and time.
+    """
     if output is not None:
         if os.path.lexists(output):
             raise UserError(f"{output} is there already", "a new file", "choose another -o, or move it away")

@@ -79,7 +79,7 @@ def test_results_of_one_second_are_two_files(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_devices_name_never_leads_out_of_the_folder() -> None:
     cases = command.list_cases([FILE])
     for device in ("ssh:a@[fe80::1%eth0]:22", "adb:../../etc", "adb:a b;c'd", "adb:" + "x" * 500):
-        path = command._choose_path(cases, device, None)
+        path = command.choose_path(cases, device, None)
         assert path.parent == Path("results")
         assert re.fullmatch(r"[A-Za-z0-9.-]+", path.name)
         assert len(path.name) < 150

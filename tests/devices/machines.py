@@ -18,6 +18,9 @@ from tests.native import ROOT, skip
 ROOTS = ROOT / "build/devices"  # by tests/make_device_roots.sh
 ENTER = ROOT / "tests/enter_root.sh"
 PATH = os.environ["PATH"]  # before any fixture puts its programs first
+ADBD_PATH = (
+    "/mnt/phone:/usr/sbin:/usr/bin:/sbin:/bin"  # first what stands in for a phone's own programs, if a test has it
+)
 SECONDS = 30
 SSHD_CONFIG = """Port {port}
 ListenAddress 127.0.0.1
@@ -124,7 +127,7 @@ def start_adbd(folder: Path) -> Iterator[Machine]:
     put_first(folder, "adb", f"export HOME={folder} ANDROID_ADB_SERVER_PORT={server}", "")
     with (
         pytest.MonkeyPatch.context() as patch,
-        start("adb", folder, port, "env", f"ADBD_PORT={port}", "/usr/sbin/adbd") as process,
+        start("adb", folder, port, "env", f"ADBD_PORT={port}", f"PATH={ADBD_PATH}", "/usr/sbin/adbd") as process,
     ):
         patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
         try:
