@@ -32,3 +32,28 @@ def apk(
     notes = build_apk(output, bundle, keystore, force=force, step=tables.print_step)
     tables.print_notes(notes)
     print(f"{output}  {output.stat().st_size:,} bytes")
+
+
+@app.command()
+@explained
+def web(
+    files: Annotated[list[Path], typer.Argument(help="bundles, .onnx or .tflite files")],
+    host: Annotated[
+        str | None,
+        typer.Option(help="address to listen on, for other machines too: one browser, by a one-time token"),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8317,
+    results: Annotated[Path, typer.Option(help="folder for what browsers measure")] = Path("results"),
+) -> None:
+    """Serve the benchmark page: files in a browser's WebAssembly runtimes.
+
+    Its figures are a browser's and no device's own. Only this machine may ask, unless --host is given. npm brings the
+    runtimes once. Ctrl-C ends it.
+    """
+    from bigvit_edge.extras import require
+
+    require("web")
+
+    from bigvit_edge.app.web import serve_page
+
+    serve_page(files, host, port, results)

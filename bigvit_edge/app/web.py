@@ -58,7 +58,8 @@ def serve_page(files: Sequence[Path], host: str | None, port: int, results: Path
     address = listen(host or LOOPBACK, port, token)
     names = frozenset({"localhost", address.name.lower()})
     print_notes([*left_out, *([UNSAFE.format(port=address.port)] if not address.is_loopback else [])])
-    print(f"{len(offers)} models at {address.url}, results to {inbox.folder}; Ctrl-C ends it", flush=True)
+    count = f"{len(offers)} model{'s' if len(offers) > 1 else ''}"
+    print(f"{count} at {address.url}, results to {inbox.folder}; Ctrl-C ends it", flush=True)
     with address.socket:
         command = tuple(shlex.quote(spell_path(word)) for word in ("bigvit-edge", *sys.argv[1:]))
         site = Site(served, offers, inbox, names, token, tool=list_versions(())["bigvit-edge"], command=command)
