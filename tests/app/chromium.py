@@ -137,19 +137,14 @@ def open_chromium(folder: Path, *options: str) -> Iterator[Tab]:
         skip("no Chromium", "apt-get install chromium")
     (its_read, write), (read, its_write) = os.pipe(), os.pipe()
 
-    def hand_over() -> None:
-        # above both, lest one be closed by the other's move
-        ends = [os.dup(os.dup(end)) for end in (its_read, its_write)]
-        os.dup2(ends[0], 3)
-        os.dup2(ends[1], 4)
-
-    command = [
+    command = [  # bash hands the pipes over: a preexec_fn may hang in a process that has threads
+        "bash", "-c", f'exec "$@" 3<&{its_read} 4>&{its_write}', "-",
         str(program), "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
         "--hide-scrollbars", f"--user-data-dir={folder / 'user'}", "--remote-debugging-pipe", *options, "about:blank",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, pass_fds=(3, 4), preexec_fn=hand_over, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, pass_fds=(its_read, its_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     os.close(its_read)
     os.close(its_write)

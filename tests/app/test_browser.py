@@ -20,7 +20,7 @@ from bigvit_edge.app.inbox import Inbox
 from bigvit_edge.app.offers import Offer, list_offers
 from bigvit_edge.app.packages import PACKAGES, find_packages
 from bigvit_edge.app.server import Site
-from bigvit_edge.app.web import PACKAGE
+from bigvit_edge.app.web import PACKAGE, list_page
 from bigvit_edge.artifact import Verified
 from bigvit_edge.bench.agent import PIP
 from bigvit_edge.cli import app
@@ -61,18 +61,13 @@ def offers(bundle: Path) -> dict[str, Offer]:
 
 @pytest.fixture(scope="module")
 def site(offers: dict[str, Offer], tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The page's modules and runtimes, without its screens."""
-    folder = tmp_path_factory.mktemp("site")
-    blank = folder / "index.html"
-    blank.write_text('<!doctype html><html lang="en"><link rel="icon" href="data:,"><title>none</title><h1>none</h1>')
     try:
         packages = find_packages()
     except UserError as e:
         skip(str(e), "have npm and a network")
-    modules = {path.name: path for path in (PACKAGE / "app/page").glob("*.js")}
-    files = {"": blank, **modules, **{f"npm/{name}": path for name, path in packages.items()}}
-    names = frozenset({"localhost", ELSEWHERE})
-    return Site(files, offers, Inbox(folder / "results"), names, tool="0.1", command=("bigvit-edge", "app", "web"))
+    files = list_page() | {f"npm/{name}": path for name, path in packages.items()}
+    inbox, names = Inbox(tmp_path_factory.mktemp("site") / "results"), frozenset({"localhost", ELSEWHERE})
+    return Site(files, offers, inbox, names, tool="0.1", command=("bigvit-edge", "app", "web"))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +79,9 @@ def tab(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
         yield tab
 
 
-def enter(tab: Tab, host: str) -> None:
-    tab.open(f"http://{host}:{tab.port}/")
+def enter(tab: Tab, host: str, width: int = 1280, dark: bool = False) -> None:
+    tab.open(f"http://{host}:{tab.port}/", width, dark)
+    tab.wait("document.querySelector('form button')")
     tab.evaluate("import('./browser.js').then(module => { window.host = module.host; return 1 })")
 
 
@@ -105,13 +101,11 @@ def test_answers_are_those_of_the_native_runtimes(tab: Tab, offers: dict[str, Of
         run = open_entry(offer.path.parent, find_entry(offer.path), 1, method["name"])
         image = noise.standard_normal(run.image).astype(np.float32)
         told = ask(
-            tab, "return Array.from(await host.classify(w0, w1, Float32Array.from(w2)))", offer.told, method,
+            tab, "return await host.classify(w0, w1, Float32Array.from(w2))", offer.told, method,
             image.ravel().tolist(),
         )  # fmt: skip
         np.testing.assert_allclose(told, run(image)[0], atol=1e-4, rtol=0, err_msg=f"{offer.told['name']} {method}")
-        other = ask(
-            tab, "return Array.from(await host.classify(w0, w1, new Float32Array(w2)))", offer.told, method, 3072
-        )
+        other = ask(tab, "return await host.classify(w0, w1, new Float32Array(w2))", offer.told, method, 3072)
         assert np.abs(np.array(other) - told).max() > 1e-3  # it looks at the image
 
 
@@ -198,6 +192,46 @@ def test_a_bench_is_posted_and_read_by_the_command_line(tab: Tab, offers: dict[s
     assert [line for line in tab.console if "GPU" not in line] == []  # what LiteRT.js says where there is none
     ask(tab, "await host.remove('a.json')")
     assert site.inbox.list_names() == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
+def test_the_screens_by_keys_and_for_readers(
+    tab: Tab, site: Site, offers: dict[str, Offer], width: int, dark: bool
+) -> None:
+    def check() -> str:
+        assert tab.find_violations() == []
+        assert tab.find_overflow() <= 0
+        return tab.read()
+
+    enter(tab, "127.0.0.1", width, dark)
+    assert "These are a browser's figures, of WebAssembly" in check()
+    tab.evaluate(
+        "document.querySelector('[name=rounds]').value = 1; document.querySelector('[name=threads]').value = 1"
+    )
+    for _ in range(30):
+        tab.press("Tab")
+        if tab.evaluate("document.activeElement.textContent") == "Start measuring":
+            break
+    tab.press("Enter")
+    tab.wait("location.hash.startsWith('#result/') && document.querySelector('dl')")
+    said = check()
+    assert "These are a browser's figures, of WebAssembly" in said
+    assert re.search(r"litert @litertjs/core \S+, WebAssembly, XNNPACK, with 1 thread\n", said), said
+    (name,) = site.inbox.list_names()
+    assert read_result(site.inbox.folder / name).complete
+    tab.evaluate("location.hash = '#results'")
+    tab.wait("document.querySelector('#screen li button')")
+    check()
+    tab.evaluate("location.hash = '#picture'")
+    tab.wait("document.querySelector('#screen select')")
+    check()
+    file = io.BytesIO()
+    Image.effect_noise((40, 48), 90).convert("RGB").save(file, "PNG")
+    pick(tab, "a.png", file.getvalue(), "document.querySelector('#screen button').click(); await 0")
+    tab.wait("document.querySelector('#found ol')")
+    assert "Answer" in check()
+    handle = next(iter(site.inbox._kept))
+    site.inbox.remove(handle)
 
 
 def spoil(offers: dict[str, Offer]) -> dict[str, tuple[str, bytes]]:

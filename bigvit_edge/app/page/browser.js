@@ -15,11 +15,12 @@ let wasHidden = document.hidden;
 let wake = null;
 
 document.addEventListener("visibilitychange", () => { wasHidden = wasHidden || document.hidden; });
-history.replaceState(null, "", location.pathname); // the token is void, and belongs in no history
+if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token, void by now
 
 export const host = {
   name: "browser",
-  warning: "These are a browser's figures, of WebAssembly: the same device is faster by its own runtimes.",
+  warning: `These are a browser's figures, of WebAssembly: the same device is faster by its own runtimes.${
+    self.crossOriginIsolated ? "" : " This page is not isolated across origins: whatever is asked for, it has one thread, and a coarse clock."}`,
   sources: ["gallery", "camera"],
 
   async about() {
@@ -135,7 +136,7 @@ export const host = {
   async classify(model, method, pixels) {
     const runner = await this.open(model, method, { threads: 1 });
     try {
-      return await runner.answer(pixels);
+      return Array.from(await runner.answer(pixels));
     } finally {
       await runner.close();
     }

@@ -85,16 +85,22 @@ function* listFacts(row) {
     row.cores_allowed.length ? `allowed ${row.cores_allowed.join(", ")}` : "which were allowed is not told"}`];
   if (row.cpu_ms !== null) yield ["CPU time", `${fix(row.cpu_ms, 2)} ms an image, all threads`];
   if (load) {
-    const cold = load.cached_share !== null && load.cached_share <= MOST_CACHED;
-    yield ["Load and first image", `${cold ? `${fix(load.cold_ms, 1)} + ${fix(load.cold_first_ms, 1)} ms cold, ` : ""}${
-      fix(load.warm_ms, 1)} + ${fix(load.first_ms, 1)} ms warm${cold ? "" : "; not cold: the file was in the system's cache"}`];
+    const isTold = load.cached_share !== null;
+    const isCached = isTold && load.cached_share > MOST_CACHED;
+    const first = `${fix(load.cold_ms, 1)} + ${fix(load.cold_first_ms, 1)} ms ${isTold ? "cold" : "the first time"}, `;
+    yield ["Load and first image", `${isCached ? "" : first}${fix(load.warm_ms, 1)} + ${fix(load.first_ms, 1)} ms warm${
+      isCached ? "; not cold: the file was in the system's cache" : ""}`];
   }
   yield ["Memory", memory ? `${fix(memory.peak_bytes / 1e6, 1)} MB at the most` : "not available"];
   yield ["File", `${fix(row.bytes / 1e6, 1)} MB, ${[row.format, row.precision].filter(Boolean).join(" ")}${
     row.delegated_share === null ? "" : `, ${percent(row.delegated_share)} delegated`}`];
-  if (row.runtime) yield ["Runtime", row.runtime];
+  if (row.runtime) yield ["Runtime", `${row.runtime}${describeBackend(row.build || {})}`];
   yield ["Warm-up", `${row.warmup_images} images${row.warm ? "" : "; not settled"}`];
 }
+
+/** What a browser's back end is, and how many threads it has in fact, whatever was asked for. */
+const describeBackend = ({ backend, threads, isolated }) => (!backend ? "" : `, ${backend}, with ${threads} thread${
+  threads > 1 ? "s" : ""}${isolated ? "" : ": the page is not isolated across origins"}`);
 
 /** How long images took, with their percentiles. */
 export function drawTimes(all) {
