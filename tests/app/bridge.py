@@ -61,7 +61,7 @@ class Phone:
         self.ended: list[dict[str, Any]] = []
         self.shared: list[str] = []
         self.held = ""
-        self._processes: dict[int, subprocess.Popen[str]] = {}
+        self._processes: dict[str, subprocess.Popen[str]] = {}
         (folder / "results").mkdir(parents=True, exist_ok=True)
 
     def answer(self, verb: str, words: dict[str, Any]) -> Any:
@@ -74,20 +74,25 @@ class Phone:
         for number in list(self._processes):
             self.do_stop(number)
 
-    def do_about(self) -> Any:
-        return {"device": "This machine", "tool": "0.1.0"}
+    def do_machine(self) -> Any:
+        machine = json.loads(self._run("probe"))
+        if self.free_bytes is not None:
+            machine["available_bytes"] = self.free_bytes
+        return {"machine": machine, "phone": {"name": "This machine", "android": 34}}
 
     def do_models(self) -> Any:
-        return [self._describe(number) for number in self.models if number.startswith("bundle/")]
+        return [self._describe(number) for number in self.models]
 
     def do_pick(self) -> Any:
         if self.picked is None:
             return None
-        self.models[f"picked/{self.picked.name}"] = self.picked
-        return self._describe(f"picked/{self.picked.name}")
-
-    def do_forget(self, model: str) -> None:
-        del self.models[model]
+        number = f"given/{self.picked.name}"
+        self.models[number] = self.picked
+        try:
+            return self._describe(number)
+        except Refusal:
+            del self.models[number]
+            raise
 
     def do_start(self, words: list[Any]) -> Any:
         if words[0] not in VERBS:
@@ -98,52 +103,49 @@ class Phone:
         )  # fmt: skip
         if self.killed and words[0] == "serve":
             process.kill()
-        number = 1 + max(self._processes, default=0)
+        number = str(1 + len(self._processes))
         self._processes[number] = process
         return {"process": number}
 
-    def do_read(self, process: int) -> Any:
+    def do_read(self, process: str) -> Any:
         running = self._processes[process]
         assert running.stdout
-        assert running.stderr
         if line := running.stdout.readline():
             if line.startswith('{"start_ns"'):
                 self.turns.append(json.loads(line))
-            if self.free_bytes is not None:
-                line = re.sub(r'("available_bytes": )\d+', rf"\g<1>{self.free_bytes}", line)
             return {"line": line.rstrip("\n")}
-        return {"status": running.wait(), "error": running.stderr.read()}
+        return {"end": self._end(running)}
 
-    def do_write(self, process: int, line: str) -> None:
+    def do_write(self, process: str, line: str) -> None:
         stdin = self._processes[process].stdin
         assert stdin
         stdin.write(line + "\n")
         stdin.flush()
 
-    def do_stop(self, process: int) -> None:
+    def do_stop(self, process: str) -> Any:
         running = self._processes[process]
         assert running.stdin
         running.stdin.close()
-        running.kill()
-        running.wait()
+        return self._end(running)
 
     def do_pause(self, ms: float) -> None:
         time.sleep(ms / 1e3)
 
-    def do_surroundings(self) -> Any:
-        told = {"foreground": self.foreground, "cpuset": "/top-app"}
-        return {**told, "thermal_status": 1, "thermal_headroom": 0.42}
+    def do_surroundings(self, process: str = "") -> Any:
+        told = {"foreground": True, "away": 0 if self.foreground else len(self.calls), "cpuset": "/top-app"}
+        return {**told, "thermal_status": 1, "thermal_headroom": 0.42, "agent": "a WebView"}
 
     def do_power(self) -> Any:
-        raise Refusal("Android tells it from version 15 on")
+        raise Refusal("Android 14; expected Android 15, which first tells apps what they use")
 
     def do_picture(self, source: str) -> Any:
         if self.pictured is None:
             return None
         return {"url": "data:image/png;base64," + b64encode(self.pictured).decode()}
 
-    def do_put(self, name: str, base64: str) -> None:
+    def do_put(self, name: str, base64: str) -> Any:
         (self.folder / name).write_bytes(b64decode(base64))
+        return {"scratch": name}
 
     def do_keep(self, name: str, text: str) -> None:
         if self.full:
@@ -154,13 +156,10 @@ class Phone:
     def do_results(self) -> Any:
         paths = sorted((self.folder / "results").iterdir(), key=lambda path: -path.stat().st_mtime)
         dates = [datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat() for path in paths]
-        return [
-            {"name": path.name, "date": date, "bytes": path.stat().st_size}
-            for path, date in zip(paths, dates, strict=True)
-        ]
+        return [{"name": path.name, "date": date} for path, date in zip(paths, dates, strict=True)]
 
     def do_read_result(self, name: str) -> Any:
-        return (self.folder / "results" / name).read_text()
+        return {"text": (self.folder / "results" / name).read_text()}
 
     def do_remove(self, name: str) -> None:
         (self.folder / "results" / name).unlink()
@@ -180,7 +179,7 @@ class Phone:
         plan, self.plan = self.plan, None
         return plan
 
-    def do_done(self, name: str | None, error: str) -> None:
+    def do_done(self, name: str | None, error: str | None) -> None:
         self.ended.append({"name": name, "error": error})
 
     def _describe(self, number: str) -> dict[str, Any]:
@@ -190,8 +189,20 @@ class Phone:
             entries = json.loads(manifest.read_text())["artifacts"]
             entry = next(each for each in entries if each["file"] == path.name)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        told = {"id": number, "name": path.name, "bytes": path.stat().st_size, "sha256": digest}
-        return {**told, "bundle": "demo" if entry else "", "entry": entry}
+        told = {"id": number, "name": path.name, "format": "bve", "bytes": path.stat().st_size, "sha256": digest}
+        return {**told, "info": json.loads(self._run("info", path)), "entry": entry}
+
+    def _run(self, *words: object) -> str:
+        done = subprocess.run([self.bve_run, *map(str, words)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Refusal(done.stderr.strip().replace(f"{Path(str(words[-1])).parent}/", ""))
+        return done.stdout
+
+    def _end(self, running: subprocess.Popen[str]) -> dict[str, Any]:
+        assert running.stderr
+        status = running.wait()
+        killed = "Android stopped bve-run (signal 9), as it does when memory runs out" if status < 0 else ""
+        return {"status": abs(status), "error": killed or running.stderr.read()}
 
     def _place(self, word: Any) -> str:
         if isinstance(word, dict):

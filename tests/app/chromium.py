@@ -69,7 +69,7 @@ class Tab:
     def wait(self, code: str) -> None:
         """Wait until an expression holds."""
         end = time.monotonic() + WAIT_S
-        while not self.evaluate(f"Boolean({code})"):
+        while not self.evaluate(f"(() => {{ try {{ return Boolean({code}) }} catch (e) {{ return false }} }})()"):
             assert time.monotonic() < end, f"never {code}; the page says {self.evaluate('document.body.innerText')}"
             time.sleep(0.05)
 

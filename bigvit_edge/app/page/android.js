@@ -1,14 +1,18 @@
 // The host on a phone: the app's Java behind window.bveAndroid, and bve-run, which it starts.
 
-import { Fault } from "./numbers.js";
-import { NOT_AVAILABLE } from "./result.js";
+import { Fault, sum } from "./numbers.js";
 
 const POWER_MS = 10e3; // of the idle machine and of images: the meters of an app's are read seldom
 const MOST_MEGAPIXELS = 50;
 const LEAST_SHARE = 0.5; // of that, that a meter's own clock must have gone on by
+const RAIL = /^\[/; // how Android names what is measured; what it models of a part has a plain name
 
 const waiting = new Map();
 let last = 0;
+let open = null; // the program that measures now
+let away = 0; // how often the app had left the screen, when it was asked last
+let tool = ""; // bve-run's version, which is bigvit-edge's
+let command = ["bigvit-bench"];
 
 window.bve = {
   ...window.bve,
@@ -16,45 +20,44 @@ window.bve = {
     const [resolve, reject] = waiting.get(id);
     waiting.delete(id);
     if (ok) resolve(JSON.parse(json));
-    else reject(new Error(JSON.parse(json)));
+    else reject(new Error(JSON.parse(json).replace(/^bve-run: /, "")));
   },
 };
 
 const call = (verb, words = {}) => new Promise((resolve, reject) => {
-  waiting.set(++last, [resolve, reject]);
-  window.bveAndroid.call(last, verb, JSON.stringify(words));
+  const id = String(++last);
+  waiting.set(id, [resolve, reject]);
+  window.bveAndroid.call(id, verb, JSON.stringify(words));
 });
 
-/** A program's lines until its end. Error with its last words where it fails. */
+/** What a program prints until its end. Error with its last words where it fails. */
 async function runWords(words) {
   const { process } = await call("start", { words });
   const lines = [];
-  for (;;) {
-    const told = await call("read", { process });
-    if (told.line === undefined) {
-      if (told.status) throw new Error(explain(told));
-      return lines.join("\n");
+  try {
+    for (;;) {
+      const { line, end } = await call("read", { process });
+      if (end && end.status) throw new Error(explain(end));
+      if (end) return lines.join("\n");
+      lines.push(line);
     }
-    lines.push(told.line);
+  } finally {
+    await call("stop", { process });
   }
 }
 
-function explain({ status, error }) {
-  const words = error.trim().split("\n").pop().replace(/^bve-run: /, "");
-  if (words) return words;
-  return status === 137 || status === -9 ? "the system ended it: its memory does not suffice" : `bve-run ended with status ${status}`;
-}
+const explain = ({ error }) => error.trim().split("\n").pop().replace(/^bve-run: /, "") || "bve-run has ended";
 
 /** A model as a .bve says of itself, and its bundle's manifest, if there is one. */
-async function describe({ id, name, bytes, sha256, bundle, entry }) {
-  const { program } = JSON.parse(await runWords(["info", { model: id }]));
-  const { metadata } = program;
+function describe({ id, name, format, bytes, sha256, info, entry }) {
+  const { metadata, precision, entries } = info.program;
+  tool = info.machine.version;
   const methods = entry ? entry.methods.map((method) => ({
     name: method.name, keep: method.keep,
     delegated_share: Math.max(0, 1 - method.leftovers.reduce((total, each) => total + each.mac_share, 0)),
-  })) : program.entries.map((each) => ({ name: each.name, keep: each.keep || null, delegated_share: null }));
+  })) : entries.map((each) => ({ name: each.name, keep: each.keep || null, delegated_share: null }));
   return {
-    id, name, format: "bve", bytes, sha256, precision: entry ? entry.precision : program.precision, bundle, methods,
+    id, name, format, bytes, sha256, precision: entry ? entry.precision : precision, methods,
     preprocessing: parse(metadata.preprocessing), labels: parse(metadata.labels) || [],
   };
 }
@@ -73,9 +76,9 @@ class Runner {
   }
 
   async read() {
-    const told = await call("read", { process: this.process });
-    if (told.line === undefined) throw new Error(explain(told));
-    return JSON.parse(told.line);
+    const { line, end } = await call("read", { process: this.process });
+    if (end) throw new Error(explain(end));
+    return JSON.parse(line);
   }
 
   async ask(line) {
@@ -92,6 +95,7 @@ class Runner {
   }
 
   close() {
+    if (open === this.process) open = null;
     return call("stop", { process: this.process });
   }
 }
@@ -123,39 +127,32 @@ async function decode(url) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-const sumRails = (rails) => rails.reduce((total, rail) => total + rail.uj, 0);
-
-/** Joules and seconds between two readings of the meters, by their own clock. */
+/** Watts between two readings of the meters, by their own clock, and its seconds. */
 function subtract(before, after) {
-  const seconds = (Math.max(...after.map((rail) => rail.t_ms)) - Math.max(...before.map((rail) => rail.t_ms))) / 1e3;
+  const seconds = (after.time_ms - before.time_ms) / 1e3;
   if (seconds < (LEAST_SHARE * POWER_MS) / 1e3) throw new Error("the phone's power meters did not go on meanwhile");
-  return [(sumRails(after) - sumRails(before)) / 1e6, seconds];
+  const used_uj = sum(listRails(after).map((name) => after.counters[name] - before.counters[name]));
+  return [used_uj / 1e6 / seconds, seconds];
+}
+
+/** Of the rails and Android's own model of its parts, which are the same energy again, the rails. */
+function listRails({ counters }) {
+  const rails = Object.keys(counters).filter((name) => RAIL.test(name));
+  if (!rails.length) throw new Error("the phone tells of no rail, only Android's model of it");
+  return rails;
 }
 
 export const host = {
   name: "app",
   sources: ["gallery", "camera"],
   warning: "",
-  about: async () => {
-    const { device, tool } = await call("about");
-    return { device: `app:${device}`, tool, command: ["bigvit-bench"] };
-  },
-  models: async () => {
-    const models = [];
-    for (const told of await call("models")) models.push(await describe(told));
-    return models;
-  },
+  about: async () => ({ device: `app:${(await call("machine")).phone.name}`, tool, command }),
+  models: async () => (await call("models")).map(describe),
   pick: async () => {
     const told = await call("pick");
-    if (!told) return null;
-    try {
-      return await describe(told);
-    } catch (error) {
-      await call("forget", { model: told.id });
-      throw new Error(`${told.name} is no model that runs here: ${error.message}`);
-    }
+    return told && describe(told);
   },
-  machine: async () => JSON.parse(await runWords(["probe"])),
+  machine: async () => (await call("machine")).machine,
   open: async (model, method, policy, { evict }) => {
     const words = ["serve", { model: model.id }, "--threads", String(policy.threads)];
     if (policy.cores) words.push("--cores", policy.cores.join(","));
@@ -164,6 +161,7 @@ export const host = {
     if (policy.little_threads) words.push("--little-threads", String(policy.little_threads));
     if (policy.choose) words.push("--choose");
     const runner = new Runner((await call("start", { words })).process);
+    open = runner.process;
     try {
       runner.ready = await runner.read();
     } catch (error) {
@@ -179,20 +177,23 @@ export const host = {
   classify: async (model, method, input) => (
     JSON.parse(await runWords(["run", { model: model.id }, ...await put(input), ...spellKeep(method)])).logits
   ),
-  surroundings: () => call("surroundings"),
+  surroundings: async () => {
+    const { agent, ...told } = await call("surroundings", open ? { process: open } : {});
+    const stayed = told.away === away;
+    away = told.away;
+    return { ...told, foreground: told.foreground && stayed };
+  },
   energy: async (runner, fps) => {
-    const before = await call("power").catch((error) => error.message);
-    if (typeof before === "string") return `${NOT_AVAILABLE}: ${before}`;
+    const before = await call("power");
     await call("pause", { ms: POWER_MS });
     const idle = await call("power");
     const turn = await runner.run(POWER_MS / 1e3, 3, fps ? 1e3 / fps : 0);
-    const [idle_j, idle_s] = subtract(before, idle);
-    const [run_j, run_s] = subtract(idle, await call("power"));
+    const [idle_w] = subtract(before, idle);
+    const [power_w, seconds] = subtract(idle, await call("power"));
     const image_s = (turn.end_ns - turn.start_ns) / 1e9 / turn.times_ms.length;
-    const [power_w, idle_w] = [run_j / run_s, idle_j / idle_s];
     return {
-      image_mj: power_w * image_s * 1e3, above_idle_mj: (power_w - idle_w) * image_s * 1e3, power_w, idle_w,
-      seconds: run_s, samples: 2, source: `Android's power monitors: ${idle.map((rail) => rail.rail).join(", ")}`,
+      image_mj: power_w * image_s * 1e3, above_idle_mj: (power_w - idle_w) * image_s * 1e3, power_w, idle_w, seconds,
+      samples: 2, source: `Android's power monitors: ${listRails(idle).join(", ")}`,
       scale: "microwatt-seconds, as PowerMonitorReadings documents",
     };
   },
@@ -202,12 +203,16 @@ export const host = {
   },
   keep: (name, text) => call("keep", { name, text }),
   results: () => call("results"),
-  read: (name) => call("read_result", { name }),
+  read: async (name) => (await call("read_result", { name })).text,
   share: (name) => call("share", { name }),
   remove: (name) => call("remove", { name }),
   hold: (text) => call("hold", { text }),
   release: () => call("release"),
   pause: (ms) => call("pause", { ms }),
-  task: () => call("task"),
+  task: async () => {
+    const plan = await call("task");
+    if (plan) command = plan.command || command;
+    return plan;
+  },
   done: (name, error) => call("done", { name, error }),
 };

@@ -19,10 +19,10 @@ const NAMES = { choose: "Measure", results: "Results", picture: "Picture" };
 const state = { host: null, machine: null, models: [], run: null, layers: new Map(), lost: new Map(), error: "" };
 const find = (id) => document.getElementById(id);
 
-/** Begin: the host's models, a run that was asked for from outside, and the screen that the address names. */
+/** Begin: the host's models, the screen that the address names, and a run that was asked for from outside. */
 export async function start(host) {
   state.host = host;
-  window.bve = { ...window.bve, cancel, back };
+  window.bve = { ...window.bve, cancel, task: runTask };
   window.addEventListener("hashchange", show);
   if (host.warning) {
     find("warning").hidden = false;
@@ -41,18 +41,19 @@ export async function start(host) {
     fail(new Error(`The run that began ${begun.date} was cut: the page was closed or loaded anew. What was measured until then is under Results, as ${begun.name}, if it had turns.`));
   }
   await show();
-  const task = await host.task();
-  if (task) await runTask(task);
+  await runTask();
 }
 
-/** A plan from outside: of models by name, all if none is named. The host is told how it ended. */
-async function runTask(task) {
+/** Run a plan from outside, if there is one: of models by their ids. The host is told how it ended. */
+async function runTask() {
   try {
-    const models = state.models.filter((model) => !task.models.length || task.models.includes(model.name));
-    const cases = listCases(models, task.keep);
-    if (!cases.length) throw new Error(`no model here is called ${task.models.join(", ") || "anything"}, or has that keep ratio`);
+    const task = await state.host.task();
+    if (!task) return;
+    state.models = await state.host.models();
+    const cases = listCases(state.models.filter((model) => task.models.includes(model.id)), task.keep);
+    if (!cases.length) throw new Error(`none of ${task.models.join(", ")} has a keep ratio of ${task.keep}`);
     await begin({ ...task, cases });
-    await state.host.done(task.name, state.error);
+    await state.host.done(state.error ? null : task.name, state.error || null);
   } catch (error) {
     fail(error);
     await state.host.done(null, error.message);
@@ -77,13 +78,6 @@ async function go(screen, name) {
   const shown = new Promise((resolve) => { state.gone = resolve; });
   window.location.hash = hash;
   await shown;
-}
-
-/** Go back a screen; false where there is none before. */
-function back() {
-  if (readPlace()[0] in { "": 1, choose: 1 }) return false;
-  go("choose");
-  return true;
 }
 
 async function show() {
@@ -325,19 +319,24 @@ async function readKept(name) {
 async function showResults(screen) {
   title("Results");
   const kept = await state.host.results();
-  fill(screen, kept.length === 0 ? make("p", {}, "None yet.") : make("ul", { class: "plain" }, kept.map(({ name, date }) => make("li", {},
-    make("a", { href: `#result/${encodeURIComponent(name)}` }, name), make("p", { class: "quiet" }, new Date(date).toLocaleString()),
-    button("Share", () => state.host.share(name)),
-    button("Delete", async () => {
-      if (!window.confirm(`Delete ${name}?`)) return;
-      await state.host.remove(name);
-      await show();
-    })))));
-  for (const item of screen.querySelectorAll("li")) {
-    for (const each of item.querySelectorAll("button")) {
-      each.setAttribute("aria-label", `${each.textContent} ${item.querySelector("a").textContent}`);
+  const items = kept.map(({ name, date }) => make("li", {}, make("div", { role: "group", "aria-label": name },
+    make("a", { href: `#result/${encodeURIComponent(name)}` }, name),
+    make("p", { class: "quiet" }, new Date(date).toLocaleString()),
+    button("Share", () => state.host.share(name)), makeDelete(name))));
+  fill(screen, items.length ? make("ul", { class: "plain" }, items) : make("p", {}, "None yet."));
+}
+
+/** Its second press deletes. */
+function makeDelete(name) {
+  const made = button("Delete", async () => {
+    if (made.textContent === "Delete") {
+      made.textContent = "Delete for good";
+      return;
     }
-  }
+    await state.host.remove(name);
+    await show();
+  });
+  return made;
 }
 
 // ---- picture

@@ -25,6 +25,7 @@ final class Bridge {
   }
 
   private static final String ENDING = ".json";
+  private static final long LONGEST_MS = 60000; // of a pause
   private final Host host;
   private final Programs programs;
   private final Store store;
@@ -111,6 +112,12 @@ final class Bridge {
         return listResults();
       case "read_result":
         return new JSONObject().put("text", Store.read(findThere(words.getString("name"))));
+      case "remove":
+        Store.remove(findThere(words.getString("name")));
+        return JSONObject.NULL;
+      case "pause":
+        pause(words.getLong("ms"));
+        return JSONObject.NULL;
       case "share":
         host.share(findThere(words.getString("name")));
         return JSONObject.NULL;
@@ -211,6 +218,15 @@ final class Bridge {
       results.put(new JSONObject().put("name", file.getName()).put("date", format.format(new Date(file.lastModified()))));
     }
     return results;
+  }
+
+  /** Wait for the page, whose own timers are slow while the screen is off. */
+  private static void pause(long ms) {
+    try {
+      Thread.sleep(Math.max(0, Math.min(ms, LONGEST_MS)));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
   }
 
   private void hold(String text) throws UserError {

@@ -147,6 +147,7 @@ final class Page implements Bridge.Answers {
     WebView made = new WebView(context);
     WebSettings settings = made.getSettings();
     settings.setJavaScriptEnabled(true);
+    settings.setDomStorageEnabled(true); // where it remembers a run that was cut
     settings.setAllowFileAccess(false);
     settings.setAllowContentAccess(false);
     settings.setBlockNetworkLoads(true);

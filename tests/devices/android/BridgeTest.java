@@ -324,6 +324,24 @@ public final class BridgeTest {
   }
 
   @Test
+  public void aResultIsRemoved() throws Exception {
+    say("keep", "{\"name\": \"one.json\", \"text\": \"{1}\"}");
+    assertEquals("null", say("remove", "{\"name\": \"one.json\"}"));
+    assertEquals("[]", say("results", ""));
+    assertTrue(refusal("remove", "{\"name\": \"one.json\"}").contains("no result one.json"));
+  }
+
+  @Test
+  public void aPauseTakesItsTimeAndHoldsNoOtherVerbUp() throws Exception {
+    long start = System.nanoTime();
+    BlockingQueue<String> waiting = begin("pause", "{\"ms\": 300}");
+    say("results", "");
+    assertTrue(waiting.isEmpty());
+    assertEquals("+null", waiting.poll(SECONDS, TimeUnit.SECONDS));
+    assertTrue(System.nanoTime() - start >= 300_000_000L);
+  }
+
+  @Test
   public void resultsAreKeptReadAndShared() throws Exception {
     say("keep", "{\"name\": \"one.json\", \"text\": \"{1}\"}");
     say("keep", "{\"name\": \"one.json\", \"text\": \"{\\u00e9}\"}");
