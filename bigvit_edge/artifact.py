@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
+SAMPLES = "use"  # the folder of samples in a bundle
 VERSION = 3  # of the manifest's layout
 SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}  # of files that run here
 PACKAGES = ("coreml",)  # formats whose file is a package, which is a folder
@@ -151,7 +152,8 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError(f"file {self.file!r} has no methods")
-        if Path(self.file).name != self.file or self.file in ("", "..", MANIFEST) or not self.file.isprintable():
+        reserved = ("", "..", MANIFEST, SAMPLES)
+        if Path(self.file).name != self.file or self.file in reserved or not self.file.isprintable():
             raise ValueError(f"file {self.file!r} is not in the bundle")
         shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
         if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
@@ -185,8 +187,8 @@ class Manifest:
     weights: 'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the
     tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
     limits being what `check` holds the files to; pictures: the user's own, if they were given; calibrated: the
-    beginnings of the sha256 of those that it was calibrated on; none are in an older manifest; sha256: of the manifest
-    itself, before this was added; None in one of version 2.
+    beginnings of the sha256 of those that it was calibrated on; samples: the sha256 of each, by its path ('use/...');
+    none are in an older manifest; sha256: of the manifest itself, before this was added; None in one of version 2.
     """
 
     model: str
@@ -206,6 +208,7 @@ class Manifest:
     heads: int | None = None
     pictures: Evaluated | None = None
     calibrated: tuple[str, ...] = ()
+    samples: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
     sha256: str | None = None
 
@@ -214,6 +217,9 @@ class Manifest:
             raise ValueError(f"{self.threads} threads, {len(self.artifacts)} artifacts; at least one of each is needed")
         if len({entry.file for entry in self.artifacts}) < len(self.artifacts):
             raise ValueError("two artifacts of one file")
+        for name in self.samples:
+            if PurePosixPath(name).parts != (SAMPLES, PurePosixPath(name).name) or not name.isprintable():
+                raise ValueError(f"sample {name!r}, which is not in {SAMPLES}/")
         for what, word, known in (
             ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),

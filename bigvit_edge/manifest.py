@@ -9,12 +9,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import MANIFEST, PACKAGES, Entry, Manifest, hash_file, measure_size
+from bigvit_edge.artifact import MANIFEST, PACKAGES, SAMPLES, Entry, Manifest, hash_file, measure_size
 from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.folders import check_rights, is_plain, resolve_output
 
 READABLE = (2, 3)  # versions of the layout; what 3 has besides 2 has a default
 MOST_BYTES = 2**26  # of a manifest
+MOST_SAMPLE = 2**20  # bytes; all that are shipped are far smaller
 AGAIN = "export the model again"
 EDITED = f"{MANIFEST} was edited after the export"
 
@@ -117,8 +118,13 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
     """
     entries = {entry.file: entry for entry in manifest.artifacts}
     names = sorted(path.name for path in folder.iterdir())
-    foreign = [f"{name} is not the bundle's" for name in names if name not in (MANIFEST, *entries)]
+    own = (MANIFEST, *entries, *([SAMPLES] if manifest.samples else []))
+    foreign = [f"{name} is not the bundle's" for name in names if name not in own]
     changed = [f"{name}: {fault}" for name, entry in entries.items() if (fault := find_fault(folder, entry))]
+    changed += [f"{name}: {fault}" for name, fault in list_sample_faults(folder, manifest)]
+    if manifest.samples and is_folder(folder / SAMPLES):
+        within = sorted(f"{SAMPLES}/{path.name}" for path in (folder / SAMPLES).iterdir())
+        foreign += [f"{name} is not the bundle's" for name in within if name not in manifest.samples]
     empty = [
         f"{path.relative_to(folder)} is an empty folder"
         for name in entries
@@ -157,22 +163,52 @@ def find_fault(folder: Path, entry: Entry) -> str | None:
 
     None if nothing is.
     """
-    path = folder / entry.file
+    path, package = folder / entry.file, entry.format in PACKAGES
+    if fault := _find_other_kind(path, package):
+        return fault
+    try:
+        size = measure_size(path)
+        if size != entry.bytes:
+            return f"the file was changed after the export: {size} bytes, the manifest says {entry.bytes}"
+    except UserError as e:
+        return e.met
+    return _find_other_bytes(path, entry.sha256)
+
+
+def list_sample_faults(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
+    """List the samples that were changed, and how."""
+    faults = []
+    for name, sha256 in manifest.samples.items():
+        path = folder / name
+        fault = None if is_folder(folder / SAMPLES) else f"{SAMPLES} is no folder"
+        fault = fault or _find_other_kind(path, False)
+        if not fault and (size := measure_size(path)) > MOST_SAMPLE:
+            fault = f"the file was changed after the export: {size} bytes"
+        if fault := fault or _find_other_bytes(path, sha256):
+            faults.append((name, fault))
+    return faults
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether this is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _find_other_kind(path: Path, package: bool) -> str | None:
     if not os.path.lexists(path):
         return "the file is missing"
     kind = (
         "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a file" if is_plain(path) else "a device"
     )
-    expected = "a folder" if entry.format in PACKAGES else "a file"
-    if kind != expected:
-        return f"{kind} is in its place, where {expected} was exported"
+    expected = "a folder" if package else "a file"
+    return None if kind == expected else f"{kind} is in its place, where {expected} was exported"
+
+
+def _find_other_bytes(path: Path, sha256: str) -> str | None:
     try:
-        size = measure_size(path)
-        if size != entry.bytes:
-            return f"the file was changed after the export: {size} bytes, the manifest says {entry.bytes}"
         found = hash_file(path)
     except UserError as e:
         return e.met
-    if found == entry.sha256:
+    if found == sha256:
         return None
-    return f"the file was changed after the export: sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+    return f"the file was changed after the export: sha256 {found[:12]}…, the manifest says {sha256[:12]}…"

@@ -30,6 +30,7 @@ from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
 from bigvit_edge.export.references import Reference, measure
+from bigvit_edge.export.samples import write_samples
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
@@ -114,6 +115,7 @@ def export_bundle(
             pictures=evaluation.pictures, calibrated=evaluation.digests,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
+        manifest = replace(manifest, samples=write_samples(entries, part))
         write_manifest(manifest, part)
     return manifest, model
 

@@ -127,6 +127,11 @@ def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
         (lambda data: data | {"threads": 10**12}, r"1000000000000 threads"),
         (lambda data: data | {"dispatch": "zzz"}, r"dispatch 'zzz'"),
         (lambda data: spoil(data, file=".."), r"not in the bundle"),
+        (lambda data: spoil(data, file="use"), r"not in the bundle"),
+        (lambda data: data | {"samples": {"use/../x": "0"}}, r"sample 'use/../x', which is not in use/"),
+        (lambda data: data | {"samples": {"/etc/passwd": "0"}}, r"which is not in use/"),
+        (lambda data: data | {"samples": {"use": "0"}}, r"which is not in use/"),
+        (lambda data: data | {"samples": ["use/x"]}, "samples"),
         (lambda data: spoil(data, outputs=[]), r"where one image and its logits"),
         (lambda data: spoil(data, methods=data["artifacts"][0]["methods"] * 2), r"two methods"),
         (lambda data: spoil(data, preprocessing=asdict(ENTRY.preprocessing) | {"size": 9}), r"does not make an input"),
@@ -220,8 +225,12 @@ def make_bundle(folder: Path) -> Path:
     (folder / "m.mlpackage/Manifest.json").write_text("{}")
     (folder / "m.mlpackage/Data/weights").write_text("weights")
     (folder / ENTRY.file).write_text("abc")
+    (folder / "use").mkdir()
+    (folder / "use/classify.py").write_text("print(3)")
     kinds = (("litert", ENTRY.file), ("coreml", "m.mlpackage"))
-    write_manifest(replace(MANIFEST, artifacts=tuple(describe(folder / name, kind) for kind, name in kinds)), folder)
+    entries = tuple(describe(folder / name, kind) for kind, name in kinds)
+    samples = {"use/classify.py": hash_file(folder / "use/classify.py")}
+    write_manifest(replace(MANIFEST, artifacts=entries, samples=samples), folder)
     return folder
 
 
@@ -273,6 +282,15 @@ MINE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder named like a file": (swap_for_folder, "m_int8.tflite: a folder is in its place"),
     "a link in a file's place": (swap_for_link, "m_int8.tflite: a link is in its place"),
     "a file that is gone": (lambda f: (f / ENTRY.file).unlink(), "m_int8.tflite: the file is missing"),
+    "a sample that was tried out": (
+        lambda f: (f / "use/classify.py").write_text("print(4)"), "use/classify.py: the file was changed"),
+    "a file beside the samples": (lambda f: (f / "use/mine.py").touch(), "use/mine.py is not the bundle's"),
+    "a sample that is gone": (lambda f: (f / "use/classify.py").unlink(), "use/classify.py: the file is missing"),
+    "a link in place of the samples": (
+        lambda f: ((f / "use").rename(f.parent / "elsewhere"), (f / "use").symlink_to(f.parent / "elsewhere")),
+        "use/classify.py: use is no folder"),
+    "a sample of another size": (
+        lambda f: (f / "use/classify.py").write_bytes(bytes(2**21)), "changed after the export: 2097152 bytes"),
     "a word in the manifest": (lambda f: edit(f, lambda d: d.update(note="mine")), "manifest.json has note"),
     "a word deep in the manifest": (
         lambda f: edit(f, lambda d: d["artifacts"][1]["methods"][0].update(todo="mine")),

@@ -1,6 +1,7 @@
 """The whole product on a tiny model in seconds: export, check, run, and what happens to those who tamper."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,7 @@ def exported(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
     folder = tmp_path / "bundle"
-    folder.mkdir()
-    for path in exported.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(exported, folder)
     return folder
 
 
@@ -55,7 +54,7 @@ def test_the_bundle_holds_each_format_in_each_precision(exported: Path) -> None:
     manifest = read_manifest(exported)
     files = {f"tiny_{precision}{suffix}" for precision in ("fp32", "int8") for suffix in (".pte", ".tflite", ".bve")}
     assert {entry.file for entry in manifest.artifacts} == files
-    assert {path.name for path in exported.iterdir()} == files | {"manifest.json"}
+    assert {path.name for path in exported.iterdir()} == files | {"manifest.json", "use"}
     assert (manifest.model, manifest.target) == ("tiny", "android")
     assert (manifest.image_size, manifest.num_classes) == (None, None)  # not given: the model's own
     assert (manifest.weights, manifest.weights_sha256) == ("random", None)

@@ -70,7 +70,9 @@ def test_what_is_in_it(architecture: str, unpacked: Path) -> None:
     assert set(list_programs(unpacked)) == LIBRARIES | carried | {f"{scripts.relative_to(unpacked)}/bve-run"}
     own = unpacked / f"bigvit_edge/programs/bve-run-{architecture}"
     assert (scripts / "bve-run").read_bytes() == own.read_bytes()
-    assert (unpacked / "bigvit_edge/sources/runtime/core.h").is_file()
+    templates = ("export/samples/classify.py.in", "sources/runtime/java/AndroidManifest.xml")
+    for name in ("sources/runtime/core.h", "sources/runtime/java/dev/bigvit/edge/Model.java", *templates):
+        assert (unpacked / "bigvit_edge" / name).is_file()
     assert not list((unpacked / "bigvit_edge/runtime").glob("*.[ch]*"))
     assert sum(path.stat().st_size for path in unpacked.rglob("*") if path.is_file()) < MOST_BYTES
 

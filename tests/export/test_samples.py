@@ -1,0 +1,126 @@
+"""The samples of a bundle say what `bigvit-edge run` says, and belong to it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigvit_edge.export.bundle import Source, export_bundle
+from bigvit_edge.export.check import check_bundle
+from bigvit_edge.export.inference import classify
+from bigvit_edge.export.samples import write_samples
+from bigvit_edge.manifest import list_changes, read_manifest
+from bigvit_edge.models.zoo import CARDS, Card
+from bigvit_edge.target import Limits, load_target
+from tests.native import ROOT, skip
+from tests.test_artifact import ENTRY
+
+CARD = Card(
+    "tiny_use", 32, 16, depth=1, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=10,
+    labels=("zero", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
+)  # fmt: skip
+HOST = replace(load_target("host"), formats=("bve",), precisions=("fp32",), limits=Limits(images=2))
+BUILD = ROOT / "build/host"
+ANDROID = Path("/usr/share/java/com.android.android-23.jar")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    CARDS[CARD.name] = CARD
+    folder = tmp_path_factory.mktemp("samples") / "bundle"
+    export_bundle(Source(CARD.name), HOST, folder, keeps=(0.5, 1.0))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(folder.parent / "picture.png")
+    yield folder
+    del CARDS[CARD.name]
+
+
+def expect(bundle: Path) -> list[str]:
+    guesses = classify(bundle / "tiny_use_fp32.bve", bundle.parent / "picture.png").guesses
+    return [f"{guess.label}  {guess.probability:.2%}" for guess in guesses]
+
+
+def ask(*command: str | Path) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def test_python(bundle: Path) -> None:
+    assert ask(sys.executable, bundle / "use/classify.py", bundle.parent / "picture.png") == expect(bundle)
+
+
+def compile_cpp(bundle: Path) -> Path:
+    """As its first lines say, with the library of this checkout."""
+    compiler, program = shutil.which("g++"), bundle.parent / "classify"
+    if not compiler or not (BUILD / "libbve.so").is_file():
+        skip("no g++, or no build/host/libbve.so", "apt-get install g++; make native")
+    ask(
+        str(compiler), "-std=c++17", "-Wall", "-Wextra", "-Werror", bundle / "use/classify.cc", "-o", program,
+        f"-I{ROOT / 'runtime'}", f"-L{BUILD}", "-lbve", f"-Wl,-rpath,{BUILD}",
+    )  # fmt: skip
+    return program
+
+
+def test_cpp(bundle: Path) -> None:
+    program, ppm = compile_cpp(bundle), bundle.parent / "picture.ppm"
+    Image.open(bundle.parent / "picture.png").save(ppm)
+    assert ask(program, ppm, bundle / "tiny_use_fp32.bve") == expect(bundle)
+    ppm.write_bytes(ppm.read_bytes()[:-1])
+    for words, said in (
+        ((), "classify PICTURE.ppm"),
+        ((ppm, bundle / "tiny_use_fp32.bve"), "is no whole picture"),
+        ((bundle / "manifest.json",), "is no whole picture"),
+        ((bundle.parent / "picture.png",), "is no whole picture"),
+    ):
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+
+
+def test_kotlin(bundle: Path, tmp_path: Path) -> None:
+    """Compiled, where somebody has installed a compiler: Debian's is too old, so nothing here does."""
+    if not shutil.which("kotlinc") or not shutil.which("javac") or not ANDROID.exists():
+        pytest.skip("no kotlinc, javac or Android's classes")
+    sources = (ROOT / "runtime/java/dev").rglob("*.java")
+    ask("javac", "-d", tmp_path, "-cp", ANDROID, *sources)
+    ask("kotlinc", "-cp", f"{ANDROID}:{tmp_path}", "-d", tmp_path / "sample.jar", bundle / "use/classify.kt")
+
+
+def test_what_kotlin_calls_is_there(bundle: Path) -> None:
+    text = (bundle / "use/classify.kt").read_text()
+    assert '"tiny_use_fp32.bve"' in text
+    java = {path.stem: path.read_text() for path in (ROOT / "runtime/java/dev").rglob("*.java")}
+    imported = re.findall(r"import dev\.bigvit\.edge\.(\w+)", text)
+    assert imported
+    assert set(imported) <= java.keys()
+    for name in ("open(byte[] bytes)", "start(float keep)", "classify(Bitmap bitmap, int most)", "getProbability()"):
+        assert any(name in source for source in java.values())
+
+
+def test_samples_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(bundle)
+    names = {path.name for path in (bundle / "use").iterdir()}
+    assert {"classify.py", "classify.cc", "classify.kt"} <= names
+    assert {f"use/{name}" for name in names} == set(manifest.samples)
+    assert list_changes(bundle, manifest) == []
+    assert not any(re.search(r"@[A-Z]+@", (bundle / name).read_text()) for name in manifest.samples)
+    shutil.copytree(bundle, tmp_path / "copy")
+    (tmp_path / "copy/use/classify.py").write_text("print(3)")
+    (fault,) = (checked for checked in check_bundle(tmp_path / "copy") if checked.faults)
+    assert (fault.file, fault.keep) == ("use/classify.py", None)
+    assert "was changed after the export" in fault.faults[0]
+
+
+def test_a_bundle_without_a_bve_has_none(tmp_path: Path) -> None:
+    assert write_samples([ENTRY], tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
