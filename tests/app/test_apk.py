@@ -35,6 +35,13 @@ def list_entries(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if not name.startswith("META-INF/")}
 
 
+def list_alignments(elf: bytes) -> list[int]:
+    """Those of the segments that are loaded."""
+    start, count = struct.unpack_from("<Q", elf, 32)[0], struct.unpack_from("<H", elf, 56)[0]
+    segments = [struct.unpack_from("<II5QQ", elf, start + 56 * i) for i in range(count)]
+    return [segment[-1] for segment in segments if segment[0] == 1]
+
+
 def test_three_signatures_verify(built: Built) -> None:
     said = ask("apksigner", "verify", "--verbose", "--min-sdk-version", "23", built.path)
     found = dict(re.findall(r"Verified using v([123]) scheme .*: (\w+)", said))
@@ -100,6 +107,7 @@ def test_it_holds_the_bundles_bve_files_the_page_and_the_program(built: Built) -
     program = entries["lib/arm64-v8a/libbve-run.so"]
     assert (program[:4], struct.unpack_from("<H", program, 18)[0]) == (b"\x7fELF", 183)
     assert b"ld-linux" not in program  # a static one, which needs nothing of a phone
+    assert min(list_alignments(program)) >= 16384  # newer phones' pages
     assert built.notes == ("left out, as the app runs .bve files alone: tiny.tflite",)
 
 

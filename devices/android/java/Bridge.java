@@ -236,11 +236,14 @@ final class Bridge {
       }
       held = true;
     }
+    boolean begun = false;
     try {
       host.hold(text);
-    } catch (UserError e) {
-      release();
-      throw e;
+      begun = true;
+    } finally {
+      if (!begun) {
+        release();
+      }
     }
   }
 

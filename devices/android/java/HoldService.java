@@ -14,7 +14,7 @@ import android.os.IBinder;
  * notification says what goes on, and has a button that cancels it.
  */
 public final class HoldService extends Service {
-  private static final String CHANNEL = "measuring", CANCEL = "cancel", TEXT = "text";
+  private static final String CHANNEL = "measuring", CANCEL = "cancel", END = "end", TEXT = "text";
   private static final int NUMBER = 1, SINCE_CHANNELS = 26, IMPORTANCE_LOW = 2;
 
   /** UserError where Android lets the app begin none, as it does while the app is not seen. */
@@ -31,14 +31,24 @@ public final class HoldService extends Service {
     }
   }
 
+  /** By a command that comes behind that of begin: one that is stopped before it began ends the app. */
   static void end(Context context) {
-    context.stopService(new Intent(context, HoldService.class));
+    try {
+      context.startService(new Intent(context, HoldService.class).setAction(END));
+    } catch (IllegalStateException e) { // it runs no more
+      context.stopService(new Intent(context, HoldService.class));
+    }
   }
 
   @Override
   public int onStartCommand(Intent intent, int flags, int number) {
     if (intent != null && CANCEL.equals(intent.getAction())) {
       Page.cancel();
+      return START_NOT_STICKY;
+    }
+    if (intent != null && END.equals(intent.getAction())) {
+      stopForeground(true);
+      stopSelf();
       return START_NOT_STICKY;
     }
     startForeground(NUMBER, write(intent == null ? "" : String.valueOf(intent.getStringExtra(TEXT))));

@@ -42,7 +42,10 @@ final class Models {
     this.bundle = bundle;
   }
 
-  /** All of them; of the bundle what the app holds, brought out where it can be run from. */
+  /**
+   * All of them; of the bundle what the app holds, brought out where it can be run from. A given one that is none any
+   * more is removed: it is a copy.
+   */
   synchronized JSONArray list() throws UserError, IOException, JSONException {
     JSONArray models = new JSONArray();
     JSONArray entries = readBundle();
@@ -71,7 +74,11 @@ final class Models {
       }
     }
     for (File file : Store.list(folder(GIVEN))) {
-      models.put(describe(GIVEN + "/" + file.getName(), file, null));
+      try {
+        models.put(describe(GIVEN + "/" + file.getName(), file, null));
+      } catch (UserError e) { // a copy that this version's program takes no more, or that the storage has spoilt
+        Store.remove(file);
+      }
     }
     return models;
   }

@@ -172,7 +172,12 @@ final class Page implements Bridge.Answers {
 
   @Override
   public void answer(String id, boolean ok, String json) {
-    run("window.bve && window.bve.answer && window.bve.answer(" + JSONObject.quote(id) + "," + ok + "," + JSONObject.quote(json) + ")");
+    run("window.bve && window.bve.answer && window.bve.answer(" + quote(id) + "," + ok + "," + quote(json) + ")");
+  }
+
+  /** As a script's string: older WebViews end a line at two letters that JSON does not mind. */
+  private static String quote(String text) {
+    return JSONObject.quote(text).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029");
   }
 
   /** What the page sees as window.bveAndroid. */

@@ -58,6 +58,7 @@ public final class BridgeTest {
     Picked picked;
     File shared;
     int held;
+    boolean refuses;
 
     @Override
     public Picked pick() {
@@ -90,8 +91,11 @@ public final class BridgeTest {
     }
 
     @Override
-    public void hold(String text) {
+    public void hold(String text) throws UserError {
       held++;
+      if (refuses) {
+        throw new UserError("an app that is not on the screen", "its window", "");
+      }
     }
 
     @Override
@@ -296,6 +300,14 @@ public final class BridgeTest {
   }
 
   @Test
+  public void aGivenModelThatIsNoneAnyMoreHidesNoOther() throws Exception {
+    int count = new JSONArray(say("models", "")).length();
+    Files.write(new File(store.models, "given/0123456789abcdef-old.bve").toPath(), "BVE0".getBytes());
+    assertEquals(count, new JSONArray(say("models", "")).length());
+    assertEquals(0, Store.list(new File(store.models, "given")).length);
+  }
+
+  @Test
   public void nothingLeadsOutOfTheFolders() throws Exception {
     for (String words : new String[] {
       "[\"serve\", \"/etc/passwd\"]", "[\"serve\", {\"model\": \"../../etc/passwd\"}]", "[\"serve\", {\"model\": \"bundle/..\"}]",
@@ -378,6 +390,9 @@ public final class BridgeTest {
     say("release", "");
     say("release", "");
     assertEquals(0, host.held);
+    host.refuses = true;
+    assertTrue(refusal("hold", "{\"text\": \"measuring\"}").contains("not on the screen"));
+    host.refuses = false;
     say("hold", "{\"text\": \"measuring\"}");
     String process = serve();
     read(process);
