@@ -26,6 +26,7 @@ MOMENT = (1980, 1, 1, 0, 0, 0)  # of everything in it, so that the same input gi
 MODE = 0o644 << 16
 COMPRESSION = 9
 PAGE = Path(__file__).resolve().parent / "page"
+BROWSERS = ("browser.js", "worker.js")  # of the page, what only a browser loads
 AS_IT_IS = ("resources.arsc",)  # which Android 11 maps
 
 
@@ -132,7 +133,8 @@ def _list_contents(sources: Path, program: Path, work: Path) -> Iterator[tuple[s
 
 def _list_page() -> Iterator[tuple[str, bytes]]:
     for path in (*sorted(PAGE.iterdir()), PAGE.parent.parent / "pages.css"):
-        yield f"assets/page/{path.name}", path.read_bytes()
+        if path.name not in BROWSERS:
+            yield f"assets/page/{path.name}", path.read_bytes()
 
 
 def _read(bundle: Path, entry: Entry) -> bytes:

@@ -64,7 +64,7 @@ def bench_by_app(
                 token = stack.enter_context(_installing(device, store, progress))
             with progress.step("models to the phone"):
                 there = [_place(device, store, file) for file in ours]
-            asked = {"token": token, "models": there, "plan": _spell_plan(plan, token, keep)}
+            asked = {"token": token, "models": there, "plan": spell_plan(plan, token, keep)}
             with progress.step(f"the app on {name} measures"):
                 text = _run(device, asked, plan.protocol.minutes * 60 + LONGEST_S)
         result = _keep(text, path)
@@ -133,8 +133,8 @@ def _place(device: Device, store: Store, file: Path) -> str:
     return there
 
 
-def _spell_plan(plan: Plan, token: str, keep: float | None) -> dict[str, Any]:
-    """What the page is asked for, in its words."""
+def spell_plan(plan: Plan, token: str, keep: float | None) -> dict[str, Any]:
+    """Spell what the page is asked for, in its words."""
     long = {"minutes": plan.protocol.minutes} if plan.protocol.minutes else {"rounds": plan.protocol.rounds}
     asked = {"fps": plan.protocol.fps, "threads": plan.threads, "clusters": list(plan.clusters), "keep": keep}
     return {"name": _name_result(token), **long, **asked, "energy": plan.energy, "command": list(plan.command)}

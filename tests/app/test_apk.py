@@ -102,7 +102,8 @@ def test_it_holds_the_bundles_bve_files_the_page_and_the_program(built: Built) -
     assert entries["assets/bundle/tiny.bve"] == SMALL.read_bytes()
     (entry,) = read_manifest(built.content / "assets/bundle").artifacts
     assert entry.sha256 == hash_file(SMALL)
-    page = {path.name for path in apk.PAGE.iterdir()} | {"pages.css"}
+    page = {path.name for path in apk.PAGE.iterdir()} - set(apk.BROWSERS) | {"pages.css"}
+    assert {"index.html", "main.js", "android.js"} <= page
     assert {name.removeprefix("assets/page/") for name in entries if name.startswith("assets/page/")} == page
     program = entries["lib/arm64-v8a/libbve-run.so"]
     assert (program[:4], struct.unpack_from("<H", program, 18)[0]) == (b"\x7fELF", 183)

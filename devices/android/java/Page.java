@@ -36,6 +36,7 @@ final class Page implements Bridge.Answers {
   private final Programs programs;
   private final Tasks tasks;
   private WebView view;
+  private volatile int loaded; // of how many pages the present one is the last
 
   static Page open(Context context) {
     if (page == null) {
@@ -153,7 +154,7 @@ final class Page implements Bridge.Answers {
     settings.setBlockNetworkLoads(true);
     Later.call(made, "setRendererPriorityPolicy", new Class<?>[] {int.class, boolean.class}, IMPORTANT, false);
     made.setWebViewClient(new PageClient(this, context.getAssets()));
-    made.addJavascriptInterface(new Door(), "bveAndroid");
+    made.addJavascriptInterface(new Door(++loaded), "bveAndroid");
     made.loadUrl(ADDRESS + "index.html");
     return made;
   }
@@ -172,7 +173,10 @@ final class Page implements Bridge.Answers {
 
   @Override
   public void answer(String id, boolean ok, String json) {
-    run("window.bve && window.bve.answer && window.bve.answer(" + quote(id) + "," + ok + "," + quote(json) + ")");
+    int end = id.indexOf(':');
+    if (id.substring(0, end).equals(Integer.toString(loaded))) { // and no page's that has gone
+      run("window.bve && window.bve.answer && window.bve.answer(" + quote(id.substring(end + 1)) + "," + ok + "," + quote(json) + ")");
+    }
   }
 
   /** As a script's string: older WebViews end a line at two letters that JSON does not mind. */
@@ -182,9 +186,15 @@ final class Page implements Bridge.Answers {
 
   /** What the page sees as window.bveAndroid. */
   final class Door {
+    private final int number;
+
+    Door(int number) {
+      this.number = number;
+    }
+
     @JavascriptInterface
     public void call(String id, String verb, String json) {
-      bridge.call(id, verb, json);
+      bridge.call(number + ":" + id, verb, json);
     }
   }
 }

@@ -1,0 +1,120 @@
+"""The whole app but Android: the page in Chromium, the shipped Java on a JVM, the shipped bve-run on an ARM CPU."""
+
+import itertools
+import json
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bigvit_edge.app.phone import spell_plan
+from bigvit_edge.bench.command import make_plan
+from bigvit_edge.results import FAILED, read_result
+from tests.app.apks import SMALL
+from tests.app.bridge import Refusal, serve_page
+from tests.app.chromium import Tab, open_chromium
+from tests.devices.android.java import java
+
+__all__ = ("java",)
+
+TOKEN = "00ff00ff00ff00ff"
+LIMIT_S = 120
+READY = "document.querySelector('form button')"
+RESULT = "location.hash.startsWith('#result/') && document.querySelector('dl')"
+
+
+class JavaPhone:
+    """The app's Java as a stand-in phone: each verb goes to it by a line."""
+
+    def __init__(self, java: list[str], folder: Path) -> None:
+        self.shown, self.inbox = folder / "shown", folder / "inbox"
+        self.inbox.mkdir()
+        words = (*java, f"-Dfolder={folder}", "bigvit.edge.Speaker")
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._numbers, self._lock = itertools.count(1), threading.Lock()
+        self._answers: dict[str, queue.Queue[tuple[str, str]]] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def answer(self, verb: str, words: dict[str, Any]) -> Any:
+        """Do what a verb says."""
+        stdin = self._process.stdin
+        assert stdin
+        number = str(next(self._numbers))
+        self._answers[number] = queue.Queue()
+        with self._lock:
+            stdin.write(f"{number} {verb} {json.dumps(words)}\n")
+            stdin.flush()
+        sign, told = self._answers[number].get(timeout=LIMIT_S)
+        if sign == "-":
+            raise Refusal(json.loads(told))
+        return json.loads(told)
+
+    def close(self) -> None:
+        """End the app."""
+        stdin = self._process.stdin
+        assert stdin
+        stdin.close()
+        self._process.wait(LIMIT_S)
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            number, sign, told = line.rstrip("\n").split(" ", 2)
+            self._answers[number].put((sign, told))
+
+
+@pytest.fixture
+def phone(java: list[str], tmp_path: Path) -> JavaPhone:
+    return JavaPhone(java, tmp_path)
+
+
+@pytest.fixture
+def tab(phone: JavaPhone, tmp_path: Path) -> Iterator[tuple[Tab, str]]:
+    with open_chromium(tmp_path / "browser") as tab, serve_page(phone) as url:  # type: ignore[arg-type]
+        yield tab, url
+        tab.ask("Page.navigate", url="about:blank")
+
+
+def test_a_person_measures_the_bundles_model(phone: JavaPhone, tab: tuple[Tab, str]) -> None:
+    page, url = tab
+    page.open(url, 360)
+    page.wait(READY)
+    page.evaluate("document.querySelector('[name=rounds]').value = '2'")
+    page.click("Start measuring")
+    page.wait(RESULT)
+    (path,) = (phone.shown / "results").iterdir()
+    result = read_result(path)
+    assert (result.device, result.machine.architecture, result.complete) == ("app:A Phone", "aarch64", True)
+    for row in result.rows:
+        assert (row.launch, row.file, row.error, len(row.turns)) == ("app", "tiny.bve", "", 2)
+        assert FAILED not in row.verdicts
+        assert row.surroundings
+        assert row.surroundings.foreground
+        assert row.surroundings.cpuset.startswith("/")
+        assert row.energy == "not available: Android 14; expected Android 15"
+    assert [row.keep for row in result.rows] == [0.5]  # as the manifest says
+    assert page.console == []
+
+
+def test_a_task_from_a_computer_is_done(phone: JavaPhone, tab: tuple[Tab, str]) -> None:
+    (phone.inbox / "0123456789abcdef-theirs.bve").write_bytes(SMALL.read_bytes())
+    plan = spell_plan(make_plan(rounds=2, threads=1, energy=False), TOKEN, 0.5)
+    there = [str(path) for path in phone.inbox.iterdir()]
+    phone.answer("intent", {"token": TOKEN, "models": there, "plan": plan})
+    page, url = tab
+    page.open(url)
+    page.wait(RESULT)
+    end = phone.shown / "tasks" / f"{TOKEN}.json"
+    last = time.monotonic() + LIMIT_S
+    while not end.exists() and time.monotonic() < last:  # the page says so once it shows the result
+        time.sleep(0.05)
+    assert json.loads(end.read_text()) == {"result": plan["name"], "error": None}
+    result = read_result(phone.shown / "results" / plan["name"])
+    (row,) = result.rows
+    assert (row.file, row.keep, len(row.turns), result.complete) == ("theirs.bve", 0.5, 2, True)
+    assert result.command == tuple(plan["command"])
