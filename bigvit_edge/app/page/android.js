@@ -118,7 +118,8 @@ async function decode(url) {
   });
   const megapixels = (image.naturalWidth * image.naturalHeight) / 1e6;
   if (megapixels > MOST_MEGAPIXELS) {
-    throw new Fault(`a picture of ${Math.round(megapixels)} megapixels`, `${MOST_MEGAPIXELS} at the most`, "choose another");
+    const met = `a picture of ${Math.round(megapixels)} megapixels`;
+    throw new Fault(met, `${MOST_MEGAPIXELS} at the most`, "choose another");
   }
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
@@ -170,9 +171,10 @@ export const host = {
     }
     return runner;
   },
-  profile: async (model, method, input, { threads }) => {
+  profile: async (model, method, input, { threads, runs }) => {
     const given = input ? await put(input) : [];
-    return JSON.parse(await runWords(["profile", { model: model.id }, ...given, "--threads", String(threads), ...spellKeep(method)]));
+    const words = ["profile", { model: model.id }, ...given, "--threads", String(threads), "--runs", String(runs)];
+    return JSON.parse(await runWords([...words, ...spellKeep(method)]));
   },
   classify: async (model, method, input) => (
     JSON.parse(await runWords(["run", { model: model.id }, ...await put(input), ...spellKeep(method)])).logits

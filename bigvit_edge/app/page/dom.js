@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "rect", "line", "text", "path", "image"]);
 
-/** An element. attributes: as in HTML, but on...: a listener, and style: of CSSOM; what is null or false is left out. */
+/** An element. attributes: as in HTML, but on...: a listener, style: of CSSOM; what is null or false is left out. */
 export function make(tag, attributes = {}, ...children) {
   const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -24,7 +24,9 @@ export function fill(element, ...children) {
 
 /** A table that scrolls by itself where it is too wide. rows: of texts or elements; figures: from which column on. */
 export function makeTable(caption, titles, rows, figures) {
-  const cell = (tag) => (content, i) => make(tag, { class: i >= figures && "number", scope: tag === "th" && "col" }, content);
+  const cell = (tag) => (content, i) => (
+    make(tag, { class: i >= figures && "number", scope: tag === "th" && "col" }, content)
+  );
   return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, make("table", {},
     make("thead", {}, make("tr", {}, titles.map(cell("th")))),
     make("tbody", {}, rows.map((row) => make("tr", {}, row.map(cell("td")))))));

@@ -17,7 +17,7 @@ const TAIL = 1.25; // p90 of p50
 const SPREAD = 0.1; // of the middle half of the turns' medians, of p50
 const MINUTE_NS = 60e9;
 const PI_BITS = { 0: "under-voltage", 1: "the clock capped", 2: "throttled", 3: "the soft temperature limit" };
-const [PI_NOW, PI_SINCE] = [0xf, 16]; // bits that say what is so now; by how much those of since it was started are higher
+const [PI_NOW, PI_SINCE] = [0xf, 16]; // bits that say what is so now; by how much those of since the start are higher
 
 /** The distribution of times by rank, as results.describe_times. */
 export function describeTimes(times_ms) {

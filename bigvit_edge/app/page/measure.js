@@ -77,11 +77,13 @@ class Bench {
       threads: policy.threads, cores_asked: policy.cores, launch: host.name,
     }));
     const about = await host.about();
-    const told = [about.tool, about.device, plan.clusters, plan.threads, this.protocol, this.rows.map(({ sha256, method }) => [sha256, method])];
+    const files = this.rows.map(({ sha256, method }) => [sha256, method]);
+    const told = [about.tool, about.device, plan.clusters, plan.threads, this.protocol, files];
     this.result = {
       device: about.device, machine: this.machine, protocol: this.protocol, rows: this.rows,
       date: new Date().toISOString().replace(/\.\d+Z$/, "+00:00"), tool: about.tool, command: about.command,
-      key: hashText(spell(told)).slice(0, 16), complete: false, notes: [], throttled_bits: [null, null], version: VERSION,
+      key: hashText(spell(told)).slice(0, 16), complete: false, notes: [], throttled_bits: [null, null],
+      version: VERSION,
     };
   }
 
@@ -198,7 +200,7 @@ class Bench {
     const { host, protocol } = this;
     const period_ms = protocol.fps ? 1e3 / protocol.fps : 0;
     const start = Date.now();
-    await host.surroundings(); // what it says later is of the time since
+    this.watched.push({ ...await host.surroundings(), foreground: null }); // which it tells of the time since
     for (let done = 0, share = 0; share < 1;) {
       await this.each(async (i) => {
         await host.pause(REST_MS);

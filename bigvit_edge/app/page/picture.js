@@ -65,7 +65,7 @@ function multiply(value, alpha) {
   return ((product >> 8) + product) >> 8;
 }
 
-/** Transparent parts on white, as viewers show them; on black where white would hide what there is, such as white ink. */
+/** Transparent parts on white, as viewers show them; on black where white would hide it, such as white ink. */
 function layOnGround({ width, height, channels, data }) {
   if (channels === 3) return { width, height, channels, data };
   const onBlack = new Int16Array(3 * width * height);

@@ -6,7 +6,7 @@ export const WORDS = ["big", "middle", "little"];
 const [AUTO, EACH, ALL, LANES] = ["auto", "each", "all", "big,little"];
 const KNOWN = [...WORDS, LANES, ALL, AUTO, EACH];
 
-/** Policies {name, threads, cores | null, little_threads, choose}, as policies.list_policies. Fault as UserError there. */
+/** Policies {name, threads, cores | null, little_threads, choose}, as list_policies. Fault as UserError there. */
 export function listPolicies(machine, words, threads) {
   if (!words.length) {
     const word = WORDS.find((each) => select(machine, each).length);
@@ -85,8 +85,8 @@ function select(machine, word) {
 }
 
 /** Those that the process may be on at all. */
-function allow({ limits }, cores) {
-  return cores.filter((core) => [limits.allowed, limits.cpuset].every((limit) => limit === null || limit.includes(core)));
+function allow({ limits: { allowed, cpuset } }, cores) {
+  return cores.filter((core) => [allowed, cpuset].every((limit) => limit === null || limit.includes(core)));
 }
 
 /** A thread a core; no more than a quota is worth, beyond which they stand still for most of each period. */

@@ -7,6 +7,7 @@ import { nameRow } from "./result.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BINS] = [340, 210, 44, 12, 44, 34, 36];
 const FAR = 2; // times the median: what lies beyond is counted and not drawn
+const PART = "This is a part: it was ended before all its turns were taken.";
 const STATUS = ["none", "light", "moderate", "severe", "critical", "emergency", "shutdown"];
 const MOST_CACHED = 0.05; // of a file, that a cold load may find in the system's cache
 
@@ -27,7 +28,7 @@ export function drawResult(result, layers = []) {
     make("p", { class: "quiet" }, facts.join(" · ")),
     make("p", { class: "quiet" }, `${result.date.replace("T", " ").slice(0, 16)} UTC · ${long} of turns of at least ${
       general(protocol.turn_s)} s, ${pace}`),
-    !result.complete && make("p", { class: "warning" }, "This is a part: it was ended before all its turns were taken."),
+    !result.complete && make("p", { class: "warning" }, PART),
     rows.length > 1 && drawOverview(rows),
     rows.map((row, i) => drawRow(row, layers[i])),
     result.notes.length > 0 && makeList(result.notes),
@@ -44,13 +45,15 @@ function drawOverview(rows) {
 
 function drawRow(row, layers) {
   const isValid = row.verdicts[0] === "valid";
-  const verdict = make("p", {}, make("strong", { class: isValid ? "good" : "bad" }, `Verdict: ${row.verdicts.join(", ")}`));
+  const words = `Verdict: ${row.verdicts.join(", ")}`;
+  const verdict = make("p", {}, make("strong", { class: isValid ? "good" : "bad" }, words));
   const why = row.reasons.length > 0 && makeList(row.reasons);
   const times = row.latency_ms;
   return make("section", {}, make("h2", {}, nameRow(row)), verdict, why, times && [
     makeTiles([
       [writeMs(times.p50), "p50"], [writeMs(times.p90), "p90"], [writeMs(times.p99), "p99"],
-      ...(row.first_minute_ms ? [[writeMs(row.first_minute_ms), "first minute"], [writeMs(row.last_minute_ms), "last minute"]] : []),
+      ...(row.first_minute_ms
+        ? [[writeMs(row.first_minute_ms), "first minute"], [writeMs(row.last_minute_ms), "last minute"]] : []),
       ...(row.throttled_share === null ? [] : [[percent(row.throttled_share), "of the time throttled"]]),
     ]),
     make("div", { class: "pair" }, drawTimes(listTimes(row.turns)), drawFacts(row)),
@@ -66,18 +69,22 @@ function* listFacts(row) {
   const { load, memory, energy, surroundings } = row;
   const mhz = row.turns.map((turn) => turn.clock_mhz.filter(Boolean)).filter((pair) => pair.length);
   const clocks = mhz.map((pair) => sum(pair) / pair.length);
-  yield ["Clock", clocks.length
-    ? `${fix(median(clocks), 0)} MHz (${fix(Math.min(...clocks), 0)} to ${fix(Math.max(...clocks), 0)}), measured around each turn`
-    : "not available"];
+  const range = `${fix(Math.min(...clocks), 0)} to ${fix(Math.max(...clocks), 0)}`;
+  const clock = `${fix(median(clocks), 0)} MHz (${range}), measured around each turn`;
+  yield ["Clock", clocks.length ? clock : "not available"];
   if (surroundings) {
     const { thermal_status, thermal_headroom, foreground, cpuset, agent, isolated } = surroundings;
-    const tell = (values, spell) => (values.some((value) => value !== null)
-      ? values.map((value) => (value === null ? "not told" : spell(value))).join(" before, ") + " after" : "not available");
+    const tell = (values, spell) => {
+      const [before, after] = values.map((value) => (value === null ? "not told" : spell(value)));
+      return values.some((value) => value !== null) ? `${before} before, ${after} after` : "not available";
+    };
     yield ["Thermal status", tell(thermal_status, (value) => `${value} (${STATUS[value] || "unknown"})`)];
     yield ["Thermal headroom", tell(thermal_headroom, (value) => `${fix(value, 2)} (1 is severe)`)];
-    if (foreground !== null) yield ["In the foreground", foreground ? "all the time" : "not all the time: the system may have slowed it"];
+    const seen = foreground ? "all the time" : "not all the time: the system may have slowed it";
+    if (foreground !== null) yield ["In the foreground", seen];
     if (cpuset) yield ["cpuset", cpuset];
-    if (agent) yield ["Browser", `${agent}${isolated ? "" : "; not isolated across origins, so that it has one thread"}`];
+    const alone = isolated ? "" : "; not isolated across origins, so that it has one thread";
+    if (agent) yield ["Browser", `${agent}${alone}`];
   }
   yield ["Energy", typeof energy === "string" ? energy
     : `${fix(energy.image_mj, 1)} mJ an image, ${fix(energy.above_idle_mj, 1)} above idle; ${energy.source}`];
@@ -126,9 +133,11 @@ export function drawTimes(all) {
     ];
   });
   const beyond = all.length - sum(counts);
-  const said = `How long ${thousands(all.length)} images took${beyond ? `; ${beyond} are beyond the right edge, up to ${writeMs(times.max)}` : ""}`;
-  return make("figure", {}, make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${said}: p50 ${writeMs(times.p50)}` },
-    bars, marks, make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: base, y2: base }),
+  const far = beyond ? `; ${beyond} are beyond the right edge, up to ${writeMs(times.max)}` : "";
+  const said = `How long ${thousands(all.length)} images took${far}`;
+  const shown = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${said}: p50 ${writeMs(times.p50)}` };
+  return make("figure", {}, make("svg", shown, bars, marks,
+    make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: base, y2: base }),
     text(LEFT, base + 14, general(low, 3), "start"), text(WIDTH - RIGHT, base + 14, general(high, 3), "end"),
     text(LEFT + width / 2, base + 27, "milliseconds an image", "middle", "muted"),
     text(LEFT - 5, TOP + 9, String(most), "end"), text(LEFT - 5, TOP + 22, "images", "end", "muted")),
@@ -141,7 +150,7 @@ function nameLayer(name) {
   return found ? found[1] : name.split(".")[0];
 }
 
-/** Each layer's place in the traced run of median length: [{layer, lane, start_ms, end_ms, busy_ms}], and its length. */
+/** Each layer's place in the traced run of median length: [{layer, lane, start_ms, end_ms, busy_ms}]; its length. */
 export function placeLayers({ session, traced }) {
   const lengths = traced.runs.map(([start, end]) => end - start);
   const middle = [...lengths].sort((a, b) => a - b)[(lengths.length - 1) >> 1];
@@ -154,7 +163,8 @@ export function placeLayers({ session, traced }) {
     const layer = nameLayer(name);
     const [start_ms, end_ms] = [(start - begun) / 1e6, (end - begun) / 1e6];
     const old = bars.get(`${layer} ${lane}`) || { layer, lane, start_ms, end_ms, busy_ms: 0 };
-    bars.set(`${layer} ${lane}`, { ...old, end_ms: Math.max(old.end_ms, end_ms), busy_ms: old.busy_ms + end_ms - start_ms });
+    const busy_ms = old.busy_ms + end_ms - start_ms;
+    bars.set(`${layer} ${lane}`, { ...old, end_ms: Math.max(old.end_ms, end_ms), busy_ms });
   }
   const order = [...new Set([...bars.values()].map((bar) => bar.layer))];
   const placed = [...bars.values()].sort((a, b) => order.indexOf(a.layer) - order.indexOf(b.layer) || a.lane - b.lane);
@@ -173,15 +183,18 @@ export function drawLayers(profiled) {
       width: `${Math.max(0.3, ((bar.end_ms - bar.start_ms) / run_ms) * 100)}%`,
     } })),
     make("span", { class: "value" }, `${writeMs(bar.busy_ms)}${isTwo ? [" big", " LITTLE"][bar.lane] : ""}`)));
-  return make("section", {}, make("h2", {}, "Layers"),
-    make("p", { class: "quiet" }, `The traced run of median length, ${writeMs(run_ms)}: each layer from its first op's start to its last op's end; at the right, the time of its ops, all threads' together.`),
+  const said = `The traced run of median length, ${writeMs(run_ms)}: each layer from its first op's start to its last`
+    + " op's end; at the right, the time of its ops, all threads' together.";
+  return make("section", {}, make("h2", {}, "Layers"), make("p", { class: "quiet" }, said),
     isTwo && make("p", { class: "quiet" }, key("multiplying", "big lane "), key("moving", "LITTLE lane")),
     make("ul", { class: "bars" }, rows));
 }
 
 /** Which patches went to the big path, per layer, over the picture as the model saw it; why there is nothing to see. */
 export function drawRouting({ session, traced }, url) {
-  const rows = traced.rows.map(([op, chosen]) => [session.ops[op], new Set(chosen.filter(Boolean).map((row) => row - 1))]);
+  const rows = traced.rows.map(([op, chosen]) => ( // row 0 is the class token
+    [session.ops[op], new Set(chosen.filter(Boolean).map((row) => row - 1))]
+  ));
   const routed = rows.filter(([op, patches]) => patches.size < op.tokens - 1);
   const title = make("h2", {}, "What the big path sees");
   if (!routed.length) {
@@ -190,11 +203,13 @@ export function drawRouting({ session, traced }, url) {
   }
   const figures = rows.map(([op, patches]) => {
     const side = Math.round(Math.sqrt(op.tokens - 1));
-    const dark = Array.from({ length: side * side }, (_, i) => (patches.has(i) ? "" : `M${i % side} ${Math.floor(i / side)}h1v1h-1z`));
-    const said = `${patches.size} of ${side * side} patches`;
-    return make("figure", {}, make("svg", { viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": `${nameLayer(op.name)}: ${said}` },
+    const dark = Array.from({ length: side * side }, (_, i) => (
+      patches.has(i) ? "" : `M${i % side} ${Math.floor(i / side)}h1v1h-1z`
+    ));
+    const said = `${nameLayer(op.name)}: ${patches.size} of ${side * side} patches`;
+    return make("figure", {}, make("svg", { viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": said },
       make("image", { width: side, height: side, href: url }), make("path", { class: "dark", d: dark.join("") })),
-    make("figcaption", {}, `${nameLayer(op.name)}: ${said}`));
+    make("figcaption", {}, said));
   });
   return make("section", {}, title,
     make("p", { class: "quiet" }, "Each layer's selected patches in their light, the others dark."),

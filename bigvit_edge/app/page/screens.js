@@ -1,16 +1,15 @@
 // The screens: choose, run, result, results, picture. One at a time; a run goes on whichever is shown.
 
 import { fill, make } from "./dom.js";
-import { Cancelled, ROUNDS, describeProgress, measure } from "./measure.js";
+import { drawForm, listCases, makeSelect, readForm, readPlan } from "./form.js";
+import { Cancelled, describeProgress, measure } from "./measure.js";
 import { percent } from "./numbers.js";
 import { preparePicture } from "./picture.js";
-import { listAll } from "./policies.js";
 import { drawLayers, drawResult, drawRouting, writeMs } from "./report.js";
 import { nameRow, readResult } from "./result.js";
 
 const CHOSEN = "bigvit-edge form"; // in localStorage: what was chosen last
 const BEGUN = "bigvit-edge run"; // in localStorage: a run that has not ended
-const [MOST_MINUTES, MOST_ROUNDS, MOST_FPS, MOST_THREADS] = [240, 100000, 1000, 1024]; // as bigvit-edge bench's
 const PROFILED = 20; // runs of each model, for its layers
 const TOP = 5;
 const NAMES = { choose: "Measure", results: "Results", picture: "Picture" };
@@ -38,7 +37,8 @@ export async function start(host) {
   const begun = recall(BEGUN);
   if (begun) {
     forget(BEGUN);
-    fail(new Error(`The run that began ${begun.date} was cut: the page was closed or loaded anew. What was measured until then is under Results, as ${begun.name}, if it had turns.`));
+    const cut = `The run that began ${begun.date} was cut: the page was closed or loaded anew.`;
+    fail(new Error(`${cut} What was measured until then is under Results, as ${begun.name}, if it had turns.`));
   }
   await show();
   await runTask();
@@ -60,10 +60,6 @@ async function runTask() {
   }
 }
 
-const listCases = (models, keep) => [].concat(...models.map((model) => (
-  model.methods.filter((method) => keep === null || method.keep === keep).map((method) => ({ model, method }))
-)));
-
 // ---- where the person is
 
 const readPlace = () => decodeURIComponent(window.location.hash.slice(1)).split("/");
@@ -83,9 +79,10 @@ async function go(screen, name) {
 async function show() {
   const [screen, name] = readPlace();
   const draw = { run: showRun, result: showResult, results: showResults, picture: showPicture }[screen] || showChoose;
-  fill(document.querySelector("nav"), Object.entries(NAMES).map(([key, title]) => make("a", {
-    href: `#${key}`, "aria-current": (key === screen || (key === "choose" && draw === showChoose)) && "page",
-  }, title)));
+  const current = draw === showChoose ? "choose" : screen;
+  fill(document.querySelector("nav"), Object.entries(NAMES).map(([key, text]) => (
+    make("a", { href: `#${key}`, "aria-current": key === current && "page" }, text)
+  )));
   if (state.shown) fill(find("message"));
   tell("");
   fill(find("screen"));
@@ -133,91 +130,32 @@ const button = (text, action, kind = "") => make("button", { type: "button", cla
 
 function showChoose(screen) {
   title("Measure a model");
-  const form = make("form", { onsubmit: (event) => { event.preventDefault(); submit(form); } });
-  const chosen = recall(CHOSEN) || {};
-  const draw = () => fill(form, drawModels(form, chosen, draw), drawCores(chosen), drawLength(chosen),
+  const form = make("form", { onsubmit: (event) => {
+    event.preventDefault();
+    const plan = readPlan(form, state.models);
+    remember(CHOSEN, readForm(form));
+    const model = plan.cases[0].model;
+    begin({ ...plan, name: nameResult(model) });
+  } });
+  const draw = (chosen) => fill(form,
+    drawForm(state.models, state.machine, chosen, openButton),
     make("button", { class: "main", disabled: !state.models.length || Boolean(state.run) }, "Start measuring"),
     state.run && make("a", { href: "#run" }, "A run is going on"));
-  draw();
-  fill(screen, form);
-}
-
-function drawModels(form, chosen, draw) {
-  const isThere = state.models.some((model) => model.id === chosen.model);
-  const items = state.models.map((model, i) => make("label", {},
-    make("input", { type: "radio", name: "model", value: model.id, checked: isThere ? model.id === chosen.model : i === 0 }),
-    `${model.name} `, make("span", { class: "quiet" }, `${(model.bytes / 1e6).toFixed(1)} MB ${model.precision} ${model.methods.length > 1
-      ? `keep ${model.methods.map((method) => method.keep).join(", ")}` : ""}`)));
-  const keeps = [...new Set([].concat(...state.models.map((model) => model.methods.map((method) => method.keep))))]
-    .filter((keep) => keep !== null).sort();
-  const open = button("Open a model file…", async () => {
+  const openButton = button("Open a model file…", async () => {
     const model = await state.host.pick();
     if (!model) return;
     state.models = [...state.models.filter((each) => each.id !== model.id), model];
-    Object.assign(chosen, readForm(form), { model: model.id });
-    draw();
+    draw({ ...readForm(form), model: model.id });
     form.querySelector("input[name=model]:checked").focus();
   });
-  return make("fieldset", {}, make("legend", {}, "Model"), items.length ? items : make("p", {}, "No model is here yet."), open,
-    keeps.length > 1 && make("label", {}, "Keep ratio ", makeSelect("keep", [["", "all that the model has"], ...keeps.map((keep) => [String(keep), String(keep)])], chosen.keep)));
-}
-
-function drawCores(chosen) {
-  const words = state.machine && state.machine.clusters.length ? [...listAll(state.machine), "each"] : [];
-  const named = { each: "each of these, in turns", auto: "auto: the runtime tries what is fastest" };
-  const options = [["", "the fastest cluster"], ...words.map((word) => [word, named[word] || word])];
-  return make("fieldset", {}, make("legend", {}, "Cores"),
-    words.length > 0 && make("label", {}, "Clusters ", makeSelect("clusters", options, chosen.clusters)),
-    make("label", {}, "Threads (empty: 1, or one a core of the clusters chosen) ", makeNumber("threads", chosen.threads, MOST_THREADS, 1)));
-}
-
-function drawLength(chosen) {
-  const radio = (name, value, text, first, ...more) => make("label", {}, make("input", {
-    type: "radio", name, value, checked: (chosen[name] || first) === value,
-  }), text, ...more);
-  return [
-    make("fieldset", {}, make("legend", {}, "How long"),
-      radio("length", "rounds", "Rounds of short turns: ", "rounds", makeNumber("rounds", chosen.rounds || ROUNDS, MOST_ROUNDS, 1, "rounds")),
-      radio("length", "minutes", "Minutes, until the device is warm: ", "rounds", makeNumber("minutes", chosen.minutes || 10, MOST_MINUTES, "any", "minutes"))),
-    make("fieldset", {}, make("legend", {}, "Pace"),
-      radio("pace", "back", "Back to back", "back"),
-      radio("pace", "paced", "As a camera, images a second: ", "back", makeNumber("fps", chosen.fps || 30, MOST_FPS, "any", "images a second"))),
-  ];
-}
-
-const makeSelect = (name, options, value) => make("select", { name }, options.map(([key, text]) => (
-  make("option", { value: key, selected: key === value }, text)
-)));
-
-const makeNumber = (name, value, max, step, label) => make("input", {
-  type: "number", name, value: value || null, min: step === 1 ? 1 : 0.01, max, step, inputmode: "decimal",
-  "aria-label": label || null, oninput: choose,
-});
-
-/** What is typed beside a choice is that choice. */
-function choose({ target }) {
-  const radio = target.parentElement.querySelector("input[type=radio]");
-  if (radio) radio.checked = true;
-}
-
-const readForm = (form) => Object.fromEntries(new FormData(form));
-
-function submit(form) {
-  const chosen = readForm(form);
-  remember(CHOSEN, chosen);
-  const model = state.models.find((each) => each.id === chosen.model);
-  const keep = chosen.keep && model.methods.some((method) => method.keep === Number(chosen.keep)) ? Number(chosen.keep) : null;
-  begin({
-    cases: listCases([model], keep), clusters: chosen.clusters ? [chosen.clusters] : [], threads: Number(chosen.threads) || null,
-    rounds: chosen.length === "minutes" ? 0 : Number(chosen.rounds) || ROUNDS,
-    minutes: chosen.length === "minutes" ? Number(chosen.minutes) || 0 : 0,
-    fps: chosen.pace === "paced" ? Number(chosen.fps) || 0 : 0, energy: true, name: nameResult(model),
-  });
+  draw(recall(CHOSEN) || {});
+  fill(screen, form);
 }
 
 function nameResult(model) {
   const stem = model.name.replace(/\.\w+$/, "").replace(/[^A-Za-z0-9.-]+/g, "-").slice(0, 80);
-  return `${stem}-${state.host.name}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}.json`;
+  const date = new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-");
+  return `${stem}-${state.host.name}-${date}.json`;
 }
 
 // ---- run
@@ -254,9 +192,12 @@ async function profileRows(plan, result) {
   showStep("its layers");
   const layers = [];
   for (const row of result.rows) {
-    const found = plan.cases.find(({ model, method }) => model.sha256 === row.sha256 && method.name === row.method);
-    layers.push(row.error || row.policy === "auto" ? null
-      : await state.host.profile(found.model, found.method, null, { threads: row.threads, runs: PROFILED }).catch(() => null));
+    const { model, method } = plan.cases.find((each) => (
+      each.model.sha256 === row.sha256 && each.method.name === row.method
+    ));
+    const isLeftOut = row.error || row.policy === "auto"; // of which the runtime alone knows how it runs
+    const how = { threads: row.threads, runs: PROFILED };
+    layers.push(isLeftOut ? null : await state.host.profile(model, method, null, how).catch(() => null));
   }
   return layers;
 }
@@ -293,8 +234,9 @@ function showRound(done, of, share, rows) {
   find("bar").value = share;
   find("round").textContent = describeProgress(done, of, share, state.run.plan.minutes);
   fill(find("rows"), rows.map((row) => {
-    const turn = row.turns[row.turns.length - 1];
-    return make("li", {}, `${nameRow(row)}: ${row.error || `last turn ${writeMs(turn.times_ms[turn.times_ms.length >> 1])} an image`}`);
+    const { times_ms } = row.turns[row.turns.length - 1] || {};
+    const said = row.error || `last turn ${writeMs(times_ms[times_ms.length >> 1])} an image`;
+    return make("li", {}, `${nameRow(row)}: ${said}`);
   }));
 }
 
@@ -304,7 +246,8 @@ async function showResult(screen, name) {
   const result = state.lost.get(name) || await readKept(name);
   title(`Result of ${result.rows[0].file}`);
   fill(screen, drawResult(result, state.layers.get(name)),
-    !state.lost.has(name) && button("Share", () => state.host.share(name), "main"), button("Measure again", () => go("choose")));
+    !state.lost.has(name) && button("Share", () => state.host.share(name), "main"),
+    button("Measure again", () => go("choose")));
 }
 
 async function readKept(name) {
@@ -367,9 +310,13 @@ async function classify({ model, method }, picture, found) {
   const { pixels, seen } = preparePicture(picture, model.preprocessing);
   const logits = await state.host.classify(model, method, pixels);
   const profiled = await state.host.profile(model, method, pixels, { threads: 1, runs: PROFILED });
-  const canvas = make("canvas", { width: seen.width, height: seen.height, role: "img", "aria-label": "The picture as the model sees it" });
+  const canvas = make("canvas", {
+    width: seen.width, height: seen.height, role: "img", "aria-label": "The picture as the model sees it",
+  });
   canvas.getContext("2d").putImageData(new ImageData(seen.data, seen.width, seen.height), 0, 0);
-  const answers = rank(logits).map(([i, share]) => make("li", {}, `${model.labels[i] || `class ${i}`}: ${percent(share, 1)}`));
+  const answers = rank(logits).map(([i, share]) => (
+    make("li", {}, `${(model.labels || [])[i] || `class ${i}`}: ${percent(share, 1)}`)
+  ));
   fill(found, make("h2", { tabindex: -1 }, "Answer"), canvas, make("ol", {}, answers),
     profiled && [drawRouting(profiled, canvas.toDataURL()), drawLayers(profiled)]);
   tell("");
