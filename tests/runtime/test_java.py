@@ -19,7 +19,7 @@ from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.preprocessing import CENTER, RESIZES, Preprocessing
 from bigvit_edge.runtime import Session
-from tests.native import ROOT, skip
+from tests.native import HOST, ROOT, emulate, skip
 
 JUNIT = tuple(Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest-core.jar"))
 SOURCES = ROOT / "runtime/java"
@@ -114,3 +114,12 @@ def test_each_native_function_is_there_by_the_name_that_java_looks_for(classes: 
     names = re.findall(r" native .*? (\w+)\(", told)
     assert len(names) > 10
     assert {line.split()[-1] for line in shown.splitlines()} == {f"Java_dev_bigvit_edge_Bve_{name}" for name in names}
+
+
+@pytest.mark.parametrize("machine", [HOST, "cortex-a76"])
+def test_the_door_to_java(machine: str) -> None:
+    """With a JNIEnv of the test's own, here and on ARM."""
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors/test_jni"
+    if not program.is_file():
+        skip(f"no {program.relative_to(ROOT)}", "make native or make doors-arm, with default-jdk-headless")
+    run_java(*emulate(machine), program)
