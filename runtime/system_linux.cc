@@ -33,7 +33,7 @@ bool read_affinity(pid_t thread, CoreSet& cores) {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(thread, sizeof set, &set) != 0) return false;
-  std::memcpy(&cores, &set, sizeof set);
+  std::memcpy(static_cast<void*>(&cores), &set, sizeof set);
   return true;
 }
 
