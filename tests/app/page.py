@@ -12,20 +12,22 @@ PAGE = ROOT / "bigvit_edge/app/page"
 DRIVER = """
 import {{ readFileSync }} from "node:fs";
 import * as module from "./{module}";
-const answer = (words) => {{
+const answer = async (words) => {{
   try {{
-    return {{ value: ({function})(module, words) }};
+    return {{ value: await ({function})(module, words) }};
   }} catch (error) {{
     return {{ error: error.message }};
   }}
 }};
 const cases = JSON.parse(readFileSync(0, "utf8"));
-console.log(JSON.stringify(cases.map(answer)));
+const answers = [];
+for (const words of cases) answers.push(await answer(words));
+console.log(JSON.stringify(answers));
 """
 
 
 def run_module(folder: Path, module: str, function: str, cases: list[Any]) -> list[dict[str, Any]]:
-    """Ask a function of JavaScript, (module, case) => value, of each case.
+    """Ask a function of JavaScript, (module, case) => value or its promise, of each case.
 
     Returns {"value": ...} or {"error": what it threw} of each. folder: an empty one.
     """
