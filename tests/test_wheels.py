@@ -57,6 +57,13 @@ def read_elf(path: Path, *options: str) -> str:
     return subprocess.run(["readelf", "-W", *options, path], check=True, capture_output=True, text=True).stdout
 
 
+def test_what_is_no_python_is_in_it(unpacked: Path) -> None:
+    for folder in ("devices/android", "app/page"):
+        brought = {path.relative_to(ROOT) for path in (ROOT / "bigvit_edge" / folder).rglob("*") if path.is_file()}
+        assert len(brought) > 10
+        assert [path for path in sorted(brought) if not (unpacked / path).is_file()] == []
+
+
 def test_one_wheel_for_every_python_and_a_glibc_of_2018(architecture: str, unpacked: Path) -> None:
     tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{architecture}"
     assert find_wheel(architecture).stem.endswith(f"-{tag}")

@@ -27,7 +27,8 @@ public final class MainActivity extends Activity {
 
   private void offer(Intent intent) {
     String task = intent == null ? null : intent.getStringExtra(TASK);
-    if (task != null) {
+    boolean again = intent != null && (intent.getFlags() & Intent.FLAG_ACTIVITY_LAUNCHED_FROM_HISTORY) != 0;
+    if (task != null && !again) { // from the list of recent apps the first intent comes once more
       intent.removeExtra(TASK);
       page.offer(task);
     }

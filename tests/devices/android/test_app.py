@@ -1,4 +1,6 @@
-"""The whole app but Android: the page in Chromium, the shipped Java on a JVM, the shipped bve-run on an ARM CPU."""
+"""The whole app but Android: its shipped Java on a JVM, its shipped bve-run on an ARM CPU that qemu plays, and its page
+in Chromium.
+"""
 
 import itertools
 import json
@@ -18,12 +20,13 @@ from bigvit_edge.results import FAILED, read_result
 from tests.app.apks import SMALL
 from tests.app.bridge import Refusal, serve_page
 from tests.app.chromium import Tab, open_chromium
-from tests.devices.android.java import java
+from tests.devices.android.java import java, need_root
 
 __all__ = ("java",)
 
 TOKEN = "00ff00ff00ff00ff"
-LIMIT_S = 120
+LIMIT_S = 300
+ROOM = "400k"
 READY = "document.querySelector('form button')"
 RESULT = "location.hash.startsWith('#result/') && document.querySelector('dl')"
 
@@ -78,6 +81,18 @@ def tab(phone: JavaPhone, tmp_path: Path) -> Iterator[tuple[Tab, str]]:
     with open_chromium(tmp_path / "browser") as tab, serve_page(phone) as url:  # type: ignore[arg-type]
         yield tab, url
         tab.ask("Page.navigate", url="about:blank")
+
+
+def test_every_verb_of_the_page(java: list[str], tmp_path: Path) -> None:
+    need_root()
+    small = tmp_path / "small"
+    small.mkdir()
+    tests = (*java, f"-Dsmall={small}", "org.junit.runner.JUnitCore", "bigvit.edge.BridgeTest")
+    mount = f'mount -t tmpfs -o size={ROOM} small "$0" && exec "$@"'
+    words = ("unshare", "--mount", "sh", "-c", mount, small, *tests)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "OK (1" in done.stdout  # and not none
 
 
 def test_a_person_measures_the_bundles_model(phone: JavaPhone, tab: tuple[Tab, str]) -> None:
