@@ -47,17 +47,16 @@ final class Bridge {
 
   /** Start a verb; its answer comes later. */
   void call(final String id, final String verb, final String json) {
-    pool.execute(
-        new Runnable() {
-          @Override
-          public void run() {
-            try {
-              answers.answer(id, true, String.valueOf(serve(verb, new JSONObject(json.isEmpty() ? "{}" : json))));
-            } catch (Throwable e) { // a model may want more memory than there is
-              answers.answer(id, false, JSONObject.quote(explain(verb, e)));
-            }
-          }
-        });
+    pool.execute(new Runnable() {
+      @Override
+      public void run() {
+        try {
+          answers.answer(id, true, String.valueOf(serve(verb, new JSONObject(json.isEmpty() ? "{}" : json))));
+        } catch (Throwable e) { // a model may want more memory than there is
+          answers.answer(id, false, JSONObject.quote(explain(verb, e)));
+        }
+      }
+    });
   }
 
   /** Whether a measurement is under way. */
@@ -130,7 +129,8 @@ final class Bridge {
       case "task":
         return String.valueOf(tasks.take());
       case "done":
-        tasks.finish(words.isNull("name") ? null : words.getString("name"), words.isNull("error") ? null : words.getString("error"));
+        tasks.finish(words.isNull("name") ? null : words.getString("name"),
+            words.isNull("error") ? null : words.getString("error"));
         return JSONObject.NULL;
       default:
         throw new UserError("the verb '" + verb + "'", "one that this app has", "install it again");
@@ -165,7 +165,8 @@ final class Bridge {
       Object word = words.get(i);
       if (word instanceof JSONObject) {
         JSONObject named = (JSONObject) word;
-        File file = named.has("model") ? models.find(named.getString("model")) : Store.locate(store.scratch, named.getString("scratch"));
+        File file = named.has("model") ? models.find(named.getString("model"))
+                                       : Store.locate(store.scratch, named.getString("scratch"));
         spelled.add(file.getPath());
       } else {
         spelled.add(checkWord(String.valueOf(word)));
@@ -184,7 +185,8 @@ final class Bridge {
   private JSONObject surroundings(String process) throws UserError, JSONException {
     String cpuset;
     try {
-      cpuset = Store.read(new File("/proc/" + (process.isEmpty() ? "self" : programs.number(process)) + "/cpuset")).trim();
+      cpuset =
+          Store.read(new File("/proc/" + (process.isEmpty() ? "self" : programs.number(process)) + "/cpuset")).trim();
     } catch (IOException e) {
       cpuset = "";
     }
@@ -192,7 +194,8 @@ final class Bridge {
   }
 
   private void put(String name, String base64) throws UserError, IOException {
-    Store.write(new ByteArrayInputStream(Base64.decode(base64)), Store.locate(store.scratch, name), name, new byte[0], "", null);
+    Store.write(new ByteArrayInputStream(Base64.decode(base64)), Store.locate(store.scratch, name), name, new byte[0],
+        "", null);
   }
 
   private File findResult(String name) throws UserError {
@@ -215,7 +218,8 @@ final class Bridge {
     format.setTimeZone(TimeZone.getTimeZone("UTC"));
     JSONArray results = new JSONArray();
     for (File file : Store.list(store.results)) {
-      results.put(new JSONObject().put("name", file.getName()).put("date", format.format(new Date(file.lastModified()))));
+      results.put(
+          new JSONObject().put("name", file.getName()).put("date", format.format(new Date(file.lastModified()))));
     }
     return results;
   }
@@ -262,7 +266,8 @@ final class Bridge {
       return e.getMessage();
     }
     if (e instanceof OutOfMemoryError) {
-      return "more memory than this phone has free; expected a smaller file; close other apps, or choose a smaller model";
+      return "more memory than this phone has free; expected a smaller file; close other apps, or choose a smaller "
+             + "model";
     }
     if (e instanceof IOException && Store.isFull((IOException) e)) {
       return "no room on this phone; expected some free; free some, and try again";

@@ -27,7 +27,8 @@ public final class HoldService extends Service {
         Later.call(context, "startForegroundService", new Class<?>[] {Intent.class}, intent);
       }
     } catch (IllegalStateException e) {
-      throw new UserError("an app that is not on the screen", "its window, from which Android lets it begin", "open it, and start again");
+      throw new UserError("an app that is not on the screen", "its window, from which Android lets it begin",
+          "open it, and start again");
     }
   }
 
@@ -62,7 +63,8 @@ public final class HoldService extends Service {
     Notification.Builder builder = new Notification.Builder(this).setSmallIcon(R.drawable.icon).setOngoing(true);
     builder.setContentTitle(getString(R.string.name)).setContentText(text);
     builder.setContentIntent(PendingIntent.getActivity(this, 0, open, flags));
-    builder.addAction(new Notification.Action.Builder(null, "Cancel", PendingIntent.getService(this, 1, cancel, flags)).build());
+    builder.addAction(
+        new Notification.Action.Builder(null, "Cancel", PendingIntent.getService(this, 1, cancel, flags)).build());
     if (Build.VERSION.SDK_INT >= SINCE_CHANNELS) {
       makeChannel();
       Later.call(builder, "setChannelId", new Class<?>[] {String.class}, CHANNEL);
@@ -74,7 +76,8 @@ public final class HoldService extends Service {
     NotificationManager manager = (NotificationManager) getSystemService(NOTIFICATION_SERVICE);
     try {
       Class<?> kind = Class.forName("android.app.NotificationChannel");
-      Object channel = kind.getConstructor(String.class, CharSequence.class, int.class).newInstance(CHANNEL, "Measuring", IMPORTANCE_LOW);
+      Object channel = kind.getConstructor(String.class, CharSequence.class, int.class)
+                           .newInstance(CHANNEL, "Measuring", IMPORTANCE_LOW);
       Later.call(manager, "createNotificationChannel", new Class<?>[] {kind}, channel);
     } catch (ReflectiveOperationException e) {
       throw new IllegalStateException(e); // every Android since SINCE_CHANNELS has it

@@ -59,20 +59,16 @@ final class Page implements Bridge.Answers {
     Store store = new Store(app.getFilesDir(), app.getCacheDir(), shown == null ? app.getFilesDir() : shown);
     String program = app.getApplicationInfo().nativeLibraryDir + "/libbve-run.so";
     programs = new Programs(Collections.singletonList(program), app.getCacheDir());
-    Models models =
-        new Models(
-            store,
-            programs,
-            new Models.Bundle() {
-              @Override
-              public InputStream open(String name) {
-                try {
-                  return app.getAssets().open("bundle/" + name);
-                } catch (IOException e) {
-                  return null;
-                }
-              }
-            });
+    Models models = new Models(store, programs, new Models.Bundle() {
+      @Override
+      public InputStream open(String name) {
+        try {
+          return app.getAssets().open("bundle/" + name);
+        } catch (IOException e) {
+          return null;
+        }
+      }
+    });
     tasks = new Tasks(store, models, INBOX);
     bridge = new Bridge(phone, programs, store, models, tasks, this, Executors.newCachedThreadPool());
     try {
@@ -160,22 +156,22 @@ final class Page implements Bridge.Answers {
   }
 
   private void run(final String script) {
-    screen.post(
-        new Runnable() {
-          @Override
-          public void run() {
-            if (view != null) {
-              view.evaluateJavascript(script, null);
-            }
-          }
-        });
+    screen.post(new Runnable() {
+      @Override
+      public void run() {
+        if (view != null) {
+          view.evaluateJavascript(script, null);
+        }
+      }
+    });
   }
 
   @Override
   public void answer(String id, boolean ok, String json) {
     int end = id.indexOf(':');
     if (id.substring(0, end).equals(Integer.toString(loaded))) { // and no page's that has gone
-      run("window.bve && window.bve.answer && window.bve.answer(" + quote(id.substring(end + 1)) + "," + ok + "," + quote(json) + ")");
+      run("window.bve && window.bve.answer && window.bve.answer(" + quote(id.substring(end + 1)) + "," + ok + ","
+          + quote(json) + ")");
     }
   }
 

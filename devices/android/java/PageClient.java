@@ -54,7 +54,8 @@ final class PageClient extends WebViewClient {
   }
 
   private static WebResourceResponse refuse(int status) {
-    WebResourceResponse response = new WebResourceResponse("text/plain", "utf-8", new ByteArrayInputStream(new byte[0]));
+    WebResourceResponse response =
+        new WebResourceResponse("text/plain", "utf-8", new ByteArrayInputStream(new byte[0]));
     response.setStatusCodeAndReasonPhrase(status, status == 404 ? "Not Found" : "Forbidden");
     return response;
   }

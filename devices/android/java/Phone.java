@@ -61,13 +61,12 @@ final class Phone implements Host {
   }
 
   void say(final String text) {
-    screen.post(
-        new Runnable() {
-          @Override
-          public void run() {
-            Toast.makeText(context, text, Toast.LENGTH_LONG).show();
-          }
-        });
+    screen.post(new Runnable() {
+      @Override
+      public void run() {
+        Toast.makeText(context, text, Toast.LENGTH_LONG).show();
+      }
+    });
   }
 
   @Override
@@ -121,21 +120,20 @@ final class Phone implements Host {
       if (window == null) {
         throw new UserError("an app that is not on the screen", "its window", "open it, and choose again");
       }
-      screen.post(
-          new Runnable() {
-            @Override
-            public void run() {
-              try {
-                window.startActivityForResult(intent, request);
-              } catch (ActivityNotFoundException e) {
-                missing[0] = true;
-                take(request, null);
-              } catch (SecurityException e) {
-                missing[0] = true;
-                take(request, null);
-              }
-            }
-          });
+      screen.post(new Runnable() {
+        @Override
+        public void run() {
+          try {
+            window.startActivityForResult(intent, request);
+          } catch (ActivityNotFoundException e) {
+            missing[0] = true;
+            take(request, null);
+          } catch (SecurityException e) {
+            missing[0] = true;
+            take(request, null);
+          }
+        }
+      });
       Intent answer = answers.take();
       if (missing[0]) {
         throw new UserError("a phone without " + what + " that lets itself be asked", "one", "install one");
@@ -234,20 +232,19 @@ final class Phone implements Host {
 
   /** While it measures and is seen, the screen is not turned off by itself. */
   private void keepScreenOn(final boolean on) {
-    screen.post(
-        new Runnable() {
-          @Override
-          public void run() {
-            if (activity == null) {
-              return;
-            }
-            if (on) {
-              activity.getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-            } else {
-              activity.getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-            }
-          }
-        });
+    screen.post(new Runnable() {
+      @Override
+      public void run() {
+        if (activity == null) {
+          return;
+        }
+        if (on) {
+          activity.getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+        } else {
+          activity.getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+        }
+      }
+    });
   }
 
   @Override

@@ -24,7 +24,8 @@ final class Pictures {
       throw new UserError("a file that this phone reads no picture in", "a photograph or a drawing", "choose another");
     }
     if ((long) size.outWidth * size.outHeight > MOST_PIXELS) {
-      throw new UserError(size.outWidth + " x " + size.outHeight + " pixels", "at most " + MOST_PIXELS, "choose a smaller picture");
+      throw new UserError(
+          size.outWidth + " x " + size.outHeight + " pixels", "at most " + MOST_PIXELS, "choose a smaller picture");
     }
     String kind = size.outMimeType;
     if (!"image/jpeg".equals(kind) && !"image/png".equals(kind) && !"image/webp".equals(kind)) {
@@ -49,10 +50,11 @@ final class Pictures {
     try {
       ByteArrayOutputStream out = new ByteArrayOutputStream();
       byte[] piece = new byte[PART];
-      for (int n; (n = bytes.read(piece)) >= 0; ) {
+      for (int n; (n = bytes.read(piece)) >= 0;) {
         out.write(piece, 0, n);
         if (out.size() > MOST_BYTES) {
-          throw new UserError("a picture of more than " + (MOST_BYTES >> 20) + " MB", "a smaller one", "choose another");
+          throw new UserError(
+              "a picture of more than " + (MOST_BYTES >> 20) + " MB", "a smaller one", "choose another");
         }
       }
       return out.toByteArray();

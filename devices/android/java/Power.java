@@ -16,13 +16,12 @@ import org.json.JSONObject;
 /** Android 15's PowerMonitor: what the phone's rails and Android's own model of its parts have used since the start. */
 final class Power {
   private static final int SINCE = 35, ANSWER_S = 10;
-  private static final Executor AT_ONCE =
-      new Executor() {
-        @Override
-        public void execute(Runnable job) {
-          job.run();
-        }
-      };
+  private static final Executor AT_ONCE = new Executor() {
+    @Override
+    public void execute(Runnable job) {
+      job.run();
+    }
+  };
 
   private Power() {}
 
@@ -35,14 +34,16 @@ final class Power {
       Object health = context.getSystemService("systemhealth");
       Class<?> consumer = Class.forName("java.util.function.Consumer");
       BlockingQueue<Object> found = new ArrayBlockingQueue<Object>(1);
-      Later.call(health, "getSupportedPowerMonitors", new Class<?>[] {Executor.class, consumer}, AT_ONCE, listen(consumer, "accept", found));
+      Later.call(health, "getSupportedPowerMonitors", new Class<?>[] {Executor.class, consumer}, AT_ONCE,
+          listen(consumer, "accept", found));
       List<?> monitors = (List<?>) wait(found);
       if (monitors == null || monitors.isEmpty()) {
         throw new UserError("a phone without energy counters", "one that has them, as Pixels do", "");
       }
       Class<?> receiver = Class.forName("android.os.OutcomeReceiver");
       BlockingQueue<Object> told = new ArrayBlockingQueue<Object>(1);
-      Later.call(health, "getPowerMonitorReadings", new Class<?>[] {List.class, Executor.class, receiver}, monitors, AT_ONCE, listen(receiver, "onResult", told));
+      Later.call(health, "getPowerMonitorReadings", new Class<?>[] {List.class, Executor.class, receiver}, monitors,
+          AT_ONCE, listen(receiver, "onResult", told));
       return describe(monitors, wait(told));
     } catch (ClassNotFoundException e) {
       throw new UserError("an Android without " + e.getMessage(), "Android 15", "");
@@ -68,18 +69,15 @@ final class Power {
   }
 
   private static Object listen(Class<?> kind, final String method, final BlockingQueue<Object> heard) {
-    return Proxy.newProxyInstance(
-        kind.getClassLoader(),
-        new Class<?>[] {kind},
-        new InvocationHandler() {
-          @Override
-          public Object invoke(Object self, Method called, Object[] words) {
-            if (called.getName().equals(method) && words[0] != null) {
-              heard.offer(words[0]);
-            }
-            return null;
-          }
-        });
+    return Proxy.newProxyInstance(kind.getClassLoader(), new Class<?>[] {kind}, new InvocationHandler() {
+      @Override
+      public Object invoke(Object self, Method called, Object[] words) {
+        if (called.getName().equals(method) && words[0] != null) {
+          heard.offer(words[0]);
+        }
+        return null;
+      }
+    });
   }
 
   private static Object wait(BlockingQueue<Object> heard) {

@@ -106,7 +106,7 @@ final class Programs {
     try {
       StringBuilder out = new StringBuilder();
       char[] part = new char[KEPT];
-      for (int n; (n = running.out.read(part)) >= 0; ) {
+      for (int n; (n = running.out.read(part)) >= 0;) {
         out.append(part, 0, n);
       }
       int status = running.await();
@@ -164,7 +164,7 @@ final class Programs {
     private void listen(Reader err) {
       char[] part = new char[KEPT];
       try {
-        for (int n; (n = err.read(part)) >= 0; ) {
+        for (int n; (n = err.read(part)) >= 0;) {
           synchronized (words) {
             words.append(part, 0, n);
             if (words.length() > KEPT) {
@@ -202,7 +202,8 @@ final class Programs {
       }
       if (status > SIGNALLED) {
         String killed = "Android stopped bve-run (signal " + (status - SIGNALLED) + ")";
-        return killed + (status == SIGNALLED + 9 ? ", as it does when memory runs out" : "") + (said.isEmpty() ? "" : ": " + said);
+        return killed + (status == SIGNALLED + 9 ? ", as it does when memory runs out" : "")
+            + (said.isEmpty() ? "" : ": " + said);
       }
       return said.isEmpty() ? "bve-run ended with status " + status : said;
     }

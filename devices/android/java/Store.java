@@ -38,7 +38,8 @@ final class Store {
   void prepare() throws UserError {
     for (File folder : new File[] {models, results, tasks, scratch}) {
       if (!folder.isDirectory() && !folder.mkdirs()) {
-        throw new UserError(folder + " cannot be made", "room for the app's files", "free some, and open the app again");
+        throw new UserError(
+            folder + " cannot be made", "room for the app's files", "free some, and open the app again");
       }
     }
     remove(list(scratch));
@@ -126,7 +127,8 @@ final class Store {
   }
 
   private static UserError noRoom(String name) {
-    return new UserError("no room for " + name + " on this phone", "its size and 1 MB free", "free some, and try again");
+    return new UserError(
+        "no room for " + name + " on this phone", "its size and 1 MB free", "free some, and try again");
   }
 
   static String hash(File file) throws IOException {
@@ -134,7 +136,7 @@ final class Store {
     try {
       MessageDigest digest = sha256();
       byte[] piece = new byte[PART];
-      for (int n; (n = fill(bytes, piece)) > 0; ) {
+      for (int n; (n = fill(bytes, piece)) > 0;) {
         digest.update(piece, 0, n);
       }
       return hex(digest.digest());
@@ -178,7 +180,7 @@ final class Store {
 
   private static void copy(InputStream from, OutputStream to) throws IOException {
     byte[] piece = new byte[PART];
-    for (int n; (n = fill(from, piece)) > 0; ) {
+    for (int n; (n = fill(from, piece)) > 0;) {
       to.write(piece, 0, n);
     }
   }
@@ -186,7 +188,7 @@ final class Store {
   /** Read until the piece is full or the stream ends; how many. */
   private static int fill(InputStream bytes, byte[] piece) throws IOException {
     int filled = 0;
-    for (int n; filled < piece.length && (n = bytes.read(piece, filled, piece.length - filled)) >= 0; ) {
+    for (int n; filled < piece.length && (n = bytes.read(piece, filled, piece.length - filled)) >= 0;) {
       filled += n;
     }
     return filled;

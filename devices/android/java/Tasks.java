@@ -11,9 +11,9 @@ import org.json.JSONException;
 import org.json.JSONObject;
 
 /**
- * What a computer behind adb asks for, by an extra of the intent that starts the app: {"token", "models": paths, "plan"}.
- * The page gets the plan with the models' ids; how it ended is then a file of the token's name, which adb can read.
- * Any app may send such an intent: it names only files of one folder, where none but a person behind adb writes.
+ * What a computer behind adb asks for, by an extra of the intent that starts the app: {"token", "models": paths,
+ * "plan"}. The page gets the plan with the models' ids; how it ended is then a file of the token's name, which adb can
+ * read. Any app may send such an intent: it names only files of one folder, where none but a person behind adb writes.
  */
 final class Tasks {
   private static final String TOKEN = "[0-9a-f]{8,32}";
@@ -107,7 +107,8 @@ final class Tasks {
   private void end(String name, String result, String error) throws UserError, IOException {
     try {
       JSONObject end = new JSONObject().put("result", result == null ? JSONObject.NULL : result);
-      Store.write(end.put("error", error == null ? JSONObject.NULL : error).toString(), new File(store.tasks, name + ".json"));
+      Store.write(
+          end.put("error", error == null ? JSONObject.NULL : error).toString(), new File(store.tasks, name + ".json"));
     } catch (JSONException e) {
       throw new AssertionError(e); // of names that are not null
     }

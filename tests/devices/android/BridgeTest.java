@@ -63,25 +63,20 @@ public final class BridgeTest {
     store.prepare();
     programs = new Programs(Arrays.asList(System.getProperty("launcher").split("\\|")), folder.getRoot());
     inbox = folder.newFolder();
-    Models models =
-        new Models(
-            store,
-            programs,
-            new Models.Bundle() {
-              @Override
-              public InputStream open(String name) throws IOException {
-                File file = new File(BUNDLE, name);
-                return file.isFile() ? new FileInputStream(file) : null;
-              }
-            });
+    Models models = new Models(store, programs, new Models.Bundle() {
+      @Override
+      public InputStream open(String name) throws IOException {
+        File file = new File(BUNDLE, name);
+        return file.isFile() ? new FileInputStream(file) : null;
+      }
+    });
     tasks = new Tasks(store, models, inbox);
-    Bridge.Answers hear =
-        new Bridge.Answers() {
-          @Override
-          public void answer(String id, boolean ok, String json) {
-            answers.get(id).add((ok ? "+" : "-") + json);
-          }
-        };
+    Bridge.Answers hear = new Bridge.Answers() {
+      @Override
+      public void answer(String id, boolean ok, String json) {
+        answers.get(id).add((ok ? "+" : "-") + json);
+      }
+    };
     bridge = new Bridge(host, programs, store, models, tasks, hear, pool);
   }
 
@@ -140,7 +135,8 @@ public final class BridgeTest {
   }
 
   private byte[] bytes() throws Exception {
-    return Files.readAllBytes(new File(BUNDLE, new JSONArray(say("models", "")).getJSONObject(0).getString("name")).toPath());
+    return Files.readAllBytes(
+        new File(BUNDLE, new JSONArray(say("models", "")).getJSONObject(0).getString("name")).toPath());
   }
 
   private void choose(String name, byte[] bytes) {
@@ -208,7 +204,8 @@ public final class BridgeTest {
 
   @Test
   public void aProgramsOwnWordsAreItsError() throws Exception {
-    String words = "{\"words\": [\"serve\", {\"model\": \"" + model().getString("id") + "\"}, \"--threads\", \"1000\"]}";
+    String words =
+        "{\"words\": [\"serve\", {\"model\": \"" + model().getString("id") + "\"}, \"--threads\", \"1000\"]}";
     JSONObject end = read(ask("start", words).getString("process")).getJSONObject("end");
     assertTrue(end.getInt("status") > 0);
     assertTrue(end.getString("error"), end.getString("error").contains("1000"));
@@ -225,7 +222,8 @@ public final class BridgeTest {
     assertEquals(model.toString(), ask("pick", "").toString());
     host.picked = null;
     assertEquals("null", say("pick", ""));
-    String process = ask("start", "{\"words\": [\"serve\", {\"model\": \"" + model.getString("id") + "\"}]}").getString("process");
+    String process =
+        ask("start", "{\"words\": [\"serve\", {\"model\": \"" + model.getString("id") + "\"}]}").getString("process");
     assertTrue(read(process).has("line"));
   }
 
@@ -233,10 +231,12 @@ public final class BridgeTest {
   public void whatIsNoModelIsRefusedAndNotKept() throws Exception {
     byte[] bytes = bytes(), broken = bytes.clone();
     broken[200] ^= 1;
-    for (byte[] wrong : new byte[][] {{}, "PK a zip".getBytes(), Arrays.copyOf(bytes, 100), Arrays.copyOf(bytes, bytes.length - 1), broken}) {
+    for (byte[] wrong : new byte[][] {
+             {}, "PK a zip".getBytes(), Arrays.copyOf(bytes, 100), Arrays.copyOf(bytes, bytes.length - 1), broken}) {
       choose("a photo.bve", wrong);
       String said = refusal("pick", "");
-      assertTrue(said, said.contains("a photo.bve") && said.contains("expected") && !said.contains(folder.getRoot().getPath()));
+      assertTrue(said,
+          said.contains("a photo.bve") && said.contains("expected") && !said.contains(folder.getRoot().getPath()));
     }
     assertEquals(new JSONArray(say("models", "")).length(), Store.list(new File(store.models, "bundle")).length);
     assertEquals(0, Store.list(new File(store.models, "given")).length);
@@ -254,10 +254,16 @@ public final class BridgeTest {
   @Test
   public void nothingLeadsOutOfTheFolders() throws Exception {
     for (String words : new String[] {
-      "[\"serve\", \"/etc/passwd\"]", "[\"serve\", {\"model\": \"../../etc/passwd\"}]", "[\"serve\", {\"model\": \"bundle/..\"}]",
-      "[\"run\", {\"scratch\": \"../x\"}]", "[\"hold\", \"x\"]", "[{\"model\": \"" + model().getString("id") + "\"}]", "[]",
-      "[\"run\", {\"model\": \"" + model().getString("id") + "\"}, \"--input=/etc/passwd\"]", "[\"serve\", \"..\"]",
-    }) {
+             "[\"serve\", \"/etc/passwd\"]",
+             "[\"serve\", {\"model\": \"../../etc/passwd\"}]",
+             "[\"serve\", {\"model\": \"bundle/..\"}]",
+             "[\"run\", {\"scratch\": \"../x\"}]",
+             "[\"hold\", \"x\"]",
+             "[{\"model\": \"" + model().getString("id") + "\"}]",
+             "[]",
+             "[\"run\", {\"model\": \"" + model().getString("id") + "\"}, \"--input=/etc/passwd\"]",
+             "[\"serve\", \"..\"]",
+         }) {
       refusal("start", "{\"words\": " + words + "}");
     }
     for (String name : new String[] {"../a.json", "/a.json", ".a.json", "a.txt", "", "a/b.json", "a\\u0000.json"}) {
@@ -271,10 +277,13 @@ public final class BridgeTest {
 
   @Test
   public void aScratchFileIsAProgramsInput() throws Exception {
-    int size = model().getJSONObject("info").getJSONObject("program").getJSONArray("entries").getJSONObject(0).getInt("image_size");
+    int size = model().getJSONObject("info").getJSONObject("program").getJSONArray("entries").getJSONObject(0).getInt(
+        "image_size");
     String zeros = java.util.Base64.getEncoder().encodeToString(new byte[3 * size * size * 4]);
-    assertEquals("image.f32", ask("put", "{\"name\": \"image.f32\", \"base64\": \"" + zeros + "\"}").getString("scratch"));
-    String words = "[\"run\", {\"model\": \"" + model().getString("id") + "\"}, \"--input\", {\"scratch\": \"image.f32\"}]";
+    assertEquals(
+        "image.f32", ask("put", "{\"name\": \"image.f32\", \"base64\": \"" + zeros + "\"}").getString("scratch"));
+    String words =
+        "[\"run\", {\"model\": \"" + model().getString("id") + "\"}, \"--input\", {\"scratch\": \"image.f32\"}]";
     String line = read(ask("start", "{\"words\": " + words + "}").getString("process")).getString("line");
     assertTrue(line, line.contains("\"top\""));
   }
@@ -351,7 +360,12 @@ public final class BridgeTest {
     File model = new File(inbox, "0123456789abcdef-their.bve");
     Files.write(model.toPath(), bytes());
     assertEquals("null", say("task", ""));
-    tasks.offer(new JSONObject().put("token", "00ff00ff").put("models", new JSONArray().put(model.getPath())).put("plan", new JSONObject("{\"rounds\": 3}")).toString(), false);
+    tasks.offer(new JSONObject()
+                    .put("token", "00ff00ff")
+                    .put("models", new JSONArray().put(model.getPath()))
+                    .put("plan", new JSONObject("{\"rounds\": 3}"))
+                    .toString(),
+        false);
     tasks.offer("{\"token\": \"11ff00ff\"}", false); // while that is under way
     assertTrue(Store.read(new File(store.tasks, "11ff00ff.json")).contains("something else"));
     JSONObject plan = ask("task", "");
@@ -366,8 +380,16 @@ public final class BridgeTest {
 
   @Test
   public void aTaskThatNamesOtherFilesIsRefused() throws Exception {
-    for (String wrong : new String[] {"/etc/passwd", inbox + "/../" + "x", inbox.getPath(), inbox + "/absent.bve"}) {
-      tasks.offer(new JSONObject().put("token", "00ff00ff").put("models", new JSONArray().put(wrong)).put("plan", new JSONObject()).toString(), false);
+    for (String wrong : new String[] {"/etc/passwd",
+             inbox + "/../"
+                 + "x",
+             inbox.getPath(), inbox + "/absent.bve"}) {
+      tasks.offer(new JSONObject()
+                      .put("token", "00ff00ff")
+                      .put("models", new JSONArray().put(wrong))
+                      .put("plan", new JSONObject())
+                      .toString(),
+          false);
       refusal("task", "");
       assertFalse(new JSONObject(Store.read(new File(store.tasks, "00ff00ff.json"))).isNull("error"));
     }

@@ -22,27 +22,22 @@ public final class Speaker {
     Store store = new Store(new File(folder, "files"), new File(folder, "cache"), new File(folder, "shown"));
     store.prepare();
     Programs programs = new Programs(Arrays.asList(System.getProperty("launcher").split("\\|")), folder);
-    Models models =
-        new Models(
-            store,
-            programs,
-            new Models.Bundle() {
-              @Override
-              public InputStream open(String name) throws IOException {
-                return new FileInputStream(new File(bundle, name));
-              }
-            });
+    Models models = new Models(store, programs, new Models.Bundle() {
+      @Override
+      public InputStream open(String name) throws IOException {
+        return new FileInputStream(new File(bundle, name));
+      }
+    });
     Tasks tasks = new Tasks(store, models, new File(folder, "inbox"));
-    Bridge.Answers say =
-        new Bridge.Answers() {
-          @Override
-          public synchronized void answer(String id, boolean ok, String json) {
-            System.out.println(id + (ok ? " + " : " - ") + json);
-          }
-        };
+    Bridge.Answers say = new Bridge.Answers() {
+      @Override
+      public synchronized void answer(String id, boolean ok, String json) {
+        System.out.println(id + (ok ? " + " : " - ") + json);
+      }
+    };
     Bridge bridge = new Bridge(new FakeHost(), programs, store, models, tasks, say, Executors.newCachedThreadPool());
     BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, Programs.UTF_8));
-    for (String line; (line = lines.readLine()) != null; ) {
+    for (String line; (line = lines.readLine()) != null;) {
       String[] said = line.split(" ", 3);
       if (said[1].equals("intent")) {
         tasks.offer(said[2], bridge.isHeld());
