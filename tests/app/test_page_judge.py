@@ -90,9 +90,20 @@ def test_the_rows_try_every_verdict_and_many_reasons(judged: list[tuple[Row, dic
 
 def test_times_are_described_alike(tmp_path: Path) -> None:
     rng = random.Random(1)
-    cases = [[rng.lognormvariate(0, 3) for _ in range(count)] for count in (1, 2, 3, 4, 9, 10, 11, 99, 100, 101, 5000)]
+    counts = (1, 2, 3, 4, 9, 10, 11, 99, 100, 101, 5000)
+    cases = [[rng.lognormvariate(0, 3) for _ in range(count)] for count in counts]
     answers = run_module(tmp_path, "judge.js", "(m, times) => m.describeTimes(times)", cases)
     assert [answer["value"] for answer in answers] == [asdict(describe_times(times)) for times in cases]
+
+
+def test_as_many_turns_as_a_bench_has_at_most_are_judged(tmp_path: Path) -> None:
+    """Of more than a call of JavaScript takes arguments."""
+    ask = """(m, [row, machine]) => {
+      const turns = Array.from({length: 100000}, () => row.turns[0]);
+      return m.judge({...row, turns}, machine).latency_ms.images;
+    }"""
+    (answer,) = run_module(tmp_path, "judge.js", ask, [[asdict(make_row()), asdict(make_machine())]])
+    assert answer == {"value": 300_000}
 
 
 def test_numbers_are_spelled_alike(tmp_path: Path) -> None:

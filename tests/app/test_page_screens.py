@@ -107,13 +107,11 @@ def test_a_model_is_measured_and_the_figures_are_those_of_the_lines(phone: Phone
 
 def test_rows_take_turns_and_say_which_were_not_seen(phone: Phone, tab: Tab) -> None:
     phone.foreground = False
-    choose(tab, rounds=2, clusters="each", threads=1)
+    choose(tab, rounds=2, clusters="each", threads=1, keep=0.5)
     tab.click("Start measuring")
     tab.wait(RESULT)
     result = read_only(phone)
-    assert {(row.policy, row.keep, len(row.turns)) for row in result.rows} >= {
-        ("big", 1.0, 2), ("big", 0.5, 2), ("auto", 1.0, 2), ("auto", 0.5, 2),
-    }  # fmt: skip
+    assert {(row.policy, len(row.turns)) for row in result.rows} >= {("big", 2), ("auto", 2)}
     assert all(row.surroundings and row.surroundings.foreground is False for row in result.rows)
     assert "not all the time: the system may have slowed it" in tab.read()
     assert tab.evaluate("document.querySelectorAll('thead th').length") == 5

@@ -1,6 +1,6 @@
 // Whether a row may be believed, and if not, why: bigvit_edge/results.py and bench/verdicts.py, word for word.
 
-import { fix, general, median, percent, quartiles, sum, sumExactly } from "./numbers.js";
+import { fix, general, join, median, percent, quartiles, sum, sumExactly } from "./numbers.js";
 
 export const [VALID, NOISY, THROTTLED, QUOTA, NOT_PINNED, FAILED] = [
   "valid", "noisy", "throttled", "quota", "not pinned", "failed",
@@ -31,7 +31,7 @@ export function describeTimes(times_ms) {
   };
 }
 
-export const listTimes = (turns) => [].concat(...turns.map((turn) => turn.times_ms));
+export const listTimes = (turns) => join(turns.map((turn) => turn.times_ms));
 
 /** A row with its distribution, and what speaks against it, as verdicts.judge. */
 export function judge(row, machine, bits = [], fps = 0) {
@@ -157,7 +157,7 @@ const takeQuarters = (turns) => [turns.slice(0, turns.length >> 2), turns.slice(
 const takeMedian = (turns) => median(listTimes(turns));
 
 function takeClock(turns) {
-  const clocks = [].concat(...turns.map((turn) => turn.clock_mhz)).filter((mhz) => mhz);
+  const clocks = join(turns.map((turn) => turn.clock_mhz)).filter((mhz) => mhz);
   return clocks.length ? median(clocks) : null;
 }
 

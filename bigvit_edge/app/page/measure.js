@@ -249,8 +249,11 @@ class Bench {
   async save() {
     const start = Date.now();
     if (start - this.saved <= Math.max(SAVE_MS, this.saveTook / SAVE_SHARE)) return;
-    // what cannot be kept now is measured on: there may be room at the end, which says so if there is none
-    await this.host.keep(this.plan.name, writeResult({ ...this.result, rows: this.rows })).catch(() => null);
+    try {
+      await this.host.keep(this.plan.name, writeResult({ ...this.result, rows: this.rows }));
+    } catch (error) {
+      // there may be room at the end, which says so if there is none
+    }
     this.saved = Date.now();
     this.saveTook = this.saved - start;
   }

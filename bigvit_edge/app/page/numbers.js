@@ -49,6 +49,18 @@ export function round(x) {
   return low % 2 ? low + 1 : low;
 }
 
+/** The items of lists, in one; of more lists than a call takes arguments, too. */
+export function join(lists) {
+  const all = [];
+  for (const list of lists) for (const item of list) all.push(item);
+  return all;
+}
+
+/** The least and the greatest of them. */
+export const findRange = (values) => values.reduce(
+  ([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity],
+);
+
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /** The correctly rounded sum, as math.fsum (Shewchuk 1997). */

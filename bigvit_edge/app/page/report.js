@@ -2,7 +2,7 @@
 
 import { make, makeList, makeTable, makeTiles } from "./dom.js";
 import { describeTimes, listTimes } from "./judge.js";
-import { fix, general, median, percent, sum, thousands } from "./numbers.js";
+import { findRange, fix, general, median, percent, sum, thousands } from "./numbers.js";
 import { nameRow } from "./result.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BINS] = [340, 210, 44, 12, 44, 34, 36];
@@ -69,7 +69,7 @@ function* listFacts(row) {
   const { load, memory, energy, surroundings } = row;
   const mhz = row.turns.map((turn) => turn.clock_mhz.filter(Boolean)).filter((pair) => pair.length);
   const clocks = mhz.map((pair) => sum(pair) / pair.length);
-  const range = `${fix(Math.min(...clocks), 0)} to ${fix(Math.max(...clocks), 0)}`;
+  const range = findRange(clocks).map((mhz) => fix(mhz, 0)).join(" to ");
   const clock = `${fix(median(clocks), 0)} MHz (${range}), measured around each turn`;
   yield ["Clock", clocks.length ? clock : "not available"];
   if (surroundings) {

@@ -255,6 +255,7 @@ async function readKept(name) {
   try {
     return readResult(text);
   } catch (error) {
+    title("Result");
     throw new Error(`${name} cannot be shown: ${error.message}`);
   }
 }
