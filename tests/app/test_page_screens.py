@@ -125,6 +125,9 @@ def test_what_was_measured_until_a_cancel_is_kept_as_a_part(phone: Phone, tab: T
     tab.click("Measure")
     tab.wait("document.querySelector('form button[disabled]')")  # one run at a time
     assert "A run is going on" in tab.read()
+    phone.plan = {"models": [], "keep": None}
+    tab.evaluate("window.bve.task()")
+    tab.wait("document.querySelector('#message').textContent.includes('another measurement is going on')")
     tab.evaluate("window.bve.cancel()")  # as the notification's button does
     tab.wait(RESULT)
     result = read_only(phone)

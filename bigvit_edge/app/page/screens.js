@@ -49,6 +49,7 @@ async function runTask() {
   try {
     const task = await state.host.task();
     if (!task) return;
+    if (state.run) throw new Error("another measurement is going on; wait for it, or cancel it");
     state.models = await state.host.models();
     const cases = listCases(state.models.filter((model) => task.models.includes(model.id)), task.keep);
     if (!cases.length) throw new Error(`none of ${task.models.join(", ")} has a keep ratio of ${task.keep}`);
