@@ -88,10 +88,21 @@ def listen(host: str, port: int, token: str = "") -> Address:
         why = getattr(e, "strerror", None) or str(e)
         raise UserError(f"{host}, port {port} ({why})", "a free port of this machine", "choose another --port") from e
     number, bound = taken.getsockname()[1], ipaddress.ip_address(taken.getsockname()[0])
-    shown = socket.gethostname() if bound.is_unspecified else host
+    shown = _find_own_address(family) if bound.is_unspecified else host
     at = f"[{shown}]" if ":" in shown else shown
     query = f"?{urlencode({TOKEN: token})}" if token else ""
     return Address(taken, f"http://{at}:{number}/{query}", shown, number, bound.is_loopback)
+
+
+def _find_own_address(family: socket.AddressFamily) -> str:
+    """This machine's address towards others, its name where it has none. Nothing is sent: UDP only picks a way."""
+    away = "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect((away, 9))
+            return str(way.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
 
 
 def make_server(site: Site) -> uvicorn.Server:

@@ -7,7 +7,7 @@ import re
 import shutil
 import struct
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,19 @@ def test_the_screens_by_keys_and_for_readers(
     assert "Answer" in check()
     handle = next(iter(site.inbox._kept))
     site.inbox.remove(handle)
+
+
+def test_the_token_opens_the_page_and_is_gone_from_its_address(tab: Tab, site: Site) -> None:
+    with serving(replace(site, token="once" * 10)) as port:
+        tab.open(f"http://127.0.0.1:{port}/?token={'once' * 10}")
+        for _ in range(2):  # and loaded anew, by the cookie
+            tab.wait("document.querySelectorAll('[name=model]').length")
+            assert tab.evaluate("location.href") == f"http://127.0.0.1:{port}/"
+            assert tab.evaluate("document.cookie") == ""
+            tab.open(f"http://127.0.0.1:{port}/")
+        tab.evaluate(f"location.href = 'http://localhost:{port}/?token={'once' * 10}'")  # another host has no cookie
+        tab.wait("document.body.innerText.includes('lets one browser in, once')")
+    enter(tab, "127.0.0.1")
 
 
 def spoil(offers: dict[str, Offer]) -> dict[str, tuple[str, bytes]]:

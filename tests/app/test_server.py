@@ -220,3 +220,8 @@ def test_any_free_port_is_printed() -> None:
     with address.socket:
         assert address.url == f"http://127.0.0.1:{address.port}/?token=a+b"
         assert address.is_loopback
+    everywhere = listen("0.0.0.0", 0)
+    with everywhere.socket:
+        assert "0.0.0.0" not in everywhere.url  # nobody can open that
+        assert everywhere.name in everywhere.url
+        assert not everywhere.is_loopback
