@@ -126,6 +126,47 @@ TEST_CASE("half of white lies on white, and on black where white would hide it")
   for (size_t i = 0; i < 48; ++i) CHECK(image[i] == (i == 15 ? 0 : 255));
 }
 
+// Checksums of what export/image.py makes of draw()'s picture, as bytes, in the order of the loops:
+// tests/runtime/test_picture.py holds them to Pillow.
+constexpr struct {
+  const char* crop;
+  uint32_t checksum;
+} kPillow[] = {{"largest centre square", 0x075aac05},
+               {"center", 0xb826af46},
+               {"squash", 0x87188b11},
+               {"border", 0x8a041296}};
+
+std::vector<uint8_t> draw(size_t bytes) {
+  std::vector<uint8_t> values(bytes);
+  uint32_t state = 1;
+  for (uint8_t& value : values)
+    value = static_cast<uint8_t>((state = state * 1664525 + 1013904223) >> 24);
+  return values;
+}
+
+TEST_CASE("every crop and filter gives what Pillow does, on this CPU too") {
+  for (const auto& pillow : kPillow) {
+    const std::string crop = pillow.crop;
+    uint32_t found = 0;
+    for (const char* resize :
+         {"nearest", "bilinear, antialiased", "bicubic, antialiased", "lanczos, antialiased"}) {
+      for (const auto& [width, height] : {std::pair{61u, 40u}, {33u, 170u}, {3u, 2u}}) {
+        const std::vector<uint8_t> pixels = draw(size_t{width} * height * 4);
+        const std::string rest = crop == "largest centre square" ? "}" : R"(, "resize_to": 5})";
+        const Tiny tiny(
+            R"({"size": 4, "mean": [0, 0, 0], "std": [1, 1, 1], "scale": 1, "crop": ")" +
+            std::string(crop) + R"(", "resize": ")" + resize + "\"" + rest);
+        const std::vector<float> image =
+            tiny.prepare(describe(pixels.data(), width, height, BVE_RGBA));
+        const std::vector<uint8_t> levels(image.begin(), image.end());
+        found = bve::compute_checksum(reinterpret_cast<const std::byte*>(levels.data()),
+                                      levels.size(), found);
+      }
+    }
+    CHECK_MESSAGE(found == pillow.checksum, crop, ": ", found);
+  }
+}
+
 TEST_CASE("nothing before or behind the pixels is read") {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t pages = 3;

@@ -1,8 +1,11 @@
 """bve_prepare, through Session.prepare: the bits that Pillow and numpy make of the same picture."""
 
 import json
+import re
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from bigvit_edge.export.program import Program, to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
 from bigvit_edge.runtime import Session
+from tests.native import ROOT
 
 SIZE = 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -135,6 +139,22 @@ def test_labels(start: Open) -> None:
         assert session.labels() == labels
     with start({"labels": "null"}) as session:
         assert session.labels() == []
+
+
+def test_the_checksums_that_every_cpu_is_held_to_are_pillows(tmp_path: Path) -> None:
+    need_pillow_13()
+    told = re.findall(r'{"([a-z ]+)", 0x([0-9a-f]+)}', (ROOT / "tests/runtime/test_picture.cc").read_text())
+    found = dict.fromkeys(CROPS, 0)
+    for crop, resize, (width, height) in product(CROPS, RESIZES, ((61, 40), (33, 170), (3, 2))):
+        how = Preprocessing(4, (0,) * 3, (1,) * 3, scale=1.0, crop=crop, resize=resize)
+        how = how if crop == SQUARE else replace(how, resize_to=5)
+        state, values = 1, bytearray()
+        for _ in range(width * height * 4):
+            state = (state * 1664525 + 1013904223) % 2**32
+            values.append(state >> 24)
+        levels = expect(np.frombuffer(values, np.uint8).reshape(height, width, 4), how, tmp_path)
+        found[crop] = zlib.crc32(levels.astype(np.uint8).tobytes(), found[crop])
+    assert {crop: int(checksum, 16) for crop, checksum in told} == found
 
 
 def tell(*changes: tuple[str, object]) -> dict[str, str]:

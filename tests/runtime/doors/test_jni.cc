@@ -42,6 +42,10 @@ struct Object {
   size_t item;
 };
 
+void copy(const void* from, size_t item, jsize count, void* into) {
+  if (count > 0) std::memcpy(into, from, static_cast<size_t>(count) * item);
+}
+
 // Java's side. Where it has no room, new arrays and held ones are null.
 class Java {
  public:
@@ -55,19 +59,19 @@ class Java {
     };
     functions_.GetByteArrayRegion = [](JNIEnv* env, jbyteArray array, jsize start, jsize count,
                                        jbyte* into) {
-      std::memcpy(into, find(env).reach(array, 1, start, count), static_cast<size_t>(count));
+      copy(find(env).reach(array, 1, start, count), 1, count, into);
     };
     functions_.SetByteArrayRegion = [](JNIEnv* env, jbyteArray array, jsize start, jsize count,
                                        const jbyte* from) {
-      std::memcpy(find(env).reach(array, 1, start, count), from, static_cast<size_t>(count));
+      copy(from, 1, count, find(env).reach(array, 1, start, count));
     };
     functions_.GetFloatArrayRegion = [](JNIEnv* env, jfloatArray array, jsize start, jsize count,
                                         jfloat* into) {
-      std::memcpy(into, find(env).reach(array, 4, start, count), static_cast<size_t>(count) * 4);
+      copy(find(env).reach(array, 4, start, count), 4, count, into);
     };
     functions_.SetFloatArrayRegion = [](JNIEnv* env, jfloatArray array, jsize start, jsize count,
                                         const jfloat* from) {
-      std::memcpy(find(env).reach(array, 4, start, count), from, static_cast<size_t>(count) * 4);
+      copy(from, 4, count, find(env).reach(array, 4, start, count));
     };
     functions_.GetPrimitiveArrayCritical = [](JNIEnv* env, jarray array, jboolean*) -> void* {
       Java& java = find(env);
@@ -103,7 +107,7 @@ class Java {
   std::vector<Value> read(jobject array) {
     const std::vector<char>& bytes = reinterpret_cast<Object*>(array)->bytes;
     std::vector<Value> values(bytes.size() / sizeof(Value));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
+    copy(bytes.data(), 1, static_cast<jsize>(bytes.size()), values.data());
     return values;
   }
   // Up to the first zero.
