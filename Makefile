@@ -36,7 +36,7 @@ define sanitize
 endef
 
 .PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
-	device-roots board-root npm-packages bve-run-arm wheels sanitize fuzz
+	device-roots board-root npm-packages swift-root bve-run-arm wheels sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
@@ -80,6 +80,12 @@ build/devices/.ready: tests/make_device_roots.sh tests/unpack_debian.sh
 board-root: build/board-root/.ready
 build/board-root/.ready: tests/make_board_root.sh tests/unpack_debian.sh
 	tests/make_board_root.sh build/board-root
+
+# What tests/swift.py builds Swift packages in: Swift 6 of Debian 13, 2.4 GB in a minute and a half. No other
+# target asks for it.
+swift-root: build/swift-root/.ready
+build/swift-root/.ready: tests/make_swift_root.sh tests/unpack_debian.sh
+	tests/make_swift_root.sh build/swift-root
 
 # The older of LiteRT's runtimes, which wants an older numpy: a folder for PYTHONPATH. There is none for Python 3.12.
 tflite-runtime: build/tflite_runtime/.ready

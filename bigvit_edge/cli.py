@@ -174,22 +174,37 @@ app.add_typer(cli_app.app, name="app")
 @app.command()
 @explained
 def runtime_libs(
-    abi: Annotated[str, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("dist/runtime-libs"),
+    abi: Annotated[
+        str | None, typer.Option(help="arm64-v8a (Android, needs its NDK), aarch64-linux or x86_64-linux")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make, of --abi")] = Path(
+        "dist/runtime-libs"
+    ),
     aar: Annotated[
         bool, typer.Option("--aar", help="also bigvit-edge.aar, for Kotlin and Java on Android; needs a JDK")
     ] = False,
+    swift: Annotated[
+        Path | None,
+        typer.Option(help="folder to make: a Swift package for iOS and macOS, with the core's sources"),
+    ] = None,
 ) -> None:
-    """Build the native core and its doors for C++ programs.
+    """Build the native core and its doors for C++ programs, or write it as a Swift package.
 
     The doors lead into ExecuTorch and LiteRT. Written are libraries, headers, find_package(bigvit_edge) and examples.
     """
     from bigvit_edge import tables
+    from bigvit_edge.errors import UserError
     from bigvit_edge.runtime.archives import build_archive
     from bigvit_edge.runtime.libraries import build_libraries
+    from bigvit_edge.runtime.swift_package import write_swift_package
 
-    for library in (build_archive if aar else build_libraries)(abi, output, tables.print_step):
-        print(f"{library}  {library.stat().st_size:,} bytes")
+    if abi is None and (swift is None or aar):
+        raise UserError("no --abi", "what to build for, or --swift alone", "bigvit-edge runtime-libs --help")
+    if abi is not None:
+        for library in (build_archive if aar else build_libraries)(abi, output, tables.print_step):
+            print(f"{library}  {library.stat().st_size:,} bytes")
+    if swift is not None:
+        print(write_swift_package(swift))
 
 
 @app.command()

@@ -44,7 +44,7 @@ def build_libraries(
     before it is put in its place. Returns the libraries. UserError on what is missing, and where a
     tool fails.
     """
-    folder = _check_output(folder)
+    folder = check_output(folder)
     cmake = find_tool("cmake", EXTRA)
     find_tool("npm", "apt-get install npm")  # CMake gets LiteRT's headers with it
     options = (
@@ -54,7 +54,7 @@ def build_libraries(
         f"-DBVE_EXECUTORCH={_find_executorch()}",
         "-DBVE_PACKAGE=ON",
     )
-    check = partial(_check_output, folder)  # a build takes a minute; somebody may come first
+    check = partial(check_output, folder)  # a build takes a minute; somebody may come first
     with staging(folder, check) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
         with step("headers and compiler"):
             run_tool(cmake, "-G", "Ninja", "-S", find_sources(), "-B", build, *options)
@@ -137,7 +137,7 @@ def run_tool(*command: str | Path) -> None:
         raise UserError(met, "an end without errors", "see what it says")
 
 
-def _check_output(output: Path) -> Path:
+def check_output(output: Path) -> Path:
     """The absolute path of a folder that is new or empty."""
     folder = resolve_output(output)
     if folder.exists() and any(folder.iterdir()):

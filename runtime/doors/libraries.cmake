@@ -116,7 +116,7 @@ if(SKBUILD)
   # `bigvit-edge runtime-libs` builds them again for other machines.
   install(FILES CMakeLists.txt pyproject.toml LICENSE DESTINATION bigvit_edge/sources)
   install(DIRECTORY kernels_arm runtime DESTINATION bigvit_edge/sources
-    FILES_MATCHING REGEX "\\.(cc|h|inc|cmake|in|java|xml|txt)$")
+    FILES_MATCHING REGEX "\\.(cc|h|inc|cmake|in|java|swift|modulemap|xml|txt)$")
 elseif(BVE_PACKAGE)
   include(runtime/doors/package/package.cmake)
 endif()
