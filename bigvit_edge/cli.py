@@ -188,9 +188,9 @@ def runtime_libs(
         typer.Option(help="folder to make: a Swift package for iOS and macOS, with the core's sources"),
     ] = None,
 ) -> None:
-    """Build the native core and its doors for C++ programs, or write it as a Swift package.
+    """Build the native core for C++ programs, or as a Swift package.
 
-    The doors lead into ExecuTorch and LiteRT. Written are libraries, headers, find_package(bigvit_edge) and examples.
+    Of --abi: libraries, the doors into ExecuTorch and LiteRT, headers, find_package(bigvit_edge) and examples.
     """
     from bigvit_edge import tables
     from bigvit_edge.errors import UserError

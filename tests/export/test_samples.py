@@ -110,7 +110,7 @@ def test_what_kotlin_calls_is_there(bundle: Path) -> None:
 def test_samples_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(bundle)
     names = {path.name for path in (bundle / "use").iterdir()}
-    assert {"classify.py", "classify.cc", "classify.kt"} <= names
+    assert names == {"classify.py", "classify.cc", "classify.kt", "classify.swift"}
     assert {f"use/{name}" for name in names} == set(manifest.samples)
     assert list_changes(bundle, manifest) == []
     assert not any(re.search(r"@[A-Z]+@", (bundle / name).read_text()) for name in manifest.samples)
