@@ -138,7 +138,10 @@ def run_tool(*command: str | Path) -> None:
 
 
 def check_output(output: Path) -> Path:
-    """The absolute path of a folder that is new or empty."""
+    """Resolve a folder that is to be made.
+
+    Returns its absolute path. UserError unless it is new or empty.
+    """
     folder = resolve_output(output)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is there already", "a new or an empty folder", "choose another -o")
