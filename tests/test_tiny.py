@@ -163,14 +163,18 @@ def test_run_refuses_a_tampered_file(bundle: Path, tmp_path: Path) -> None:
     assert "changed after the export" in result.stderr
 
 
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_bundle_is_replaced_only_by_force_and_the_bytes_are_the_same(bundle: Path, tiny: str) -> None:
     words = ["export", tiny, "--target", "host", "--set", "precisions=fp32", "--set", "formats=litert", "-o", bundle]
     words += LOOSE
-    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    before = read_all(bundle)
     refused = call(*words)
     assert refused.exit_code == 2
     assert "--force" in refused.stderr
-    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+    assert read_all(bundle) == before
     assert call(*words, "--force").exit_code == 0
     assert {path.name for path in bundle.iterdir()} == {"tiny_fp32.tflite", "manifest.json"}
     assert (bundle / "tiny_fp32.tflite").read_bytes() == before["tiny_fp32.tflite"]
