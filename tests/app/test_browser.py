@@ -125,11 +125,17 @@ def test_isolation_and_threads_are_read_back(tab: Tab, offers: dict[str, Offer])
         assert ready["build"]["tick_us"] < 50
     enter(tab, ELSEWHERE)
     try:
+        assert "not isolated across origins: whatever is asked for, it has one thread" in tab.read()
         assert ask(tab, "return (await host.surroundings()).isolated") is False
+        assert ask(tab, "return (await host.machine()).limits.usable") == 1
         for told, method in by_format.values():
-            ready = ask(tab, open_one, told, method)
+            ready = ask(tab, open_one.replace("2", "1"), told, method)
             assert (ready["threads"], ready["build"]["threads"], ready["build"]["isolated"]) == (1, 1, False)
             assert ready["build"]["tick_us"] >= 50
+            said = ask(
+                tab, f"{open_one.replace('const', 'try { const')} }} catch (e) {{ return e.message }}", told, method
+            )
+            assert said.startswith(f"2 threads for {told['name']}; expected 1: so many ")
     finally:
         enter(tab, "127.0.0.1")
 
@@ -192,6 +198,9 @@ def test_a_bench_is_posted_and_read_by_the_command_line(tab: Tab, offers: dict[s
     assert [line for line in tab.console if "GPU" not in line] == []  # what LiteRT.js says where there is none
     ask(tab, "await host.remove('a.json')")
     assert site.inbox.list_names() == []
+    hold = "await host.hold('one'); return await host.hold('two').then(() => '', (e) => e.message)"
+    assert ask(tab, hold) == "another tab of this browser is measuring: both would be slower"
+    ask(tab, "await host.release(); await host.hold('three'); await host.release()")
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])

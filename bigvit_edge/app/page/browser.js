@@ -13,6 +13,7 @@ const kept = new Map(); // {handle, name} of results that this page sent, by our
 const runners = new Set();
 let wasHidden = document.hidden;
 let wake = null;
+let unlock = () => null;
 
 document.addEventListener("visibilitychange", () => { wasHidden = wasHidden || document.hidden; });
 if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token, void by now
@@ -60,7 +61,7 @@ export const host = {
       os: [told.platform || navigator.platform, told.platformVersion].filter(Boolean).join(" "),
       limits: {
         allowed: null, group: "", cpuset: null, quota_cores: null, throttled_periods: null, throttled_us: null,
-        usable: count || null,
+        usable: self.crossOriginIsolated ? count || null : 1,
       },
       unread: [{ path: "browser", why: NONE }],
     };
@@ -103,6 +104,10 @@ export const host = {
     } catch (error) {
       await runner.close();
       throw explain(model, error);
+    }
+    if (runner.ready.threads < policy.threads) {
+      await runner.close();
+      throw new Fault(`${policy.threads} threads for ${model.name}`, `${runner.ready.threads}: so many ${RUNTIMES[model.format]} has on this page`);
     }
     return runner;
   },
@@ -178,6 +183,7 @@ export const host = {
 
   /** While it measures the screen stays on, where the browser lets a page ask for that. */
   async hold() {
+    await lock();
     wake = navigator.wakeLock ? await navigator.wakeLock.request("screen").catch(() => null) : null;
   },
 
@@ -185,12 +191,22 @@ export const host = {
     for (const runner of [...runners]) await runner.close();
     if (wake) await wake.release();
     wake = null;
+    unlock();
   },
 
   pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
   task: async () => null,
   done: async () => null,
 };
+
+/** One run at a time, of all tabs, where the browser has locks. */
+const lock = () => navigator.locks && new Promise((resolve, reject) => {
+  navigator.locks.request("measuring", { ifAvailable: true }, (held) => {
+    if (!held) return reject(new Error("another tab of this browser is measuring: both would be slower"));
+    resolve();
+    return new Promise((free) => { unlock = free; });
+  });
+});
 
 async function get(path, options) {
   const response = await fetch(path, options).catch(() => { throw new Error("the server that sent this page is gone"); });
