@@ -1,7 +1,6 @@
 """Results that pages send: checked, and kept in one folder under names that only this side makes."""
 
 import itertools
-import os
 import re
 import secrets
 import threading
@@ -39,8 +38,7 @@ class Inbox:
             raise UserError(f"{MOST_RESULTS} results since the server started", "fewer", "start it again")
         part = self._write(data)
         try:
-            path = self._claim()
-            part.replace(path)
+            path = self._link(part)
         finally:
             part.unlink(missing_ok=True)
         handle = secrets.token_urlsafe(16)
@@ -53,10 +51,11 @@ class Inbox:
 
         KeyError if there is no such handle; UserError as of add.
         """
-        path = self._kept[handle]
         part = self._write(data)
         try:
-            part.replace(path)
+            with self._lock:
+                path = self._kept[handle]
+                part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         return path.name
@@ -94,13 +93,13 @@ class Inbox:
             raise
         return part
 
-    def _claim(self) -> Path:
-        """A new name, taken before it is filled, so that two at once never have the same."""
+    def _link(self, part: Path) -> Path:
+        """Give a finished file a new name of its own, which two at once never have."""
         stem = f"web-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         for n in itertools.count():
             path = self.folder / f"{stem}{f'-{n}' if n else ''}.json"
             try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                path.hardlink_to(part)
             except FileExistsError:
                 continue
             return path

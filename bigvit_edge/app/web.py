@@ -26,8 +26,8 @@ CLOSE_S = 2  # for answers that are under way when Ctrl-C comes
 MOST_CONNECTIONS = 64
 PACKAGE = Path(__file__).parent.parent
 UNSAFE = (
-    "browsers give a page from another machine over plain http one thread and a coarse clock; of a phone on USB, "
-    "`adb reverse tcp:{port} tcp:{port}` and http://localhost:{port}/ there have both"
+    "browsers give a page from another machine over plain http one thread and a coarse clock; a phone on USB has more "
+    "of both without --host: `adb reverse tcp:PORT tcp:PORT`, and http://localhost:PORT/ there"
 )
 
 
@@ -57,7 +57,7 @@ def serve_page(files: Sequence[Path], host: str | None, port: int, results: Path
     token = secrets.token_urlsafe(32) if host is not None else ""
     address = listen(host or LOOPBACK, port, token)
     names = frozenset({"localhost", address.name.lower()})
-    print_notes([*left_out, *([UNSAFE.format(port=address.port)] if not address.is_loopback else [])])
+    print_notes([*left_out, *([UNSAFE] if not address.is_loopback else [])])
     count = f"{len(offers)} model{'s' if len(offers) > 1 else ''}"
     print(f"{count} at {address.url}, results to {inbox.folder}; Ctrl-C ends it", flush=True)
     with address.socket:
