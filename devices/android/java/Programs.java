@@ -21,7 +21,7 @@ import org.json.JSONObject;
  */
 final class Programs {
   static final Charset UTF_8 = Charset.forName("UTF-8");
-  private static final int MOST = 64, KEPT = 4096, GRACE_MS = 2000, STEP_MS = 10, SIGNALLED = 128;
+  private static final int MOST = 64, KEPT = 4096, GRACE_MS = 5000, STEP_MS = 10, SIGNALLED = 128;
   // A shell says the number of the process that bve-run then is.
   private static final String START = "echo $$; exec \"$@\"";
 
