@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bigvit_edge.app import phone as module
 from bigvit_edge.app.phone import bench_by_app
 from bigvit_edge.bench.command import make_plan
+from bigvit_edge.cli import app
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.binaries import OVERRIDE
 from bigvit_edge.devices.contract import DeviceError
@@ -215,3 +217,14 @@ def test_what_the_app_does_not_do(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=met):
             bench_by_app([file], name, asked, tmp_path / "one.json", resume)
+
+
+def test_the_verb_asks_the_app(phone: Phone, tmp_path: Path) -> None:
+    words = ["bench", str(SMALL), "--app", "--rounds", "2", "-o", str(tmp_path / "one.json"), "--device"]
+    done = CliRunner().invoke(app, [*words, phone.name])
+    assert done.exit_code == 0, done.stderr
+    assert "app:A Phone" in done.stdout
+    assert read_result(tmp_path / "one.json").rows[0].launch == "app"
+    done = CliRunner().invoke(app, [*words, "local"])
+    assert done.exit_code == 2
+    assert "--app and --device local; expected a phone" in done.stderr
