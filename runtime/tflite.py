@@ -158,7 +158,13 @@ def read_strings(data: bytes) -> dict[str, str]:
 
 def holds_program(data: bytes) -> bool:
     """Tell whether the file has an op of ours."""
-    return CUSTOM_OP in [code.read_bytes(CUSTOM_CODE) for code in read_root(data).list_tables(OPERATOR_CODES)]
+    return CUSTOM_OP in list_custom_ops(data)
+
+
+def list_custom_ops(data: bytes) -> list[bytes]:
+    """List the names of ops that are none of LiteRT's own."""
+    codes = read_root(data).list_tables(OPERATOR_CODES)
+    return [name for code in codes if (name := code.read_bytes(CUSTOM_CODE))]
 
 
 def select_method(data: bytes, method: str) -> bytes:

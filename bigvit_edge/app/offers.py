@@ -87,6 +87,9 @@ def _read_tflite(path: Path) -> dict[str, Any]:
             raise ValueError("other bytes")
         if tflite.holds_program(data):
             raise _NotRunError(OURS)
+        if foreign := tflite.list_custom_ops(data):
+            ops = ", ".join(name.decode(errors="replace") for name in foreign)
+            raise _NotRunError(f"{RUNTIMES['litert']} has no op {ops}")
         words, names = tflite.read_strings(data), (*tflite.list_methods(data),)
         labels = json.loads(words.get("labels", "null"))
     except (struct.error, IndexError, ValueError, RecursionError) as e:

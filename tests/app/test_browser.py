@@ -36,7 +36,6 @@ from tests.app.made import serving
 from tests.native import need_cores, skip
 from tests.test_tiny import TINY
 
-CUSTOM = 32  # the number of a custom op, as BuiltinOperator has it
 ELSEWHERE = "elsewhere.test"  # a name of this machine's loopback, to which browsers grant no isolation
 
 
@@ -335,14 +334,17 @@ def test_a_picture_is_upright_and_in_its_own_colours(tab: Tab) -> None:
 
 
 def rename_op(data: bytes, what: str) -> bytes:
-    """The file with an op that no runtime has."""
+    """The file with an op that no runtime has: of a .tflite a custom one, named at its end."""
     if what == "onnx":
         return data.replace(b"\x22\x03Add", b"\x22\x03Adx", 1)  # of NodeProto: the op's type, and how long it is
-    edited = bytearray(data)
-    code = next(each for each in tflite.read_root(edited).list_tables(tflite.OPERATOR_CODES))
-    edited[code.find(tflite.OLD_CODE)] = CUSTOM
-    if place := code.find(tflite.CODE):
-        struct.pack_into("<i", edited, place, CUSTOM)
+    edited = bytearray(data + bytes(-len(data) % 4))
+    layout = len(edited)
+    table = layout + 12
+    edited += struct.pack("<6H", 12, 16, 12, 4, 0, 8)  # of an OperatorCode: where its fields are
+    edited += struct.pack("<iIiI", table - layout, 12, 32, 32)  # BuiltinOperator_CUSTOM
+    edited += struct.pack("<I", 3) + b"Adx\0"
+    place = tflite.read_root(edited).find_vector(tflite.OPERATOR_CODES)
+    struct.pack_into("<I", edited, place, table - place)
     return bytes(edited)
 
 
@@ -354,16 +356,19 @@ def test_an_op_that_the_browser_lacks_is_named(tab: Tab, offers: dict[str, Offer
     )
     runtime = {"onnx": "onnxruntime-web", "tflite": "LiteRT.js"}[what]
     assert said.startswith(f"a.{what}: {runtime} lacks an op of it, in WebAssembly ("), said
+    assert "Adx" in said
 
 
 def test_files_that_no_browser_runs_are_left_out_and_said(bundle: Path, tmp_path: Path) -> None:
-    alone, damaged = tmp_path / "alone.tflite", tmp_path / "damaged.tflite"
+    alone, damaged, foreign = (tmp_path / f"{name}.tflite" for name in ("alone", "damaged", "foreign"))
     shutil.copy(next(bundle.glob("*.tflite")), alone)
     damaged.write_bytes(alone.read_bytes()[:900])
+    foreign.write_bytes(rename_op(alone.read_bytes(), "tflite"))
     (tmp_path / "a.bve").write_bytes(b"never read")
-    found, left_out = list_offers([alone, damaged, tmp_path / "a.bve"])
+    found, left_out = list_offers([alone, damaged, foreign, tmp_path / "a.bve"])
     assert left_out == [
-        "damaged.tflite is left out: it is no .tflite, or a damaged one", "a.bve is left out: no browser runs bve",
+        "damaged.tflite is left out: it is no .tflite, or a damaged one",
+        "foreign.tflite is left out: LiteRT.js has no op Adx", "a.bve is left out: no browser runs bve",
     ]  # fmt: skip
     (told,) = (offer.told for offer in found.values())
     assert [method["name"] for method in told["methods"]] == ["keep_0_25", "keep_0_5"]

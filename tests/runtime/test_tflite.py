@@ -7,7 +7,15 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 
-from bigvit_edge.runtime.tflite import CUSTOM_OP, KEY, holds_program, list_methods, read_strings, select_method
+from bigvit_edge.runtime.tflite import (
+    CUSTOM_OP,
+    KEY,
+    holds_program,
+    list_custom_ops,
+    list_methods,
+    read_strings,
+    select_method,
+)
 
 
 def write(strings: dict[str, str], methods: dict[str, int], ops: list[bytes | None] | None = None) -> bytes:
@@ -56,7 +64,9 @@ def test_signatures_in_the_order_of_the_file() -> None:
 
 @pytest.mark.parametrize(("ops", "ours"), [([], False), ([None, b"other"], False), ([b"other", CUSTOM_OP], True)])
 def test_ops_of_ours(ops: list[bytes | None], ours: bool) -> None:
-    assert holds_program(write({}, {"a": 0}, ops)) == ours
+    data = write({}, {"a": 0}, ops)
+    assert holds_program(data) == ours
+    assert list_custom_ops(data) == [op for op in ops if op]
 
 
 @pytest.mark.parametrize("method", ["keep_1", "keep_0_5", "ünï"])

@@ -125,6 +125,8 @@ const RUNTIMES = {
   },
 
   async litert(bytes, method, threads) {
+    const foreign = listCustomOps(bytes);
+    if (foreign.length) throw new Error(`custom op ${foreign.join(", ")}`);
     const core = await import("./npm/litert.js");
     const isThreaded = threads > 1 && self.crossOriginIsolated && await core.supportsFeature("relaxedSimd");
     const names = ["_compat", ""]; // without relaxed SIMD there are no threads either
@@ -165,6 +167,31 @@ const RUNTIMES = {
 };
 const strip = (line) => line.replace(/(ERROR|FATAL): (\[[^\]]*\] *)?/g, "").trim();
 const VERSION = "2.5.3"; // which LiteRT.js does not say itself
+
+/** Ops of a .tflite that are none of LiteRT's own. LiteRT.js passes over them without a word, and answers with what
+ * lay in memory. Read as bigvit_edge/runtime/tflite.py does. */
+function listCustomOps(bytes) {
+  const view = new DataView(bytes.buffer);
+  const find = (table, field) => {
+    const layout = table - view.getInt32(table, true);
+    const slot = 4 + 2 * field;
+    const offset = slot < view.getUint16(layout, true) ? view.getUint16(layout + slot, true) : 0;
+    return offset ? table + offset : 0;
+  };
+  const follow = (place) => place + view.getUint32(place, true);
+  try {
+    const place = find(follow(0), 1);
+    const codes = place && follow(place);
+    return !codes ? [] : Array.from({ length: view.getUint32(codes, true) }, (_, i) => {
+      const code = follow(codes + 4 + 4 * i);
+      const name = find(code, 1);
+      const text = name && follow(name);
+      return text ? new TextDecoder().decode(bytes.subarray(text + 4, text + 4 + view.getUint32(text, true))) : "";
+    }).filter(Boolean);
+  } catch (error) {
+    throw new Error("it is no .tflite, or a damaged one");
+  }
+}
 
 function takeOnly(inputs, outputs) {
   if (inputs.length === 1 && outputs.length === 1) return inputs[0];
