@@ -147,7 +147,7 @@ def test_a_run_that_a_reload_cut_is_told_of(phone: Phone, tab: Tab) -> None:
     phone.held = ""
     tab.evaluate("location.hash = ''; location.reload()")
     tab.wait("document.querySelector('#message').textContent.includes('was cut')")
-    tab.wait("document.querySelector('form button:not([disabled])')")
+    tab.wait("document.querySelector('form button.main:not([disabled])')")
     assert not read_only(phone).complete
 
 
@@ -168,7 +168,7 @@ def test_a_picked_model_is_chosen_and_a_cancelled_picker_changes_nothing(
     phone: Phone, tab: Tab, model: Path, tmp_path: Path
 ) -> None:
     tab.click("Open a model file…")
-    tab.wait("document.querySelector('form button:not([disabled])')")
+    tab.wait("!document.querySelector('form button[disabled]')")
     assert tab.evaluate("document.querySelectorAll('[name=model]').length") == 1
     phone.picked = tmp_path / "mine.bve"
     phone.picked.write_bytes(model.read_bytes())
@@ -242,6 +242,7 @@ def test_kept_results_are_listed_shared_and_deleted(phone: Phone, tab: Tab) -> N
     tab.click("Share")
     tab.click("Results")
     tab.wait("document.querySelectorAll('#screen li').length == 2")
+    wait_for(lambda: bool(phone.shared))
     assert phone.shared == [name]
     tab.click("bad.json")
     tab.wait("document.querySelector('#message').textContent.includes('bad.json cannot be shown')")
@@ -266,6 +267,7 @@ def test_a_plan_from_outside_is_run_and_its_end_told(phone: Phone, tab: Tab) -> 
         (0.5, "big", 2, "not available: not asked for")
     ]
     assert (result.command, result.tool) == (("bigvit-edge", "bench", "--app"), "0.1.0")
+    wait_for(lambda: bool(phone.ended))
     assert phone.ended == [{"name": "asked.json", "error": None}]
     phone.plan = {**plan, "keep": 0.7}
     tab.evaluate("window.bve.task()")  # as it is told of an intent that comes while the app is open
