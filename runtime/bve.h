@@ -133,8 +133,8 @@ BVE_API uint32_t bve_count_cores(void);
 // when out of memory.
 BVE_API const char* bve_probe(const char* root);
 
-// A session for the entry of that keep ratio; 0: the program's first. All its memory is allocated
-// here. options: null for one thread.
+// A session for the entry of that keep ratio, to six digits; 0: the program's first. All its memory
+// is allocated here. options: null for one thread.
 BVE_API bve_session* bve_start(bve_program* program, float keep, const bve_options* options,
                                bve_error* error);
 BVE_API void bve_stop(bve_session* session);

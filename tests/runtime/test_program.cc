@@ -165,6 +165,13 @@ TEST_CASE("an unknown keep ratio is told which there are") {
                        "first, or export with it",
                        Error);
   CHECK_THROWS_AS(program->find(NAN), Error);
+  ProgramBuilder thirds;
+  add_tiny_entry(thirds, add_tiny_weights(thirds, {bve_f32p}), "third", 1.0f / 3);
+  Bytes few = thirds.build();
+  const auto third = Program::open(few.data(), few.count());
+  CHECK(0.333333f != 1.0f / 3);
+  CHECK(&third->find(0.333333f) == &third->entries()[0]);
+  CHECK_THROWS_AS(third->find(0.33333f), Error);
   ProgramBuilder builder;
   const TinyWeights weights = add_tiny_weights(builder, {bve_f32p});
   add_tiny_entry(builder, weights, "main", 1);
