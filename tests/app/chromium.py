@@ -20,6 +20,10 @@ AXE = ROOT / "build/npm/node_modules/axe-core/axe.min.js"
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40}
 
 
+class NavigatedError(Exception):
+    """The page that was asked has gone, and another comes."""
+
+
 class Tab:
     """A page of a browser that runs.
 
@@ -45,6 +49,8 @@ class Tab:
         while True:
             answer = self._receive()
             if answer.get("id") == number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise NavigatedError
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
@@ -69,9 +75,15 @@ class Tab:
     def wait(self, code: str) -> None:
         """Wait until an expression holds."""
         end = time.monotonic() + WAIT_S
-        while not self.evaluate(f"(() => {{ try {{ return Boolean({code}) }} catch (e) {{ return false }} }})()"):
+        while not self._holds(code):
             assert time.monotonic() < end, f"never {code}; the page says {self.evaluate('document.body.innerText')}"
             time.sleep(0.05)
+
+    def _holds(self, code: str) -> bool:
+        try:
+            return bool(self.evaluate(f"(() => {{ try {{ return Boolean({code}) }} catch (e) {{ return false }} }})()"))
+        except NavigatedError:
+            return False
 
     def press(self, key: str) -> None:
         """Press a key."""

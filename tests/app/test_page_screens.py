@@ -145,7 +145,8 @@ def test_a_run_that_a_reload_cut_is_told_of(phone: Phone, tab: Tab) -> None:
     tab.look(800)  # turned round: it goes on
     assert "of 200 minutes" in tab.read()
     phone.held = ""
-    tab.evaluate("location.hash = ''; location.reload()")
+    tab.evaluate("location.hash = ''")
+    tab.ask("Page.reload")
     tab.wait("document.querySelector('#message').textContent.includes('was cut')")
     tab.wait("document.querySelector('form button.main:not([disabled])')")
     assert not read_only(phone).complete
@@ -260,7 +261,7 @@ def test_a_plan_from_outside_is_run_and_its_end_told(phone: Phone, tab: Tab) -> 
         "fps": 0, "energy": False, "name": "asked.json", "command": ["bigvit-edge", "bench", "--app"],
     }  # fmt: skip
     phone.plan = plan
-    tab.evaluate("location.reload()")
+    tab.ask("Page.reload")
     tab.wait(RESULT)
     result = read_result(phone.folder / "results/asked.json")
     assert [(row.keep, row.policy, len(row.turns), row.energy) for row in result.rows] == [
@@ -275,7 +276,7 @@ def test_a_plan_from_outside_is_run_and_its_end_told(phone: Phone, tab: Tab) -> 
     wait_for(lambda: len(phone.ended) == 2)
     assert phone.ended[1]["name"] is None
     phone.plan = {**plan, "threads": 99}
-    tab.evaluate("location.reload()")
+    tab.ask("Page.reload")
     wait_for(lambda: len(phone.ended) == 3)
     assert "99 threads on big cores" in tab.read()
     assert "99 threads on big cores" in phone.ended[2]["error"]
