@@ -57,3 +57,20 @@ def web(
     from bigvit_edge.app.web import serve_page
 
     serve_page(files, host, port, results)
+
+
+@app.command()
+@explained
+def ios(
+    bundle: Annotated[Path, typer.Option(help="whose Core ML packages it measures: export --target ios")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to make")] = Path("bigvit-bench-ios"),
+) -> None:
+    """Write the benchmark app for iPhones as a Swift package, for Xcode.
+
+    It is not built here, and was never built on a Mac: the folder's README says what was tried.
+    """
+    from bigvit_edge import tables
+    from bigvit_edge.app.ios import write_ios_app
+
+    tables.print_notes(write_ios_app(output, bundle))
+    print(output)

@@ -136,6 +136,14 @@ int bve_prepare(const bve_program* program, const bve_picture* picture, float* i
   });
 }
 
+int bve_prepare_by(const char* metadata, const bve_picture* picture, float* image,
+                   size_t image_count, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    bve::prepare_picture(bve::read_metadata(metadata), picture, image, image_count);
+    return 0;
+  });
+}
+
 size_t bve_repacked_bytes(const bve_program* program) { return program->weights.repacked_bytes(); }
 
 uint32_t bve_count_cores(void) {

@@ -119,6 +119,11 @@ BVE_API const char* bve_label(const bve_program* program, size_t index);
 BVE_API int bve_prepare(const bve_program* program, const bve_picture* picture, float* image,
                         size_t image_count, bve_error* error);
 
+// The same by a program's metadata alone, JSON of texts: {"preprocessing": "{\"size\": 224, ...}"},
+// for models of other formats, of which the bundle's manifest says it.
+BVE_API int bve_prepare_by(const char* metadata, const bve_picture* picture, float* image,
+                           size_t image_count, bve_error* error);
+
 // Bytes of weights that the program's sessions have packed anew so far, in memory of their own,
 // because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.
 BVE_API size_t bve_repacked_bytes(const bve_program* program);

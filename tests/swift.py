@@ -10,36 +10,27 @@ import pytest
 from tests.native import ROOT
 
 SWIFT_ROOT = ROOT / "build/swift-root"
+SWIFT_BIN = "/usr/libexec/swift/bin"  # in there
 SECONDS = 900
 
 
-def run_swift(shared: Path, package: str, verb: str, *words: str, **environment: Path) -> str:
-    """`swift VERB` in a package's folder of `shared`, from which alone it reads; environment: paths in there.
+def run_swift(shared: Path, tool: str, *words: str | Path, **environment: Path) -> None:
+    """Run swift or swiftc. It sees of this machine the folder `shared` alone, in which all paths are.
 
-    Skips the test where there is no Swift, in CI too: it takes 2.4 GB, and has no part in what is shipped.
+    Skips the test where there is no Swift, in CI too: it takes 2.4 GB, and nothing that is shipped needs it.
     """
-    if swift := shutil.which("swift"):
-        command, folder = [swift], shared
-        prefix: list[str | Path] = []
+    if found := shutil.which(tool):
+        command, folder = [found], shared
     elif (SWIFT_ROOT / ".ready").exists() and os.geteuid() == 0:
-        folder = Path("/mnt")
-        command = ["/usr/libexec/swift/bin/swift"]
-        prefix = [ROOT / "tests/enter_root.sh", SWIFT_ROOT, shared, "/usr/bin/env"]
-        prefix += ["PATH=/usr/libexec/swift/bin:/usr/bin:/bin"]
+        root, folder = [str(ROOT / "tests/enter_root.sh"), str(SWIFT_ROOT), str(shared)], Path("/mnt")
+        command = [*root, "/usr/bin/env", f"PATH={SWIFT_BIN}:/usr/bin:/bin"]
+        command += [f"{name}={folder / path.relative_to(shared)}" for name, path in environment.items()]
+        command.append(f"{SWIFT_BIN}/{tool}")
     else:
-        pytest.skip("no Swift: it is 2.4 GB, and nothing that is shipped needs it; make swift-root, as root")
-    values = {name: str(folder / path.relative_to(shared)) for name, path in environment.items()}
-    command += [verb, "--package-path", str(folder / package), "--disable-sandbox", *words]
-    if prefix:
-        prefix += [f"{name}={value}" for name, value in values.items()]
+        pytest.skip("no Swift: it takes 2.4 GB, and nothing that is shipped needs it; make swift-root, as root")
+    command += [str(folder / word.relative_to(shared)) if isinstance(word, Path) else word for word in words]
+    values = os.environ | {name: str(path) for name, path in environment.items()}
     done = subprocess.run(
-        [*prefix, *command],
-        env=os.environ | values,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=SECONDS,
-        check=False,
+        command, env=values, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    return done.stdout

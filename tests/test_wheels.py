@@ -77,7 +77,12 @@ def test_what_is_in_it(architecture: str, unpacked: Path) -> None:
     assert set(list_programs(unpacked)) == LIBRARIES | carried | {f"{scripts.relative_to(unpacked)}/bve-run"}
     own = unpacked / f"bigvit_edge/programs/bve-run-{architecture}"
     assert (scripts / "bve-run").read_bytes() == own.read_bytes()
-    templates = ("export/samples/classify.py.in", "sources/runtime/java/AndroidManifest.xml")
+    templates = (
+        "export/samples/classify.py.in",
+        "sources/runtime/java/AndroidManifest.xml",
+        "sources/runtime/swift/Package.swift",
+        "app/ios_app/Package.swift",
+    )
     for name in ("sources/runtime/core.h", "sources/runtime/java/dev/bigvit/edge/Model.java", *templates):
         assert (unpacked / "bigvit_edge" / name).is_file()
     assert not list((unpacked / "bigvit_edge/runtime").glob("*.[ch]*"))

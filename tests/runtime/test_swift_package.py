@@ -160,7 +160,9 @@ def test_the_package_builds_and_passes_its_tests_in_swift(package: Path, case: P
     shared = tmp_path / "shared"
     shutil.copytree(package, shared / "package")
     shutil.copytree(case, shared / "case")
-    run_swift(shared, "package", "test", BVE_MODEL=shared / "case/tiny.bve", BVE_ANSWERS=shared / "case/answers.json")
+    words = ("test", "--disable-sandbox", "--package-path", shared / "package")
+    case = shared / "case"
+    run_swift(shared, "swift", *words, BVE_MODEL=case / "tiny.bve", BVE_ANSWERS=case / "answers.json")
 
 
 def test_the_command_line_writes_it(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ extension Session {
 #endif
 
 #if canImport(CoreVideo)
+import CBve
 import CoreVideo
 
 extension Session {
@@ -61,8 +62,13 @@ extension Session {
         guard let pixels = CVPixelBufferGetBaseAddress(frame) else {
             throw BigvitEdgeError(met: "a frame without memory", expected: "one that the processor can read")
         }
-        return try prepare(
-            pixels, CVPixelBufferGetWidth(frame), CVPixelBufferGetHeight(frame), CVPixelBufferGetBytesPerRow(frame), .bgra)
+        var picture = bve_picture()
+        picture.pixels = UnsafeRawPointer(pixels)
+        picture.stride_bytes = CVPixelBufferGetBytesPerRow(frame)
+        picture.width = UInt32(CVPixelBufferGetWidth(frame))
+        picture.height = UInt32(CVPixelBufferGetHeight(frame))
+        picture.format = Picture.Format.bgra.code
+        return try prepare(&picture)
     }
 
     public func classify(_ frame: CVPixelBuffer, top: Int = 5) throws -> [Guess] {

@@ -44,6 +44,31 @@ public struct Picture: Sendable {
     }
 }
 
+extension Picture {
+    /// The picture as a model of another format takes it: `preprocessing` is the JSON that its bundle's manifest has under
+    /// that name; count: floats of the input, 3 * size * size.
+    public func prepare(by preprocessing: String, count: Int) throws -> [Float] {
+        let metadata = String(decoding: try JSONEncoder().encode(["preprocessing": preprocessing]), as: UTF8.self)
+        var image = [Float](repeating: 0, count: count)
+        var error = bve_error()
+        let status = withPicture { bve_prepare_by(metadata, &$0, &image, count, &error) }
+        guard status == 0 else { throw BigvitEdgeError(error) }
+        return image
+    }
+
+    func withPicture<Result>(_ work: (inout bve_picture) throws -> Result) rethrows -> Result {
+        try pixels.withUnsafeBytes {
+            var picture = bve_picture()
+            picture.pixels = $0.baseAddress
+            picture.stride_bytes = strideBytes
+            picture.width = UInt32(width)
+            picture.height = UInt32(height)
+            picture.format = format.code
+            return try work(&picture)
+        }
+    }
+}
+
 /// A class that a model sees in a picture. probability: softmax of the scores.
 public struct Guess: Equatable, Sendable {
     public let index: Int
@@ -54,9 +79,7 @@ public struct Guess: Equatable, Sendable {
 extension Session {
     /// A picture as the model takes it: cropped, resized and normalised as the file says, to the bits that Pillow gives.
     public func prepare(_ picture: Picture) throws -> [Float] {
-        try picture.pixels.withUnsafeBytes {
-            try prepare($0.baseAddress!, picture.width, picture.height, picture.strideBytes, picture.format)
-        }
+        try picture.withPicture { try prepare(&$0) }
     }
 
     /// The most probable classes of a picture, at most `top`, the first being the most probable.
@@ -64,15 +87,7 @@ extension Session {
         guess(try run(prepare(picture)), top: top)
     }
 
-    func prepare(
-        _ pixels: UnsafeRawPointer, _ width: Int, _ height: Int, _ strideBytes: Int, _ format: Picture.Format
-    ) throws -> [Float] {
-        var picture = bve_picture()
-        picture.pixels = pixels
-        picture.stride_bytes = strideBytes
-        picture.width = UInt32(width)
-        picture.height = UInt32(height)
-        picture.format = format.code
+    func prepare(_ picture: inout bve_picture) throws -> [Float] {
         var image = [Float](repeating: 0, count: imageCount)
         var error = bve_error()
         guard bve_prepare(model.program, &picture, &image, image.count, &error) == 0 else {

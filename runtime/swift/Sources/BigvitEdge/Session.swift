@@ -1,6 +1,9 @@
 import CBve
 import Foundation
 
+/// What this machine tells of itself: cores and limits, as JSON in the fields of bigvit-edge's Machine.
+public func probeMachine() -> String { bve_probe(nil).map { String(cString: $0) } ?? "{}" }
+
 /// An entry of a model, ready to run: all memory is allocated, and threads are started.
 ///
 /// Calls from several threads wait for one another, so it may be handed between them.

@@ -57,6 +57,9 @@ final class ModelTests: XCTestCase {
             }
             let frame = try Picture(pixels: bgra, width: width, height: height, strideBytes: 4 * width + 4, format: .bgra)
             XCTAssertEqual(try session.prepare(frame), answer.image)
+            let preprocessing = try XCTUnwrap(session.model.metadata["preprocessing"])
+            XCTAssertEqual(try picture.prepare(by: preprocessing, count: answer.image.count), answer.image)
+            XCTAssertNotNil(meet { _ = try picture.prepare(by: "{}", count: answer.image.count) })
             let guesses = try session.classify(picture, top: 3)
             XCTAssertEqual(guesses.count, 3)
             XCTAssertEqual(guesses[0].label, answer.label)
