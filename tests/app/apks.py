@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from bigvit_edge.app.android_tools import check_tools
-from bigvit_edge.app.apk import build_apk
+from bigvit_edge.app import android_tools, apk
+from bigvit_edge.app.android_tools import Key, check_tools
 from bigvit_edge.artifact import hash_file
 from bigvit_edge.devices.binaries import OVERRIDE
 from bigvit_edge.errors import UserError
@@ -23,12 +23,13 @@ PROGRAM = ROOT / "build/aarch64/bve-run"
 
 
 class Built(NamedTuple):
-    """An app, the bundle it was built of, the notes on that, and its content, unpacked."""
+    """An app, the bundle it was built of, the notes on that, its content, unpacked, its bytes before it was signed."""
 
     path: Path
     bundle: Path
     notes: tuple[str, ...]
     content: Path
+    unsigned: bytes
 
 
 def need_tools() -> None:
@@ -65,13 +66,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def build_watched(path: Path, bundle: Path) -> tuple[tuple[str, ...], bytes]:
+    """Build an app; returns the notes, and its bytes before it was signed."""
+    seen: list[bytes] = []
+
+    def sign(archive: Path, key: Key, target: Path) -> None:
+        seen.append(archive.read_bytes())
+        android_tools.sign(archive, key, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apk, "sign", sign)
+        return apk.build_apk(path, bundle), seen[0]
+
+
 @pytest.fixture(scope="session")
 def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Give the app."""
     need_tools()
     folder = tmp_path_factory.mktemp("app")
     bundle, path = make_bundle(folder / "bundle"), folder / "bench.apk"
-    notes = build_apk(path, bundle)
+    notes, unsigned = build_watched(path, bundle)
     with zipfile.ZipFile(path) as archive:
         archive.extractall(folder / "content")
-    return Built(path, bundle, notes, folder / "content")
+    return Built(path, bundle, notes, folder / "content", unsigned)
