@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bigvit_edge.app.apk import FORMAT, PACKAGE, build_bare_apk
-from bigvit_edge.bench.cases import list_cases
+from bigvit_edge.bench.cases import Case, list_cases
 from bigvit_edge.bench.command import HELD_OUT, choose_path
 from bigvit_edge.bench.measurement import SILENT, Plan, Progress
 from bigvit_edge.devices import open_device
@@ -32,6 +33,7 @@ LONGEST_S = 3600.0  # besides the minutes that were asked for
 AWAKE = "input keyevent KEYCODE_WAKEUP; wm dismiss-keyguard"
 LOOK = 'cat "$1" 2>/dev/null || { pidof "$2" >/dev/null && echo running; }; :'
 OPEN = 'chmod 755 "$1" "${2%/*}" && chmod 644 "$2"'
+CLOSE = 'chmod 700 "$1"; shift; for each; do [ ! -f "$each" ] || chmod 600 "$each"; done'  # as Store has them
 MOST_TOLD = 300  # letters of what a phone says
 
 
@@ -44,11 +46,11 @@ def bench_by_app(
     The app is installed where it is not there, and goes again; one that is there stays. name: adb:SERIAL; output: a
     file that is not there yet, else a new one as run_bench chooses. Returns the result, where it lies, and
     notes: what was left out. UserError and DeviceError on what cannot work; nothing is written then, and nothing of
-    ours left there.
+    ours left there. DeviceError too on a bench that was cancelled on the phone; its part is written.
     """
     _refuse(name, plan, resume)
     cases = list_cases(list(files), keep)
-    ours = list(dict.fromkeys(case.path for case in cases if case.format == FORMAT))
+    ours = [case for case in cases if case.format == FORMAT]
     others = dict.fromkeys(case.name for case in cases if case.format != FORMAT)
     if not ours:
         raise UserError(f"no .bve file ({list_few(others)})", "one, which is what the app runs", "leave --app out")
@@ -61,15 +63,17 @@ def bench_by_app(
             stack.enter_context(lock(device, install_bve_run(device, store, progress.step)))
             stack.push(store)  # its files go while the phone is still held
             with progress.step("app to the phone"):
-                token = stack.enter_context(_installing(device, store, progress))
+                task = stack.enter_context(_installing(device, store, progress))
             with progress.step("models to the phone"):
-                there = [_place(device, store, file) for file in ours]
-            asked = {"token": token, "models": there, "plan": spell_plan(plan, token, keep)}
+                there = stack.enter_context(_placing(device, store, [case.path for case in ours]))
             with progress.step(f"the app on {name} measures"):
-                text = _run(device, asked, plan.protocol.minutes * 60 + LONGEST_S)
+                asked = spell_task(task.token, ours, there, plan)
+                text = _run(device, task, asked, plan.protocol.minutes * 60 + LONGEST_S)
         result = _keep(text, path)
     finally:
         device.close()
+    if not result.complete:
+        raise DeviceError(f"the bench was cancelled on {name}", "its end", f"{path} has what was measured until then")
     notes = (f"left out, as the app runs .bve files alone: {list_few(others)}",) if others else ()
     return result, path, notes
 
@@ -95,20 +99,38 @@ def _check_phone(device: Device) -> None:
         raise DeviceError(f"{device.name}, which has API {told[1]} and runs {told[2]}", expected, "take another phone")
 
 
+@dataclass
+class _Task:
+    """What the app is asked for. handed: whether it may have it by now."""
+
+    token: str
+    handed: bool = False
+
+    @property
+    def end(self) -> str:
+        """Name the file that says there how it ended."""
+        return f"{SHOWN}/tasks/{self.token}.json"
+
+
 @contextmanager
-def _installing(device: Device, store: Store, progress: Progress) -> Iterator[str]:
-    """Have the app there; give a task's token. At the end the app stops, and goes where it came for this."""
-    token = uuid.uuid4().hex[:16]
+def _installing(device: Device, store: Store, progress: Progress) -> Iterator[_Task]:
+    """Have the app there for a task.
+
+    At the end it goes where it came for this. Where it was there it is stopped, but not if it never took the task: a
+    person may measure there.
+    """
+    task = _Task(uuid.uuid4().hex[:16])
     was_there = "package:" in _ask(device, f"pm path {PACKAGE}")
     try:
         if not was_there:
             _install(device, store, progress)
-        yield token
+        yield task
     finally:
         with shielded():
-            _ask(device, f"am force-stop {PACKAGE}")
+            if not was_there or (task.handed and not _look(device, task)[1].get("refused")):
+                _ask(device, f"am force-stop {PACKAGE}")
             if was_there:
-                _ask(device, f"rm -f {SHOWN}/tasks/{token}.json {SHOWN}/results/{_name_result(token)}")
+                _ask(device, f"rm -f {task.end} {SHOWN}/results/{_name_result(task.token)}")
             else:
                 _ask(device, f"pm uninstall {PACKAGE}", INSTALL_S)
 
@@ -124,35 +146,55 @@ def _install(device: Device, store: Store, progress: Progress) -> None:
         raise DeviceError(met, "one that does", "allow it on its screen (USB installs), and try again")
 
 
-def _place(device: Device, store: Store, file: Path) -> str:
-    """Bring a model, where an app may read it."""
-    there = store.place(file)
-    done = run_words(device, ("sh", "-c", OPEN, "sh", device.home, there))
-    if done.status:
-        raise DeviceError(f"{there} cannot be opened to apps ({_cut(done.err)})", "that folder's own rights", "")
-    return there
+@contextmanager
+def _placing(device: Device, store: Store, files: Sequence[Path]) -> Iterator[dict[Path, str]]:
+    """Bring models, where an app may read them until the end; where each lies."""
+    there: dict[Path, str] = {}
+    try:
+        for file in dict.fromkeys(files):
+            there[file] = store.place(file)
+            done = run_words(device, ("sh", "-c", OPEN, "sh", device.home, there[file]))
+            if done.status:
+                met = f"{there[file]} cannot be opened to apps ({_cut(done.err)})"
+                raise DeviceError(met, "that folder's own rights", "")
+        yield there
+    finally:
+        with shielded():
+            run_words(device, ("sh", "-c", CLOSE, "sh", device.home, *there.values()))
 
 
-def spell_plan(plan: Plan, token: str, keep: float | None) -> dict[str, Any]:
-    """Spell what the page is asked for, in its words."""
+def spell_task(token: str, cases: Sequence[Case], there: dict[Path, str], plan: Plan) -> dict[str, Any]:
+    """Spell what the app is asked for: its page's plan, and models with the names and facts that bench has of them."""
+    models = []
+    for path, place in there.items():
+        ours = [case for case in cases if case.path == path]
+        precision = ours[0].entry.precision if ours[0].entry else ""
+        methods = [
+            {"name": case.method and case.method.name, "keep": case.keep, "delegated_share": case.delegated_share}
+            for case in ours
+        ]
+        models.append({"path": place, "name": ours[0].name, "precision": precision, "methods": methods})
     long = {"minutes": plan.protocol.minutes} if plan.protocol.minutes else {"rounds": plan.protocol.rounds}
-    asked = {"fps": plan.protocol.fps, "threads": plan.threads, "clusters": list(plan.clusters), "keep": keep}
-    return {"name": _name_result(token), **long, **asked, "energy": plan.energy, "command": list(plan.command)}
+    how = {"fps": plan.protocol.fps, "threads": plan.threads, "clusters": list(plan.clusters), "energy": plan.energy}
+    page = {"name": _name_result(token), **long, **how, "command": list(plan.command)}
+    return {"token": token, "models": models, "plan": page}
 
 
 def _name_result(token: str) -> str:
     return f"bench-{token}.json"
 
 
-def _run(device: Device, asked: dict[str, Any], limit_s: float) -> str:
+def _run(device: Device, task: _Task, asked: dict[str, Any], limit_s: float) -> str:
     """Start the app with a task, wait for its end, and return the result's text."""
     _ask(device, AWAKE)
     words = ("am", "start", "-W", "-n", ACTIVITY, "--es", "task", json.dumps(asked))
+    task.handed = True
     done = run_words(device, words, INSTALL_S)
     if done.status or "Error" in done.out + done.err:
+        task.handed = False
         met = f"{device.name} does not start the app ({_cut(done.out + done.err)})"
         raise DeviceError(met, "its window", "see what it says")
-    end = _wait(device, asked["token"], limit_s)
+    end = _wait(device, task, limit_s)
     if end.get("error") or not end.get("result"):
         raise DeviceError(
             f"the app on {device.name}: {end.get('error') or 'no result'}", "a result", "see what it says"
@@ -163,14 +205,19 @@ def _run(device: Device, asked: dict[str, Any], limit_s: float) -> str:
     return done.out
 
 
-def _wait(device: Device, token: str, limit_s: float) -> dict[str, Any]:
-    path, last, gone = f"{SHOWN}/tasks/{token}.json", time.monotonic() + limit_s, 0
+def _look(device: Device, task: _Task) -> tuple[bool, dict[str, Any]]:
+    """Look whether the app runs, and how the task has ended: {} where it has not."""
+    told = run_words(device, ("sh", "-c", LOOK, "sh", task.end, PACKAGE)).out.strip()
+    return (False, json.loads(told)) if told.startswith("{") else (told == "running", {})
+
+
+def _wait(device: Device, task: _Task, limit_s: float) -> dict[str, Any]:
+    last, gone = time.monotonic() + limit_s, 0
     while time.monotonic() < last:
-        told = run_words(device, ("sh", "-c", LOOK, "sh", path, PACKAGE)).out.strip()
-        if told.startswith("{"):
-            end: dict[str, Any] = json.loads(told)
+        runs, end = _look(device, task)
+        if end:
             return end
-        gone = 0 if told == "running" else gone + 1
+        gone = 0 if runs else gone + 1
         if gone > GONE_POLLS:
             met = f"the app on {device.name} has ended without a word"
             raise DeviceError(met, "it measuring", "adb logcat has why; keep the phone unlocked, and try again")

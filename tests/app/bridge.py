@@ -94,6 +94,9 @@ class Phone:
             del self.models[number]
             raise
 
+    def do_forget(self, model: str) -> None:
+        del self.models[model]
+
     def do_start(self, words: list[Any]) -> Any:
         if words[0] not in VERBS:
             raise Refusal(f"{words[0]} is not started by the app")
@@ -177,10 +180,13 @@ class Phone:
 
     def do_task(self) -> Any:
         plan, self.plan = self.plan, None
+        if plan:
+            named = ({**each, "model": self._describe(each["model"])} for each in plan["models"])
+            plan = {**plan, "models": list(named)}
         return plan
 
-    def do_done(self, name: str | None, error: str | None) -> None:
-        self.ended.append({"name": name, "error": error})
+    def do_done(self, name: str | None, error: str | None, refused: bool) -> None:
+        self.ended.append({"name": name, "error": error, "refused": refused})
 
     def _describe(self, number: str) -> dict[str, Any]:
         path = self.models[number]

@@ -125,9 +125,11 @@ def test_what_was_measured_until_a_cancel_is_kept_as_a_part(phone: Phone, tab: T
     tab.click("Measure")
     tab.wait("document.querySelector('form button[disabled]')")  # one run at a time
     assert "A run is going on" in tab.read()
-    phone.plan = {"models": [], "keep": None}
+    phone.plan = {"models": []}
     tab.evaluate("window.bve.task()")
     tab.wait("document.querySelector('#message').textContent.includes('another measurement is going on')")
+    wait_for(lambda: bool(phone.ended))
+    assert phone.ended[0]["refused"]  # so that who asked stops nothing
     tab.evaluate("window.bve.cancel()")  # as the notification's button does
     tab.wait(RESULT)
     result = read_only(phone)
@@ -256,25 +258,32 @@ def test_kept_results_are_listed_shared_and_deleted(phone: Phone, tab: Tab) -> N
 
 
 def test_a_plan_from_outside_is_run_and_its_end_told(phone: Phone, tab: Tab) -> None:
+    facts = {"name": "as_exported", "keep": 0.5, "delegated_share": 0.75}
+    named = {"model": "bundle/tiny_fp32.bve", "name": "größer/m.bve", "precision": "fp32", "methods": [facts]}
+    alone = {**named, "name": "m.bve", "precision": "", "methods": [dict.fromkeys(facts)]}  # without a manifest
     plan = {
-        "models": ["bundle/tiny_fp32.bve"], "keep": 0.5, "clusters": ["big"], "threads": 1, "rounds": 2, "minutes": 0,
+        "models": [named, alone], "clusters": ["big"], "threads": 1, "rounds": 2, "minutes": 0,
         "fps": 0, "energy": False, "name": "asked.json", "command": ["bigvit-edge", "bench", "--app"],
     }  # fmt: skip
     phone.plan = plan
     tab.ask("Page.reload")
     tab.wait(RESULT)
     result = read_result(phone.folder / "results/asked.json")
-    assert [(row.keep, row.policy, len(row.turns), row.energy) for row in result.rows] == [
-        (0.5, "big", 2, "not available: not asked for")
-    ]
+    told = [(row.file, row.precision, row.method, row.keep, row.delegated_share) for row in result.rows]
+    assert told == [("größer/m.bve", "fp32", "as_exported", 0.5, 0.75), ("m.bve", "", None, None, None)]
+    assert {(row.policy, len(row.turns), row.energy) for row in result.rows} == {
+        ("big", 2, "not available: not asked for")
+    }
     assert (result.command, result.tool) == (("bigvit-edge", "bench", "--app"), "0.1.0")
     wait_for(lambda: bool(phone.ended))
-    assert phone.ended == [{"name": "asked.json", "error": None}]
-    phone.plan = {**plan, "keep": 0.7}
+    assert phone.ended == [{"name": "asked.json", "error": None, "refused": False}]
+    tab.click("Measure")
+    tab.wait("document.querySelector('form')")
+    assert "größer" not in tab.read()  # no model of a person's
+    phone.plan = {**plan, "name": "open.json"}
     tab.evaluate("window.bve.task()")  # as it is told of an intent that comes while the app is open
-    tab.wait("document.querySelector('#message').textContent.includes('has a keep ratio of 0.7')")
     wait_for(lambda: len(phone.ended) == 2)
-    assert phone.ended[1]["name"] is None
+    assert phone.ended[1]["name"] == "open.json"
     phone.plan = {**plan, "threads": 99}
     tab.ask("Page.reload")
     wait_for(lambda: len(phone.ended) == 3)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from bigvit_edge.app import phone as module
 from bigvit_edge.app.phone import bench_by_app
+from bigvit_edge.bench.cases import list_cases
 from bigvit_edge.bench.command import make_plan
 from bigvit_edge.cli import app
 from bigvit_edge.devices import open_device
@@ -25,7 +26,7 @@ from bigvit_edge.devices.contract import DeviceError
 from bigvit_edge.devices.process import run_words
 from bigvit_edge.errors import UserError
 from bigvit_edge.results import Surroundings, read_result, write_result
-from tests.app.apks import SMALL
+from tests.app.apks import SMALL, make_bundle
 from tests.bench.made import make_result, make_row
 from tests.devices.machines import Machine
 
@@ -49,7 +50,7 @@ start) [ -e /mnt/state/installed ] || {{ echo "Error: Activity class does not ex
   for last; do :; done
   echo "$last" >/mnt/state/task; : >/mnt/state/running
   token=$(echo "$last" | sed 's/.*"token": "\\([0-9a-f]*\\)".*/\\1/')
-  model=$(echo "$last" | sed 's/.*"models": \\["\\([^"]*\\)".*/\\1/')
+  model=$(echo "$last" | sed 's/.*"path": "\\([^"]*\\)".*/\\1/')
   stat -c %a "$model" "${{model%/*}}" >/mnt/state/modes; cp "$model" /mnt/state/model
   [ -e /mnt/state/dies ] && rm /mnt/state/running
   [ -e /mnt/end ] || exit 0
@@ -128,8 +129,12 @@ def test_it_is_installed_started_read_and_removed(phone: Phone, tmp_path: Path) 
     asked = json.loads((phone.state / "task").read_text())
     assert asked["plan"] | {"command": 0} == {
         "name": f"bench-{asked['token']}.json", "rounds": 7, "fps": 30, "threads": 2, "clusters": ["big", "little"],
-        "keep": None, "energy": True, "command": 0,
+        "energy": True, "command": 0,
     }  # fmt: skip
+    alone = {"name": None, "keep": None, "delegated_share": None}
+    assert [each | {"path": 0} for each in asked["models"]] == [
+        {"path": 0, "name": SMALL.name, "precision": "", "methods": [alone]}
+    ]
     assert (phone.state / "model").read_bytes() == SMALL.read_bytes()
     modes = [int(mode, 8) for mode in (phone.state / "modes").read_text().split()]
     assert modes == [stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH, 0o755]  # an app is another user
@@ -143,6 +148,63 @@ def test_an_app_that_is_there_stays(phone: Phone, tmp_path: Path) -> None:
     left = phone.list_left()
     assert "installed" in left
     assert "bench-" not in left
+
+
+def test_models_are_called_as_bench_calls_them(phone: Phone, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "größer")
+    (alone := tmp_path / "alone").mkdir()
+    (alone / "tiny.bve").write_bytes(SMALL.read_bytes())
+    files = [bundle, alone / "tiny.bve"]
+    _, _, notes = bench_by_app(files, phone.name, make_plan(rounds=2), tmp_path / "one.json")
+    assert notes == ("left out, as the app runs .bve files alone: tiny.tflite",)
+    models = json.loads((phone.state / "task").read_text())["models"]
+    cases = [case for case in list_cases(files) if case.format == "bve"]
+    assert [model["name"] for model in models] == ["größer/tiny.bve", "alone/tiny.bve"] == [case.name for case in cases]
+    for model, case in zip(models, cases, strict=True):
+        assert model["precision"] == (case.entry.precision if case.entry else "")
+        assert model["methods"] == [
+            {"name": case.method and case.method.name, "keep": case.keep, "delegated_share": case.delegated_share}
+        ]
+    assert models[0]["methods"][0]["delegated_share"] is not None
+
+
+def test_a_persons_measurement_goes_on(phone: Phone, tmp_path: Path) -> None:
+    phone.write(installed="")
+    (phone.folder / "end").write_text('{"result": null, "error": "the app measures something else", "refused": true}')
+    with pytest.raises(DeviceError, match="measures something else"):
+        bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
+    assert call(phone) == ["pm path", "am start -W"]
+    assert (phone.state / "running").exists()
+
+
+def test_the_app_goes_on_where_it_was_asked_for_nothing(phone: Phone, tmp_path: Path) -> None:
+    phone.write(installed="", running="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "OPEN", "echo no >&2; exit 1")
+        with pytest.raises(DeviceError, match="cannot be opened to apps"):
+            bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
+    assert call(phone) == ["pm path"]
+    assert (phone.state / "running").exists()
+
+
+def test_a_bench_that_was_cancelled_there_is_no_whole_one(phone: Phone, tmp_path: Path) -> None:
+    write_result(replace(read_result(phone.folder / "result.json"), complete=False), phone.folder / "result.json")
+    path = tmp_path / "one.json"
+    with pytest.raises(DeviceError, match="was cancelled") as caught:
+        bench_by_app([SMALL], phone.name, make_plan(), path)
+    assert str(path) in str(caught.value)
+    assert not read_result(path).complete
+    assert phone.list_left() == ""
+
+
+def test_the_folder_is_closed_again(phone: Phone, tmp_path: Path) -> None:
+    phone.run("umask 077; mkdir -p /data/local/tmp/bigvit-edge; echo x >/data/local/tmp/bigvit-edge/kept")
+    try:
+        bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
+        assert (phone.state / "modes").read_text().split() == ["644", "755"]
+        assert phone.run("stat -c %a /data/local/tmp/bigvit-edge").strip() == "700"
+    finally:
+        phone.run("rm -rf /data/local/tmp/bigvit-edge")
 
 
 @pytest.mark.parametrize(

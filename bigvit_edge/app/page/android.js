@@ -1,11 +1,10 @@
 // The host on a phone: the app's Java behind window.bveAndroid, and bve-run, which it starts.
 
-import { Fault, sum } from "./numbers.js";
+import { subtract } from "./meters.js";
+import { Fault } from "./numbers.js";
 
 const POWER_MS = 10e3; // of the idle machine and of images: the meters of an app's are read seldom
 const MOST_MEGAPIXELS = 50;
-const LEAST_SHARE = 0.5; // of that, that a meter's own clock must have gone on by
-const RAIL = /^\[/; // how Android names what is measured; what it models of a part has a plain name
 
 const waiting = new Map();
 let last = 0;
@@ -128,21 +127,6 @@ async function decode(url) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** Watts between two readings of the meters, by their own clock, and its seconds. */
-function subtract(before, after) {
-  const seconds = (after.time_ms - before.time_ms) / 1e3;
-  if (seconds < (LEAST_SHARE * POWER_MS) / 1e3) throw new Error("the phone's power meters did not go on meanwhile");
-  const used_uj = sum(listRails(after).map((name) => after.counters[name] - before.counters[name]));
-  return [used_uj / 1e6 / seconds, seconds];
-}
-
-/** Of the rails and Android's own model of its parts, which are the same energy again, the rails. */
-function listRails({ counters }) {
-  const rails = Object.keys(counters).filter((name) => RAIL.test(name));
-  if (!rails.length) throw new Error("the phone tells of no rail, only Android's model of it");
-  return rails;
-}
-
 export const host = {
   name: "app",
   sources: ["gallery", "camera"],
@@ -153,6 +137,7 @@ export const host = {
     const told = await call("pick");
     return told && describe(told);
   },
+  forget: (model) => call("forget", { model: model.id }),
   machine: async () => (await call("machine")).machine,
   open: async (model, method, policy, { evict }) => {
     const words = ["serve", { model: model.id }, "--threads", String(policy.threads)];
@@ -190,12 +175,13 @@ export const host = {
     await call("pause", { ms: POWER_MS });
     const idle = await call("power");
     const turn = await runner.run(POWER_MS / 1e3, 3, fps ? 1e3 / fps : 0);
-    const [idle_w] = subtract(before, idle);
-    const [power_w, seconds] = subtract(idle, await call("power"));
+    const after = await call("power");
+    const { power_w: idle_w } = subtract(before, idle, POWER_MS);
+    const { power_w, seconds, names } = subtract(idle, after, POWER_MS);
     const image_s = (turn.end_ns - turn.start_ns) / 1e9 / turn.times_ms.length;
     return {
       image_mj: power_w * image_s * 1e3, above_idle_mj: (power_w - idle_w) * image_s * 1e3, power_w, idle_w, seconds,
-      samples: 2, source: `Android's power monitors: ${listRails(idle).join(", ")}`,
+      samples: 2, source: `Android's power monitors: ${names.join(", ")}`,
       scale: "microwatt-seconds, as PowerMonitorReadings documents",
     };
   },
@@ -213,8 +199,9 @@ export const host = {
   pause: (ms) => call("pause", { ms }),
   task: async () => {
     const plan = await call("task");
-    if (plan) command = plan.command || command;
-    return plan;
+    if (!plan) return null;
+    command = plan.command || command;
+    return { ...plan, models: plan.models.map(({ model, ...named }) => ({ ...describe(model), ...named })) };
   },
-  done: (name, error) => call("done", { name, error }),
+  done: (name, error, refused = false) => call("done", { name, error, refused }),
 };

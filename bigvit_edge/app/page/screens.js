@@ -44,16 +44,18 @@ export async function start(host) {
   await runTask();
 }
 
-/** Run a plan from outside, if there is one: of models by their ids. The host is told how it ended. */
+/** Run a plan from outside, if there is one, with its own models. The host is told how it ended. */
 async function runTask() {
   try {
     const task = await state.host.task();
     if (!task) return;
-    if (state.run) throw new Error("another measurement is going on; wait for it, or cancel it");
-    state.models = await state.host.models();
-    const cases = listCases(state.models.filter((model) => task.models.includes(model.id)), task.keep);
-    if (!cases.length) throw new Error(`none of ${task.models.join(", ")} has a keep ratio of ${task.keep}`);
-    await begin({ ...task, cases });
+    if (state.run) {
+      const busy = "another measurement is going on; wait for it, or cancel it";
+      fail(new Error(busy));
+      await state.host.done(null, busy, true);
+      return;
+    }
+    await begin({ ...task, cases: listCases(task.models, null) });
     await state.host.done(state.error ? null : task.name, state.error || null);
   } catch (error) {
     fail(error);
@@ -73,7 +75,8 @@ async function go(screen, name) {
     return;
   }
   const shown = new Promise((resolve) => { state.gone = resolve; });
-  window.location.hash = hash;
+  if (readPlace()[0] === "run") window.location.replace(hash); // nobody goes back to a run that has ended
+  else window.location.hash = hash;
   await shown;
 }
 

@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.TimeZone;
 import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Future;
 import org.json.JSONArray;
 import org.json.JSONException;
 import org.json.JSONObject;
@@ -64,23 +65,36 @@ final class Bridge {
     return held;
   }
 
-  /** The page has gone: end what it started. */
-  void abandon(String why) {
-    programs.stopAll();
-    try {
-      release();
-      tasks.finish(null, why);
-    } catch (Exception e) {
-      return; // whoever waits for it sees the app gone
-    }
+  /** The page has gone: end what it started. Waits for nothing; what goes on is held until all programs have ended. */
+  Future<?> abandon(final String why) {
+    final Runnable end = programs.endAll();
+    final String task = tasks.name();
+    final boolean wasHeld = isHeld();
+    return pool.submit(new Runnable() {
+      @Override
+      public void run() {
+        end.run();
+        try {
+          tasks.abandon(task, why);
+        } catch (Exception e) {
+          // whoever waits for it sees the app gone
+        }
+        if (wasHeld) {
+          release();
+        }
+      }
+    });
   }
 
   private Object serve(String verb, JSONObject words) throws UserError, IOException, JSONException {
     switch (verb) {
       case "models":
-        return models.list();
+        return listModels();
       case "pick":
         return pick();
+      case "forget":
+        forget(words.getString("model"));
+        return JSONObject.NULL;
       case "machine":
         return machine();
       case "start":
@@ -130,11 +144,27 @@ final class Bridge {
         return String.valueOf(tasks.take());
       case "done":
         tasks.finish(words.isNull("name") ? null : words.getString("name"),
-            words.isNull("error") ? null : words.getString("error"));
+            words.isNull("error") ? null : words.getString("error"), words.optBoolean("refused"));
         return JSONObject.NULL;
       default:
         throw new UserError("the verb '" + verb + "'", "one that this app has", "install it again");
     }
+  }
+
+  private JSONArray listModels() throws UserError, IOException, JSONException {
+    List<String> left = new ArrayList<String>();
+    JSONArray listed = models.list(left);
+    for (String each : left) {
+      host.say(each);
+    }
+    return listed;
+  }
+
+  private void forget(String id) throws UserError {
+    if (isHeld()) {
+      throw new UserError("a measurement that is under way", "none, to remove a model", "wait for it, or cancel it");
+    }
+    models.forget(id);
   }
 
   private Object pick() throws UserError, IOException, JSONException {

@@ -41,17 +41,24 @@ public final class HoldService extends Service {
     }
   }
 
+  private boolean held; // between begin and end
+
   @Override
   public int onStartCommand(Intent intent, int flags, int number) {
     if (intent != null && CANCEL.equals(intent.getAction())) {
       Page.cancel();
+      if (!held) { // a press that came late has started it
+        stopSelf(number);
+      }
       return START_NOT_STICKY;
     }
     if (intent != null && END.equals(intent.getAction())) {
+      held = false;
       stopForeground(true);
-      stopSelf();
+      stopSelf(number); // which a begin that came meanwhile outlives
       return START_NOT_STICKY;
     }
+    held = true;
     startForeground(NUMBER, write(intent == null ? "" : String.valueOf(intent.getStringExtra(TEXT))));
     return START_NOT_STICKY;
   }

@@ -28,13 +28,16 @@ interface Host {
   /** Ask for a picture of "gallery" or "camera", as a data URL; null when none is wanted. */
   String picture(String source) throws UserError, IOException;
 
+  /** Tell a person, in passing. */
+  void say(String text);
+
   /** Offer a file to other apps. */
   void share(File file) throws UserError;
 
   /** Whether it is seen, how often it was not, what Android says of heat. cpuset is Bridge's. */
   JSONObject surroundings() throws JSONException;
 
-  /** Energy counters, in microjoules, by name, and when they were read; UserError where the system tells none. */
+  /** Energy counters, as Readings tells them; UserError where the system tells none. */
   JSONObject power() throws UserError, JSONException;
 
   JSONObject battery() throws JSONException;

@@ -53,6 +53,9 @@ public final class MainActivity extends Activity {
 
   @Override
   public void onBackPressed() {
+    if (page.goBack()) {
+      return;
+    }
     if (page.isBusy()) {
       moveTaskToBack(true);
     } else {

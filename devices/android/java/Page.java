@@ -14,6 +14,7 @@ import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.Collections;
+import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import org.json.JSONObject;
 
@@ -32,8 +33,8 @@ final class Page implements Bridge.Answers {
   final Phone phone;
   private final MutableContextWrapper context;
   private final Handler screen = new Handler(Looper.getMainLooper());
+  private final ExecutorService pool = Executors.newCachedThreadPool();
   private final Bridge bridge;
-  private final Programs programs;
   private final Tasks tasks;
   private WebView view;
   private volatile int loaded; // of how many pages the present one is the last
@@ -58,7 +59,7 @@ final class Page implements Bridge.Answers {
     File shown = app.getExternalFilesDir(null);
     Store store = new Store(app.getFilesDir(), app.getCacheDir(), shown == null ? app.getFilesDir() : shown);
     String program = app.getApplicationInfo().nativeLibraryDir + "/libbve-run.so";
-    programs = new Programs(Collections.singletonList(program), app.getCacheDir());
+    Programs programs = new Programs(Collections.singletonList(program), app.getCacheDir());
     Models models = new Models(store, programs, new Models.Bundle() {
       @Override
       public InputStream open(String name) {
@@ -70,7 +71,7 @@ final class Page implements Bridge.Answers {
       }
     });
     tasks = new Tasks(store, models, INBOX);
-    bridge = new Bridge(phone, programs, store, models, tasks, this, Executors.newCachedThreadPool());
+    bridge = new Bridge(phone, programs, store, models, tasks, this, pool);
     try {
       store.prepare();
     } catch (UserError e) {
@@ -80,7 +81,7 @@ final class Page implements Bridge.Answers {
 
   void attach(Activity activity) {
     context.setBaseContext(activity);
-    phone.activity = activity;
+    phone.attach(activity);
     if (view == null) {
       view = load();
     }
@@ -95,12 +96,12 @@ final class Page implements Bridge.Answers {
   }
 
   void detach(Activity activity) {
-    if (phone.activity != activity) {
+    if (phone.activity() != activity) {
       return; // another window shows it already
     }
     free();
     context.setBaseContext(activity.getApplicationContext());
-    phone.activity = null;
+    phone.attach(null);
     if (!isBusy() && activity.isFinishing()) {
       leave("the app was closed");
     }
@@ -112,19 +113,33 @@ final class Page implements Bridge.Answers {
 
   /** Take a task from an intent, and tell the page. */
   void offer(final String task) {
-    try {
-      tasks.offer(task, isBusy());
-      run("window.bve && window.bve.task && window.bve.task()");
-    } catch (UserError e) {
-      phone.say(e.getMessage());
-    } catch (IOException e) {
-      phone.say(String.valueOf(e.getMessage()));
+    pool.execute(new Runnable() { // another's models may be on their way, which takes a while
+      @Override
+      public void run() {
+        try {
+          tasks.offer(task, isBusy());
+          Page.this.run("window.bve && window.bve.task && window.bve.task()");
+        } catch (UserError e) {
+          phone.say(e.getMessage());
+        } catch (IOException e) {
+          phone.say(String.valueOf(e.getMessage()));
+        }
+      }
+    });
+  }
+
+  /** Go a screen back; whether there was one. */
+  boolean goBack() {
+    if (view == null || !view.canGoBack()) {
+      return false;
     }
+    view.goBack();
+    return true;
   }
 
   /** Android ended the page's own process, for want of memory most often: begin again, and say so. */
   void restart() {
-    Activity activity = phone.activity;
+    Activity activity = phone.activity();
     leave("Android ended the page, as it does when memory runs out");
     if (activity != null) {
       attach(activity);

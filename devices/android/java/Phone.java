@@ -31,18 +31,29 @@ import org.json.JSONObject;
 final class Phone implements Host {
   private static final Intent CANCELLED = new Intent();
 
-  volatile Activity activity; // the window that is there, or null
+  private volatile Activity activity; // the window that is there, or null
   private final Context context;
   private final Handler screen;
   private final BlockingQueue<Intent> answers = new ArrayBlockingQueue<Intent>(1);
   private int asked; // of how many requests the last is
   private boolean asking;
+  private boolean awake; // of the screen's thread
   private volatile boolean shown;
   private volatile int away;
 
   Phone(Context context, Handler screen) {
     this.context = context;
     this.screen = screen;
+  }
+
+  Activity activity() {
+    return activity;
+  }
+
+  /** The window that is there from now on, or null. For the screen's thread, as keepScreenOn. */
+  void attach(Activity activity) {
+    this.activity = activity;
+    keepScreenOn(awake);
   }
 
   /** The window came to the front, or left it. */
@@ -60,7 +71,8 @@ final class Phone implements Host {
     }
   }
 
-  void say(final String text) {
+  @Override
+  public void say(final String text) {
     screen.post(new Runnable() {
       @Override
       public void run() {
@@ -221,30 +233,35 @@ final class Phone implements Host {
   @Override
   public void hold(String text) throws UserError {
     HoldService.begin(context, text);
-    keepScreenOn(true);
+    wake(true);
   }
 
   @Override
   public void release() {
-    keepScreenOn(false);
+    wake(false);
     HoldService.end(context);
   }
 
   /** While it measures and is seen, the screen is not turned off by itself. */
-  private void keepScreenOn(final boolean on) {
+  private void wake(final boolean on) {
     screen.post(new Runnable() {
       @Override
       public void run() {
-        if (activity == null) {
-          return;
-        }
-        if (on) {
-          activity.getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-        } else {
-          activity.getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-        }
+        keepScreenOn(on);
       }
     });
+  }
+
+  private void keepScreenOn(boolean on) {
+    awake = on;
+    if (activity == null) {
+      return;
+    }
+    if (on) {
+      activity.getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+    } else {
+      activity.getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+    }
   }
 
   @Override

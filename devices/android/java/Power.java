@@ -13,7 +13,7 @@ import java.util.concurrent.TimeUnit;
 import org.json.JSONException;
 import org.json.JSONObject;
 
-/** Android 15's PowerMonitor: what the phone's rails and Android's own model of its parts have used since the start. */
+/** Android 15's PowerMonitor: what the phone's rails and its parts have used since the start. */
 final class Power {
   private static final int SINCE = 35, ANSWER_S = 10;
   private static final Executor AT_ONCE = new Executor() {
@@ -25,7 +25,7 @@ final class Power {
 
   private Power() {}
 
-  /** {"counters": {name: microjoules}, "time_ms"}: the newest time of all, since the phone started. */
+  /** As Readings tells them. */
   static JSONObject read(Context context) throws UserError, JSONException {
     if (Build.VERSION.SDK_INT < SINCE) {
       throw new UserError("Android " + Build.VERSION.RELEASE, "Android 15, which first tells apps what they use", "");
@@ -44,28 +44,14 @@ final class Power {
       BlockingQueue<Object> told = new ArrayBlockingQueue<Object>(1);
       Later.call(health, "getPowerMonitorReadings", new Class<?>[] {List.class, Executor.class, receiver}, monitors,
           AT_ONCE, listen(receiver, "onResult", told));
-      return describe(monitors, wait(told));
+      Object readings = wait(told);
+      if (readings == null) {
+        throw new UserError("energy counters that do not answer", "an answer in " + ANSWER_S + " s", "try again");
+      }
+      return Readings.describe(monitors, readings);
     } catch (ClassNotFoundException e) {
       throw new UserError("an Android without " + e.getMessage(), "Android 15", "");
     }
-  }
-
-  private static JSONObject describe(List<?> monitors, Object readings) throws UserError, JSONException {
-    if (readings == null) {
-      throw new UserError("energy counters that do not answer", "an answer in " + ANSWER_S + " s", "try again");
-    }
-    JSONObject counters = new JSONObject();
-    long newest = 0;
-    for (Object monitor : monitors) {
-      Class<?>[] types = {monitor.getClass()};
-      Object energy = Later.call(readings, "getConsumedEnergy", types, monitor);
-      Object time = Later.call(readings, "getTimestampMillis", types, monitor);
-      if (energy instanceof Long && (Long) energy >= 0 && time instanceof Long) { // below 0: not told
-        counters.put(String.valueOf(Later.call(monitor, "getName")), energy);
-        newest = Math.max(newest, (Long) time);
-      }
-    }
-    return new JSONObject().put("counters", counters).put("time_ms", newest);
   }
 
   private static Object listen(Class<?> kind, final String method, final BlockingQueue<Object> heard) {

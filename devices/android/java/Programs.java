@@ -22,8 +22,26 @@ import org.json.JSONObject;
 final class Programs {
   static final Charset UTF_8 = Charset.forName("UTF-8");
   private static final int MOST = 64, KEPT = 4096, GRACE_MS = 5000, STEP_MS = 10, SIGNALLED = 128;
+  private static final long MS = 1000000;
   // A shell says the number of the process that bve-run then is.
   private static final String START = "echo $$; exec \"$@\"";
+
+  /** A program that did not do what it was asked. */
+  static final class Failure extends UserError {
+    private static final int MOST_OWN = 2; // of its own ends; what is above comes of the shell or of a signal
+
+    final int status;
+
+    Failure(String said, int status) {
+      super(said);
+      this.status = status;
+    }
+
+    /** Whether the program itself refused what it was given, and neither ended before that nor lacked memory. */
+    boolean isRefusal() {
+      return status <= MOST_OWN && !getMessage().contains("bad_alloc");
+    }
+  }
 
   private final List<String> launcher;
   private final File folder;
@@ -84,15 +102,25 @@ final class Programs {
     return running.end();
   }
 
-  void stopAll() {
-    List<Running> running;
+  /** Forget all, and tell them to end; what waits until they have, which may take long. */
+  Runnable endAll() {
+    final List<Running> running;
     synchronized (this) {
       running = new ArrayList<Running>(all.values());
       all.clear();
     }
     for (Running each : running) {
-      each.stop();
+      each.close();
     }
+    return new Runnable() {
+      @Override
+      public void run() {
+        long until = System.nanoTime() + GRACE_MS * MS;
+        for (Running each : running) {
+          each.end(until);
+        }
+      }
+    };
   }
 
   /** Its number in /proc. */
@@ -100,8 +128,8 @@ final class Programs {
     return find(name).number;
   }
 
-  /** Run one to its end; what it printed. UserError with its last words if it failed. */
-  String run(List<String> words) throws UserError, IOException {
+  /** Run one to its end; what it printed. Failure with its last words if it failed. */
+  String run(List<String> words) throws Failure, IOException {
     Running running = new Running(launch(words));
     try {
       StringBuilder out = new StringBuilder();
@@ -111,7 +139,7 @@ final class Programs {
       }
       int status = running.await();
       if (status != 0) {
-        throw new UserError(running.explain(status));
+        throw new Failure(running.explain(status), status);
       }
       return out.toString();
     } finally {
@@ -210,12 +238,21 @@ final class Programs {
 
     /** End its stdin, and then it. */
     void stop() {
+      close();
+      end(System.nanoTime() + GRACE_MS * MS);
+    }
+
+    void close() {
       try {
         in.close();
       } catch (IOException e) {
         // nobody reads it any more: it has ended
       }
-      for (int waited = 0; !hasEnded() && waited < GRACE_MS; waited += STEP_MS) {
+    }
+
+    /** Wait for its end, and end it where it goes on. until: of System.nanoTime. */
+    void end(long until) {
+      while (!hasEnded() && System.nanoTime() - until < 0) {
         pause();
       }
       if (!hasEnded()) {

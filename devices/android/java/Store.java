@@ -24,11 +24,15 @@ final class Store {
   private static final long SPARE = 1 << 20; // bytes, left free beside a file
   private static final String UNFINISHED = ".part";
 
-  final File models, results, tasks, scratch;
+  final File models, brought, results, tasks, scratch;
 
-  /** models, scratch: in folders of the app's own; results, tasks: in one that a computer behind adb can read. */
+  /**
+   * models, scratch: in folders of the app's own; results, tasks: in one that a computer behind adb can read. brought
+   * and scratch are empty when the app begins.
+   */
   Store(File own, File cache, File shown) {
     models = new File(own, "models");
+    brought = new File(models, "brought");
     scratch = new File(cache, "scratch");
     results = new File(shown, "results");
     tasks = new File(shown, "tasks");
@@ -36,20 +40,26 @@ final class Store {
 
   /** Make the folders, and clear what an earlier end has left half done. */
   void prepare() throws UserError {
-    for (File folder : new File[] {models, results, tasks, scratch}) {
+    for (File folder : new File[] {models, brought, results, tasks, scratch}) {
       if (!folder.isDirectory() && !folder.mkdirs()) {
         throw new UserError(
             folder + " cannot be made", "room for the app's files", "free some, and open the app again");
       }
     }
     remove(list(scratch));
-    for (File folder : new File[] {models, results, tasks}) {
+    remove(list(brought));
+    for (File folder : new File[] {results, tasks}) {
       for (File file : list(folder)) {
-        if (file.getName().endsWith(UNFINISHED)) {
+        if (isUnfinished(file)) {
           remove(file);
         }
       }
     }
+  }
+
+  /** Whether it is what an earlier end has left half done. */
+  static boolean isUnfinished(File file) {
+    return file.getName().endsWith(UNFINISHED);
   }
 
   /** A file of that name in a folder, there or not. */

@@ -1,7 +1,7 @@
 package bigvit.edge;
 
 /** What cannot work, in words for a person: what was met, what was expected, what to do ("": nothing). */
-final class UserError extends Exception {
+class UserError extends Exception {
   UserError(String met, String expected, String todo) {
     this(met + "; expected " + expected + (todo.isEmpty() ? "" : "; " + todo));
   }

@@ -1,11 +1,14 @@
 package bigvit.edge;
 
 import java.io.File;
+import java.util.ArrayList;
+import java.util.List;
 import org.json.JSONException;
 import org.json.JSONObject;
 
 /** A phone whose person chooses what a test says. */
 final class FakeHost implements Host {
+  final List<String> said = new ArrayList<String>();
   Picked picked;
   File shared;
   int held;
@@ -19,6 +22,11 @@ final class FakeHost implements Host {
   @Override
   public String picture(String source) {
     return source.equals("camera") ? null : "data:image/png;base64,AAAA";
+  }
+
+  @Override
+  public void say(String text) {
+    said.add(text);
   }
 
   @Override

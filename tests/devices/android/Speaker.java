@@ -46,7 +46,7 @@ public final class Speaker {
         bridge.call(said[0], said[1], said[2]);
       }
     }
-    bridge.abandon("the app was closed");
+    bridge.abandon("the app was closed").get();
     System.exit(0);
   }
 }
