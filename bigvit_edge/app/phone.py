@@ -164,7 +164,10 @@ def _placing(device: Device, store: Store, files: Sequence[Path]) -> Iterator[di
 
 
 def spell_task(token: str, cases: Sequence[Case], there: dict[Path, str], plan: Plan) -> dict[str, Any]:
-    """Spell what the app is asked for: its page's plan, and models with the names and facts that bench has of them."""
+    """Spell what the app is asked for.
+
+    Its page's plan, and models with the names and facts that bench has of them. there: where each file lies.
+    """
     models = []
     for path, place in there.items():
         ours = [case for case in cases if case.path == path]
