@@ -107,6 +107,19 @@ def test_what_kotlin_calls_is_there(bundle: Path) -> None:
         assert any(name in source for source in java.values())
 
 
+def test_what_swift_calls_is_there(bundle: Path) -> None:
+    text = (bundle / "use/classify.swift").read_text()
+    assert 'forResource: "tiny_use_fp32.bve"' in text
+    assert "keep: 1)" in text
+    swift = "".join(path.read_text() for path in (ROOT / "runtime/swift/Sources/BigvitEdge").glob("*.swift"))
+    for name in (
+        "init(contentsOf url: URL)",
+        "init(_ model: Model, keep: Float?",
+        "classify(_ image: CGImage, top: Int",
+    ):
+        assert name in swift
+
+
 def test_samples_belong_to_the_bundle(bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(bundle)
     names = {path.name for path in (bundle / "use").iterdir()}
