@@ -45,8 +45,8 @@ def bench_by_app(
 
     The app is installed where it is not there, and goes again; one that is there stays. name: adb:SERIAL; output: a
     file that is not there yet, else a new one as run_bench chooses. Returns the result, where it lies, and
-    notes: what was left out. UserError and DeviceError on what cannot work; nothing is written then, and nothing of
-    ours left there. DeviceError too on a bench that was cancelled on the phone; its part is written.
+    notes: what was left out. UserError and DeviceError on what cannot work; nothing of ours is left there then. Of a
+    bench that ended before its time, cancelled there or failed, the part is written, and DeviceError names it.
     """
     _refuse(name, plan, resume)
     cases = list_cases(list(files), keep)
@@ -68,12 +68,13 @@ def bench_by_app(
                 there = stack.enter_context(_placing(device, store, [case.path for case in ours]))
             with progress.step(f"the app on {name} measures"):
                 asked = spell_task(task.token, ours, there, plan)
-                text = _run(device, task, asked, plan.protocol.minutes * 60 + LONGEST_S)
+                text, fault = _run(device, task, asked, plan.protocol.minutes * 60 + LONGEST_S)
         result = _keep(text, path)
     finally:
         device.close()
-    if not result.complete:
-        raise DeviceError(f"the bench was cancelled on {name}", "its end", f"{path} has what was measured until then")
+    if fault or not result.complete:
+        met, expected = (fault.met, fault.expected) if fault else (f"a bench that was cancelled on {name}", "its end")
+        raise DeviceError(met, expected, f"{path} has what was measured until then") from fault
     notes = (f"left out, as the app runs .bve files alone: {list_few(others)}",) if others else ()
     return result, path, notes
 
@@ -187,8 +188,11 @@ def _name_result(token: str) -> str:
     return f"bench-{token}.json"
 
 
-def _run(device: Device, task: _Task, asked: dict[str, Any], limit_s: float) -> str:
-    """Start the app with a task, wait for its end, and return the result's text."""
+def _run(device: Device, task: _Task, asked: dict[str, Any], limit_s: float) -> tuple[str, DeviceError | None]:
+    """Start the app with a task and wait for its end.
+
+    Returns the result's text and, where it is but a part, what ended it. DeviceError where nothing was measured.
+    """
     _ask(device, AWAKE)
     words = ("am", "start", "-W", "-n", ACTIVITY, "--es", "task", json.dumps(asked))
     task.handed = True
@@ -197,15 +201,25 @@ def _run(device: Device, task: _Task, asked: dict[str, Any], limit_s: float) -> 
         task.handed = False
         met = f"{device.name} does not start the app ({_cut(done.out + done.err)})"
         raise DeviceError(met, "its window", "see what it says")
-    end = _wait(device, task, limit_s)
-    if end.get("error") or not end.get("result"):
-        raise DeviceError(
-            f"the app on {device.name}: {end.get('error') or 'no result'}", "a result", "see what it says"
-        )
-    done = run_words(device, ("cat", f"{SHOWN}/results/{end['result']}"), INSTALL_S)
-    if done.status:
-        raise DeviceError(f"{end['result']} of the app cannot be read ({_cut(done.err)})", "its result", "try again")
-    return done.out
+    try:
+        end = _wait(device, task, limit_s)
+        if end.get("error") or not end.get("result"):
+            met = f"the app on {device.name}: {end.get('error') or 'no result'}"
+            raise DeviceError(met, "a result", "see what it says")
+    except DeviceError as fault:
+        if fault.lost or not (part := _read_result(device, _name_result(task.token))[0]):
+            raise
+        return part, fault
+    text, said = _read_result(device, end["result"])
+    if not text:
+        raise DeviceError(f"{end['result']} of the app cannot be read ({_cut(said)})", "its result", "try again")
+    return text, None
+
+
+def _read_result(device: Device, name: str) -> tuple[str, str]:
+    """Read a result that the app has kept: its text, or "" and why not."""
+    done = run_words(device, ("cat", f"{SHOWN}/results/{name}"), INSTALL_S)
+    return ("", done.err) if done.status else (done.out, "")
 
 
 def _look(device: Device, task: _Task) -> tuple[bool, dict[str, Any]]:

@@ -72,7 +72,13 @@ def test_the_manifest_lets_others_start_the_window_alone(built: Built) -> None:
     assert kinds == ["activity", "service", "provider"]
     assert [value != "0x0" for value in exported] == [True, False, False]
     assert re.search(r"extractNativeLibs\(0x[0-9a-f]+\)=\(type 0x12\)0xffffffff", tree)
+    (kept,) = re.findall(r"configChanges\(0x[0-9a-f]+\)=\(type 0x11\)(0x[0-9a-f]+)", tree)
+    assert int(kept, 16) & 0x280 == 0x280  # neither nightfall nor a rotation makes the window anew in a run
     assert re.search(r"foregroundServiceType\(0x[0-9a-f]+\)=\(type 0x11\)0x1\b", tree)  # dataSync
+
+
+def test_it_is_small_but_for_its_models(built: Built) -> None:
+    assert built.path.stat().st_size < 1_000_000  # tests/bench_app.py holds the demo's, models and all, under 6 MB
 
 
 def test_what_is_not_compressed_is_aligned(built: Built) -> None:

@@ -171,6 +171,7 @@ def test_models_are_called_as_bench_calls_them(phone: Phone, tmp_path: Path) -> 
 def test_a_persons_measurement_goes_on(phone: Phone, tmp_path: Path) -> None:
     phone.write(installed="")
     (phone.folder / "end").write_text('{"result": null, "error": "the app measures something else", "refused": true}')
+    (phone.folder / "result.json").unlink()
     with pytest.raises(DeviceError, match="measures something else"):
         bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
     assert call(phone) == ["pm path", "am start -W"]
@@ -190,7 +191,7 @@ def test_the_app_goes_on_where_it_was_asked_for_nothing(phone: Phone, tmp_path: 
 def test_a_bench_that_was_cancelled_there_is_no_whole_one(phone: Phone, tmp_path: Path) -> None:
     write_result(replace(read_result(phone.folder / "result.json"), complete=False), phone.folder / "result.json")
     path = tmp_path / "one.json"
-    with pytest.raises(DeviceError, match="was cancelled") as caught:
+    with pytest.raises(DeviceError, match="that was cancelled on") as caught:
         bench_by_app([SMALL], phone.name, make_plan(), path)
     assert str(path) in str(caught.value)
     assert not read_result(path).complete
@@ -229,7 +230,6 @@ def test_what_a_phone_may_refuse(phone: Phone, tmp_path: Path, files: dict[str, 
 @pytest.mark.parametrize(
     ("end", "result", "met"),
     [
-        ('{"result": null, "error": "no room on this phone"}', None, "no room on this phone"),
         ('{"result": "bench-TOKEN.json", "error": null}', "{}", "is no result"),
         ('{"result": "other.json", "error": null}', None, "cannot be read"),
     ],
@@ -239,6 +239,31 @@ def test_what_the_app_may_say(phone: Phone, tmp_path: Path, end: str, result: st
     if result is not None:
         (phone.folder / "result.json").write_text(result)
     with pytest.raises(DeviceError, match=met):
+        bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
+    assert list(tmp_path.iterdir()) == []
+    assert call(phone) == INSTALLED_FOR_IT
+    assert phone.list_left() == ""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_measured_until_a_failure_is_kept(phone: Phone, tmp_path: Path, dies: bool) -> None:
+    part = replace(read_result(phone.folder / "result.json"), complete=False)
+    write_result(part, phone.folder / "result.json")
+    (phone.folder / "end").write_text("" if dies else '{"result": null, "error": "Android ended the page"}')
+    if dies:
+        phone.write(dies="")
+    path = tmp_path / "one.json"
+    with pytest.raises(DeviceError, match="ended without a word" if dies else "Android ended the page") as caught:
+        bench_by_app([SMALL], phone.name, make_plan(), path)
+    assert f"{path} has what was measured until then" in str(caught.value)
+    assert not read_result(path).complete
+    assert phone.list_left() == ""
+
+
+def test_a_failure_before_any_figure_writes_nothing(phone: Phone, tmp_path: Path) -> None:
+    (phone.folder / "end").write_text('{"result": null, "error": "no room on this phone"}')
+    (phone.folder / "result.json").unlink()
+    with pytest.raises(DeviceError, match="no room on this phone"):
         bench_by_app([SMALL], phone.name, make_plan(), tmp_path / "one.json")
     assert list(tmp_path.iterdir()) == []
     assert call(phone) == INSTALLED_FOR_IT

@@ -252,12 +252,17 @@ final class Programs {
 
     /** Wait for its end, and end it where it goes on. until: of System.nanoTime. */
     void end(long until) {
-      while (!hasEnded() && System.nanoTime() - until < 0) {
-        pause();
-      }
+      awaitEnd(until);
       if (!hasEnded()) {
         kill();
         process.destroy();
+        awaitEnd(System.nanoTime() + GRACE_MS * MS);
+      }
+    }
+
+    private void awaitEnd(long until) {
+      while (!hasEnded() && System.nanoTime() - until < 0) {
+        pause();
       }
     }
 

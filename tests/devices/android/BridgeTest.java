@@ -5,7 +5,11 @@ import static org.junit.Assert.assertFalse;
 import static org.junit.Assert.assertTrue;
 
 import java.io.File;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import org.json.JSONArray;
 import org.json.JSONObject;
@@ -153,6 +157,25 @@ public final class BridgeTest extends BridgeCase {
     assertFalse(bridge.isHeld());
     assertEquals(0, host.held);
     assertTrue(refusal("read", "{\"process\": \"" + process + "\"}").startsWith("no program"));
+  }
+
+  @Test
+  public void aPageThatGoesHoldsUpNobodyAndStaysHeldUntilItsProgramsHaveEnded() throws Exception {
+    start(Arrays.asList("sh", "-c", "exec sleep 1000")); // which does not look at its stdin
+    say("hold", "{\"text\": \"measuring\"}");
+    List<String> numbers = new ArrayList<String>();
+    for (int i = 0; i < 3; i++) {
+      numbers.add(programs.number(ask("start", "{\"words\": [\"clock\"]}").getString("process")));
+    }
+    Future<?> end = bridge.abandon("the page has gone");
+    assertFalse(end.isDone());
+    assertTrue(bridge.isHeld());
+    assertTrue(refusal("hold", "{\"text\": \"the next page's\"}").contains("under way"));
+    end.get(SECONDS, TimeUnit.SECONDS);
+    assertFalse(bridge.isHeld());
+    for (String number : numbers) {
+      assertFalse(new File("/proc/" + number + "/exe").exists());
+    }
   }
 
   @Test
