@@ -126,7 +126,7 @@ const Option kOptions[] = {
      [](Arguments& to, const std::string&, const std::string& text) {
        to.options.isa = parse_isa(text);
      }},
-    {"--cores", "LIST", "serve clock", "cores that it may run on, as 0,4-7; as it is",
+    {"--cores", "LIST", "profile serve clock", "cores that it may run on, as 0,4-7; as it is",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.cores = parse_cores(name, text);
      }},

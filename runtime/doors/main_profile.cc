@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "json.h"
 #include "main_program.h"
+#include "main_serve.h"
 
 namespace bve {
 namespace {
@@ -89,6 +90,7 @@ std::string trace_runs(const SessionHandle& session, const std::vector<float>& i
 }  // namespace
 
 int profile(const Arguments& arguments) {
+  keep_to(arguments.cores);
   const Counters counters(bve_count(""), bve_uncount);  // before the session starts its threads
   if (!counters) throw std::bad_alloc();
   const Program program = open_program(arguments);

@@ -118,6 +118,13 @@ def test_profile_tells_every_op_of_every_traced_run() -> None:
     assert found["roof"]["gmac_per_s"]["f32"] > 0
 
 
+def test_profile_keeps_to_cores() -> None:
+    core = max(os.sched_getaffinity(0))
+    found = bve_run("profile", FILE, "--runs=2", f"--cores={core}")
+    assert {event[3] for event in found["traced"]["events"]} == {core}
+    assert "--cores that this process may not run on" in refuse("profile", FILE, "--cores=1020-1023")
+
+
 def test_bench_runs_for_seconds() -> None:
     session = bve_run("bench", FILE, "--seconds=0.2", "--warmup=0")["sessions"][0]
     assert session["latency_ms"]["images"] > 1
