@@ -50,6 +50,21 @@ def test_a_page_of_others_cannot_be_fetched_or_run() -> None:
     )
 
 
+def test_a_keep_ratio_of_six_digits_is_found(tmp_path: Path) -> None:
+    ask = "(m, [had, keep]) => m.listCases([{methods: had.map((r) => ({keep: r}))}], keep).map((c) => c.method.keep)"
+    cases = [[[1, 1 / 3], 0.333333], [[0.333333, 0.5], 1 / 3], [[0.33334], 1 / 3], [[None], 1.0], [[None, 0.5], None]]
+    answers = run_module(tmp_path, "form.js", ask, cases)
+    assert [answer.get("value") for answer in answers] == [[1 / 3], [0.333333], [], [], [None, 0.5]]
+
+
+def test_what_is_a_mean_is_called_one(tmp_path: Path) -> None:
+    ask = "(m, [times_ms, build, fps]) => m.findMeans({turns: [{times_ms}], build}, {fps})"
+    coarse = {"mean_ms": 2}
+    cases = [[[5, 0.5], coarse, 0], [[5, 0.5], coarse, 30], [[5, 2.1], coarse, 0], [[0.5], {}, 0], [[0.5], None, 0]]
+    answers = run_module(tmp_path, "report.js", ask, cases)
+    assert [answer.get("value") for answer in answers] == [2, 0, 0, 0, 0]
+
+
 def test_layers_are_placed_as_profile_places_them(tmp_path: Path) -> None:
     file = write(build(little=True), tmp_path / "tiny.bve", (0.5,))
     program = Path(sys.executable).with_name("bve-run")

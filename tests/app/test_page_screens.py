@@ -100,6 +100,10 @@ def test_a_model_is_measured_and_the_figures_are_those_of_the_lines(phone: Phone
         "big", "LITTLE", "of the time throttled",
     ):  # fmt: skip
         assert shown in text
+    assert "isolated" not in text  # of a browser's rows alone
+    serves, (profile,) = ([words for words in phone.started if words[0] == verb] for verb in ("serve", "profile"))
+    cores = ",".join(map(str, row.cores_asked or ()))
+    assert {words[words.index("--cores") + 1] for words in (*serves, profile)} == {cores}
     assert (phone.held, phone.ended) == ("", [])
     ((compared,), alone) = compare(result, result)
     assert (compared.ratio.value, alone) == (1, [])
@@ -174,14 +178,25 @@ def test_a_picked_model_is_chosen_and_a_cancelled_picker_changes_nothing(
     tab.wait("!document.querySelector('form button[disabled]')")
     assert tab.evaluate("document.querySelectorAll('[name=model]').length") == 1
     phone.picked = tmp_path / "mine.bve"
-    phone.picked.write_bytes(model.read_bytes())
+    write(build(little=True), phone.picked, (0.75, 1 / 3))
+    choose(tab, keep=0.5)
     tab.click("Open a model file…")
     tab.wait("document.querySelectorAll('[name=model]').length == 2")
     assert tab.evaluate("document.activeElement.value") == "given/mine.bve"
-    choose(tab, rounds=1, keep=0.5)
+    assert "mine.bve has no keep ratio of 0.5: all that it has are chosen." in tab.read()
+    ratios = "[...document.querySelectorAll('[name=keep] option')].map(each => each.value)"
+    _, third, more = tab.evaluate(ratios)
+    assert (float(third), float(more)) == pytest.approx((1 / 3, 0.75))
+    choose(tab, rounds=1, keep=third)
     tab.click("Start measuring")
     tab.wait(RESULT)
-    assert {row.file for row in read_only(phone).rows} == {"mine.bve"}
+    assert [(row.file, row.keep) for row in read_only(phone).rows] == [("mine.bve", float(third))]
+    tab.click("Measure")
+    tab.wait("document.querySelector('[name=model]:checked').value == 'given/mine.bve'")
+    tab.click("Remove mine.bve")
+    tab.wait("document.querySelector('#status').textContent.includes('mine.bve is no longer kept here')")
+    assert (list(phone.models), tab.evaluate(ratios)) == (["bundle/tiny_fp32.bve"], ["", "0.5", "1"])
+    assert "Remove" not in tab.read()
 
 
 def test_a_result_that_cannot_be_kept_is_shown_all_the_same(phone: Phone, tab: Tab) -> None:
@@ -289,6 +304,7 @@ def test_a_plan_from_outside_is_run_and_its_end_told(phone: Phone, tab: Tab) -> 
     wait_for(lambda: len(phone.ended) == 3)
     assert "99 threads on big cores" in tab.read()
     assert "99 threads on big cores" in phone.ended[2]["error"]
+    assert "profile" not in [words[0] for words in phone.started]  # nobody sees its layers
 
 
 def test_every_screen_can_be_used_by_all(phone: Phone, tab: Tab) -> None:
@@ -297,11 +313,10 @@ def test_every_screen_can_be_used_by_all(phone: Phone, tab: Tab) -> None:
     phone.pictured = data.getvalue()
 
     def look(screen: str) -> None:
-        for width in (360, 1280):
-            for dark in (False, True):
-                tab.look(width, dark)
-                assert (screen, tab.find_overflow()) == (screen, 0)
-                assert (screen, tab.find_violations()) == (screen, [])
+        for width, dark in ((360, False), (1280, True)):
+            tab.look(width, dark)
+            assert (screen, tab.find_overflow()) == (screen, 0)
+            assert (screen, tab.find_violations()) == (screen, [])
 
     look("choose")
     for _ in range(20):
@@ -336,3 +351,19 @@ def test_all_rows_that_failed_are_told_once(phone: Phone, tab: Tab) -> None:
     tab.wait("document.querySelector('#message').textContent")
     assert "gone.bve: cannot be opened" in tab.read()
     tab.wait("document.querySelector('form button.main:not([disabled])')")
+
+
+def test_a_browser_too_old_is_told_so(phone: Phone, tab: Tab) -> None:
+    """What knows no modules runs old.js alone; what cannot read a module of ours learns it from main.js."""
+    hidden = "document.querySelector('#old').hidden"
+    assert tab.evaluate(hidden)
+    assert tab.evaluate("document.querySelector('script[nomodule]').getAttribute('src')") == "old.js"
+    script = "const script = document.createElement('script'); script.src = 'old.js'; document.body.append(script)"
+    tab.evaluate(script + "; 0")
+    tab.wait(f"!{hidden}")
+    assert "as new as Chrome 80" in tab.read()
+    phone.spoilt = {"form.js"}
+    tab.evaluate("location.hash = ''")
+    tab.ask("Page.reload")
+    tab.wait("document.querySelector('#message').textContent.includes('The page cannot begin: ')")
+    assert not tab.evaluate(hidden)

@@ -57,6 +57,7 @@ function describe({ id, name, format, bytes, sha256, info, entry }) {
   })) : entries.map((each) => ({ name: each.name, keep: each.keep || null, delegated_share: null }));
   return {
     id, name, format, bytes, sha256, precision: entry ? entry.precision : precision, methods,
+    isGiven: id.startsWith("given/"),
     preprocessing: parse(metadata.preprocessing), labels: parse(metadata.labels) || [],
   };
 }
@@ -99,6 +100,11 @@ class Runner {
   }
 }
 
+const spellPolicy = ({ threads, cores, little_threads, choose }) => [
+  "--threads", String(threads), ...(cores ? ["--cores", cores.join(",")] : []),
+  ...(little_threads ? ["--little-threads", String(little_threads)] : []), ...(choose ? ["--choose"] : []),
+];
+
 const spellKeep = (method) => (method.keep ? ["--keep", String(method.keep)] : []);
 
 async function put(input) {
@@ -140,12 +146,8 @@ export const host = {
   forget: (model) => call("forget", { model: model.id }),
   machine: async () => (await call("machine")).machine,
   open: async (model, method, policy, { evict }) => {
-    const words = ["serve", { model: model.id }, "--threads", String(policy.threads)];
-    if (policy.cores) words.push("--cores", policy.cores.join(","));
+    const words = ["serve", { model: model.id }, ...spellPolicy(policy), ...spellKeep(method)];
     if (evict) words.push("--evict");
-    words.push(...spellKeep(method));
-    if (policy.little_threads) words.push("--little-threads", String(policy.little_threads));
-    if (policy.choose) words.push("--choose");
     const runner = new Runner((await call("start", { words })).process);
     open = runner.process;
     try {
@@ -156,9 +158,9 @@ export const host = {
     }
     return runner;
   },
-  profile: async (model, method, input, { threads, runs }) => {
+  profile: async (model, method, input, { policy, runs }) => {
     const given = input ? await put(input) : [];
-    const words = ["profile", { model: model.id }, ...given, "--threads", String(threads), "--runs", String(runs)];
+    const words = ["profile", { model: model.id }, ...given, ...spellPolicy(policy), "--runs", String(runs)];
     return JSON.parse(await runWords([...words, ...spellKeep(method)]));
   },
   classify: async (model, method, input) => (

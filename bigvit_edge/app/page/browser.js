@@ -9,6 +9,7 @@ const RUNTIMES = { onnx: "onnxruntime-web", litert: "LiteRT.js" };
 const OPS = /custom|unresolved|unsupported|no op registered|registration failed|not (implemented|registered)|no kernel/i;
 
 const picked = new Map(); // files of this computer, by id
+let pickedBefore = 0;
 const kept = new Map(); // {handle, name} of results that this page sent, by our name: the server gives its own
 const runners = new Set();
 let wasHidden = document.hidden;
@@ -36,14 +37,18 @@ export const host = {
     const format = FORMATS[file.name.slice(file.name.lastIndexOf(".")).toLowerCase()];
     if (!format) throw new Fault(file.name, `a file that ends in ${Object.keys(FORMATS).join(" or ")}`);
     const model = {
-      id: `picked-${picked.size}`, name: file.name, format, bytes: file.size, precision: "", preprocessing: null,
-      labels: null, bundle: "", sha256: hashBytes(new Uint8Array(await file.arrayBuffer())),
+      id: `picked-${pickedBefore += 1}`, name: file.name, format, bytes: file.size, precision: "", preprocessing: null,
+      labels: null, bundle: "", isGiven: true, sha256: hashBytes(new Uint8Array(await file.arrayBuffer())),
     };
     picked.set(model.id, file);
     const runner = await this.open(model, { name: null }, { threads: 1 }); // whether it is one
     const names = runner.ready.methods.length > 1 ? runner.ready.methods : [null];
     await runner.close();
     return { ...model, methods: names.map((name) => ({ name, keep: null, delegated_share: null })) };
+  },
+
+  async forget(model) {
+    picked.delete(model.id);
   },
 
   async machine() {

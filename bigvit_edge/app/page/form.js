@@ -7,46 +7,55 @@ import { listAll } from "./policies.js";
 
 const [MOST_MINUTES, MOST_ROUNDS, MOST_FPS, MOST_THREADS] = [240, 100000, 1000, 1024]; // as bigvit-edge bench's
 const [MINUTES, FPS] = [10, 30]; // where nothing else was chosen
+const NEAR = 1e-6; // a third is written in six digits or in more: as the core tells ratios apart
 const POLICIES = { each: "each of these, in turns", auto: "auto: the runtime tries what is fastest" };
+
+const isNear = (a, b) => a !== null && Math.abs(a - b) < NEAR;
 
 /** Every entry point of these models, or those of one keep ratio: [{model, method}]. */
 export const listCases = (models, keep) => [].concat(...models.map((model) => (
-  model.methods.filter((method) => keep === null || method.keep === keep).map((method) => ({ model, method }))
+  model.methods.filter((method) => keep === null || isNear(method.keep, keep)).map((method) => ({ model, method }))
 )));
 
 export const readForm = (form) => Object.fromEntries(new FormData(form));
 
-/** What `measure` takes, but for a name. A keep ratio that the model has not counts as none chosen. */
+/** What `measure` takes, but for a name. */
 export function readPlan(form, models) {
   const chosen = readForm(form);
   const model = models.find((each) => each.id === chosen.model);
-  const ratio = Number(chosen.keep);
   const isLong = chosen.length === "minutes";
   return {
-    cases: listCases([model], model.methods.some((method) => method.keep === ratio) ? ratio : null),
+    cases: listCases([model], chosen.keep ? Number(chosen.keep) : null),
     clusters: chosen.clusters ? [chosen.clusters] : [], threads: Number(chosen.threads) || null,
     rounds: isLong ? 0 : Number(chosen.rounds) || ROUNDS, minutes: isLong ? Number(chosen.minutes) || MINUTES : 0,
     fps: chosen.pace === "paced" ? Number(chosen.fps) || FPS : 0, energy: true,
   };
 }
 
-/** The form's groups. chosen: what readForm gave before; openButton: brings another model. */
-export const drawForm = (models, machine, chosen, openButton) => [
-  drawModels(models, chosen, openButton), drawCores(machine, chosen), drawLength(chosen), drawPace(chosen),
+/** The form's groups. chosen: what readForm gave before; actions: see drawModels. */
+export const drawForm = (models, machine, chosen, actions) => [
+  drawModels(models, chosen, actions), drawCores(machine, chosen), drawLength(chosen), drawPace(chosen),
 ];
 
-function drawModels(models, chosen, openButton) {
-  const current = models.some((model) => model.id === chosen.model) ? chosen.model : (models[0] || {}).id;
+/** redraw(): another model is chosen; open: a button that brings one; makeRemove(model): one that takes it away. */
+function drawModels(models, chosen, { redraw, open, makeRemove }) {
+  const current = models.find((model) => model.id === chosen.model) || models[0];
   const items = models.map(({ id, name, bytes, precision, methods }) => {
     const keeps = methods.length > 1 ? `keep ${methods.map((method) => method.keep).join(", ")}` : "";
-    return make("label", {}, make("input", { type: "radio", name: "model", value: id, checked: id === current }),
-      `${name} `, make("span", { class: "quiet" }, `${fix(bytes / 1e6, 1)} MB ${precision} ${keeps}`));
+    return make("label", {}, make("input", {
+      type: "radio", name: "model", value: id, checked: id === current.id, onchange: () => redraw(),
+    }), `${name} `, make("span", { class: "quiet" }, `${fix(bytes / 1e6, 1)} MB ${precision} ${keeps}`));
   });
-  const ratios = new Set(listCases(models, null).map(({ method }) => method.keep).filter((keep) => keep !== null));
-  const options = [["", "all that the model has"], ...[...ratios].sort().map((keep) => [String(keep), String(keep)])];
+  const methods = current ? current.methods : [];
+  const ratios = [...new Set(methods.map((method) => method.keep).filter((keep) => keep !== null))].sort();
+  const options = [["", "all that the model has"], ...ratios.map((keep) => [String(keep), String(keep)])];
+  const isThere = !chosen.keep || ratios.includes(Number(chosen.keep));
   return make("fieldset", {}, make("legend", {}, "Model"),
-    items.length ? items : make("p", {}, "No model is here yet."), openButton,
-    ratios.size > 1 && make("label", {}, "Keep ratio ", makeSelect("keep", options, chosen.keep)));
+    items.length ? items : make("p", {}, "No model is here yet."), open,
+    current && current.isGiven && makeRemove(current),
+    ratios.length > 1 && make("label", {}, "Keep ratio ", makeSelect("keep", options, chosen.keep)),
+    current && !isThere
+      && make("p", {}, `${current.name} has no keep ratio of ${chosen.keep}: all that it has are chosen.`));
 }
 
 function drawCores(machine, chosen) {

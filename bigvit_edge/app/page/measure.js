@@ -293,7 +293,7 @@ function drawOrder(count) {
   return order;
 }
 
-/** results.Surroundings of what the host told after the first turns and after the last. */
+/** results.Surroundings of what the host told before the first turn and after the last. */
 function describeSurroundings(watched) {
   const [first, last] = [watched[0], watched[watched.length - 1]];
   const known = watched.filter((each) => typeof each.foreground === "boolean");

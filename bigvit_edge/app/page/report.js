@@ -30,7 +30,7 @@ export function drawResult(result, layers = []) {
       general(protocol.turn_s)} s, ${pace}`),
     !result.complete && make("p", { class: "warning" }, PART),
     rows.length > 1 && drawOverview(rows),
-    rows.map((row, i) => drawRow(row, layers[i])),
+    rows.map((row, i) => drawRow(row, layers[i], findMeans(row, protocol))),
     result.notes.length > 0 && makeList(result.notes),
   ];
 }
@@ -43,7 +43,7 @@ function drawOverview(rows) {
   return makeTable("All rows", ["file and cores", "p50", "p90", "p99", "verdict"], cells, 1);
 }
 
-function drawRow(row, layers) {
+function drawRow(row, layers, mean_ms) {
   const isValid = row.verdicts[0] === "valid";
   const words = `Verdict: ${row.verdicts.join(", ")}`;
   const verdict = make("p", {}, make("strong", { class: isValid ? "good" : "bad" }, words));
@@ -56,8 +56,14 @@ function drawRow(row, layers) {
         ? [[writeMs(row.first_minute_ms), "first minute"], [writeMs(row.last_minute_ms), "last minute"]] : []),
       ...(row.throttled_share === null ? [] : [[percent(row.throttled_share), "of the time throttled"]]),
     ]),
-    make("div", { class: "pair" }, drawTimes(listTimes(row.turns)), drawFacts(row)),
+    make("div", { class: "pair" }, drawTimes(listTimes(row.turns), mean_ms), drawFacts(row)),
   ], layers && drawLayers(layers));
+}
+
+/** The milliseconds that several images were timed together for, where the clock tells no single one; else 0. */
+export function findMeans(row, { fps }) {
+  const { mean_ms } = row.build || {};
+  return mean_ms && !fps && listTimes(row.turns).some((ms) => ms < mean_ms) ? mean_ms : 0;
 }
 
 function drawFacts(row) {
@@ -84,7 +90,7 @@ function* listFacts(row) {
     if (foreground !== null) yield ["In the foreground", seen];
     if (cpuset) yield ["cpuset", cpuset];
     const alone = isolated ? "" : "; not isolated across origins, so that it has one thread";
-    if (agent) yield ["Browser", `${agent}${alone}`];
+    if (typeof isolated === "boolean") yield ["Browser", `${agent}${alone}`]; // an app's page measures nothing itself
   }
   yield ["Energy", typeof energy === "string" ? energy
     : `${fix(energy.image_mj, 1)} mJ an image, ${fix(energy.above_idle_mj, 1)} above idle; ${energy.source}`];
@@ -109,8 +115,8 @@ function* listFacts(row) {
 const describeBackend = ({ backend, threads, isolated }) => (!backend ? "" : `, ${backend}, with ${threads} thread${
   threads > 1 ? "s" : ""}${isolated ? "" : ": the page is not isolated across origins"}`);
 
-/** How long images took, with their percentiles. */
-export function drawTimes(all) {
+/** How long images took, with their percentiles. mean_ms: how long those took that are one time together, or 0. */
+export function drawTimes(all, mean_ms = 0) {
   const times = describeTimes(all);
   const low = times.min;
   const high = Math.max(Math.min(times.max, times.p50 * FAR), low * 1.001);
@@ -134,13 +140,17 @@ export function drawTimes(all) {
   });
   const beyond = all.length - sum(counts);
   const far = beyond ? `; ${beyond} are beyond the right edge, up to ${writeMs(times.max)}` : "";
-  const said = `How long ${thousands(all.length)} images took${far}`;
+  const many = thousands(all.length);
+  const means = `an image took, ${many} times, each the mean of as many images as took ${general(mean_ms, 3)} ms: `
+    + "what this clock can tell. p90 and p99 are of these means";
+  const said = `How long ${mean_ms ? means : `${many} images took`}${far}`;
   const shown = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${said}: p50 ${writeMs(times.p50)}` };
   return make("figure", {}, make("svg", shown, bars, marks,
     make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: base, y2: base }),
     text(LEFT, base + 14, general(low, 3), "start"), text(WIDTH - RIGHT, base + 14, general(high, 3), "end"),
     text(LEFT + width / 2, base + 27, "milliseconds an image", "middle", "muted"),
-    text(LEFT - 5, TOP + 9, String(most), "end"), text(LEFT - 5, TOP + 22, "images", "end", "muted")),
+    text(LEFT - 5, TOP + 9, String(most), "end"),
+    text(LEFT - 5, TOP + 22, mean_ms ? "times" : "images", "end", "muted")),
   make("figcaption", {}, `${said}.`));
 }
 

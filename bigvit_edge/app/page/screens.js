@@ -5,6 +5,7 @@ import { drawForm, listCases, makeSelect, readForm, readPlan } from "./form.js";
 import { Cancelled, describeProgress, measure } from "./measure.js";
 import { percent } from "./numbers.js";
 import { preparePicture } from "./picture.js";
+import { listPolicies } from "./policies.js";
 import { drawLayers, drawResult, drawRouting, writeMs } from "./report.js";
 import { nameRow, readResult } from "./result.js";
 
@@ -12,6 +13,7 @@ const CHOSEN = "bigvit-edge form"; // in localStorage: what was chosen last
 const BEGUN = "bigvit-edge run"; // in localStorage: a run that has not ended
 const PROFILED = 20; // runs of each model, for its layers
 const TOP = 5;
+const ALONE = { threads: 1, cores: null }; // how a picture is looked at
 const NAMES = { choose: "Measure", results: "Results", picture: "Picture" };
 
 // layers: of each result of this page's, by name; lost: results that could not be kept
@@ -139,18 +141,29 @@ function showChoose(screen) {
     const plan = readPlan(form, state.models);
     remember(CHOSEN, readForm(form));
     const model = plan.cases[0].model;
-    begin({ ...plan, name: nameResult(model) });
+    begin({ ...plan, name: nameResult(model), withLayers: true }).catch(fail);
   } });
   const draw = (chosen) => fill(form,
-    drawForm(state.models, state.machine, chosen, openButton),
+    drawForm(state.models, state.machine, chosen, { redraw, open: openButton, makeRemove }),
     make("button", { class: "main", disabled: !state.models.length || Boolean(state.run) }, "Start measuring"),
     state.run && make("a", { href: "#run" }, "A run is going on"));
   const openButton = button("Open a model file…", async () => {
     const model = await state.host.pick();
     if (!model) return;
     state.models = [...state.models.filter((each) => each.id !== model.id), model];
-    draw({ ...readForm(form), model: model.id });
-    form.querySelector("input[name=model]:checked").focus();
+    redraw({ model: model.id });
+  });
+  const redraw = (chosen = {}) => {
+    draw({ ...readForm(form), ...chosen });
+    const current = form.querySelector("input[name=model]:checked");
+    if (current) current.focus();
+  };
+  const makeRemove = (model) => button(`Remove ${model.name}`, async () => {
+    if (state.run) throw new Error("A run is going on: its models stay.");
+    await state.host.forget(model);
+    state.models = state.models.filter((each) => each.id !== model.id);
+    redraw();
+    tell(`${model.name} is no longer kept here; the file that it was opened from is where it was.`);
   });
   draw(recall(CHOSEN) || {});
   fill(screen, form);
@@ -164,16 +177,16 @@ function nameResult(model) {
 
 // ---- run
 
-/** Measure, one run at a time, then show the result. */
+/** Measure, one run at a time, then show the result. plan: as `measure`'s; withLayers: whether layers are traced. */
 async function begin(plan) {
-  if (state.run) return;
+  if (state.run) throw new Error("another measurement is going on; wait for it, or cancel it");
   state.run = { plan, step: "", done: 0, of: 0, share: 0, asked: false };
   state.error = "";
   remember(BEGUN, { name: plan.name, date: new Date().toLocaleString() });
   go("run");
   try {
     const result = await measure(state.host, plan, { step: showStep, round: showRound }, () => state.run.asked);
-    state.layers.set(plan.name, result.complete ? await profileRows(plan, result) : []);
+    state.layers.set(plan.name, result.complete && plan.withLayers ? await profileRows(plan, result) : []);
     await end(plan.name);
   } catch (error) {
     const kept = (await state.host.results().catch(() => [])).some((each) => each.name === plan.name);
@@ -195,12 +208,13 @@ async function end(name) {
 async function profileRows(plan, result) {
   showStep("its layers");
   const layers = [];
+  const policies = listPolicies(result.machine, plan.clusters, plan.threads);
   for (const row of result.rows) {
     const { model, method } = plan.cases.find((each) => (
       each.model.sha256 === row.sha256 && each.method.name === row.method
     ));
     const isLeftOut = row.error || row.policy === "auto"; // of which the runtime alone knows how it runs
-    const how = { threads: row.threads, runs: PROFILED };
+    const how = { policy: policies.find((each) => each.name === row.policy), runs: PROFILED };
     layers.push(isLeftOut ? null : await state.host.profile(model, method, null, how).catch(() => null));
   }
   return layers;
@@ -314,7 +328,7 @@ async function classify({ model, method }, picture, found) {
   tell("Looking at it…");
   const { pixels, seen } = preparePicture(picture, model.preprocessing);
   const logits = await state.host.classify(model, method, pixels);
-  const profiled = await state.host.profile(model, method, pixels, { threads: 1, runs: PROFILED });
+  const profiled = await state.host.profile(model, method, pixels, { policy: ALONE, runs: PROFILED });
   const canvas = make("canvas", {
     width: seen.width, height: seen.height, role: "img", "aria-label": "The picture as the model sees it",
   });

@@ -1,0 +1,3 @@
+// What a browser runs that knows no modules, in words as old as that.
+
+document.getElementById("old").hidden = false;
