@@ -12,7 +12,7 @@ from bigvit_edge.profile.summary import place_layers
 from tests.app.page import PAGE, run_module
 from tests.runtime.test_session import build, write
 
-MOST_BYTES = 60_000  # of all files, as an APK and a web server pack them
+MOST_BYTES = 60_000  # of all files, as an APK packs them; uncompressed the aim is missed: docs/app.md
 MOST_LINES, LONGEST = 400, 120
 FILES = sorted(path for path in PAGE.iterdir() if path.suffix in (".js", ".css", ".html"))
 MODULES = [path for path in FILES if path.suffix == ".js"]
