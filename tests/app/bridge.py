@@ -44,9 +44,9 @@ class Phone:
 
     picked, pictured: what the person's next choice is, None: cancelled. plan: what was asked for from outside.
     foreground: whether a person sees it; full: whether there is no space left; free_bytes: of memory, None for what
-    there is; killed: whether the system ends what loads a model; spoilt: files of the page's that no browser reads.
-    calls: which verbs were called, in order; started: the words of programs; turns: the lines of all turns; ended: what
-    the app was told of a plan's end; shared: which results.
+    there is; killed: whether the system ends what loads a model. calls: which verbs were called, in order; started: the
+    words of programs; turns: the lines of all turns; ended: what the app was told of a plan's end; shared: which
+    results.
     """
 
     def __init__(self, folder: Path, bve_run: Path, models: list[Path]) -> None:
@@ -59,7 +59,6 @@ class Phone:
         self.free_bytes: int | None = None
         self.calls: list[str] = []
         self.started: list[list[Any]] = []
-        self.spoilt: set[str] = set()
         self.turns: list[dict[str, Any]] = []
         self.ended: list[dict[str, Any]] = []
         self.shared: list[str] = []
@@ -222,8 +221,8 @@ class Phone:
 
 
 @contextmanager
-def serve_page(phone: Phone) -> Iterator[str]:
-    """Serve the page, and the phone behind it; yields the page's address."""
+def serve_page(phone: Phone, spoilt: str = "") -> Iterator[str]:
+    """Serve the page, and the phone behind it; yields the page's address. spoilt: a file that no browser can read."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -234,7 +233,7 @@ def serve_page(phone: Phone) -> Iterator[str]:
             elif not file.is_file():
                 self._send(404, "", "text/plain")
             else:
-                text = "0 0" if name in phone.spoilt else file.read_text(encoding="utf-8")
+                text = "0 0" if name == spoilt else file.read_text(encoding="utf-8")
                 text = text.replace('<script type="module"', '<script src="bridge.js"></script><script type="module"')
                 self._send(200, text, TYPES[file.suffix])
 

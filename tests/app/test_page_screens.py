@@ -362,8 +362,7 @@ def test_a_browser_too_old_is_told_so(phone: Phone, tab: Tab) -> None:
     tab.evaluate(script + "; 0")
     tab.wait(f"!{hidden}")
     assert "as new as Chrome 80" in tab.read()
-    phone.spoilt = {"form.js"}
-    tab.evaluate("location.hash = ''")
-    tab.ask("Page.reload")
-    tab.wait("document.querySelector('#message').textContent.includes('The page cannot begin: ')")
-    assert not tab.evaluate(hidden)
+    with serve_page(phone, spoilt="form.js") as url:
+        tab.open(url, 360)
+        tab.wait("document.querySelector('#message').textContent.includes('The page cannot begin: ')")
+        assert not tab.evaluate(hidden)
