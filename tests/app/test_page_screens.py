@@ -245,6 +245,7 @@ def test_a_picture_is_classified_and_its_routing_shown(phone: Phone, tab: Tab, m
     phone.pictured = b"no picture"
     tab.click("Choose a picture…")
     tab.wait("document.querySelector('#message').textContent.includes('cannot be read as a picture')")
+    assert not tab.evaluate("document.querySelector('#found').textContent")
 
 
 def test_kept_results_are_listed_shared_and_deleted(phone: Phone, tab: Tab) -> None:

@@ -63,7 +63,7 @@ function drawCores(machine, chosen) {
   const options = [["", "the fastest cluster"], ...words.map((word) => [word, POLICIES[word] || word])];
   return make("fieldset", {}, make("legend", {}, "Cores"),
     words.length > 0 && make("label", {}, "Clusters ", makeSelect("clusters", options, chosen.clusters)),
-    make("label", {}, "Threads (empty: 1, or one a core of the clusters chosen) ",
+    make("label", {}, words.length ? "Threads (empty: 1, or one a core of the clusters chosen) " : "Threads (empty: 1) ",
       makeNumber("threads", chosen.threads, MOST_THREADS, 1)));
 }
 

@@ -318,6 +318,7 @@ function showPicture(screen) {
   const words = { gallery: "Choose a picture…", camera: "Take a photo…" };
   const buttons = state.host.sources.map((source) => button(words[source], async () => {
     if (state.run) throw new Error("A run is going on: a picture meanwhile would change its figures.");
+    fill(found); // an answer never stands under another picture's fault
     const picture = await state.host.picture(source);
     if (picture) await classify(listCases(told, null)[Number(select.value)], picture, found);
   }, "main"));
