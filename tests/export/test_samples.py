@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_python(bundle: Path) -> None:
     assert ask(sys.executable, bundle / "use/classify.py", bundle.parent / "picture.png") == expect(bundle)
 
 
+@cache
 def compile_cpp(bundle: Path) -> Path:
     """As its first lines say, with the library of this checkout."""
     compiler, program = shutil.which("g++"), bundle.parent / "classify"
@@ -75,16 +77,43 @@ def test_cpp(bundle: Path) -> None:
     program, ppm = compile_cpp(bundle), bundle.parent / "picture.ppm"
     Image.open(bundle.parent / "picture.png").save(ppm)
     assert ask(program, ppm, bundle / "tiny_use_fp32.bve") == expect(bundle)
-    ppm.write_bytes(ppm.read_bytes()[:-1])
-    for words, said in (
-        ((), "classify PICTURE.ppm"),
-        ((ppm, bundle / "tiny_use_fp32.bve"), "is no whole picture"),
-        ((bundle / "manifest.json",), "is no whole picture"),
-        ((bundle.parent / "picture.png",), "is no whole picture"),
-    ):
+    header, rgb = ppm.read_bytes()[:13], ppm.read_bytes()[13:]
+    assert header == b"P6\n70 50\n255\n"
+    ppm.write_bytes(b"P6 # of a scanner\n# 70 x 50\n70\t50 #\n255\n" + rgb)
+    assert ask(program, ppm, bundle / "tiny_use_fp32.bve") == expect(bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"P6\n2 2\n65535\n" + bytes(24), "other than 8 bits a channel (a maximum of 255); convert it with -depth 8"),
+        (b"P6\n2 2\n15\n" + bytes(12), "other than 8 bits a channel"),
+        (b"P6\n2 2\n256\n" + bytes(24), "other than 8 bits a channel"),
+        (b"P6\n2 2\n2550\n" + bytes(24), "other than 8 bits a channel"),
+        (b"P6\n2 2\n255\n" + bytes(11), "is cut short"),
+        (b"P6\n99999 99999\n255\nabc", "is cut short"),
+        (b"P6\n4294967295 4294967295\n255\nabc", "is cut short"),
+        (b"P6\n-1 -1\n255\nabc", "is cut short"),
+        (b"P6\n0 2\n255\n", "a picture of 0 x 2 pixels"),
+        (b"P6\n4294967296 1\n255\n" + bytes(12), "is no binary PPM (P6)"),
+        (b"P6\n2 2\n255" + bytes(12), "is no binary PPM (P6)"),
+        (b"P6\n2 # 2", "is no binary PPM (P6)"),
+        (b"P3\n1 1\n255\n0 0 0\n", "is no binary PPM (P6)"),
+        (b"\x89PNG\r\n\x1a\n", "is no binary PPM (P6)"),
+        (b"", "is no binary PPM (P6)"),
+        (None, "cannot be opened"),
+    ],
+    ids=repr,
+)
+def test_cpp_refuses_what_it_cannot_read(content: bytes | None, said: str, bundle: Path, tmp_path: Path) -> None:
+    program, ppm = compile_cpp(bundle), tmp_path / "picture.ppm"
+    if content is not None:
+        ppm.write_bytes(content)
+    for words, fault in (((ppm, bundle / "tiny_use_fp32.bve"), said), ((), "classify PICTURE.ppm")):
         done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
-        assert said in done.stderr
+        assert fault in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_kotlin(bundle: Path, tmp_path: Path) -> None:
