@@ -204,7 +204,7 @@ def runtime_libs(
         for library in (build_archive if aar else build_libraries)(abi, output, tables.print_step):
             print(f"{library}  {library.stat().st_size:,} bytes")
     if swift is not None:
-        print(write_swift_package(swift))
+        print(write_swift_package(swift, "--swift"))
 
 
 @app.command()

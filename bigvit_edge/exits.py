@@ -21,6 +21,7 @@ from bigvit_edge.interruption import Interrupted, catching, find_signal
 
 MISSED, WRONG, OURS, CTRL_C, PIPE = 1, 2, 3, 130, 141
 CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")  # what a terminal would obey, wherever it came from
+FULL = (errno.ENOSPC, errno.EDQUOT)
 EXPECTED = {  # of the user's disk and rights; an OSError of another kind is no input's fault
     errno.ENOSPC: (room := "room on the disk"), errno.EDQUOT: room, errno.EFBIG: room,
     errno.EACCES: (rights := "what this user may read and write"), errno.EPERM: rights, errno.EROFS: rights,
@@ -82,7 +83,8 @@ def explain_system(e: BaseException) -> UserError | None:
     """
     if not isinstance(e, OSError) or e.errno not in EXPECTED:
         return None
-    return UserError(f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror), EXPECTED[e.errno])
+    met = f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror)
+    return UserError(met, EXPECTED[e.errno], "free some, or write elsewhere" if e.errno in FULL else "")
 
 
 def report_error(e: BaseException) -> typer.Exit:

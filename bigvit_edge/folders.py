@@ -16,63 +16,66 @@ PREFIX, SUFFIX = ".bigvit-edge.", ".part"  # of a folder in which another is mad
 LOCK, NEW, OLD = "lock", "new", "old"  # in it: held by the process that fills it; what it fills; what that replaces
 MARK = b"bigvit-edge makes a folder here, which goes to "  # in the lock, before the path
 MOST_PATH = 4096 - 512  # bytes of a folder's path: the system's limit, less what is made inside
-OTHER = "choose another -o"
+OPTION = "-o"  # of most verbs: what names the folder
 
 
-def resolve_folder(path: Path) -> Path:
+def resolve_folder(path: Path, option: str = OPTION) -> Path:
     """Make a folder's path absolute, if this user can write to it.
 
-    The folder is there or can be made. The path holds whatever becomes of the working directory. A link stays one.
+    option: by which it was named, for messages. The folder is there or can be made. The path holds whatever becomes of
+    the working directory. A link stays one.
     UserError with the reason if this user cannot write to it.
     """
+    other = f"choose another {option}"
     try:
         folder = path.resolve()
     except (OSError, RuntimeError, ValueError) as e:  # RuntimeError: links in a circle
-        raise UserError(f"{path} leads nowhere ({e})", "a folder to make", OTHER) from e
+        raise UserError(f"{path} leads nowhere ({e})", "a folder to make", other) from e
     above = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     if not above.is_dir():
         kind = "a link to itself" if above.is_symlink() else "a file" if above == folder else "no folder"
-        raise UserError(f"{above} is {kind}", "a folder to make", OTHER)
+        raise UserError(f"{above} is {kind}", "a folder to make", other)
     longest = max((len(os.fsencode(name)) for name in folder.relative_to(above).parts), default=0)
     if longest > (most := os.pathconf(above, "PC_NAME_MAX")):
-        raise UserError(f"a name of {longest} bytes in {folder}", f"at most {most}", OTHER)
+        raise UserError(f"a name of {longest} bytes in {folder}", f"at most {most}", other)
     if len(os.fsencode(folder)) > MOST_PATH:
-        raise UserError(f"a path of {len(os.fsencode(folder))} bytes", f"at most {MOST_PATH}", OTHER)
-    check_rights(above)
+        raise UserError(f"a path of {len(os.fsencode(folder))} bytes", f"at most {MOST_PATH}", other)
+    check_rights(above, option)
     return folder
 
 
-def resolve_output(path: Path) -> Path:
+def resolve_output(path: Path, option: str = OPTION) -> Path:
     """Resolve a folder that is to be made or replaced.
 
     As resolve_folder, and UserError if it could not be renamed.
     """
-    folder, here = resolve_folder(path), Path.cwd()
+    folder, here, other = resolve_folder(path, option), Path.cwd(), f"choose another {option}"
     if folder.is_mount() or folder in (here, *here.parents):
-        raise UserError(f"{folder} cannot be renamed", "a folder below the working directory", OTHER)
+        raise UserError(f"{folder} cannot be renamed", "a folder below the working directory", other)
     if folder.exists():
-        check_rights(folder.parent)
+        check_rights(folder.parent, option)
         place = folder.parent.stat()
         if place.st_mode & stat.S_ISVTX and os.geteuid() not in (0, place.st_uid, folder.stat().st_uid):
-            raise UserError(f"{folder}, which is another user's", "a folder of the user's own", OTHER)
+            raise UserError(f"{folder}, which is another user's", "a folder of the user's own", other)
     return folder
 
 
-def check_rights(folder: Path) -> None:
+def check_rights(folder: Path, option: str = OPTION, made: str = "a folder") -> None:
     """Check that this user may add to and remove from a folder.
 
-    UserError if not.
+    option: that named what is to be made in it; made: what that is. UserError if not.
     """
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
-        raise UserError(f"{folder}, where this user may not write", "a folder of the user's own", OTHER)
+        met = f"{folder}, where this user may not write"
+        raise UserError(met, f"{made} where the user may make one", f"choose another {option}")
 
 
 @contextmanager
-def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
+def staging(folder: Path, check: Callable[[], object], option: str = OPTION) -> Iterator[Path]:
     """Give the block a new folder, which then takes `folder`'s place.
 
     The new one lies beside `folder`, and all parents are made now. check: called first and last, since an hour may lie
-    between them.
+    between them. option: by which it was named, for messages.
 
     If the block fails (Ctrl-C and SIGTERM included) all that was made vanishes, and a note on the error says so; what
     was in `folder` before does not, wherever it is by then. What a process that was killed has left beside `folder` is
@@ -88,7 +91,8 @@ def staging(folder: Path, check: Callable[[], object]) -> Iterator[Path]:
             folder.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=folder.parent))
         except OSError as e:  # /proc, a full disk
-            raise UserError(f"{folder} cannot be made ({e.strerror})", "a place for new folders", OTHER) from e
+            met = f"{folder} cannot be made ({e.strerror})"
+            raise UserError(met, "a place for new folders", f"choose another {option}") from e
         lock = _mark(part, folder)
         (part / NEW).mkdir()
         yield part / NEW

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.folders import resolve_output, staging
+from bigvit_edge.folders import OPTION, resolve_output, staging
 
 ABIS = ("arm64-v8a", "aarch64-linux", "x86_64-linux")
 ANDROID_API = 23  # Android 6
@@ -137,12 +137,12 @@ def run_tool(*command: str | Path) -> None:
         raise UserError(met, "an end without errors", "see what it says")
 
 
-def check_output(output: Path) -> Path:
+def check_output(output: Path, option: str = OPTION) -> Path:
     """Resolve a folder that is to be made.
 
-    Returns its absolute path. UserError unless it is new or empty.
+    option: by which it was named. Returns its absolute path. UserError unless it is new or empty.
     """
-    folder = resolve_output(output)
+    folder = resolve_output(output, option)
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is there already", "a new or an empty folder", "choose another -o")
+        raise UserError(f"{folder} is there already", "a new or an empty folder", f"choose another {option}")
     return folder

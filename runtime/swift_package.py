@@ -4,7 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from bigvit_edge.folders import staging
+from bigvit_edge.folders import OPTION, staging
 from bigvit_edge.runtime.libraries import check_output, find_sources
 
 # Of an instruction set's files: where they are compiled, with what header before all others, and for what features.
@@ -22,10 +22,10 @@ CORE = ("runtime", "kernels_arm")
 HEADER = "bve.h"
 
 
-def write_swift_package(folder: Path) -> Path:
+def write_swift_package(folder: Path, option: str = OPTION) -> Path:
     """Write the Swift package of the core, its API and tests.
 
-    Into `folder`, new or empty, whole or not at all:
+    Into `folder`, new or empty, whole or not at all; option: by which it was named, for messages:
 
         Package.swift
         Sources/CBve/               the core's sources; include/bve.h and its module map
@@ -34,8 +34,8 @@ def write_swift_package(folder: Path) -> Path:
 
     Returns its absolute path. UserError where the folder cannot be made.
     """
-    folder, sources = check_output(folder), find_sources()
-    with staging(folder, partial(check_output, folder)) as part:
+    folder, sources = check_output(folder, option), find_sources()
+    with staging(folder, partial(check_output, folder, option), option) as part:
         shutil.copytree(sources / "runtime/swift", part, dirs_exist_ok=True)
         shutil.copy(sources / "LICENSE", part)
         for name in CORE:

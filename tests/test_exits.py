@@ -50,7 +50,8 @@ def end(e: BaseException) -> int:
         (noted(LimitError("a.pte: bad")), 1, "past the target's limits:\na.pte: bad\nnothing was written"),
         (UserError("\x1b[2J\x9b2J caf\u00e9", "b"), 2, "error: \\x1b[2J\\x9b2J caf\u00e9; expected b"),
         (noted(OSError(28, "No space left on device")), 2,
-         "error: No space left on device; expected room on the disk; nothing was written"),
+         "error: No space left on device; expected room on the disk; free some, or write elsewhere; nothing was "
+         "written"),
         (PermissionError(13, "Permission denied", "/a/b"), 2,
          "error: /a/b: Permission denied; expected what this user may read and write"),
         (noted(KeyboardInterrupt()), 130, "interrupted; nothing was written"),

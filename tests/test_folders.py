@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.folders import LOCK, MARK, MOST_PATH, NEW, OLD, clear_leftovers, resolve_output, staging
+from bigvit_edge.folders import LOCK, MARK, MOST_PATH, NEW, OLD, check_rights, clear_leftovers, resolve_output, staging
 
 NOBODY = 65534
 
@@ -172,6 +172,17 @@ def test_where_no_folder_can_be(
     with pytest.raises(UserError, match=message):
         resolve_output(Path(path))
     assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(UserError, match=r"; choose another --swift$"):
+        resolve_output(Path(path), "--swift")
+
+
+def test_a_place_that_takes_nothing_is_told_of_what_was_to_be_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *args, **options: False)  # root may write to any but a disk's own
+    with pytest.raises(UserError) as caught:
+        check_rights(Path("there"), "--file", "a file")
+    assert str(caught.value) == (
+        "there, where this user may not write; expected a file where the user may make one; choose another --file"
+    )
 
 
 def test_the_longest_name_can_be_made(tmp_path: Path) -> None:

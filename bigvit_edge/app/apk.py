@@ -24,6 +24,7 @@ FORMAT = "bve"  # the one that runs there
 DEMO = "blvit_demo"
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of everything in it, so that the same input gives the same bytes
 MODE = 0o644 << 16
+OTHER = "choose another -o"
 COMPRESSION = 9
 PAGE = Path(__file__).resolve().parent / "page"
 BROWSERS = ("browser.js", "worker.js")  # of the page, what only a browser loads
@@ -156,13 +157,13 @@ def _pack(contents: dict[str, bytes], target: Path) -> None:
 
 def _check_output(output: Path, force: bool) -> None:
     if output.is_dir():
-        raise UserError(f"{output} is a folder", "a file to make", "choose another -o")
+        raise UserError(f"{output} is a folder", "a file to make", OTHER)
     if os.path.lexists(output) and not force:
-        raise UserError(f"{output} is there already", "a new file", "choose another -o, or replace it: --force")
+        raise UserError(f"{output} is there already", "a new file", f"{OTHER}, or replace it: --force")
     above = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
     if not above.is_dir():
-        raise UserError(f"{above} is a file", "a folder", "choose another -o")
-    check_rights(above)
+        raise UserError(f"{above} is a file", "a folder to make a file in", OTHER)
+    check_rights(above, made="a file")
 
 
 def _put(made: Path, output: Path, force: bool) -> None:
@@ -170,8 +171,12 @@ def _put(made: Path, output: Path, force: bool) -> None:
     _check_output(output, force)  # the build took a while
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    data = made.read_bytes()
     try:
-        part.write_bytes(made.read_bytes())
+        part.write_bytes(data)
         part.replace(output)
+    except OSError as e:  # a full disk's does not say which
+        met = f"{output} cannot be written ({e.strerror})"
+        raise UserError(met, f"a place with room for its {len(data):,} bytes", f"{OTHER}, or free some") from e
     finally:
         part.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ class Inbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = resolve_folder(folder)
+        self.folder = resolve_folder(folder, "--results")
         self._kept: dict[str, Path] = {}  # by the handle that only who sent it has
         self._lock = threading.Lock()
 

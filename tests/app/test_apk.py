@@ -1,5 +1,7 @@
 """The app as Android's own tools see it: signed, aligned, of what it is said to be; and what the verb refuses."""
 
+import errno
+import os
 import re
 import shutil
 import struct
@@ -140,6 +142,24 @@ def test_a_file_that_is_there_stays(built: Built, tmp_path: Path) -> None:
         assert (done.exit_code, met in done.stderr) == (2, True), done.stderr
     assert there.read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["there.apk"]
+
+
+def test_a_disk_without_room_is_told_with_the_file(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(self: Path, data: bytes) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(UserError) as caught:
+        apk._put(built.path, tmp_path / "new.apk", False)
+    size = f"{built.path.stat().st_size:,}"
+    assert str(caught.value) == (
+        f"{tmp_path}/new.apk cannot be written (No space left on device); expected a place with room for its {size} "
+        "bytes; choose another -o, or free some"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_one_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="a folder to make"):
+    with pytest.raises(UserError, match="a folder to make; choose another --results"):
         Inbox(tmp_path / "file")
 
 

@@ -177,7 +177,7 @@ def test_the_command_line_writes_it(tmp_path: Path) -> None:
     assert (there / "Package.swift").is_file()
     again = CliRunner().invoke(app, ["runtime-libs", "--swift", str(there)])
     assert again.exit_code == 2
-    assert "is there already" in again.output
+    assert "is there already; expected a new or an empty folder; choose another --swift\n" in again.stderr
     neither = CliRunner().invoke(app, ["runtime-libs"])
     assert neither.exit_code == 2
     assert "--abi" in neither.output
