@@ -60,6 +60,28 @@ def test_python(bundle: Path) -> None:
     assert ask(sys.executable, bundle / "use/classify.py", bundle.parent / "picture.png") == expect(bundle)
 
 
+def test_python_refuses_what_it_cannot_read(bundle: Path, tmp_path: Path) -> None:
+    whole = (bundle.parent / "picture.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "broken.png").write_bytes(whole[:40] + bytes(20) + whole[60:])
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    for words, said in (
+        ((), "usage: python use/classify.py PICTURE"),
+        ((tmp_path / "nothing.png",), "nothing.png cannot be read as a picture: "),
+        ((tmp_path,), "cannot be read as a picture: "),
+        ((bundle / "manifest.json",), "manifest.json cannot be read as a picture: "),
+        ((tmp_path / "cut.png",), "cut.png cannot be read as a picture: "),
+        ((tmp_path / "broken.png",), "broken.png cannot be read as a picture: "),
+        ((tmp_path / "deep.png",), "deep.png has more than 8 bits a channel"),
+    ):
+        command = (sys.executable, bundle / "use/classify.py", *words)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @cache
 def compile_cpp(bundle: Path) -> Path:
     """As its first lines say, with the library of this checkout."""
