@@ -10,6 +10,7 @@ import sysconfig
 import threading
 import weakref
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,7 +70,8 @@ class Event(ctypes.Structure):
 class Session:
     """An entry of a .bve file, ready to run on this machine.
 
-    All memory is allocated here; calls from several threads wait for one another.
+    All memory is allocated here; calls from several threads wait for one another. The weights are not read: `verify`
+    does that.
 
     path: of the file. threads: 1 or more, at most the cores that this process may use; little_threads: of these, how
     many run the LITTLE lane on the LITTLE cluster (0: all threads take work of either lane); pin: keep threads on their
@@ -93,7 +95,7 @@ class Session:
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
             self.entry = _choose(self.program["entries"], path, keep, entry)
-            options = _Options(ABI_VERSION, threads, little_threads, 0, int(pin), spin_us, int(choose))
+            options = _Options(ABI_VERSION, *map(int, (threads, little_threads, 0, pin, spin_us, choose)))
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
@@ -237,6 +239,9 @@ def check_options(threads: int, little_threads: int, spin_us: int) -> None:
 
     UserError on those that it cannot even be asked for; the library knows what cores there are.
     """
+    for name, number in (("threads", threads), ("little_threads", little_threads), ("spin_us", spin_us)):
+        if not isinstance(number, Integral):
+            raise UserError(f"{name}={number!r}", "a whole number")
     if not 1 <= threads <= MOST_THREADS or not 0 <= little_threads < threads:
         met = f"threads={threads}, little_threads={little_threads}"
         raise UserError(met, "at least one thread, and of several at most all but one for the LITTLE lane")
@@ -281,6 +286,8 @@ def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None,
     names = [entry["name"] for entry in entries]
     if name is not None and name not in names:
         raise UserError(f"{path} has no entry {name!r}", f"one of {', '.join(names)}", suggest(name, names))
+    if not isinstance(keep, Real | None):
+        raise UserError(f"keep={keep!r}", "a number, or None for the file's first entry")
     for entry in entries:
         if name in (None, entry["name"]) and (keep is None or np.float32(entry["keep"]) == np.float32(keep)):
             return entry

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 import torch  # before ExecuTorch, which finds its libraries loaded
@@ -70,7 +71,7 @@ def load(path: str | Path, keep: float | None = None, threads: int = 1, *, metho
     count_cores(). UserError on whatever cannot work; ExecuTorch tells stderr the same.
     """
     cores = count_cores()
-    if not 1 <= threads <= cores:
+    if not isinstance(threads, Integral) or not 1 <= threads <= cores:
         raise UserError(f"{threads} threads", f"1 to {cores}, the cores this process may use")
     if not Path(path).is_file():
         raise UserError(f"{path}, which is no file", "a .pte file as exported")

@@ -164,6 +164,7 @@ def test_other_images_are_refused(image: object, pte: Path) -> None:
         ({"method": "keep_0_4"}, r"no method 'keep_0_4'; expected one of keep_.*did you mean keep_0"),
         ({"method": executorch.ORDER}, r"no method 'metadata_methods'"),
         ({"threads": 0}, r"0 threads; expected 1 to"),
+        ({"threads": 1.5}, r"1.5 threads; expected 1 to"),
         ({"threads": 1000}, r"1000 threads; expected 1 to \d+, the cores"),
     ],
 )

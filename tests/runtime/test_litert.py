@@ -224,6 +224,7 @@ def test_what_cannot_work_is_refused(tflite: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match=r"other\.tflite with signatures .*'picture'.*take a \.tflite of bigvit-edge"):
         litert.load(tmp_path / "other.tflite")
     for options, message in (
+        ({"threads": 1.5}, "^threads=1.5; expected a whole number"),
         ({"threads": 0}, "^threads=0, little_threads=0; expected at least one thread"),
         ({"threads": 2, "little_threads": -1}, "^threads=2, little_threads=-1; expected at least one thread"),
         ({"spin_us": -1}, "^spin_us=-1; expected 0 to 1000000 microseconds"),

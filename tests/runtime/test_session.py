@@ -94,6 +94,11 @@ def test_an_entry_is_found_by_its_ratio_or_its_name_or_is_the_first(file: Path) 
     assert Session(file).program["metadata"] == {"labels": "null"}
 
 
+def test_numpys_whole_numbers_are_taken(file: Path) -> None:
+    with Session(file, np.int64(1), np.float32(0.5), spin_us=np.uint8(3)) as session:  # type: ignore[arg-type]
+        assert (session.entry["name"], session.inspect()["threads"]) == ("keep_0_5", 1)
+
+
 def test_images_of_any_strides_are_taken(file: Path) -> None:
     image = draw()
     with Session(file) as session:
@@ -264,10 +269,16 @@ def test_other_images_are_refused(image: object, file: Path) -> None:
     [
         ({"keep": 0.4}, r"keep 0.4 for .*little.bve; expected one of 1, 0.5, 0.3"),
         ({"keep": float("nan")}, r"keep nan for"),
+        ({"keep": "half"}, r"keep='half'; expected a number"),
         ({"entry": "keep_0_4"}, r"no entry 'keep_0_4'; expected one of keep_1, .*did you mean keep_0"),
         ({"entry": "keep_1", "keep": 0.5}, r"keep 0.5 for"),
         ({"threads": 0}, r"threads=0, little_threads=0; expected at least one thread"),
         ({"threads": 2**32 + 1}, r"threads=4294967297"),
+        ({"threads": 1.5}, r"threads=1.5; expected a whole number"),
+        ({"threads": "2"}, r"threads='2'; expected a whole number"),
+        ({"threads": None}, r"threads=None; expected a whole number"),
+        ({"threads": 2, "little_threads": 1.0}, r"little_threads=1.0; expected a whole number"),
+        ({"spin_us": float("nan")}, r"spin_us=nan; expected a whole number"),
         ({"threads": 1000}, r"1000 threads; expected 1 to \d+, the cores"),
         ({"threads": 2, "little_threads": 2}, r"threads=2, little_threads=2"),
         ({"little_threads": -1}, r"little_threads=-1"),
