@@ -14,14 +14,18 @@ from rich.table import Column, Table
 
 from bigvit_edge.interruption import check_interruption
 
+LONG = (": a minute", ": minutes")  # how the name of a step ends that takes so long
+
 
 @contextmanager
 def print_step(name: str) -> Iterator[None]:
     """Time a step and say on stderr how long it took.
 
-    Interrupted if a signal was lost on the way.
+    One whose name ends in LONG is named when it begins too. Interrupted if a signal was lost on the way.
     """
     check_interruption()
+    if name.endswith(LONG):
+        print(f"  {name} ...", file=sys.stderr, flush=True)
     start = time.perf_counter()
     yield
     check_interruption()

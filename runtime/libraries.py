@@ -21,6 +21,7 @@ ANDROID_API = 23  # Android 6
 OLDEST_NDK = 26  # the first whose C++ library writes floats (std::to_chars)
 NDK_VARIABLES = ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
 TOLD = 20  # lines of what a tool says when it fails
+JAVA_FRAME = re.compile(r"\s+(at \S.*\(.*\)|\.\.\. \d+ (more|common frames omitted))$")  # of a stack trace
 EXTRA = "pip install 'bigvit-edge[native]'"
 
 Step = Callable[[str], AbstractContextManager[object]]
@@ -58,7 +59,7 @@ def build_libraries(
     with staging(folder, check) as part, tempfile.TemporaryDirectory(prefix="bigvit-edge-") as build:
         with step("headers and compiler"):
             run_tool(cmake, "-G", "Ninja", "-S", find_sources(), "-B", build, *options)
-        with step(f"build for {abi}"):
+        with step(f"build for {abi}: a minute"):
             run_tool(cmake, "--build", build, "--target", "doors")
         with step("install"):
             run_tool(cmake, "--install", build, "--prefix", part, "--strip")
@@ -129,10 +130,16 @@ def find_sources() -> Path:
 
 
 def run_tool(*command: str | Path) -> None:
-    """Run a program that builds; UserError where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    """Run a program that builds; it can ask nothing.
+
+    UserError with its last lines where it fails, of a Java program's without where in its code it was.
+    """
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
     if done.returncode:
-        told = "\n".join((done.stdout + done.stderr).splitlines()[-TOLD:])
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if not JAVA_FRAME.match(line)]
+        told = "\n".join(lines[-TOLD:])
         met = f"{' '.join(map(str, command[:2]))} … failed:\n{told}\n"
         raise UserError(met, "an end without errors", "see what it says")
 

@@ -14,6 +14,13 @@ def test_a_step_is_named_with_its_seconds(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.split() == ["lower", "litert", "int8", "0.0", "s"]
 
 
+@pytest.mark.parametrize("name", ["program, built once: minutes", "demo, exported once: a minute"])
+def test_a_step_that_takes_long_is_named_when_it_begins(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with print_step(name):
+        assert capsys.readouterr().err == f"  {name} ...\n"
+    assert capsys.readouterr().err.startswith(f"  {name} ")
+
+
 def test_a_progress_bar_changes_nothing_and_is_silent_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

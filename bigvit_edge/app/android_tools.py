@@ -1,8 +1,10 @@
 """Debian's tools for Android, each found and called: aapt2, javac, dx, zipalign, apksigner, keytool."""
 
 import os
+import re
 import secrets
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ FILES = {FRAMEWORK: "android-framework-res", CLASSES: "libandroid-23-java"}
 OLDER = ("dalvik-exchange", "libandroid-23-java")  # packages that Debian 11 has, and no later one
 PASSWORD = "BVE_KEYSTORE_PASSWORD"  # the environment's word for it, of a key of the user's own
 OWN_PASSWORD = "bigvit-edge"  # of the key made here, which the file's mode guards
+ENGLISH = ("-J-Duser.language=en", "-J-Duser.country=US")  # of keytool's words
+KEY = re.compile(r"^(.+), [^,]+, \d{4}, PrivateKeyEntry, ?$", re.MULTILINE)  # in its list, with the key's name
 DAYS = 36_500
 ALIGNMENT = "4"  # bytes, of what is not compressed
 
@@ -104,18 +108,50 @@ def find_key(keystore: Path | None) -> Key:
     """Find the key to sign with.
 
     keystore: a user's own, whose password is in $BVE_KEYSTORE_PASSWORD; without one a key in this user's cache, made on
-    first use. Who loses it cannot update an installed app, but install it anew. UserError where there is none.
+    first use. Who loses it cannot update an installed app, but install it anew. UserError where there is none, and
+    where a user's own does not open or has not one private key of that same password.
     """
     if keystore is not None:
         if not keystore.is_file():
             raise UserError(f"no keystore {keystore}", "a file made by keytool", "check the path")
         if not (password := os.environ.get(PASSWORD)):
             raise UserError("a keystore without a password", f"it in ${PASSWORD}", f"export {PASSWORD}=...")
+        _check_keystore(keystore)
         return Key(keystore, password)
     path = find_cache() / "android.keystore"
     if not path.is_file():
         _make_key(path)
     return Key(path, OWN_PASSWORD)
+
+
+def _check_keystore(path: Path) -> None:
+    """As apksigner opens it at the very end."""
+    do = f"export {PASSWORD}=..."
+    status, said = _ask_keytool("-list", path)
+    if "password was incorrect" in said:
+        raise UserError(f"{path}: ${PASSWORD} is not its password", "the keystore's password", do)
+    if status:
+        why = next((line.removeprefix("keytool error: ") for line in reversed(said.splitlines()) if line), "")
+        raise UserError(f"{path} is no keystore of Java ({why})", "a file made by keytool", "check the path")
+    keys = KEY.findall(said)
+    if len(keys) != 1:
+        expected = "one, which signs the app"
+        raise UserError(f"{path} holds {len(keys)} private keys", expected, "make a keystore of that key alone")
+    _, said = _ask_keytool("-certreq", path, "-alias", keys[0], "-keypass:env", PASSWORD)
+    if "UnrecoverableKeyException" in said:
+        met = f"{path}: ${PASSWORD} is not the password of its key {keys[0]!r}"
+        raise UserError(met, "one password for the keystore and its key", "change the key's: keytool -keypasswd")
+
+
+def _ask_keytool(verb: str, path: Path, *more: str) -> tuple[int, str]:
+    """Status and words, in English; the password does not stand among the command's, which all users of this machine
+    see.
+    """
+    words: Words = ("keytool", *ENGLISH, verb, "-keystore", path, "-storepass:env", PASSWORD, *more)
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def number_version(version: str) -> str:

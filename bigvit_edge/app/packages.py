@@ -71,7 +71,7 @@ def find_packages(step: Step = nullcontext) -> dict[str, Path]:
         paths = {name: folder / name for name in package.files}
         if not all(path.is_file() for path in paths.values()):
             npm = find_tool("npm", "apt-get install npm", "which brings what runs files in a browser")
-            with step(f"{package.name} {package.version}, brought once by npm"):
+            with step(f"{package.name} {package.version}, brought once by npm: a minute"):
                 _unpack(package, _download(package, npm), folder)
         found |= paths
     return found

@@ -15,14 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from bigvit_edge.app import android_tools, apk
-from bigvit_edge.app.android_tools import PASSWORD, find_key, number_version, sign
+from bigvit_edge.app.android_tools import PASSWORD, Key, find_key, number_version, sign
 from bigvit_edge.app.apk import build_apk
 from bigvit_edge.artifact import hash_file
 from bigvit_edge.cli import app
 from bigvit_edge.devices.binaries import OVERRIDE
 from bigvit_edge.errors import UserError
 from bigvit_edge.manifest import read_manifest, write_manifest
-from tests.app.apks import SMALL, Built, build_watched, make_bundle
+from tests.app.apks import SMALL, Built, build_watched, make_bundle, need_tools
 
 PERMISSIONS = {"android.permission.FOREGROUND_SERVICE", "android.permission.FOREGROUND_SERVICE_DATA_SYNC"}
 
@@ -210,12 +210,44 @@ def test_a_keystore_of_ones_own(built: Built, tmp_path: Path, monkeypatch: pytes
     ask("keytool", "-genkeypair", "-keystore", keystore, *words)
     with pytest.raises(UserError, match="a keystore without a password"):
         find_key(keystore)
-    monkeypatch.setenv(PASSWORD, "wrong")
-    with pytest.raises(UserError, match="apksigner sign"):
-        sign(built.path, find_key(keystore), tmp_path / "a.apk")
+    with pytest.raises(UserError, match="Failed to load signer") as caught:
+        sign(built.path, Key(keystore, "wrong"), tmp_path / "a.apk")
+    assert "password was incorrect" in str(caught.value)
+    assert "\tat " not in str(caught.value)
     monkeypatch.setenv(PASSWORD, "secret")
     sign(built.path, find_key(keystore), tmp_path / "a.apk")
     assert "CN=mine" in ask("apksigner", "verify", "--print-certs", tmp_path / "a.apk")
+
+
+def test_a_keystore_that_cannot_sign_is_one_line_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_tools()
+    paths = {name: tmp_path / name for name in ("own.ks", "two.ks", "other.ks", "no.ks", "empty.ks")}
+    words = ("keytool", "-genkeypair", "-storepass", "secret", "-keyalg", "EC", "-dname", "CN=mine", "-keystore")
+    ask(*words, paths["own.ks"], "-alias", "a, b")
+    for name in ("a", "b"):
+        ask(*words, paths["two.ks"], "-alias", name)
+    ask(*words, paths["other.ks"], "-alias", "a, b", "-storetype", "JKS", "-keypass", "another")
+    paths["no.ks"].write_text("none")
+    paths["empty.ks"].touch()
+    monkeypatch.setenv(PASSWORD, "secret")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    assert find_key(paths["own.ks"]) == Key(paths["own.ks"], "secret")
+    before = sorted(tmp_path.iterdir())
+    for name, password, met in (
+        ("own.ks", "wrong", f"${PASSWORD} is not its password; expected the keystore's password; export {PASSWORD}="),
+        ("other.ks", "wrong", f"${PASSWORD} is not its password"),
+        ("other.ks", "secret", f"${PASSWORD} is not the password of its key 'a, b'"),
+        ("two.ks", "secret", "holds 2 private keys; expected one"),
+        ("no.ks", "secret", "is no keystore of Java (java."),
+        ("empty.ks", "secret", "is no keystore of Java (java.lang.Exception: Keystore file exists, but is empty"),
+    ):
+        monkeypatch.setenv(PASSWORD, password)
+        done = CliRunner().invoke(app, ["app", "apk", "-o", str(tmp_path / "a.apk"), "--keystore", str(paths[name])])
+        assert (done.exit_code, done.stderr.count("\n"), met in done.stderr) == (2, 1, True), done.stderr
+        assert str(paths[name]) in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_later_versions_have_larger_numbers() -> None:

@@ -22,7 +22,7 @@ from bigvit_edge.export.backends import executorch, litert
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.runtime import libraries
-from bigvit_edge.runtime.libraries import build_libraries
+from bigvit_edge.runtime.libraries import build_libraries, run_tool
 from bigvit_edge.target import load_target
 from tests.native import ARM_ROOT, HOST, ROOT, emulate, skip
 
@@ -304,6 +304,24 @@ def test_what_fails_leaves_nothing(tmp_path: Path, ndk: Path) -> None:
         build_libraries("arm64-v8a", tmp_path / "new" / "folder")
     assert caught.value.__notes__ == ["nothing was written"]
     assert [path.name for path in tmp_path.iterdir()] == ["ndk"]
+
+
+STACK = """java.io.IOException: wrong
+\tat java.base/sun.security.A.load(A.java:21)
+\tat com.android.B.<init>(B.java:3)
+Caused by: a (b)
+\t... 9 more
+    at a place (of a compiler's words)?
+"""
+
+
+def test_a_tool_that_fails_tells_no_stack_and_asks_nothing() -> None:
+    with pytest.raises(UserError) as caught:
+        run_tool("sh", "-c", f"cat <<'E' >&2\n{STACK}E\nread answer || echo nobody; exit 1")
+    lines = caught.value.met.splitlines()
+    assert lines[1:] == [
+        "nobody", "java.io.IOException: wrong", "Caused by: a (b)", "    at a place (of a compiler's words)?",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("all_doors", ["OFF", "ON"])
