@@ -70,6 +70,8 @@ def find_entry(file: Path) -> Entry:
     if os.path.lexists(file / MANIFEST):
         names = [entry.file for entry in read_manifest(file).artifacts]
         raise UserError(f"{file}, a bundle", f"one of its files: {list_few(names)}", "name that")
+    if not os.path.lexists(file.parent / MANIFEST):
+        raise UserError(f"{file} lies alone: no {MANIFEST} beside it", "a file in its bundle", "name it there")
     entries = {entry.file: entry for entry in read_manifest(file.parent).artifacts}
     if file.name not in entries:
         raise UserError(

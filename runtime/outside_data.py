@@ -18,6 +18,7 @@ LEADING = {
     },
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }  # fmt: skip
+GRAPH = 7  # field of ModelProto
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of TensorProto
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
@@ -44,6 +45,8 @@ def refuse_outside_data(data: bytes) -> None:
     while messages:
         kind, content = messages.pop()
         fields = list(_list_fields(content))
+        if kind == "ModelProto" and not any(number == GRAPH for number, _ in fields):
+            raise ValueError("no ONNX model: it has no graph")
         if kind == "TensorProto":
             name = next((_read_text(value) for number, value in fields if number == NAME), "")
             if any(number == EXTERNAL_DATA or (number == DATA_LOCATION and value) for number, value in fields):

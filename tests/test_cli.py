@@ -286,6 +286,8 @@ def test_a_signal_outside_of_any_verb_has_its_code_and_a_word(monkeypatch: pytes
 
 def test_run_refuses_what_is_not_there(tmp_path: Path) -> None:
     refuse(call("run", tmp_path / "a.pte", tmp_path / "b.png"), "no file", "a.pte")
+    (tmp_path / "a.pte").write_bytes(b"alone")
+    refuse(call("run", tmp_path / "a.pte", tmp_path / "b.png"), "a.pte lies alone: no manifest.json beside it")
 
 
 def test_check_refuses_what_is_no_bundle(tmp_path: Path) -> None:

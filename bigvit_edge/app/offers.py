@@ -12,6 +12,7 @@ from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.profile.subject import parse_preprocessing
 from bigvit_edge.runtime import tflite
+from bigvit_edge.runtime.outside_data import refuse_outside_data
 
 RUNTIMES = {"onnx": "onnxruntime-web", "litert": "LiteRT.js"}
 MAGIC = b"TFL3"  # at the fifth byte of a .tflite
@@ -74,9 +75,18 @@ def _tell(number: str, cases: Sequence[Case]) -> dict[str, Any]:
         "bundle": case.model,
     }  # fmt: skip
     if entry is None:
-        return told | (_read_tflite(case.path) if case.format == "litert" else _describe("", [(None, None)]))
+        return told | (_read_tflite if case.format == "litert" else _read_onnx)(case.path)
     methods = [(case.method.name, case.method.keep) for case in cases if case.method]
     return told | _describe(entry.precision, methods, entry.preprocessing, entry.labels)
+
+
+def _read_onnx(path: Path) -> dict[str, Any]:
+    """Of one alone nothing is known but that it is one."""
+    try:
+        refuse_outside_data(path.read_bytes())
+    except ValueError as e:
+        raise _NotRunError("it is no .onnx, or a damaged one") from e
+    return _describe("", [(None, None)])
 
 
 def _read_tflite(path: Path) -> dict[str, Any]:

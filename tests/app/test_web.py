@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from bigvit_edge.app.offers import list_offers
 from bigvit_edge.app.packages import PACKAGES
 from bigvit_edge.app.web import PACKAGE, list_page
+from bigvit_edge.errors import UserError
 from tests.app.made import ask
 
 START_S = 60.0
+MODEL = b"\x08\x0a\x3a\x00"  # of ONNX: a version, and a graph of nothing
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.mkdir(parents=True)
         for name in package.files:
             (folder / name).write_text(name)
-    (tmp_path / "a.onnx").write_bytes(b"a model")
+    (tmp_path / "a.onnx").write_bytes(MODEL)
     command = [sys.executable, "-c", "from bigvit_edge.cli import main; main()", "app", "web", str(tmp_path / "a.onnx")]
     return [*command, "--results", str(tmp_path / "results")]
 
@@ -56,7 +59,7 @@ def test_it_serves_until_a_signal_and_ends_cleanly(words: list[str], tmp_path: P
         assert found[2] == str(tmp_path / "results")
         port = int(found[1])
         assert ask(port, "/")[1] == (PACKAGE / "app/page/index.html").read_bytes()
-        assert ask(port, "/models/0")[1] == b"a model"
+        assert ask(port, "/models/0")[1] == MODEL
         assert ask(port, "/npm/litert.js")[1] == b"litert.js"
         assert b"bigvit-edge" in ask(port, "/about")[1]
         with socket.create_connection(("127.0.0.1", port)):  # who says nothing does not hold it up
@@ -92,6 +95,19 @@ def test_what_cannot_be_served_is_said(words: list[str], tmp_path: Path) -> None
             assert says in done.stderr
             assert len(done.stderr.splitlines()) == 1
     assert not os.path.lexists(tmp_path / "results")
+
+
+def test_what_is_no_onnx_is_refused_at_the_start(tmp_path: Path) -> None:
+    png, cut, empty, good = (tmp_path / f"{name}.onnx" for name in ("png", "cut", "empty", "good"))
+    good.write_bytes(MODEL)
+    png.write_bytes(b"\x89PNG, and more of a picture" * 40)
+    cut.write_bytes(MODEL[:-1])
+    empty.touch()
+    offers, left_out = list_offers([png, good, cut, empty])
+    assert [offer.path for offer in offers.values()] == [good]
+    assert left_out == [f"{p.name} is left out: it is no .onnx, or a damaged one" for p in (png, cut, empty)]
+    with pytest.raises(UserError, match=r"png\.onnx: it is no \.onnx, or a damaged one; expected an \.onnx or a"):
+        list_offers([png])
 
 
 def test_all_that_the_page_asks_for_is_served() -> None:

@@ -41,11 +41,19 @@ def test_a_place_outside_that_a_runtime_reads_as_one_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x3a\x05\x0a", b"\x3b", b"\x08" + b"\xff" * 11, b"\x09\x00", b"\x3a\xff\xff\xff\xff\x0f"]
+    "data",
+    [b"", b"\x08\x0a", b"\x3a\x05\x0a", b"\x3b", b"\x08" + b"\xff" * 11, b"\x09\x00", b"\x3a\xff\xff\xff\xff\x0f"],
 )
 def test_bytes_that_are_no_model(data: bytes) -> None:
     with pytest.raises(ValueError, match="no ONNX model"):
         refuse_outside_data(data)
+
+
+def test_a_model_is_none_without_a_graph_alone() -> None:
+    refuse_outside_data(onnx.ModelProto(graph=onnx.GraphProto()).SerializeToString())
+    model = onnx.ModelProto(ir_version=10, producer_name="somebody")
+    with pytest.raises(ValueError, match="no ONNX model: it has no graph"):
+        refuse_outside_data(model.SerializeToString())
 
 
 def test_a_deep_model_is_no_recursion() -> None:

@@ -85,7 +85,7 @@ def unknown_op(data: bytes) -> bytes:
 
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda data: b"", "No graph"),
+    "empty": (lambda data: b"", "it has no graph"),
     "junk": (lambda data: b"no model" * 100, "no ONNX model"),
     "half": (lambda data: data[: len(data) // 2], "no ONNX model"),
     "cut short": (lambda data: data[:-8], "no ONNX model"),
