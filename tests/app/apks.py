@@ -53,7 +53,7 @@ def make_bundle(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what it sets is no other module's
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give a cache of the tests' own, and `make native-arm`'s bve-run in place of one that takes minutes to build."""
     folder = tmp_path_factory.mktemp("cache")
@@ -79,7 +79,7 @@ def build_watched(path: Path, bundle: Path) -> tuple[tuple[str, ...], bytes]:
         return apk.build_apk(path, bundle), seen[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def built(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Give the app."""
     need_tools()

@@ -82,7 +82,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "needy.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    forget()  # a module of that name in another test's folder
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
     for name in ("mine", "broken", "unfinished", "needy"):
         sys.modules.pop(name, None)
 

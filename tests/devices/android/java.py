@@ -19,7 +19,7 @@ JARS = {
 PACKAGES = Path("/usr/lib/python3/dist-packages/enjarify")  # which the system's own Python runs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def java(built: Built, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Give the words that start a JVM with the app's classes, told where its bundle is and how to start its bve-run."""
     for path, package in {**JARS, PACKAGES: "enjarify"}.items():
