@@ -139,9 +139,8 @@ def test_cpp_refuses_what_it_cannot_read(content: bytes | None, said: str, bundl
 
 
 def test_kotlin(bundle: Path, tmp_path: Path) -> None:
-    """Compiled, where somebody has installed a compiler: nothing here does."""
     if not shutil.which("kotlinc") or not shutil.which("javac") or not ANDROID.exists():
-        pytest.skip("no kotlinc, javac or Android's classes")
+        skip("no kotlinc, javac or Android's classes", ".ci/install-tools ci")
     sources = (ROOT / "runtime/java/dev").rglob("*.java")
     ask("javac", "-d", tmp_path, "-cp", ANDROID, *sources)
     ask("kotlinc", "-no-jdk", "-cp", f"{ANDROID}:{tmp_path}", "-d", tmp_path / "sample.jar", bundle / "use/classify.kt")

@@ -98,7 +98,7 @@ def test_java_answers_as_python_does(folder: Path, classes: Path) -> None:
         skip("no build/host/libbve_jni.so", "make native, with default-jdk-headless")
     path = ":".join(map(str, (classes, *JUNIT)))
     said = run_java(
-        find("java"), "-Xcheck:jni", "-Xmx256m", f"-Djava.library.path={ROOT / 'build/host'}",
+        "env", f"LD_LIBRARY_PATH={ROOT / 'build/host'}", find("java"), "-Xcheck:jni", "-Xmx256m",
         f"-Dbve.folder={folder}", "-cp", path, "org.junit.runner.JUnitCore", "dev.bigvit.edge.ModelTest",
     )  # fmt: skip
     assert re.search(r"^OK \(\d+ tests\)$", said, re.MULTILINE), said

@@ -21,7 +21,7 @@ from bigvit_edge.export.program import Program, to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
 from bigvit_edge.runtime import Session
-from tests.native import ROOT
+from tests.native import ROOT, skip
 
 SIZE = 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,7 +69,7 @@ def expect(pixels: Pixels, how: Preprocessing, folder: Path) -> np.ndarray:
 
 def need_pillow_13() -> None:
     if int(PIL.__version__.split(".")[0]) < 13:
-        pytest.skip("an older Pillow resizes tall pictures in another order")
+        skip("an older Pillow, which resizes tall pictures in another order", "pip install 'pillow>=13'")
 
 
 @pytest.mark.parametrize("resize", RESIZES)
