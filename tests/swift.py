@@ -5,9 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.native import ROOT
+from tests.native import ROOT, skip
 
 SWIFT_ROOT = ROOT / "build/swift-root"
 SWIFT_BIN = "/usr/libexec/swift/bin"  # in there
@@ -17,7 +15,7 @@ SECONDS = 900
 def run_swift(shared: Path, tool: str, *words: str | Path, **environment: Path) -> None:
     """Run swift or swiftc. It sees of this machine the folder `shared` alone, in which all paths are.
 
-    Skips the test where there is no Swift, in CI too: it takes 2.4 GB, and nothing that is shipped needs it.
+    Skips the test where there is no Swift, which `make test` does not bring: it takes 2.4 GB. `.ci/run` does.
     """
     if found := shutil.which(tool):
         command, folder = [found], shared
@@ -27,7 +25,7 @@ def run_swift(shared: Path, tool: str, *words: str | Path, **environment: Path) 
         command += [f"{name}={folder / path.relative_to(shared)}" for name, path in environment.items()]
         command.append(f"{SWIFT_BIN}/{tool}")
     else:
-        pytest.skip("no Swift: it takes 2.4 GB, and nothing that is shipped needs it; make swift-root, as root")
+        skip("no Swift, which takes 2.4 GB", "make swift-root, as root")
     command += [str(folder / word.relative_to(shared)) if isinstance(word, Path) else word for word in words]
     values = os.environ | {name: str(path) for name, path in environment.items()}
     done = subprocess.run(
