@@ -6,10 +6,8 @@
 import ctypes
 import json
 import os
-import sysconfig
 import threading
 import weakref
-from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -19,52 +17,42 @@ from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.machine import Machine, parse_machine, read_platform
+from bigvit_edge.runtime.abi import (
+    ABI_VERSION,
+    LIBRARY,
+    OVERRIDE,
+    Event,
+    Failure,
+    Options,
+    Picture,
+    explain,
+    find_function,
+    find_library,
+    load_library,
+)
+
+__all__ = [
+    "LIBRARY",
+    "MOST_THREADS",
+    "OVERRIDE",
+    "Array",
+    "Event",
+    "Session",
+    "check_image",
+    "check_options",
+    "count_cores",
+    "explain",
+    "find_function",
+    "find_library",
+    "load_library",
+    "probe",
+]
 
 Array = NDArray[np.float32]
 
-LIBRARY = "libbve.so"
-OVERRIDE = "BVE_LIBRARY"  # the environment's word for libbve.so elsewhere, and for the others beside it
-# What a door is built with; where that is missing, pip builds the others.
-NEEDED = {
-    "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
-    "libbve_litert.so": "install npm, then ",
-}
-ABI_VERSION = 2
-ERROR_BYTES = 512
 MOST_SPIN_US = 10**6
 FORMATS = {3: 1, 4: 2}  # bve.h's numbers of RGB and RGBA, by channels
 MOST_THREADS = 2**16  # what a C integer is asked to hold; the library knows how many cores there are
-
-
-class _Error(ctypes.Structure):
-    _fields_ = (("text", ctypes.c_char * ERROR_BYTES),)
-
-
-class _Options(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_uint32)
-        for name in ("abi_version", "threads", "little_threads", "isa", "pin", "spin_us", "choose")
-    )
-
-
-class _Picture(ctypes.Structure):
-    _fields_ = (
-        ("pixels", ctypes.c_void_p), ("stride_bytes", ctypes.c_size_t), ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32), ("format", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
-    )  # fmt: skip
-
-
-class Event(ctypes.Structure):
-    """What a thread did of an op at once.
-
-    start_ns, end_ns: of time.monotonic_ns; op: which of those that `inspect` lists; thread: 0 is who called run; tiles:
-    how many of the pieces that the op is cut in; core: where it ended, -1 where the system does not say.
-    """
-
-    _fields_ = (
-        ("start_ns", ctypes.c_uint64), ("end_ns", ctypes.c_uint64), ("op", ctypes.c_uint32),
-        ("thread", ctypes.c_uint32), ("tiles", ctypes.c_uint32), ("core", ctypes.c_int32),
-    )  # fmt: skip
 
 
 class Session:
@@ -86,7 +74,7 @@ class Session:
         little_threads: int = 0, pin: bool = False, spin_us: int = 0, choose: bool = False,
     ) -> None:  # fmt: skip
         check_options(threads, little_threads, spin_us)
-        library, error = load_library(), _Error()
+        library, error = load_library(), Failure()
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
         if not program:
@@ -95,7 +83,7 @@ class Session:
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
             self.entry = _choose(self.program["entries"], path, keep, entry)
-            options = _Options(ABI_VERSION, *map(int, (threads, little_threads, 0, pin, spin_us, choose)))
+            options = Options(ABI_VERSION, *map(int, (threads, little_threads, 0, pin, spin_us, choose)))
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
@@ -114,7 +102,7 @@ class Session:
 
         float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
         """
-        image, logits, error = check_image(image, self.shape), np.empty((1, self.classes), np.float32), _Error()
+        image, logits, error = check_image(image, self.shape), np.empty((1, self.classes), np.float32), Failure()
         with self._lock:
             status = self._library().bve_run(
                 self._session, image.ctypes.data, image.size, logits.ctypes.data, logits.size, ctypes.byref(error)
@@ -135,8 +123,8 @@ class Session:
         height, width, channels = pixels.shape
         if channels not in FORMATS:
             raise UserError(_describe(pixels, "a picture"), "3 channels (RGB) or 4 (RGBA)")
-        packed, image, error = np.ascontiguousarray(pixels), np.empty(self.shape, np.float32), _Error()
-        picture = _Picture(packed.ctypes.data, width * channels, width, height, FORMATS[channels], 0)
+        packed, image, error = np.ascontiguousarray(pixels), np.empty(self.shape, np.float32), Failure()
+        picture = Picture(packed.ctypes.data, width * channels, width, height, FORMATS[channels], 0)
         with self._lock:
             self._library()
             status = find_function("bve_prepare")(
@@ -171,7 +159,7 @@ class Session:
 
         Reads them all, which opening the file does not. UserError naming the first that was damaged.
         """
-        error = _Error()
+        error = Failure()
         with self._lock:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
         if status:
@@ -309,91 +297,3 @@ def _describe(array: object, name: str) -> str:
     return f"{name} of " + (
         f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
     )
-
-
-def explain(text: str) -> UserError:
-    """Put what the core says into our three parts.
-
-    The core says 'what was met, expected this; do that'.
-    """
-    found, _, do = text.partition("; ")
-    met, _, expected = found.partition(", expected ")
-    return UserError(met, expected or "what the library can take", do)
-
-
-@cache
-def load_library() -> ctypes.CDLL:
-    """Load libbve.so with its functions' types.
-
-    UserError if it is nowhere, or of another version.
-    """
-    path = find_library()
-    try:
-        library = ctypes.CDLL(str(path))
-        version = library.bve_version()
-    except (OSError, AttributeError) as e:
-        raise UserError(f"{path}: {e}", "a libbve.so for this machine", "build it: pip install .") from e
-    if version != ABI_VERSION:
-        raise UserError(f"{path} has ABI version {version}", f"version {ABI_VERSION}", "build it again: pip install .")
-    pointer, text, error = ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(_Error)
-    types: dict[str, tuple[Any, tuple[Any, ...]]] = {
-        "bve_open": (pointer, (text, error)),
-        "bve_close": (None, (pointer,)),
-        "bve_verify": (ctypes.c_int, (pointer, error)),
-        "bve_describe": (text, (pointer,)),
-        "bve_start": (pointer, (pointer, ctypes.c_float, ctypes.POINTER(_Options), error)),
-        "bve_stop": (None, (pointer,)),
-        "bve_run": (ctypes.c_int, (pointer, pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
-        "bve_inspect": (text, (pointer,)),
-        "bve_cpu_time": (ctypes.c_uint64, (pointer,)),
-        "bve_count_cores": (ctypes.c_uint32, ()),
-        "bve_trace": (None, (pointer, ctypes.c_int)),
-    }
-    later = {  # than the first library of this version: who calls them asks for them by find_function
-        "bve_events": (ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t, pointer)),
-        "bve_rows": (ctypes.c_size_t, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t)),
-        "bve_prepare": (ctypes.c_int, (pointer, ctypes.POINTER(_Picture), pointer, ctypes.c_size_t, error)),
-        "bve_label": (text, (pointer, ctypes.c_size_t)),
-        "bve_measure": (pointer, (ctypes.c_uint32, error)),
-        "bve_free": (None, (pointer,)),
-        "bve_count": (pointer, (text,)),
-        "bve_read": (pointer, (pointer,)),
-        "bve_uncount": (None, (pointer,)),
-    }
-    for name, (result, arguments) in (types | {name: later[name] for name in later if hasattr(library, name)}).items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
-def find_function(name: str) -> Any:
-    """Find a function of libbve.so.
-
-    UserError if the library is older than the function.
-    """
-    try:
-        return getattr(load_library(), name)
-    except AttributeError as e:
-        raise UserError(f"{find_library()} has no {name}", "a library of today", "build it again: pip install .") from e
-
-
-def find_library(name: str = LIBRARY) -> Path:
-    """Find a library of ours.
-
-    $BVE_LIBRARY if it is set, and whatever else lies beside that; then beside this file, or where an editable install
-    puts it. UserError if it is nowhere.
-    """
-    installed = (Path(sysconfig.get_path(kind)) / "bigvit_edge/runtime" for kind in ("platlib", "purelib"))
-    folders = [Path(__file__).parent, *installed]
-    if chosen := os.environ.get(OVERRIDE):
-        if not Path(chosen).is_file():
-            raise UserError(f"{OVERRIDE}={chosen}, which is no file", f"the path of {LIBRARY}", f"or unset {OVERRIDE}")
-        if name == LIBRARY:
-            return Path(chosen)
-        folders.insert(0, Path(chosen).parent)
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    met = f"no {name} beside {folders[0]}"
-    do = f"{NEEDED.get(name, '')}pip install . on Linux, or set {OVERRIDE} to the path of the {LIBRARY} beside it"
-    raise UserError(met, "one built for this machine", do)

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from bigvit_edge.runtime import _Error, explain, find_function
+from bigvit_edge.runtime.abi import Failure, explain, find_function
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def measure_roof(threads: int) -> Roof:
 
     UserError on threads that it has no cores for.
     """
-    error = _Error()
+    error = Failure()
     text = find_function("bve_measure")(threads, ctypes.byref(error))
     if not text:
         raise explain(error.text.decode(errors="replace"))

@@ -49,7 +49,7 @@ def patch(pte: Path, bve: Path, offset: int, to: Path) -> Path:
 
 def run_python(code: str, *arguments: Path, library: Path) -> str:
     """What a process prints that finds its library there alone."""
-    start = "import sys\nfrom bigvit_edge import runtime\nruntime.sysconfig.get_path = lambda kind: '/nowhere'\n"
+    start = "import sys\nfrom bigvit_edge.runtime import abi\nabi.sysconfig.get_path = lambda kind: '/nowhere'\n"
     run = subprocess.run(
         [sys.executable, "-c", start + code, *arguments],
         env=os.environ | {runtime.OVERRIDE: str(library), "PYTHONPATH": str(ROOT)},
@@ -220,7 +220,7 @@ from pathlib import Path
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch as backend
 from bigvit_edge.runtime import executorch
-runtime.__file__ = "/nowhere/__init__.py"
+abi.__file__ = "/nowhere/__init__.py"
 def import_exporter(path):
     import bigvit_edge.export.backends.executorch.native
 for use in (backend.load, executorch.load, import_exporter):

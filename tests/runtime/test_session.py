@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from bigvit_edge import runtime
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.emitter import emit_program
@@ -23,7 +22,7 @@ from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT, selected_tokens
 from bigvit_edge.models.load import set_keep
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.runtime import Session, count_cores, find_library, load_library
+from bigvit_edge.runtime import Session, abi, count_cores, find_library, load_library
 from tests.native import need_cores
 
 SHAPE = dict(image_size=32, patch=8, dim=64, depth=2, head_dim=32, num_classes=5)
@@ -327,15 +326,15 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("fresh")
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "ABI_VERSION", 3)
+    monkeypatch.setattr(abi, "ABI_VERSION", 3)
     with pytest.raises(UserError, match=r"has ABI version 2; expected version 3; build it again"):
         load_library()
 
 
 def test_without_a_library_it_is_told_where_one_was_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BVE_LIBRARY", raising=False)
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(runtime.sysconfig, "get_path", lambda kind: str(tmp_path / kind))
+    monkeypatch.setattr(abi, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(abi.sysconfig, "get_path", lambda kind: str(tmp_path / kind))
     with pytest.raises(UserError, match=r"no libbve.so beside .*; expected one built for this machine; pip install"):
         find_library()
     installed = tmp_path / "purelib/bigvit_edge/runtime/libbve.so"

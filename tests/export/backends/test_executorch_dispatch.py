@@ -189,8 +189,8 @@ LOAD = "import sys; from pathlib import Path; from bigvit_edge.export.backends i
 
 def test_without_the_library_the_error_names_it(file: Path, tmp_path: Path) -> None:
     (tmp_path / "libbve.so").touch()
-    alone = "from bigvit_edge import runtime; runtime.__file__ = '/nowhere/__init__.py'; "
-    alone += "runtime.sysconfig.get_path = lambda kind: '/nowhere'; "
+    alone = "from bigvit_edge.runtime import abi; abi.__file__ = '/nowhere/__init__.py'; "
+    alone += "abi.sysconfig.get_path = lambda kind: '/nowhere'; "
     done = call(LOAD + alone + "e.load(Path(sys.argv[1]))", file, BVE_LIBRARY=str(tmp_path / "libbve.so"))
     last = done.stderr.splitlines()[-1]
     assert "no libbve_executorch.so beside" in last
