@@ -45,18 +45,24 @@ function normalize(value, how, channel) {
 
 /** RGB, or colours times alpha and alpha where a part is transparent. */
 function gather({ width, height, data }) {
-  const alphas = data.filter((_, i) => i % 4 === 3);
-  const isOpaque = alphas.every((alpha) => alpha === 255) || alphas.every((alpha) => alpha === 0);
-  const channels = isOpaque ? 3 : 4;
-  const gathered = new Uint8Array(channels * width * height);
-  alphas.forEach((alpha, i) => {
-    for (let c = 0; c < 3; c++) {
-      const value = data[4 * i + c];
-      gathered[channels * i + c] = isOpaque ? value : multiply(value, alpha);
+  const area = width * height;
+  let [low, high] = [255, 0];
+  for (let i = 3; i < 4 * area; i += 4) {
+    low = Math.min(low, data[i]);
+    high = Math.max(high, data[i]);
+  }
+  if (low === 255 || high === 0) {
+    const rgb = new Uint8Array(3 * area);
+    for (let i = 0, from = 0; i < 3 * area; i += 3, from += 4) {
+      rgb[i] = data[from];
+      rgb[i + 1] = data[from + 1];
+      rgb[i + 2] = data[from + 2];
     }
-    if (!isOpaque) gathered[4 * i + 3] = alpha;
-  });
-  return { width, height, channels, data: gathered };
+    return { width, height, channels: 3, data: rgb };
+  }
+  const gathered = new Uint8Array(4 * area);
+  for (let i = 0; i < 4 * area; i++) gathered[i] = i % 4 === 3 ? data[i] : multiply(data[i], data[i | 3]);
+  return { width, height, channels: 4, data: gathered };
 }
 
 /** Of 255ths, as Pillow rounds. */
@@ -169,7 +175,9 @@ export function resize(image, width, height, method, box) {
   const down = weigh(image.height, top, bottom, height, filter);
   // as Pillow since 13: its passes round, so that their order shows
   const isTall = image.height > height && image.height - height > 2 * (image.width - width);
-  return isTall ? filterColumns(filterRows(image, down), across) : filterRows(filterColumns(image, across), down);
+  if (isTall) return filterColumns(filterRows(image, down), across);
+  const [last, weights] = down[height - 1];
+  return filterRows(filterColumns(image, across, down[0][0], last + weights.length), down);
 }
 
 function takeNearest(image, width, height, [left, top, right, bottom]) {
@@ -207,7 +215,7 @@ function weigh(length, low, high, count, [reach, filter]) {
       weights[x] = filter(Math.abs((x + first - center + 0.5) * (1 / wider)));
       total += weights[x];
     }
-    const whole = weights.map((weight) => {
+    const whole = Int32Array.from(weights, (weight) => {
       const share = (total ? weight / total : weight) * 2 ** BITS;
       return Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
     });
@@ -216,32 +224,38 @@ function weigh(length, low, high, count, [reach, filter]) {
 }
 
 const HALF = 2 ** (BITS - 1);
-const shrink = (total) => Math.min(255, Math.max(0, total >> BITS));
+const shrink = (total) => Math.min(255, Math.max(0, total >> BITS)); // 255 times all weights fits 32 bits
 
-function filterColumns({ width, height, channels, data }, columns) {
+/** Rows `low` to `high` of a picture, each filtered; the others stay 0. */
+function filterColumns({ width, height, channels, data }, columns, low = 0, high = height) {
   const filtered = new Uint8Array(channels * columns.length * height);
-  columns.forEach(([first, weights], x) => {
-    for (let y = 0; y < height; y++) {
-      const [from, to] = [channels * (y * width + first), channels * (y * columns.length + x)];
+  for (let y = low; y < high; y++) {
+    for (let x = 0; x < columns.length; x++) {
+      const [first, weights] = columns[x];
+      const to = channels * (y * columns.length + x);
       for (let c = 0; c < channels; c++) {
         let total = HALF;
-        for (let i = 0; i < weights.length; i++) total += data[from + channels * i + c] * weights[i];
+        for (let i = 0, at = channels * (y * width + first) + c; i < weights.length; i++, at += channels) {
+          total = (total + data[at] * weights[i]) | 0;
+        }
         filtered[to + c] = shrink(total);
       }
     }
-  });
+  }
   return { width: columns.length, height, channels, data: filtered };
 }
 
 function filterRows({ width, channels, data }, rows) {
   const line = channels * width;
   const filtered = new Uint8Array(line * rows.length);
+  const totals = new Int32Array(line);
   rows.forEach(([first, weights], y) => {
-    for (let x = 0; x < line; x++) {
-      let total = HALF;
-      for (let i = 0; i < weights.length; i++) total += data[line * (first + i) + x] * weights[i];
-      filtered[line * y + x] = shrink(total);
+    totals.fill(HALF);
+    for (let i = 0; i < weights.length; i++) {
+      const [from, weight] = [line * (first + i), weights[i]];
+      for (let x = 0; x < line; x++) totals[x] += data[from + x] * weight;
     }
+    for (let x = 0; x < line; x++) filtered[line * y + x] = shrink(totals[x]);
   });
   return { width, height: rows.length, channels, data: filtered };
 }
