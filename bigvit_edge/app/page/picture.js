@@ -20,22 +20,34 @@ const FILTERS = { // how far one reaches, and its weight at a distance
   "lanczos, antialiased": [3, (x) => (x < 3 ? sinc(x) * sinc(x / 3) : 0)],
 };
 
-/** What a Preprocessing makes of a picture {width, height, data: RGBA}: {pixels: Float32Array [3, S, S], seen: what the
- * model sees, an ImageData's {width, height, data}}. Fault on a resize or crop that is not known. */
+/** What a Preprocessing makes of a picture {width, height, data: RGBA}: {pixels: as the model takes them, Float32Array
+ * [3, S, S] or Uint8Array in its layout; seen: what the model sees, an ImageData's {width, height, data}}. Fault on a
+ * resize, crop or input that is not known. */
 export function preparePicture(picture, how) {
   const placed = place(layOnGround(resizeWhole(gather(picture), how)), how);
   const area = how.size * how.size;
-  const pixels = new Float32Array(3 * area);
   const seen = new Uint8ClampedArray(4 * area).fill(255);
-  for (let channel = 0; channel < 3; channel++) {
-    const source = how.color === "BGR" ? 2 - channel : channel;
-    const values = Float32Array.from({ length: 256 }, (_, value) => normalize(value, how, channel));
-    for (let i = 0; i < area; i++) {
-      pixels[channel * area + i] = values[placed.data[3 * i + source]];
-      seen[4 * i + channel] = placed.data[3 * i + channel];
-    }
+  for (let i = 0; i < area; i++) {
+    for (let channel = 0; channel < 3; channel++) seen[4 * i + channel] = placed.data[3 * i + channel];
   }
-  return { pixels, seen: { width: how.size, height: how.size, data: seen } };
+  return { pixels: makeInput(placed.data, area, how), seen: { width: how.size, height: how.size, data: seen } };
+}
+
+/** The pixels [S, S, 3] as a file takes them, as make_input of image.py. A library that knows no dtype means float32. */
+function makeInput(pixels, area, how) {
+  const { dtype = "float32", layout = "NCHW" } = how;
+  if (dtype === "uint8" && layout === "NHWC") return Uint8Array.from(pixels);
+  if (!["uint8", "float32"].includes(dtype) || layout !== "NCHW") {
+    throw new Fault(`an input of ${dtype} in ${layout}`, "one that this version knows", "update it");
+  }
+  const input = dtype === "uint8" ? new Uint8Array(3 * area) : new Float32Array(3 * area);
+  for (let channel = 0; channel < 3; channel++) {
+    const source = how.color === "BGR" && dtype === "float32" ? 2 - channel : channel;
+    const spell = dtype === "uint8" ? (value) => value : (value) => normalize(value, how, channel);
+    const values = Array.from({ length: 256 }, (_, value) => spell(value));
+    for (let i = 0; i < area; i++) input[channel * area + i] = values[pixels[3 * i + source]];
+  }
+  return input;
 }
 
 function normalize(value, how, channel) {

@@ -3,6 +3,8 @@
 
 const TICKS = 20; // of the clock, that a time takes at least: it is the mean of as many images as that needs
 const SEED = 0; // of the image: any would do
+const ARRAYS = { float32: Float32Array, uint8: Uint8Array }; // an image of that type
+const FAINTEST = 2 ** -126; // of a probability whose logarithm is asked, as bigvit_edge/artifact.py's
 const NEAR_MS = 5; // before an image is due: from then on the clock is watched, as timers are late
 
 const workers = [];
@@ -37,11 +39,12 @@ const VERBS = {
     origin_ms = origin - performance.timeOrigin;
     const bytes = new Uint8Array(source instanceof Blob ? await source.arrayBuffer() : await get(source));
     opened = await RUNTIMES[format](bytes, method, threads);
-    const { shape } = opened;
+    const { shape, dtype } = opened;
+    if (!ARRAYS[dtype]) throw new Error(`it takes ${dtype}, expected ${Object.keys(ARRAYS).join(" or ")}`);
     if (!shape.every((side) => Number.isInteger(side) && side > 0)) {
       throw new Error(`it takes an image of shape [${shape}], expected one of a fixed size; export the model for one`);
     }
-    opened.image = drawNoise(shape.reduce((a, b) => a * b));
+    opened.image = drawNoise(shape.reduce((a, b) => a * b), dtype);
     const start = now();
     await opened.run(opened.image);
     const first_ms = now() - start;
@@ -91,9 +94,12 @@ const VERBS = {
     return { peak_bytes: bytes, anonymous_bytes: bytes }; // a heap never shrinks
   },
 
+  /** Logits; of a file that answers probabilities their logarithms, which are those less a number. */
   async answer({ image }) {
-    if (image.length !== opened.image.length) throw new Error(`an image of ${image.length} numbers; expected ${opened.image.length}`);
-    return Float32Array.from(await opened.run(image));
+    const tell = (array) => `${array.length} numbers in ${array.constructor.name}`;
+    if (tell(image) !== tell(opened.image)) throw new Error(`an image of ${tell(image)}; expected ${tell(opened.image)}`);
+    const answer = Float32Array.from(await opened.run(image));
+    return opened.output === "probabilities" ? answer.map((each) => Math.log(Math.max(each, FAINTEST))) : answer;
   },
 };
 
@@ -105,7 +111,8 @@ self.onmessage = async ({ data: { number, verb, words } }) => {
   }
 };
 
-// ---- runtimes: (bytes, method, threads) => {runtime, version, backend, methods, shape, load_ms, heap, run}
+// ---- runtimes: (bytes, method, threads) =>
+// {runtime, version, backend, methods, shape, dtype, output: what it calls its answer, load_ms, heap, run}
 
 const RUNTIMES = {
   async onnx(bytes, method, threads) {
@@ -119,13 +126,12 @@ const RUNTIMES = {
     const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
     const load_ms = now() - start;
     const { name, shape, type } = takeOnly(session.inputMetadata, session.outputNames);
-    if (type !== "float32") throw new Error(`it takes ${type}, expected float32`);
     const [output] = session.outputNames;
     return {
       runtime: "onnx", version: `onnxruntime-web ${ort.env.versions.web}`, backend: "WebAssembly",
-      methods: [], shape, load_ms, heap: () => 0,
+      methods: [], shape, dtype: type, output, load_ms, heap: () => 0,
       async run(image) {
-        const answer = (await session.run({ [name]: new ort.Tensor("float32", image, shape) }))[output];
+        const answer = (await session.run({ [name]: new ort.Tensor(type, image, shape) }))[output];
         const logits = answer.data;
         answer.dispose();
         return logits;
@@ -157,11 +163,10 @@ const RUNTIMES = {
     if (methods.length > 1 && method && !methods.includes(method)) throw new Error(`it has no entry point ${method}`);
     const runner = methods.length > 1 ? model.signatures[method || methods[0]] : model;
     const { shape, dtype } = takeOnly(runner.getInputDetails(), runner.getOutputDetails());
-    if (dtype !== "float32") throw new Error(`it takes ${dtype}, expected float32`);
     const sides = Array.from(shape);
     return {
       runtime: "litert", version: `@litertjs/core ${VERSION}`, backend: "WebAssembly, XNNPACK",
-      methods, shape: sides, load_ms,
+      methods, shape: sides, dtype, output: runner.getOutputDetails()[0].name, load_ms,
       heap: () => wasm.HEAPU8.buffer.byteLength,
       async run(image) {
         const tensor = new core.Tensor(image, sides);
@@ -237,11 +242,12 @@ async function get(address) {
   return await response.arrayBuffer();
 }
 
-function drawNoise(count) {
+/** [-2, 2) in float32, all levels in uint8. */
+function drawNoise(count, dtype) {
   let state = SEED;
-  return Float32Array.from({ length: count }, () => {
+  return ARRAYS[dtype].from({ length: count }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    return state / 2 ** 30; // [-2, 2)
+    return dtype === "uint8" ? state >>> 24 : state / 2 ** 30;
   });
 }
 
