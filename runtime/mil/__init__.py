@@ -11,21 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.mil.definitions import list_defaults
 from bigvit_edge.runtime.mil.ops import ABSENT, OPS, SEVERAL
-from bigvit_edge.runtime.mil.package import Function, Op, read_folder, read_function
+from bigvit_edge.runtime.mil.package import Function, Op, Picture, Type, read_folder, read_function
 
-Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Value = Tensor | str | dict[str, float]
+Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Value]]
 
 
 def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Runner:
     """Open an .mlpackage.
 
-    It takes [1, 3, S, S] and gives [1, num_classes], float32.
+    It takes float32 [1, 3, S, S] or, where its input is a picture, uint8 [1, S, S, 3] in RGB, and gives float32
+    [1, num_classes]: logits, or a classifier's own probabilities, in the order of its classes.
 
     function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
     after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
@@ -43,24 +46,43 @@ def load_files(
     """
     chosen = read_function(files, where, function)
     evaluate = open_function(chosen, where, half)
-    if len(chosen.inputs) != 1 or len(chosen.outputs) != 1:
-        met = f"{where}: {len(chosen.inputs)} inputs and {len(chosen.outputs)} outputs"
-        raise UserError(met, "one image in, logits out")
-    ((image, type_),), (logits,) = chosen.inputs.items(), chosen.outputs
+    answers = chosen.outputs if chosen.classes is None else chosen.outputs[1:]
+    if len(chosen.inputs) != 1 or len(answers) != 1:
+        met = f"{where}: {len(chosen.inputs)} inputs and {len(answers)} outputs"
+        raise UserError(met, "one image in, logits or a classifier's probabilities out")
+    ((image, type_),), (answer,) = chosen.inputs.items(), answers
+    picture = chosen.pictures.get(image)
+    shape, dtype = (type_.shape, "float32") if picture is None else ((1, picture.height, picture.width, 3), "uint8")
 
-    def run(images: Array) -> Array:
+    def run(images: NDArray[Any]) -> Array:
+        if images.shape != shape:
+            raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}")
+        if dtype == "uint8" and images.dtype != np.uint8:
+            raise UserError(f"{where}: an image of {images.dtype}", "one of uint8")
         given = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        if tuple(given.shape) != type_.shape:
-            raise UserError(f"{where}: an image of shape {tuple(given.shape)}", f"one of shape {type_.shape}")
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return evaluate({image: given})[logits].float().numpy()
+            found = evaluate({image: given if picture is None else _arrange(given, picture)})[answer]
         finally:
             torch.set_num_threads(before)
+        return _read_answer(found)
 
     declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
-    return Runner(run, type_.shape, declared.get(logits, ()), chosen.words)
+    answered = declared.get(answer, ()) if chosen.classes is None else (1, len(chosen.classes))
+    return Runner(run, shape, answered, chosen.words)
+
+
+def _arrange(pixels: Tensor, picture: Picture) -> Tensor:
+    """Values [1, height, width, 3] in RGB as the program is given them."""
+    return (pixels if picture.color == "RGB" else pixels.flip(3)).permute(0, 3, 1, 2)  # [1, 3, height, width]
+
+
+def _read_answer(value: Value) -> Array:
+    if isinstance(value, Tensor):
+        return value.float().numpy()
+    assert isinstance(value, dict)
+    return np.array([list(value.values())], np.float32)
 
 
 def list_ops(files: Mapping[str, bytes], where: object, function: str | None = None) -> list[Op]:
@@ -122,7 +144,7 @@ def open_function(function: Function, where: object, half: bool | None = None) -
         else:
             rest.append(op)
 
-    def evaluate(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def evaluate(given: Mapping[str, Tensor]) -> dict[str, Value]:
         values = {**constants, **given}
         with torch.inference_mode():
             for op in rest:
@@ -166,7 +188,7 @@ def _compute(op: Op, opset: str, values: Mapping[str, Any], half: bool | None, w
         result = OPS[op.type](**arguments, **list_defaults(op.type, opset, arguments))
         results = result if isinstance(result, tuple) else (result,)
         return {
-            name: _settle(value, name, type_.dtype, type_.shape, half)
+            name: _settle(value, name, type_, half)
             for (name, type_), value in zip(op.outputs.items(), results, strict=True)
         }
     except UserError:
@@ -180,8 +202,13 @@ def _compute(op: Op, opset: str, values: Mapping[str, Any], half: bool | None, w
         ) from e
 
 
-def _settle(value: Tensor, name: str, dtype: str, shape: tuple[int, ...], half: bool | None) -> Tensor:
+def _settle(value: Value, name: str, type_: Type, half: bool | None) -> Value:
     """The value as the file declares it."""
+    dtype, shape = type_.dtype, type_.shape
+    if not isinstance(value, Tensor):
+        if {str: "string", dict: "dictionary"}[type(value)] != dtype or shape:
+            raise ValueError(f"{name} is a {type(value).__name__}, declared as {dtype} {list(shape)}")
+        return value
     if len(value.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, value.shape, strict=True)):
         raise ValueError(f"{name} is {list(value.shape)}, declared as {list(shape)}")
     if value.is_floating_point() != dtype.startswith("fp") or (value.dtype == torch.bool) != (dtype == "bool"):

@@ -30,7 +30,6 @@ STATE = "keeps a state between runs, which an image model has not"
 TENSORFLOW = "coremltools makes it of TensorFlow's models alone"
 ABSENT = {
     "_const_symbolic": "never saved",
-    "classify": "adds labels to a classifier, and ours answer with logits",
     "cond": FLOW,
     "const": "a value, not an op",
     "constexpr_lut_to_sparse": SPARSE,
@@ -76,6 +75,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) 
     return score.softmax(-1) @ value
 
 
+def classify(probabilities: Tensor, classes: tuple[str, ...]) -> tuple[str, dict[str, float]]:
+    """Find the likeliest label, and the probability of each."""
+    if len(set(classes)) < len(classes) or len(classes) != probabilities.numel():
+        raise ValueError(f"{len(set(classes))} different labels for {probabilities.numel()} classes")
+    of = dict(zip(classes, probabilities.flatten().tolist(), strict=True))
+    return classes[int(probabilities.argmax())], of
+
+
 OPS: dict[str, Callable[..., Any]] = {
     **{name: lambda x, function=function: function(x) for name, function in elementwise.UNARY.items()},
     **{name: lambda x, y, function=function: function(x, y) for name, function in elementwise.BINARY.items()},
@@ -88,6 +95,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "batch_to_space": places.batch_to_space,
     "cast": elementwise.cast,
     "clamped_relu": elementwise.clamped_relu,
+    "classify": classify,
     "clip": elementwise.clip,
     "concat": places.concat,
     "constexpr_affine_dequantize": quantized.constexpr_affine_dequantize,

@@ -22,7 +22,7 @@ from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, suggest
 
 with silenced():
-    from coremltools.proto import MIL_pb2, Model_pb2
+    from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
     from google.protobuf.message import DecodeError
 
 Constant = Tensor | str | tuple[str, ...]
@@ -52,12 +52,14 @@ TYPES: dict[int, tuple[str, int, Any, int]] = {
     MIL_pb2.UINT1: ("uint1", 9, np.uint8, 1),
 }
 
+COLORS = {FeatureTypes_pb2.ImageFeatureType.RGB: "RGB", FeatureTypes_pb2.ImageFeatureType.BGR: "BGR"}
+
 
 @dataclass(frozen=True)
 class Type:
     """The type of a value.
 
-    dtype: 'fp16', 'int32', ...; shape: -1 in a place that is not fixed.
+    dtype: 'fp16', 'int32', ..., 'list', 'dictionary'; shape: -1 in a place that is not fixed, () of a dictionary.
     """
 
     dtype: str
@@ -73,10 +75,23 @@ class Op:
     """
 
     type: str
-    inputs: dict[str, tuple[str | Tensor, ...]]
+    inputs: dict[str, tuple[Constant, ...]]
     types: dict[str, Type]
     outputs: dict[str, Type]
     constant: Constant | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An input that takes pictures of 8 bits a channel.
+
+    The program is given their values, 0..255, as floats [1, 3, height, width]. color: in which order it takes the
+    channels, 'RGB' or 'BGR'; width and height in pixels.
+    """
+
+    color: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,8 @@ class Function:
     """One entry point.
 
     opset: which version its ops are of, as 'CoreML7'; inputs: name -> type; outputs: names of values; words: what the
-    package says of itself, as its writer defined.
+    package says of itself, as its writer defined; pictures: by name, the inputs that take them; classes: of a
+    classifier, whose outputs are the likeliest of these labels and the probabilities by label; None of others.
     """
 
     name: str
@@ -93,6 +109,8 @@ class Function:
     outputs: tuple[str, ...]
     ops: tuple[Op, ...]
     words: Mapping[str, str]
+    pictures: Mapping[str, Picture]
+    classes: tuple[str, ...] | None
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
@@ -123,27 +141,67 @@ def read_function(files: Mapping[str, bytes], where: object, name: str | None = 
         wanted, known = name or model.description.defaultFunctionName or "main", sorted(model.mlProgram.functions)
         if wanted not in known:
             raise UserError(f"{where}: no method {wanted!r}", f"one of {', '.join(known)}", suggest(wanted, known))
-        words = dict(model.description.metadata.userDefined)
-        return _read_function(wanted, model.mlProgram.functions[wanted], files, path.rpartition("/")[0] + "/", words)
+        folder = path.rpartition("/")[0] + "/"
+        return _read_function(wanted, model, files, folder)
     # whatever a damaged byte does to json, protobuf or NumPy
     except (LookupError, ValueError, TypeError, AttributeError, DecodeError, RecursionError, struct.error) as e:
         met = f"{where}: damaged ({type(e).__name__}: {e})"
         raise UserError(met, "an .mlpackage as exported", EXPORT_AGAIN) from e
 
 
-def _read_function(
-    name: str, function: Any, files: Mapping[str, bytes], folder: str, words: Mapping[str, str]
-) -> Function:
+def _read_function(name: str, model: Any, files: Mapping[str, bytes], folder: str) -> Function:
+    function = model.mlProgram.functions[name]
     block = function.block_specializations[function.opset]
     ops = tuple(_read_op(op, files, folder) for op in block.operations)
     if not block.outputs:
         raise ValueError(f"function {name} has no output")
     inputs = {i.name: _read_type(i.type) for i in function.inputs}
-    return Function(name, function.opset, inputs, tuple(block.outputs), ops, words)
+    words = dict(model.description.metadata.userDefined)
+    told = find_description(model.description, name)
+    pictures = {i.name: _read_picture(i.type.imageType) for i in told.input if i.type.HasField("imageType")}
+    for where, picture in pictures.items():
+        if inputs[where] != Type("fp32", (1, 3, picture.height, picture.width)):
+            raise ValueError(f"input {where} takes pictures of {picture.width} x {picture.height} pixels")
+    classes = _read_classes(told, tuple(block.outputs), ops)
+    return Function(name, function.opset, inputs, tuple(block.outputs), ops, words, pictures, classes)
+
+
+def _read_classes(told: Any, outputs: tuple[str, ...], ops: tuple[Op, ...]) -> tuple[str, ...] | None:
+    """The labels of a classifier's op, which is where the description says, None where there is none."""
+    predicted = tuple(filter(None, (told.predictedFeatureName, told.predictedProbabilitiesName)))
+    made = next((op for op in ops if op.type == "classify"), None)
+    if (tuple(made.outputs) if made else ()) != predicted or (made and predicted != outputs):
+        raise ValueError(f"outputs {', '.join(outputs)}, where {' and '.join(predicted) or 'logits'} are described")
+    if not made:
+        return None
+    (classes,) = made.inputs["classes"]
+    if not isinstance(classes, tuple) or not all(isinstance(label, str) for label in classes):
+        raise ValueError("classes whose labels are no texts")
+    return classes
+
+
+def find_description(description: Any, name: str) -> Any:
+    """Find what a package's description says of an entry point.
+
+    It is the description itself where that lists none. ValueError where it lists others alone.
+    """
+    if not description.functions:
+        return description
+    found = [function for function in description.functions if function.name == name]
+    if len(found) != 1:
+        raise ValueError(f"function {name} is described {len(found)} times")
+    return found[0]
+
+
+def _read_picture(image: Any) -> Picture:
+    color = COLORS.get(image.colorSpace)
+    if color is None or image.WhichOneof("SizeFlexibility"):
+        raise ValueError("an input takes pictures without colour, or of several sizes")
+    return Picture(color, image.width, image.height)
 
 
 def _read_op(op: Any, files: Mapping[str, bytes], folder: str) -> Op:
-    inputs: dict[str, tuple[str | Tensor, ...]] = {}
+    inputs: dict[str, tuple[Constant, ...]] = {}
     types = {}
     for key, argument in op.inputs.items():
         values = []
@@ -163,13 +221,20 @@ def _read_op(op: Any, files: Mapping[str, bytes], folder: str) -> Op:
 
 
 def _read_type(value: Any) -> Type:
+    match value.WhichOneof("type"):
+        case "dictionaryType":
+            return Type("dictionary", ())
+        case "listType":
+            return Type("list", (value.listType.length.constant.size,))
     tensor = value.tensorType
     shape = [d.constant.size if d.WhichOneof("dimension") == "constant" else -1 for d in tensor.dimensions]
     return Type(TYPES[tensor.dataType][0], tuple(shape))
 
 
 def _read_value(value: Any, files: Mapping[str, bytes], folder: str) -> Any:
-    """A constant: floats as float32, integers as int32 (int64 where they were so), texts as str."""
+    """A constant: floats as float32, integers as int32 (int64 where they were so), texts as str, lists as tuples."""
+    if value.type.WhichOneof("type") == "listType":
+        return tuple(_read_value(one, files, folder) for one in value.immediateValue.list.values)
     tensor = value.type.tensorType
     _, number, dtype, bits = TYPES[tensor.dataType]
     shape = [d.constant.size for d in tensor.dimensions]
