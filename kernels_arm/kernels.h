@@ -168,6 +168,68 @@ struct bve_route {
 };
 typedef void bve_route_fn(const bve_route* args);
 
+// ---- frames: 8-bit pixels, resized
+// ---------------------------------------------------------------
+
+// Rows of a frame lie in pairs: [BVE_COLUMNS * blocks][2], the levels of one column in the first
+// row and in the second, so that a product sums both. What is between n and the next multiple of
+// BVE_COLUMNS may hold anything; sources are not read beyond n pixels.
+enum { BVE_COLUMNS = 32 };
+
+// Two rows of YUV that share their chroma to red, green and blue. With >> 15 rounded to nearest:
+//   y = (luma << 7) * gain >> 15, u = (u - 128) * 256, v likewise
+//   red = y + (v * red_v >> 15) + offset >> 6, blue = y + (u * blue_u >> 15) + offset >> 6
+//   green = y + (u * green_u >> 15) + (v * green_v >> 15) + offset >> 6
+// each in saturated 16 bits, >> 6 rounded down, and then kept to 0..255.
+struct bve_yuv {
+  size_t n;             // columns
+  const uint8_t* y[2];  // [n] each
+  // [n / 2 rounded up], uv_step bytes from one to the next: 1, or 2 where u and v take turns, one
+  // of them a byte behind the other.
+  const uint8_t *u, *v;
+  size_t uv_step;
+  int16_t gain, red_v, green_u, green_v, blue_u, offset;
+  uint8_t* dst[3];  // pairs of red, green, blue
+};
+typedef void bve_yuv_fn(const bve_yuv* args);
+
+// Two rows of pixels, sorted into planes.
+struct bve_rgb {
+  size_t n;
+  const uint8_t* rows[2];  // [n][bytes] each
+  uint8_t bytes;           // of a pixel: 3 or 4
+  uint8_t red;             // where: 0 or 2; green is at 1, blue at 2 - red
+  uint8_t* dst[3];
+};
+typedef void bve_rgb_fn(const bve_rgb* args);
+
+// dst[x] = sum over pairs of weights[p][0] * src[p][x][0] + weights[p][1] * src[p][x][1], rounded
+// to nearest >> shift and kept to 0..most. The sums fit into 32 bits.
+struct bve_down {
+  size_t n;                   // columns
+  size_t pairs;               // 1 or more
+  const uint8_t* const* src;  // [pairs]: pairs of rows; 64-byte aligned, as dst
+  const int16_t* weights;     // [pairs][2]
+  uint8_t shift;              // 1 or more
+  int16_t most;
+  int16_t* dst;  // [n rounded up to BVE_COLUMNS]
+};
+typedef void bve_down_fn(const bve_down* args);
+
+// dst[i, c] = sum over depth of weights[i][j] * src[c][starts[i] + j], rounded to nearest >> shift
+// and kept to 0..255. The sums fit into 32 bits.
+struct bve_across {
+  size_t n;                // pixels
+  size_t depth;            // a multiple of 8
+  const uint32_t* starts;  // [n]
+  const int16_t* weights;  // [n][depth]
+  const int16_t* src[3];   // planes of red, green, blue, as far as starts and depth reach
+  uint8_t shift;           // 1 or more
+  uint8_t* dst;            // red of pixel 0
+  ptrdiff_t dst_stride_bytes, dst_channel_bytes;  // to the next pixel's, to green
+};
+typedef void bve_across_fn(const bve_across* args);
+
 // ---- every kernel of the list -------------------------------------------------------------------
 
 #define BVE_GEMM(name, ...) bve_gemm_fn name;
@@ -176,4 +238,8 @@ typedef void bve_route_fn(const bve_route* args);
 #define BVE_KEYS(name, ...) bve_pack_rhs_fn name;
 #define BVE_VALUES(name, ...) bve_pack_rhs_fn name;
 #define BVE_ROUTE(name, ...) bve_route_fn name;
+#define BVE_YUV(name, ...) bve_yuv_fn name;
+#define BVE_RGB(name, ...) bve_rgb_fn name;
+#define BVE_DOWN(name, ...) bve_down_fn name;
+#define BVE_ACROSS(name, ...) bve_across_fn name;
 #include "kernels.inc"

@@ -266,3 +266,56 @@ void bve_route_f32_u1_scalar(const bve_route* a) {
     }
   }
 }
+
+// ---- frames
+
+namespace {
+
+int saturate(int x) { return x < INT16_MIN ? INT16_MIN : x > INT16_MAX ? INT16_MAX : x; }
+int multiply(int x, int factor) { return (x * factor + (1 << 14)) >> 15; }
+uint8_t to_level(int x) { return static_cast<uint8_t>(x < 0 ? 0 : x > 255 ? 255 : x); }
+uint8_t round_down(int x) { return to_level(saturate(x) >> 6); }
+
+}  // namespace
+
+void bve_yuv_u8_u8_u1_scalar(const bve_yuv* a) {
+  for (size_t x = 0; x < a->n; x++) {
+    const int u = (a->u[x / 2 * a->uv_step] - 128) * 256;
+    const int v = (a->v[x / 2 * a->uv_step] - 128) * 256;
+    const int green = multiply(u, a->green_u) + multiply(v, a->green_v);
+    for (int row = 0; row < 2; row++) {
+      const int y = multiply(a->y[row][x] << 7, a->gain);
+      a->dst[0][x * 2 + row] = round_down(y + multiply(v, a->red_v) + a->offset);
+      a->dst[1][x * 2 + row] = round_down(y + green + a->offset);
+      a->dst[2][x * 2 + row] = round_down(y + multiply(u, a->blue_u) + a->offset);
+    }
+  }
+}
+
+void bve_rgb_u8_u8_u1_scalar(const bve_rgb* a) {
+  const uint8_t at[3] = {a->red, 1, static_cast<uint8_t>(2 - a->red)};
+  for (size_t x = 0; x < a->n; x++)
+    for (int row = 0; row < 2; row++)
+      for (int c = 0; c < 3; c++) a->dst[c][x * 2 + row] = a->rows[row][x * a->bytes + at[c]];
+}
+
+void bve_down_i16_u8_u1_scalar(const bve_down* a) {
+  for (size_t x = 0; x < a->n; x++) {
+    int32_t sum = 1 << (a->shift - 1);
+    for (size_t p = 0; p < a->pairs; p++)
+      sum += a->weights[p * 2] * a->src[p][x * 2] + a->weights[p * 2 + 1] * a->src[p][x * 2 + 1];
+    sum >>= a->shift;
+    a->dst[x] = static_cast<int16_t>(sum < 0 ? 0 : sum > a->most ? a->most : sum);
+  }
+}
+
+void bve_across_u8_i16_u1_scalar(const bve_across* a) {
+  for (size_t i = 0; i < a->n; i++)
+    for (int c = 0; c < 3; c++) {
+      int32_t sum = 1 << (a->shift - 1);
+      for (size_t j = 0; j < a->depth; j++)
+        sum += a->weights[i * a->depth + j] * a->src[c][a->starts[i] + j];
+      a->dst[static_cast<ptrdiff_t>(i) * a->dst_stride_bytes + c * a->dst_channel_bytes] =
+          to_level(sum >> a->shift);
+    }
+}

@@ -37,6 +37,22 @@ const bve_kernel_row<bve_pack_rhs_fn> kValues[] = {
 const bve_kernel_row<bve_route_fn> kRoutes[] = {
 #include "kernels.inc"
 };
+#define BVE_YUV(name, isa) {#name, name, isa, bve_f32},
+const bve_kernel_row<bve_yuv_fn> kYuvs[] = {
+#include "kernels.inc"
+};
+#define BVE_RGB(name, isa) {#name, name, isa, bve_f32},
+const bve_kernel_row<bve_rgb_fn> kRgbs[] = {
+#include "kernels.inc"
+};
+#define BVE_DOWN(name, isa) {#name, name, isa, bve_f32},
+const bve_kernel_row<bve_down_fn> kDowns[] = {
+#include "kernels.inc"
+};
+#define BVE_ACROSS(name, isa) {#name, name, isa, bve_f32},
+const bve_kernel_row<bve_across_fn> kAcrosses[] = {
+#include "kernels.inc"
+};
 
 template <typename Row, size_t N>
 bve_list<Row> list(const Row (&rows)[N]) {
@@ -83,6 +99,10 @@ bve_list<bve_kernel_row<bve_softmax_fn>> bve_list_softmaxes() { return list(kSof
 bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_keys() { return list(kKeys); }
 bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_values() { return list(kValues); }
 bve_list<bve_kernel_row<bve_route_fn>> bve_list_routes() { return list(kRoutes); }
+bve_list<bve_kernel_row<bve_yuv_fn>> bve_list_yuvs() { return list(kYuvs); }
+bve_list<bve_kernel_row<bve_rgb_fn>> bve_list_rgbs() { return list(kRgbs); }
+bve_list<bve_kernel_row<bve_down_fn>> bve_list_downs() { return list(kDowns); }
+bve_list<bve_kernel_row<bve_across_fn>> bve_list_acrosses() { return list(kAcrosses); }
 
 uint32_t bve_detect_isa() {
   uint32_t isa = bve_scalar;
@@ -163,6 +183,18 @@ const bve_kernel_row<bve_pack_rhs_fn>* bve_select_values(uint32_t isa) {
 }
 const bve_kernel_row<bve_route_fn>* bve_select_route(uint32_t isa) {
   return select(kRoutes, bve_f32, isa);
+}
+const bve_kernel_row<bve_yuv_fn>* bve_select_yuv(uint32_t isa) {
+  return select(kYuvs, bve_f32, isa);
+}
+const bve_kernel_row<bve_rgb_fn>* bve_select_rgb(uint32_t isa) {
+  return select(kRgbs, bve_f32, isa);
+}
+const bve_kernel_row<bve_down_fn>* bve_select_down(uint32_t isa) {
+  return select(kDowns, bve_f32, isa);
+}
+const bve_kernel_row<bve_across_fn>* bve_select_across(uint32_t isa) {
+  return select(kAcrosses, bve_f32, isa);
 }
 
 bve_packing bve_prefer_packing(uint32_t isa) { return isa & bve_neoni8mm ? bve_qc8p8 : bve_qc8p4; }

@@ -35,6 +35,10 @@ bve_list<bve_kernel_row<bve_softmax_fn>> bve_list_softmaxes();
 bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_keys();
 bve_list<bve_kernel_row<bve_pack_rhs_fn>> bve_list_values();
 bve_list<bve_kernel_row<bve_route_fn>> bve_list_routes();
+bve_list<bve_kernel_row<bve_yuv_fn>> bve_list_yuvs();
+bve_list<bve_kernel_row<bve_rgb_fn>> bve_list_rgbs();
+bve_list<bve_kernel_row<bve_down_fn>> bve_list_downs();
+bve_list<bve_kernel_row<bve_across_fn>> bve_list_acrosses();
 
 // What this CPU has (ARM: getauxval, Apple: sysctl; x86: cpuid; the operating system's say
 // included).
@@ -50,6 +54,10 @@ const bve_kernel_row<bve_softmax_fn>* bve_select_softmax(bve_type type, uint32_t
 const bve_kernel_row<bve_pack_rhs_fn>* bve_select_keys(uint32_t isa);
 const bve_kernel_row<bve_pack_rhs_fn>* bve_select_values(uint32_t isa);
 const bve_kernel_row<bve_route_fn>* bve_select_route(uint32_t isa);
+const bve_kernel_row<bve_yuv_fn>* bve_select_yuv(uint32_t isa);
+const bve_kernel_row<bve_rgb_fn>* bve_select_rgb(uint32_t isa);
+const bve_kernel_row<bve_down_fn>* bve_select_down(uint32_t isa);
+const bve_kernel_row<bve_across_fn>* bve_select_across(uint32_t isa);
 
 // Which packing of int8 this CPU's best kernel wants: bve_qc8p8 with i8mm, else bve_qc8p4.
 bve_packing bve_prefer_packing(uint32_t isa);

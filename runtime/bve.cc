@@ -13,6 +13,7 @@
 #include "choice.h"
 #include "counters.h"
 #include "dispatch.h"
+#include "frame_reader.h"
 #include "metadata.h"
 #include "picture.h"
 #include "probe.h"
@@ -33,6 +34,7 @@ struct bve_program {
 };
 
 struct bve_session {
+  const bve_program* program;
   std::unique_ptr<bve::Session> session;
   std::string description;
 };
@@ -144,6 +146,22 @@ int bve_prepare_by(const char* metadata, const bve_picture* picture, float* imag
   });
 }
 
+int bve_read_frame(const bve_program* program, const bve_frame* frame, uint8_t* pixels,
+                   size_t count, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    bve::read_frame(program->metadata, frame, pixels, count);
+    return 0;
+  });
+}
+
+int bve_read_frame_by(const char* metadata, const bve_frame* frame, uint8_t* pixels, size_t count,
+                      bve_error* error) {
+  return guard<int>(1, error, [&] {
+    bve::read_frame(bve::read_metadata(metadata), frame, pixels, count);
+    return 0;
+  });
+}
+
 size_t bve_repacked_bytes(const bve_program* program) { return program->weights.repacked_bytes(); }
 
 uint32_t bve_count_cores(void) {
@@ -166,6 +184,7 @@ bve_session* bve_start(bve_program* program, float keep, const bve_options* opti
     const size_t usable = bve::count_usable(cores.size());
     const bve::Program& file = *program->program;
     return new bve_session{
+        program,
         known.choose != 0
             ? bve::choose_session(file, program->weights, keep, known, cores, usable)
             : std::make_unique<bve::Session>(file, program->weights, keep, known, cores, usable),
@@ -174,6 +193,13 @@ bve_session* bve_start(bve_program* program, float keep, const bve_options* opti
 }
 
 void bve_stop(bve_session* session) { delete session; }
+
+int bve_set_frame(bve_session* session, const bve_frame* frame, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    session->session->set_frame(session->program->metadata, frame);
+    return 0;
+  });
+}
 
 int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
             size_t logits_count, bve_error* error) {

@@ -75,7 +75,8 @@ typedef struct bve_tokens {
 } bve_tokens;
 
 // Pixels of 8 bits a channel, sRGB, upright; rows one below the other.
-enum { BVE_RGB = 1, BVE_RGBA = 2, BVE_BGRA = 3 };  // bytes in this order, alpha not multiplied in
+// Bytes in this order, alpha not multiplied in. The last three are of frames only.
+enum { BVE_RGB = 1, BVE_RGBA = 2, BVE_BGRA = 3, BVE_NV12 = 4, BVE_NV21 = 5, BVE_YUV420 = 6 };
 typedef struct bve_picture {
   const void* pixels;      // the first row's
   size_t stride_bytes;     // from a row to the next
@@ -83,6 +84,22 @@ typedef struct bve_picture {
   uint32_t format;         // BVE_RGB, BVE_RGBA or BVE_BGRA
   uint32_t reserved;       // 0
 } bve_picture;
+
+// A camera's frame, of 8 bits a channel. RGB, RGBA, BGRA: one plane; alpha is not looked at. NV12:
+// Y, and U V in turns; NV21: Y, and V U in turns; YUV420: Y, U and V. Of the chroma's planes, one
+// pixel stands for 2 x 2, for fewer on the far edges of odd sizes.
+enum { BVE_BT601_FULL = 0, BVE_BT601 = 1, BVE_BT709_FULL = 2, BVE_BT709 = 3 };
+typedef struct bve_frame {
+  const void* planes[3];   // each one's first row; those that the format lacks are not looked at
+  size_t stride_bytes[3];  // of each, from a row to the next
+  uint32_t width, height;  // as it lies in memory; 1 to 2^24, together at most 100 megapixels
+  uint32_t format;         // BVE_RGB to BVE_YUV420
+  uint32_t rotation;       // degrees clockwise that turn it upright: 0, 90, 180, 270
+  uint32_t matrix;         // of YUV: BVE_BT601_FULL as Android's cameras and JPEG have it, luma and
+                           // chroma from 0 to 255; BVE_BT601: from 16 to 235 and 240
+  uint32_t pixel_stride;   // of YUV420: bytes from a U (V) to the next, 1 or 2; of others 0
+  uint32_t reserved[2];    // 0
+} bve_frame;
 
 // ABI version of the library: one that is no lower than BVE_ABI_VERSION of who calls it will do.
 BVE_API uint32_t bve_version(void);
@@ -124,6 +141,16 @@ BVE_API int bve_prepare(const bve_program* program, const bve_picture* picture, 
 BVE_API int bve_prepare_by(const char* metadata, const bve_picture* picture, float* image,
                            size_t image_count, bve_error* error);
 
+// A frame as the model sees it: turned upright, cropped and resized with antialiasing as the
+// program's metadata says, RGB, uint8 [size, size, 3]. Within a level of what Pillow makes of the
+// same frame in RGB. Reads the rows' pixels and nothing behind them. 0 if all went well.
+BVE_API int bve_read_frame(const bve_program* program, const bve_frame* frame, uint8_t* pixels,
+                           size_t count, bve_error* error);
+
+// The same by a program's metadata alone, as bve_prepare_by.
+BVE_API int bve_read_frame_by(const char* metadata, const bve_frame* frame, uint8_t* pixels,
+                              size_t count, bve_error* error);
+
 // Bytes of weights that the program's sessions have packed anew so far, in memory of their own,
 // because the CPU's kernels want the other packing; 0 where they use the program's bytes alone.
 BVE_API size_t bve_repacked_bytes(const bve_program* program);
@@ -148,8 +175,15 @@ BVE_API void bve_stop(bve_session* session);
 BVE_API size_t bve_image_count(const bve_session* session);
 BVE_API size_t bve_logits_count(const bve_session* session);
 
+// The image of the next bve_run whose own is null, made of a frame as bve_read_frame does and
+// normalised. The frame's memory is the caller's again afterwards. Works on the calling thread;
+// allocates where a frame's size, format or rotation differs from the last one's. 0 if all went
+// well; if not, what was set before stays.
+BVE_API int bve_set_frame(bve_session* session, const bve_frame* frame, bve_error* error);
+
 // One image, float [3, size, size], to logits, float [classes]. Counts are of floats and must be
-// the entry's. 0 if all went well. Allocates nothing.
+// the entry's. Null, of 0 floats: the frame that was set since the last run, which is gone
+// afterwards, whichever image was run. 0 if all went well. Allocates nothing.
 BVE_API int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
                     size_t logits_count, bve_error* error);
 

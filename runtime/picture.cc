@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <string>
 
+#include "canvas.h"
 #include "error.h"
-#include "resampling.h"
 
 namespace bve {
 namespace {
 
-constexpr uint32_t kMostSide = 1 << 24;  // what Pillow's box, of floats, tells apart
-constexpr uint64_t kMostPixels = 100'000'000;
-constexpr double kMostResized = 1 << 26;  // pixels of a picture after the resize, before the crop
 constexpr int kFaint = 32;  // levels between the darkest and the brightest of a channel
 
 struct Layout {
@@ -40,15 +36,7 @@ void check(const bve_picture& picture, const Layout& layout) {
   if (picture.reserved != 0) {
     fail("a picture with %u in reserved, expected 0; set all of bve_picture", picture.reserved);
   }
-  if (width < 1 || height < 1) {
-    fail("a picture of %u x %u pixels, expected 1 or more each; give its size", width, height);
-  }
-  if (width > kMostSide || height > kMostSide || uint64_t{width} * height > kMostPixels) {
-    fail(
-        "a picture of %u x %u pixels, expected at most 100 megapixels and %u a side; make it "
-        "smaller",
-        width, height, kMostSide);
-  }
+  check_size("a picture", width, height);
   if (!picture.pixels) fail("a picture whose pixels are null, expected its first row; give them");
   const uint64_t least = uint64_t{width} * layout.bytes;
   if (picture.stride_bytes < least || picture.stride_bytes > SIZE_MAX / height) {
@@ -57,84 +45,6 @@ void check(const bve_picture& picture, const Layout& layout) {
         "from one row to the next",
         picture.stride_bytes, width, layout.name, static_cast<unsigned long long>(least));
   }
-}
-
-// ---- where what goes ---------------------------------------------------------------------------
-
-struct Size {
-  uint64_t width, height;
-};
-
-uint64_t round_even(double value) { return static_cast<uint64_t>(std::nearbyint(value)); }
-
-// Of the whole picture after the resize.
-Size measure(Size size, const Preprocessing& how) {
-  const uint32_t target = how.resize_to ? how.resize_to : how.size;
-  const auto longer = static_cast<double>(std::max(size.width, size.height));
-  if (how.crop == Crop::kCenter) {
-    const auto shorter = static_cast<double>(std::min(size.width, size.height));
-    const auto other = static_cast<uint64_t>(target * longer / shorter);
-    return size.width <= size.height ? Size{target, other} : Size{other, target};
-  }
-  if (how.crop != Crop::kBorder) return {target, target};
-  const double ratio = longer / target;
-  return {std::max<uint64_t>(1, round_even(size.width / ratio)),
-          std::max<uint64_t>(1, round_even(size.height / ratio))};
-}
-
-// A side of the picture, and where its pixels go on a side of the canvas.
-struct Way {
-  uint32_t origin;  // of what is taken of the picture
-  Side side;
-  uint32_t place;  // on the canvas, of the first
-};
-
-// The middle of a resized side of `resized` pixels, as many as the canvas has; of fewer, all, in
-// its middle.
-Way find_middle(uint64_t origin, uint64_t source, uint64_t resized, const Preprocessing& how) {
-  Way way{static_cast<uint32_t>(origin), {}, 0};
-  way.side = {static_cast<uint32_t>(source), 0, static_cast<float>(source)};
-  way.side.whole = static_cast<uint32_t>(resized);
-  way.side.count = std::min(way.side.whole, how.size);
-  if (resized <= how.size) {
-    way.place = (how.size - way.side.whole) / 2;
-  } else {
-    const uint32_t extra = way.side.whole - how.size;
-    way.side.first = static_cast<uint32_t>(how.rounds_down ? extra / 2 : round_even(extra / 2.0));
-  }
-  return way;
-}
-
-struct Ways {
-  Way across, down;
-};
-
-Way find_middle_square(uint32_t length, uint32_t square, const Preprocessing& how) {
-  const uint32_t begin = (length - square) / 2;
-  Way way{};
-  way.side = {length, static_cast<float>(begin), static_cast<float>(begin + square)};
-  way.side.whole = way.side.count = how.size;
-  return way;
-}
-
-Ways find_ways(const bve_picture& picture, const Preprocessing& how) {
-  if (how.crop == Crop::kLargestSquare) {
-    const uint32_t square = std::min(picture.width, picture.height);
-    return {find_middle_square(picture.width, square, how),
-            find_middle_square(picture.height, square, how)};
-  }
-  Size size{picture.width, picture.height}, cut{0, 0}, resized = measure(size, how);
-  const double pixels = static_cast<double>(resized.width) * static_cast<double>(resized.height);
-  if (pixels > kMostResized) {  // the ends of a picture so thin are cut off first
-    const uint64_t longer = std::max(size.width, size.height);
-    const double spare = static_cast<double>(longer) * (1 - kMostResized / pixels);
-    const auto ends = static_cast<uint64_t>(spare / 2);
-    cut = {size.width == longer ? ends : 0, size.height == longer ? ends : 0};
-    size = {size.width - 2 * cut.width, size.height - 2 * cut.height};
-    resized = measure(size, how);
-  }
-  return {find_middle(cut.width, size.width, resized.width, how),
-          find_middle(cut.height, size.height, resized.height, how)};
 }
 
 Side take_whole(Side side) {
@@ -155,7 +65,7 @@ class Picture {
   Picture(const bve_picture& picture, const Layout& layout, const Preprocessing& how)
       : picture_(picture),
         layout_(layout),
-        ways_(find_ways(picture, how)),
+        ways_(find_ways(picture.width, picture.height, how)),
         filter_(how.resize),
         has_alpha_(layout.has_alpha && is_partly_transparent()) {}
 
@@ -244,32 +154,17 @@ int find_ground(const Picture& picture) {
 
 // ---- numbers -----------------------------------------------------------------------------------
 
-// The model's number of each of a channel's 256 levels, in float as numpy computes it.
-using Levels = std::array<float, 256>;
-
-Levels tabulate(double scale, double mean, double std) {
-  Levels levels;
-  const auto white = static_cast<float>(1 / scale);  // a division, as torchvision makes 255ths
-  for (size_t i = 0; i < levels.size(); ++i) {
-    levels[i] =
-        (static_cast<float>(i) / white - static_cast<float>(mean)) / static_cast<float>(std);
-  }
-  return levels;
-}
-
 void write_rows(const Picture& picture, const Preprocessing& how, float* image) {
   const Ways& ways = picture.ways();
   const size_t size = how.size, plane = size * size;
   const uint32_t channels = picture.channels();
   const int ground = channels == 4 ? find_ground(picture) : 0;
-  std::array<Levels, 3> levels;  // of red, green, blue
-  std::array<float*, 3> planes;
+  const std::array<Levels, 3> levels = tabulate(how);
+  const std::array<uint8_t, 3> fill = find_fill(how);
+  std::array<float*, 3> planes;  // of red, green, blue
   for (size_t c = 0; c < 3; ++c) {
-    const size_t at = how.is_bgr ? 2 - c : c;
-    levels[c] = tabulate(how.scale, how.mean[at], how.std[at]);
-    planes[c] = image + at * plane;
-    const double fill = how.crop == Crop::kBorder ? std::nearbyint(how.mean[at] / how.scale) : 0;
-    std::fill_n(planes[c], plane, levels[c][static_cast<size_t>(std::min(fill, 255.0))]);
+    planes[c] = image + (how.is_bgr ? 2 - c : c) * plane;
+    std::fill_n(planes[c], plane, levels[c][fill[c]]);
   }
   picture.resize(false, [&](uint32_t y, const uint8_t* row) {
     const size_t start = (ways.down.place + y) * size + ways.across.place;
@@ -285,8 +180,7 @@ void write_rows(const Picture& picture, const Preprocessing& how, float* image) 
 
 void prepare_picture(const Metadata& metadata, const bve_picture* picture, float* image,
                      size_t image_count) {
-  if (!metadata.preprocessing) throw Error(metadata.fault);
-  const Preprocessing& how = *metadata.preprocessing;
+  const Preprocessing& how = need_preprocessing(metadata);
   if (!picture || !image) {
     fail("%s that is null, expected its memory; give it", picture ? "an image" : "a picture");
   }

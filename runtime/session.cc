@@ -118,15 +118,41 @@ void Session::trace(bool on) {
   trace_.reset(new Trace(frame_, ops(), pool_->threads(), std::min(most, kMostEvents)));
 }
 
-void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
+void Session::set_frame(const Metadata& metadata, const bve_frame* frame) {
+  const Preprocessing& how = need_preprocessing(metadata);
+  if (!frame) fail("a frame that is null, expected its description; give it");
+  if (!input_) input_.reset(new FrameInput(program_, entry_, how, isa_));
+  std::byte* const dst = input_->is_patches() ? frame_.buffers[input_->buffer()] : input_->image();
+  input_->write(*frame, reinterpret_cast<float*>(dst));
+  has_frame_ = true;
+}
+
+std::byte* Session::choose_image(const float* image, size_t image_count) {
   const size_t size = entry_.image_size, wanted = 3 * size * size;
-  if (image_count != wanted) {
-    fail("an image of %zu floats, expected %zu: 3 x %zu x %zu", image_count, wanted, size, size);
+  if (!image && image_count == 0) {
+    if (!has_frame_) {
+      fail(
+          "no image, expected %zu floats, 3 x %zu x %zu, or a frame set since the last run; call "
+          "bve_set_frame before each run that takes one",
+          wanted, size, size);
+    }
+    return input_->image();
   }
+  if (!image || image_count != wanted) {
+    fail("an image of %zu floats%s, expected %zu: 3 x %zu x %zu; give as many", image_count,
+         image ? "" : " that is null", wanted, size, size);
+  }
+  return reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
+}
+
+void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
+  std::byte* const chosen = choose_image(image, image_count);
   if (logits_count != entry_.classes) {
     fail("room for %zu logits, expected %u, one a class", logits_count, entry_.classes);
   }
-  frame_.buffers[0] = reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
+  frame_.buffers[0] = chosen;
+  has_patches_ = !image && input_->is_patches();
+  has_frame_ = false;
   frame_.buffers[1] = reinterpret_cast<std::byte*>(logits);
   if (trace_) trace_->begin();
   round_ = round_ == kMostRounds ? 1 : round_ + 1;
@@ -185,8 +211,10 @@ void Session::await(size_t thread, Condition is_true) {
 void Session::execute_step(const Step& step, Range tiles, size_t thread) {
   Trace* const trace = trace_.get();
   const uint64_t start = trace ? read_clock_ns() : 0;
-  execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
-          scratches_[thread].get(), packed_.get() + step.packed);
+  if (step.op > 0 || !has_patches_) {
+    execute(frame_, ops()[step.op], step.phase, tiles, kernels_[lane_of(thread)],
+            scratches_[thread].get(), packed_.get() + step.packed);
+  }
   if (trace) trace->note(frame_, thread, step.op, tiles, start);
 }
 

@@ -9,6 +9,8 @@
 #include "arena.h"
 #include "bve.h"
 #include "cores.h"
+#include "frame_input.h"
+#include "metadata.h"
 #include "pool.h"
 #include "progress.h"
 #include "trace.h"
@@ -24,7 +26,10 @@ class Session {
   Session(const Session&) = delete;
   ~Session();
 
-  // image [3, size, size] -> logits [classes]; throws Error on other counts. Allocates nothing.
+  // The image of the next run without one. Throws Error, and then nothing has changed.
+  void set_frame(const Metadata& metadata, const bve_frame* frame);
+  // image [3, size, size] -> logits [classes]; throws Error on other counts. Null, of 0 floats: the
+  // frame that was set since the last run. Allocates nothing.
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
 
   const Entry& entry() const { return entry_; }
@@ -45,6 +50,7 @@ class Session {
   }
 
  private:
+  std::byte* choose_image(const float* image, size_t image_count);
   void walk(size_t thread, uint32_t round);
   template <typename Condition>
   void await(size_t thread, Condition is_true);
@@ -65,6 +71,9 @@ class Session {
   std::vector<Memory> scratches_;       // by thread
   std::unique_ptr<Progress> progress_;  // of several threads
   std::unique_ptr<Trace> trace_;        // null: off
+  std::unique_ptr<FrameInput> input_;   // null: no frame was ever set
+  bool has_frame_ = false;              // since the last run
+  bool has_patches_ = false;            // of this run: its first op's work is done
   std::vector<std::string> names_;
   std::string tried_;
   uint64_t tried_ns_ = 0;

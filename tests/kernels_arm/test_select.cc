@@ -26,6 +26,10 @@ std::vector<Row> all_rows() {
   append(all, bve_list_keys());
   append(all, bve_list_values());
   append(all, bve_list_routes());
+  append(all, bve_list_yuvs());
+  append(all, bve_list_rgbs());
+  append(all, bve_list_downs());
+  append(all, bve_list_acrosses());
   return all;
 }
 
@@ -51,7 +55,8 @@ struct Name {
 
 Name parse(const std::string& name) {
   static const std::regex grammar(
-      "bve_(gemm|pack|softmax|keys|values|route)((?:_(?:f32|f16|i8|i32|qd8|qc8|qc4)p?){1,3})"
+      "bve_(gemm|pack|softmax|keys|values|route|yuv|rgb|down|across)"
+      "((?:_(?:f32|f16|u8|i16|qd8|qc8)p?){1,3})"
       "_(u[0-9]+|[0-9]+x[0-9]+(?:x[0-9]+)?)"
       "_(scalar|neon|neonfp16|neondot|neoni8mm|avx2|avx512vnni)(?:_(a55|a510))?");
   std::smatch match;
@@ -109,13 +114,14 @@ TEST_CASE("the tables hold the rows of kernels.inc for this architecture, in its
 #else
   const std::string mine = "__aarch64__";
 #endif
-  std::vector<std::string> names[6];
-  const std::string kinds[6] = {"GEMM", "PACK", "SOFTMAX", "KEYS", "VALUES", "ROUTE"};
+  const std::vector<std::string> kinds = {"GEMM",  "PACK", "SOFTMAX", "KEYS", "VALUES",
+                                          "ROUTE", "YUV",  "RGB",     "DOWN", "ACROSS"};
+  std::vector<std::vector<std::string>> names(kinds.size());
   bool here = true;
   for (std::string line; std::getline(file, line);) {
     if (line.rfind("#if defined", 0) == 0) here = line.find(mine) != std::string::npos;
     if (line.rfind("#endif", 0) == 0) here = true;
-    for (int kind = 0; here && kind < 6; kind++) {
+    for (size_t kind = 0; here && kind < kinds.size(); kind++) {
       const std::string start = "BVE_" + kinds[kind] + "(";
       if (line.rfind(start, 0) == 0)
         names[kind].push_back(line.substr(start.size(), line.find(',') - start.size()));
@@ -132,6 +138,10 @@ TEST_CASE("the tables hold the rows of kernels.inc for this architecture, in its
   check(names[3], bve_list_keys());
   check(names[4], bve_list_values());
   check(names[5], bve_list_routes());
+  check(names[6], bve_list_yuvs());
+  check(names[7], bve_list_rgbs());
+  check(names[8], bve_list_downs());
+  check(names[9], bve_list_acrosses());
 }
 
 TEST_CASE("without instruction sets the scalar rows are chosen") {
@@ -147,6 +157,10 @@ TEST_CASE("without instruction sets the scalar rows are chosen") {
   CHECK(bve_select_keys(bve_scalar)->isa == bve_scalar);
   CHECK(bve_select_values(bve_scalar)->isa == bve_scalar);
   CHECK(bve_select_route(bve_scalar)->isa == bve_scalar);
+  CHECK(bve_select_yuv(bve_scalar)->isa == bve_scalar);
+  CHECK(bve_select_rgb(bve_scalar)->isa == bve_scalar);
+  CHECK(bve_select_down(bve_scalar)->isa == bve_scalar);
+  CHECK(bve_select_across(bve_scalar)->isa == bve_scalar);
 }
 
 TEST_CASE("for any set of instruction sets, a row that needs no other") {
