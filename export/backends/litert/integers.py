@@ -143,7 +143,7 @@ class _Writer:
             else:
                 self._widen(op)
         read = self.ends | {int(t) for op in self.written for t in op.inputs}
-        self.subgraph.operators = [op for op in self.written if int(op.outputs[0]) in read]
+        self.subgraph.operators = [op for op in self.written if not read.isdisjoint(map(int, op.outputs))]
         self._drop_unread()
 
     def _drop_unread(self) -> None:

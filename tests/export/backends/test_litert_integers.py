@@ -189,6 +189,22 @@ def test_a_network_answers_as_its_integers_in_pytorch(name: str, tmp_path: Path)
     assert len(ops) >= len(graph.integers.weights)
 
 
+class Arrange(nn.Module):
+    """Channels in the order of their means, of which nothing but the order is used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(1, x.mean((0, 2, 3)).topk(8).indices)
+
+
+def test_an_op_stays_whose_second_output_alone_is_read(tmp_path: Path) -> None:
+    graph = build(stem(conv(1), Arrange(), conv(1)))
+    leave = frozenset(n.name for n in graph.exported.graph.nodes if n.name.startswith(("topk", "getitem", "index")))
+    graph, given = plan(graph, leave), images(4)
+    exact = np.concatenate([Emulation(replace(graph, integers=Integers())).answer(image) for image in given])
+    got = run(bytes_of(lower(graph)), tmp_path, given)
+    assert np.abs(got - exact).max() < 0.2 * np.ptp(exact, axis=0).max()
+
+
 def test_a_convolution_is_that_of_integers(tmp_path: Path) -> None:
     """Zeros around the image are the zero point; sums are of integers, and rounded once."""
     model = randomize(nn.Conv2d(3, 8, 3, 2, 1)).eval()
