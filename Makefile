@@ -22,6 +22,7 @@ WHEEL_GLIBC = 2.28
 WHEELS = dist/wheels
 TFLITE_RUNTIME = tflite-runtime==2.14.0 numpy==1.26.4
 OTHER_EXECUTORCH = executorch==1.3.1
+MEDIAPIPE = mediapipe==1.2.3
 FUZZ_SECONDS ?= 60
 AXE = axe-core@4.10.3
 COMMA = ,
@@ -35,7 +36,7 @@ define sanitize
 		BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
 endef
 
-.PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch \
+.PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch mediapipe \
 	device-roots board-root npm-packages swift-root bve-run-arm wheels sanitize fuzz
 
 demo: .venv/.ready
@@ -48,7 +49,7 @@ test:
 
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-tests: native tflite-runtime other-executorch $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm)) \
+tests: native tflite-runtime other-executorch mediapipe $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm)) \
 		$(if $(IS_DEBIAN),device-roots board-root) $(if $(shell command -v npm),npm-packages)
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist loadfile
 
@@ -100,6 +101,13 @@ other-executorch: build/other_executorch/.ready
 build/other_executorch/.ready: Makefile | .venv/.ready
 	mkdir -p $(@D)
 	.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(OTHER_EXECUTORCH)
+	touch $@
+
+# What takes .tflite files of pixels as they are, without what it draws with: 130 MB.
+mediapipe: build/mediapipe/.ready
+build/mediapipe/.ready: Makefile | .venv/.ready
+	mkdir -p $(@D)
+	.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(MEDIAPIPE)
 	touch $@
 
 # What looks at the app's pages for those who cannot see them: in a browser, by tests/app.

@@ -65,16 +65,21 @@ def find_packages(step: Step = nullcontext) -> dict[str, Path]:
     They lie in this user's cache; npm brings what is not there yet, and runs nothing of it. step: what surrounds that,
     given its name. UserError where npm is missing, fails, or brings what is not pinned here.
     """
-    found: dict[str, Path] = {}
-    for package in PACKAGES:
-        folder = find_cache() / "npm" / f"{package.name.replace('/', '+')}-{package.version}"
-        paths = {name: folder / name for name in package.files}
-        if not all(path.is_file() for path in paths.values()):
-            npm = find_tool("npm", "apt-get install npm", "which brings what runs files in a browser")
-            with step(f"{package.name} {package.version}, brought once by npm: a minute"):
-                _unpack(package, _download(package, npm), folder)
-        found |= paths
-    return found
+    return {name: path for package in PACKAGES for name, path in find_package(package, step).items()}
+
+
+def find_package(package: Package, step: Step = nullcontext) -> dict[str, Path]:
+    """Find one package's files.
+
+    As find_packages does.
+    """
+    folder = find_cache() / "npm" / f"{package.name.replace('/', '+')}-{package.version}"
+    paths = {name: folder / name for name in package.files}
+    if not all(path.is_file() for path in paths.values()):
+        npm = find_tool("npm", "apt-get install npm", "which brings what runs files in a browser")
+        with step(f"{package.name} {package.version}, brought once by npm: a minute"):
+            _unpack(package, _download(package, npm), folder)
+    return paths
 
 
 def _download(package: Package, npm: str) -> bytes:
