@@ -122,6 +122,26 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """What an app pays from a camera's frame to a label, beside the model alone.
+
+    frame: what lay in memory; prepared_by: whose code made the model's input of it. turns: those of the row that frames
+    followed, by number; model_ms: the median of just these. label_times_ms: of each frame, until its class was known;
+    prepare_times_ms: of these, until the input was ready. ratio: of label_ms' median to model_ms.
+    """
+
+    frame: str
+    prepared_by: str
+    turns: tuple[int, ...] = ()
+    label_times_ms: tuple[float, ...] = ()
+    prepare_times_ms: tuple[float, ...] = ()
+    label_ms: Times | None = None
+    prepare_ms: Times | None = None
+    model_ms: float | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What an app or a browser ran in while it measured.
 
@@ -150,7 +170,7 @@ class Row:
     runtime: its name and version, build: what else it says of itself; launch: local, ssh, adb shell, app or browser.
     error: why there is no measurement. energy, answers: or a text that says why not. throttled_share: of the measured
     time, that of turns whose clock was lower than that of the first by what counts as throttled. reasons: of the
-    verdicts. surroundings: of an app's or a browser's row.
+    verdicts. surroundings: of an app's or a browser's row. frame: or a text that says why not; None in an older result.
     """
 
     file: str
@@ -184,6 +204,7 @@ class Row:
     error: str = ""
     throttled_share: float | None = None
     surroundings: Surroundings | None = None
+    frame: Frames | str | None = None
 
     def name(self) -> str:
         """Name the row apart from its neighbours."""

@@ -16,6 +16,9 @@ tell(cpu='', board='', runtime='none', version='', build={}, session={}, load_ms
      cores_allowed=[], image_floats=0)
 for line in sys.stdin:
     words, start = line.split(), time.monotonic_ns()
+    if words[:1] == ['frame']:
+        tell(lack='nothing runs there')
+        continue
     images = int(words[2]) if words[:1] == ['run'] else 0
     tell(start_ns=start, end_ns=start + images * 10**6, times_ms=[1.0] * images, cpu_ms=0, clock_mhz=[None, None],
          cores={}, thread_ms={}, throttled_periods=0) if images else tell(peak_bytes=0, anonymous_bytes=0)

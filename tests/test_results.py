@@ -1,3 +1,4 @@
+import hashlib
 import json
 import statistics
 from dataclasses import replace
@@ -6,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.results import describe_times, find_schema, read_result, write_result
-from tests.bench.made import make_result, make_row
+from bigvit_edge.results import Frames, describe_times, find_schema, read_result, write_result
+from tests.bench.made import make_frames, make_result, make_row
 
 
 def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -59,6 +60,24 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> N
         write_result(bad, path)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["one.json"]
+
+
+def test_a_result_of_before_frames_is_read_by_its_own_hash(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    write_result(make_result(make_row()), path)
+    data = json.loads(path.read_text())
+    del data["rows"][0]["frame"], data["sha256"]
+    data["sha256"] = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(data))
+    assert read_result(path).rows[0].frame is None
+
+
+@pytest.mark.parametrize(
+    "frame", ["not available: it is foreign", make_frames((1 / 3, 2.5), (0.25, 0.1), (0,)), make_frames((), (), ())]
+)
+def test_frames_come_back_as_they_were_written(frame: Frames | str, tmp_path: Path) -> None:
+    write_result(make_result(make_row(frame=frame)), tmp_path / "one.json")
+    assert read_result(tmp_path / "one.json").rows[0].frame == frame
 
 
 def test_percentiles_are_by_rank() -> None:

@@ -1,7 +1,7 @@
 """A file in its own runtime, on whatever machine has Python: `bve-run serve` for .tflite, .onnx and .pte.
 
-It is copied to the device alone, so it imports nothing but the standard library, numpy and the one runtime. Lines come
-in and lines of JSON go out, as docs/devices.md has them; it ends when stdin ends, in the middle of a run too.
+It is copied to the device, with frame_reader.py, so it imports nothing but the standard library, numpy and the one
+runtime. Lines come in and lines of JSON go out, as docs/devices.md has them; it ends when stdin ends, in a run too.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import platform
+import runpy
 import select
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic_ns as read_clock
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -54,11 +56,11 @@ def serve(options: argparse.Namespace, tell: "Callable[[dict[str, Any]], None]")
         evict(options.file)
     cached = share_cached(options.file)
     start = read_clock()
-    shape = runtime.load(options.file, options)
+    shape, dtype = runtime.load(options.file, options)
     loaded = read_clock()
     if not all(isinstance(side, int) and side > 0 for side in shape):
         sys.exit(f"an image of shape {shape}, expected one of a fixed size; export the model for one")
-    image = np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
+    image = draw_noise(shape, dtype)
     before = read_clock()
     runtime.run(image)
     end = read_clock()
@@ -69,22 +71,36 @@ def serve(options: argparse.Namespace, tell: "Callable[[dict[str, Any]], None]")
         "threads": options.threads, "cores_allowed": sorted(os.sched_getaffinity(0)),
         "image_floats": int(image.size), "session": {},
     })  # fmt: skip
-    commands = Commands()
+    commands, frames = Commands(), None
     gc.disable()
     while (command := commands.read()) is not None:
         verb, *words = command.split(" ")
-        if verb == "run":
-            turn = time_turn(runtime, image, parse_turn(command, words), commands, options.clock)
-            if turn is None:
+        if verb in ("run", "frame"):
+            turn = parse_turn(command, words)
+            if verb == "run":
+                told = time_turn(runtime, image, turn, commands, options.clock)
+            else:
+                frames = frames or runpy.run_path(options.frames)["Frames"](runtime, image, options.preprocessing)
+                told = frames.time_turn(turn, commands)
+            if told is None:
                 return
-            tell(turn)
+            tell(told)
         elif command == "memory":
             tell({"peak_bytes": read_status("VmHWM"), "anonymous_bytes": read_status("RssAnon")})
         elif verb == "answer" and len(words) == 2:
             source, target = map(unquote_to_bytes, words)
-            tell({"images": answer(runtime, image.shape, source, target)})
+            tell({"images": answer(runtime, image, source, target)})
         else:
-            sys.exit(f"{command!r}, expected run, memory or answer IN OUT; check who asks")
+            sys.exit(f"{command!r}, expected run, frame, memory or answer IN OUT; check who asks")
+
+
+def draw_noise(shape: "tuple[int, ...]", dtype: Any) -> Any:
+    random = np.random.default_rng(SEED)
+    if dtype == np.uint8:
+        return random.integers(0, 256, shape, np.uint8)
+    if dtype == np.float32:
+        return random.standard_normal(shape, dtype=np.float32)
+    sys.exit(f"an image of {np.dtype(dtype)}, expected one of float32 or uint8; export the model again")
 
 
 def parse_turn(command: str, words: "list[str]") -> "tuple[float, int, int]":
@@ -93,7 +109,7 @@ def parse_turn(command: str, words: "list[str]") -> "tuple[float, int, int]":
         seconds, images, period_ms = map(float, words)
         if 0 <= seconds <= 86400 and 1 <= images <= 1e6 and 0 <= period_ms <= 1e6:
             return seconds, int(images), int(period_ms * 1e6)
-    sys.exit(f"{command!r}, expected run SECONDS IMAGES PERIOD_MS; check who asks")
+    sys.exit(f"{command!r}, expected run or frame SECONDS IMAGES PERIOD_MS; check who asks")
 
 
 def keep_to(cores: "list[int]") -> None:
@@ -115,6 +131,8 @@ def parse(words: "list[str]") -> argparse.Namespace:
     parser.add_argument("--evict", action="store_true", help="the file leaves the system's cache before it is loaded")
     parser.add_argument("--clock", help="bve-run, which measures the clock")
     parser.add_argument("--delegate", help="our core for this runtime, a shared object")
+    parser.add_argument("--preprocessing", default="", help="how pictures are prepared, JSON; else as the file says")
+    parser.add_argument("--frames", help="frame_reader.py, which prepares camera frames")
     parser.add_argument("--saturating", action="store_true", help="onnx: the CPU's int8 products saturate")
     return parser.parse_args(words)
 
@@ -122,10 +140,6 @@ def parse(words: "list[str]") -> argparse.Namespace:
 def parse_cores(text: str) -> "list[int]":
     pairs = (part.partition("-") for part in text.split(","))
     return [core for first, _, last in pairs for core in range(int(first), int(last or first) + 1)]
-
-
-def read_clock() -> int:
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 # ---- lines of stdin, and turns ---------------------------------------------------------------------------------------
@@ -198,10 +212,7 @@ def time_turn(
 
 
 def read_threads() -> "dict[str, tuple[int, int]]":
-    """Read each thread's CPU time, in ns, and its last core.
-
-    {} where that is not told.
-    """
+    """Read each thread's CPU time in ns and its last core; {} if not told."""
     threads: dict[str, tuple[int, int]] = {}
     for task in os.listdir("/proc/self/task"):  # noqa: PTH208  one import less
         with suppress(OSError, ValueError, IndexError):
@@ -225,15 +236,15 @@ def look_around(program: "str | None", core: int) -> "tuple[float | None, int | 
     return found["clock_mhz"], found["throttled_periods"]
 
 
-def answer(runtime: Any, shape: "tuple[int, ...]", source: bytes, target: bytes) -> int:
-    """Write the logits of a file of float32 images to another.
+def answer(runtime: Any, image: Any, source: bytes, target: bytes) -> int:
+    """Write the logits of a file of images, of the type that the model's file takes, to another.
 
     Returns how many images there were.
     """
-    images = np.fromfile(os.fsdecode(source), "<f4").reshape(-1, *shape)
+    images = np.fromfile(os.fsdecode(source), image.dtype.newbyteorder("<")).reshape(-1, *image.shape)
     with open(target, "wb") as file:  # noqa: PTH123  one import less
-        for image in images:
-            file.write(np.ascontiguousarray(runtime.run(image), "<f4").tobytes())
+        for each in images:
+            file.write(np.ascontiguousarray(runtime.run(each), "<f4").tobytes())
     return len(images)
 
 
@@ -251,10 +262,7 @@ def evict(path: str) -> None:
 
 
 def share_cached(path: str) -> "float | None":
-    """Find the share of the file's pages in the system's cache.
-
-    None where that is not told.
-    """
+    """Find the share of the file's pages in the system's cache, if told."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as pages:  # noqa: PTH123
             count = -(-len(pages) // mmap.PAGESIZE)
@@ -273,7 +281,7 @@ def read_status(name: str) -> int:
     return int(lines.get(name, "0 kB").split()[0]) * 1024
 
 
-# ---- runtimes: load(path, options) -> shape of an image; run(image) -> logits ----------------------------------------
+# ---- runtimes: load(path, options) -> shape and type of an image; run(image) -> logits -------------------------------
 
 
 class LiteRT:
@@ -283,10 +291,9 @@ class LiteRT:
         package, self.framework = find_package(self.name, *LITERT, module=".interpreter")
         self.version = f"{package} {find_version(package)}"
 
-    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
-        delegates = []
-        if options.delegate:
-            delegates = [self.framework.load_delegate(options.delegate, {"threads": options.threads})]
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[tuple[int, ...], Any]":
+        load, threads = self.framework.load_delegate, {"threads": options.threads}
+        delegates = [load(options.delegate, threads)] if options.delegate else []
         self.interpreter = self.framework.Interpreter(
             model_path=path, num_threads=options.threads, experimental_delegates=delegates
         )
@@ -294,12 +301,12 @@ class LiteRT:
         if len(names) > 1:  # the others are not set up
             self.runner = self.interpreter.get_signature_runner(options.method or names[0])
             ((self.key, details),) = self.runner.get_input_details().items()
-            return tuple(map(int, details["shape"]))
+            return tuple(map(int, details["shape"])), details["dtype"]
         self.runner = None
         self.interpreter.allocate_tensors()
         image, logits = take_only(self.interpreter.get_input_details(), self.interpreter.get_output_details())
         self.image, self.logits = image["index"], logits["index"]
-        return tuple(map(int, image["shape"]))
+        return tuple(map(int, image["shape"])), image["dtype"]
 
     def run(self, image: Any) -> Any:
         if self.runner:
@@ -317,7 +324,7 @@ class ONNX:
         _, self.framework = find_package(self.name, "onnxruntime")
         self.version = f"onnxruntime {self.framework.__version__}"
 
-    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[tuple[int, ...], Any]":
         chosen = self.framework.SessionOptions()
         chosen.intra_op_num_threads, chosen.inter_op_num_threads = options.threads, 1
         chosen.log_severity_level = 4
@@ -325,7 +332,7 @@ class ONNX:
         self.session = self.framework.InferenceSession(path, chosen, providers=["CPUExecutionProvider"])
         image, logits = take_only(self.session.get_inputs(), self.session.get_outputs())
         self.image, self.logits = image.name, [logits.name]
-        return tuple(image.shape)
+        return tuple(image.shape), {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}.get(image.type, object)
 
     def run(self, image: Any) -> Any:
         return self.session.run(self.logits, {self.image: image})[0]
@@ -340,7 +347,7 @@ class ExecuTorch:
         self.version = f"executorch {find_version('executorch')}"
         self.torch.set_num_threads(options.threads)
 
-    def load(self, path: str, options: argparse.Namespace) -> "tuple[int, ...]":
+    def load(self, path: str, options: argparse.Namespace) -> "tuple[tuple[int, ...], Any]":
         if options.delegate:
             ctypes.CDLL(options.delegate)
         if self.framework._threadpool_get_thread_count() != options.threads:
@@ -350,7 +357,8 @@ class ExecuTorch:
         if ORDER in names:
             names = str(self.program.load_method(ORDER)(())[0]).split(",")
         self.method = self.program.load_method(options.method or names[0])
-        return tuple(self.method.method_meta().input_tensor_meta(0).sizes())
+        image = self.method.method_meta().input_tensor_meta(0)
+        return tuple(image.sizes()), {0: np.uint8, 6: np.float32}.get(image.dtype(), object)  # numbers of ScalarType
 
     def run(self, image: Any) -> Any:
         return self.method((self.torch.from_numpy(image),))[0].numpy()

@@ -1,14 +1,17 @@
 """What is measured: files, alone or of a bundle, each at each of its entry points."""
 
+import json
 import os
+import struct
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified, find_format, hash_file, measure_size
 from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.results import spell_path
+from bigvit_edge.runtime import tflite
 from bigvit_edge.runtime.outside_data import OutsideDataError, explain_failure, refuse_outside_data
 
 APPLE = "Core ML runs on Apple's systems alone"
@@ -46,6 +49,17 @@ class Case:
         if self.method is None:
             return None
         return max(0.0, 1 - sum(leftover.mac_share for leftover in self.method.leftovers))
+
+    def spell_preprocessing(self) -> str:
+        """Spell as JSON how pictures are prepared; "" where only the file's own runtime can say."""
+        if self.entry:
+            return json.dumps(asdict(self.entry.preprocessing))
+        if self.format != "litert":
+            return ""
+        try:
+            return tflite.read_strings(self.path.read_bytes()).get("preprocessing", "")
+        except (OSError, struct.error, IndexError, ValueError):  # whoever runs it says so
+            return ""
 
 
 def list_cases(paths: list[Path], keep: float | None = None) -> list[Case]:

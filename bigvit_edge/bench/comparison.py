@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.measures import Interval
-from bigvit_edge.results import VALID, Result, Row, Turn
+from bigvit_edge.results import VALID, Frames, Result, Row, Turn
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
@@ -117,6 +117,11 @@ def find_obstacles(before: Result, after: Result, one: Row, other: Row) -> list[
             found.append(f"{side} is {', '.join(row.verdicts)}: {'; '.join(row.reasons)}")
     found += [f"{side} is a part of a bench" for side, r in (("before", before), ("after", after)) if not r.complete]
     return found
+
+
+def take_frame_ms(row: Row) -> float | None:
+    """Take the median from a frame to its label, of too few turns to bound it; None where there is none."""
+    return row.frame.label_ms.p50 if isinstance(row.frame, Frames) and row.frame.label_ms else None
 
 
 def _pair(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -19,6 +19,7 @@ from bigvit_edge.bench.answers import Pictures, judge_answers
 from bigvit_edge.bench.cases import Case
 from bigvit_edge.bench.conditions import check_cooling, check_same, name_build, read_bits
 from bigvit_edge.bench.energy import NoEnergyError, find_meter, measure_energy
+from bigvit_edge.bench.frames import Spent, add_frames, begin_frames
 from bigvit_edge.bench.policies import Policy, list_policies
 from bigvit_edge.bench.runners import Runner, Tools, explain_absence, find_tools, probe
 from bigvit_edge.bench.thermometers import Thermometer
@@ -277,16 +278,17 @@ class _Bench:
             raise UserError(met, "the runtime of the first part", "measure anew")
         images, is_warm = warm_up(runner)
         load = row.load and replace(row.load, warm_ms=ready.load_ms, first_ms=ready.first_ms)
-        self.rows[i] = replace(
+        row = replace(
             row, runtime=ready.runtime, build=ready.build, cores_allowed=ready.cores_allowed, load=load,
             warmup_images=row.warmup_images + images, warm=is_warm,
         )  # fmt: skip
+        self.rows[i] = begin_frames(row, runner)
 
     def _take_turns(self, runners: dict[int, Runner]) -> None:
         protocol = self.plan.protocol
         period_ms = 1e3 / protocol.fps if protocol.fps else 0
         done, start = min(len(row.turns) for row in self.rows if not row.error), time.monotonic()
-        share = self._share(done, start)
+        share, spent = self._share(done, start), [Spent() for _ in self.rows]
         while share < 1:
             temp_c = self._cool()
 
@@ -297,6 +299,7 @@ class _Bench:
                 turn = runners[i].run(protocol.turn_s, protocol.turn_images, period_ms)
                 turn = replace(turn, temp_c=temp_c, part=self.part)
                 self.rows[i] = replace(self.rows[i], turns=(*self.rows[i].turns, turn))
+                self.rows[i] = add_frames(self.rows[i], runners[i], protocol, spent[i])
 
             order = random.Random(done).sample(range(len(self.rows)), len(self.rows))
             self._each(take, order)  # so that no row always comes behind the same other
@@ -360,7 +363,7 @@ class _Bench:
             method=case.method.name if case.method else None, delegated_share=case.delegated_share,
             policy=policy.name, threads=policy.threads, cores_asked=policy.cores, launch=self.device.launch,
             energy=NOT_AVAILABLE if self.plan.energy else f"{NOT_AVAILABLE}: not asked for",
-            error=explain_absence(self.tools, case),
+            error=explain_absence(self.tools, case), frame=NOT_AVAILABLE,
         )  # fmt: skip
 
 

@@ -9,17 +9,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from bigvit_edge.bench.comparison import BENCHES_DIFFER, Compared, bound_ratio
+from bigvit_edge.bench.comparison import BENCHES_DIFFER, Compared, bound_ratio, take_frame_ms
 from bigvit_edge.bench.measurement import Progress
 from bigvit_edge.machine import describe
-from bigvit_edge.results import FAILED, VALID, Answers, Energy, Load, Result, Row, spell_path
+from bigvit_edge.results import FAILED, VALID, Answers, Energy, Frames, Load, Result, Row, spell_path
 from bigvit_edge.tables import print_rows, print_step, spell_line
 
 MOST_CACHED = 0.05  # of a file, that a cold load may find in the system's cache
 TITLE = (
-    "file", "keep", "cores", "threads", "p50", "p90", "p99", "CPU an image", "cold load + first",
-    "warm load + first",
-    "peak memory", "size", "delegated", "top-1", "energy", "verdict",
+    "file", "keep", "cores", "threads", "p50", "p90", "p99", "frame to label", "CPU an image", "cold load + first",
+    "warm load + first", "peak memory", "size", "delegated", "top-1", "energy", "verdict",
 )  # fmt: skip
 
 
@@ -43,10 +42,11 @@ def explain_result(result: Result) -> Iterator[str]:
     yield "  file after the other, each in a process of its own; warmed up before, by " + _list_warmup(result.rows)
     for runtime, launch in dict.fromkeys((row.runtime, row.launch) for row in result.rows if row.runtime):
         yield f"{runtime}: started by {launch}"
+    yield from _explain_frames(result.rows)
     yield from _explain_loads(result.rows)
     yield from _explain_places(result.rows)
     if share := _find_busy_share(result.rows):
-        yield f"images ran for {share:.0%} of the time between the first turn and the last"
+        yield f"images and frames ran for {share:.0%} of the time between the first turn and the last"
     yield from _explain_energy(result.rows)
     yield from dict.fromkeys(
         f"top-1 of {row.file}: {row.answers}" for row in result.rows if isinstance(row.answers, str) and not row.error
@@ -97,6 +97,8 @@ def summarize(pair: Compared) -> dict[str, Any]:
         "row": pair.after.name(),
         "before_ms": pair.before.latency_ms and pair.before.latency_ms.p50,
         "after_ms": pair.after.latency_ms and pair.after.latency_ms.p50,
+        "before_frame_ms": take_frame_ms(pair.before),
+        "after_frame_ms": take_frame_ms(pair.after),
         "ratio": pair.ratio.value,
         "interval": pair.ratio.interval,
         "differs": pair.differs,
@@ -119,11 +121,12 @@ def watching() -> Iterator[Progress]:
 def print_compared(compared: Sequence[Compared], alone: Sequence[str]) -> None:
     """Print a comparison of two results."""
     print_rows(
-        ("file", "before", "after", "after / before", "95 % interval", "says"),
+        ("file", "before", "after", "after / before", "95 % interval", "says", "frame to label"),
         (
             (
                 pair.after.name(), _spell_ms(pair.before), _spell_ms(pair.after), f"{pair.ratio.value:.3f}",
                 f"{pair.ratio.interval[0]:.3f}–{pair.ratio.interval[1]:.3f}", spell_finding(pair),
+                f"{spell_frame(pair.before)}, {spell_frame(pair.after)}",
             )
             for pair in compared
         ),
@@ -152,10 +155,10 @@ def _list_cells(row: Row) -> tuple[str, ...]:
     size = f"{row.bytes / 1e6:.2f} MB"
     share = "–" if row.delegated_share is None else f"{row.delegated_share:.1%}"
     if row.latency_ms is None:
-        return (*head, *["–"] * 7, size, share, "–", "–", FAILED)
+        return (*head, *["–"] * 8, size, share, "–", "–", FAILED)
     times, load, memory = row.latency_ms, row.load, row.memory
     return (
-        *head, f"{times.p50:.2f} ms", f"{times.p90:.2f} ms", f"{times.p99:.2f} ms",
+        *head, f"{times.p50:.2f} ms", f"{times.p90:.2f} ms", f"{times.p99:.2f} ms", spell_frame(row),
         "–" if row.cpu_ms is None else f"{row.cpu_ms:.2f} ms",
         *(
             (f"{load.cold_ms:.1f} + {load.cold_first_ms:.1f} ms" if is_cold(load) else "not cold",
@@ -169,6 +172,29 @@ def _list_cells(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def spell_frame(row: Row) -> str:
+    """Spell the median from a frame to its label, "–" where there is none."""
+    median_ms = take_frame_ms(row)
+    return "–" if median_ms is None else f"{median_ms:.2f} ms"
+
+
+def _explain_frames(rows: Sequence[Row]) -> Iterator[str]:
+    """What a frame is, who prepares it and what that takes beside the model alone; why nobody does."""
+    frames = [(row, row.frame) for row in rows if isinstance(row.frame, Frames)]
+    if frames:
+        yield f"frame to label: a frame in memory, {frames[0][1].frame}, prepared, run, the largest logit found; after"
+        yield "  some of the turns of the model alone, with whose median it is compared"
+    for row, told in frames:
+        if told.label_ms and told.prepare_ms:
+            p50, p90 = (f"{told.prepare_ms.p50:.2f}", f"{told.label_ms.p90:.2f}")
+            yield (
+                f"{row.name()}: frame to label {told.label_ms.p50:.2f} ms (p90 {p90}), of it {p50} ms preparing by "
+                f"{told.prepared_by}; {told.ratio:.2f} times the model alone, {told.label_ms.images} frames"
+            )
+    lacks = (f"frame to label of {row.file}: {row.frame}" for row in rows if isinstance(row.frame, str))
+    yield from dict.fromkeys(lacks)
+
+
 def _explain_loads(rows: Sequence[Row]) -> Iterator[str]:
     """Whose cold load is none, and why."""
     for row in rows:
@@ -179,12 +205,13 @@ def _explain_loads(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _find_busy_share(rows: Sequence[Row]) -> float | None:
-    """The share of the time in which an image ran, of a bench in one go."""
+    """The share of the time in which an image ran or a frame was labelled, of a bench in one go."""
     turns = [turn for row in rows for turn in row.turns]
     if not turns or len({turn.part for turn in turns}) > 1:
         return None
     whole = max(turn.end_ns for turn in turns) - min(turn.start_ns for turn in turns)
-    return sum(sum(turn.times_ms) for turn in turns) * 1e6 / whole if whole else None
+    frames_ms = sum(sum(row.frame.label_times_ms) for row in rows if isinstance(row.frame, Frames))
+    return (sum(sum(turn.times_ms) for turn in turns) + frames_ms) * 1e6 / whole if whole else None
 
 
 def _explain_places(rows: Sequence[Row]) -> Iterator[str]:

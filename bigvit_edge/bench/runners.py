@@ -19,7 +19,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.machine import Machine, parse_machine
 from bigvit_edge.results import Memory, Turn
 
-AGENT = Path(__file__).with_name("agent.py")
+AGENT, FRAMES = (Path(__file__).with_name(name) for name in ("agent.py", "frame_reader.py"))
 READY_S = 600.0  # a large file from a slow card, and a runtime that compiles when it loads
 ANSWER_S = 60.0  # beyond what a turn takes itself
 SLOWEST_S = 60.0  # an image, until one is known
@@ -41,6 +41,19 @@ class Tools:
     runtimes: dict[str, str] = field(default_factory=dict)
     lacks: dict[str, str] = field(default_factory=dict)
     delegates: dict[str, str] = field(default_factory=dict)
+    frames: str = ""
+
+
+@dataclass(frozen=True)
+class FrameTurn:
+    """Some frames, each from memory to its class; of each the time, and that until the model's input was ready."""
+
+    frame: str
+    prepared_by: str
+    start_ns: int
+    end_ns: int
+    label_ms: tuple[float, ...]
+    prepare_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -80,14 +93,19 @@ class Runner:
         self._slowest_s = max(1.0, 20 * max(turn.times_ms) / 1e3)
         return turn
 
+    def run_frames(self, seconds: float, images: int, period_ms: float = 0) -> FrameTurn | str:
+        """Time frames to their labels, as run does images; or why there are none."""
+        wait_s = seconds + images * max(self._slowest_s, period_ms / 1e3) + ANSWER_S
+        return self._ask(f"frame {seconds:g} {images} {period_ms:g}", wait_s, _read_frames)
+
     def read_memory(self) -> Memory:
         """Read the process's peak of memory until now."""
         return self._ask("memory", ANSWER_S, lambda told: Memory(**told))
 
     def answer(self, images: Path, logits: Path, count: int) -> None:
-        """Answer a file of float32 images.
+        """Answer a file of images, of the type that the model's file takes.
 
-        count: how many it holds. The file of their logits is brought here.
+        count: how many it holds. The file of their logits, of float32, is brought here.
         """
         source, target = self._store.place(images), self._store.reserve("logits.f32")
         paths = " ".join(quote(os.fsencode(path)) for path in (source, target))
@@ -125,18 +143,11 @@ def spell(tools: Tools, file: str, case: Case, policy: Policy, evict: bool) -> l
     method = ["--method", case.method.name] if case.method else []
     delegate = ["--delegate", tools.delegates[case.format]] if case.native else []
     saturating = ["--saturating"] if case.format == "onnx" and saturates(tools.machine) else []
+    pictures = ["--frames", tools.frames, "--preprocessing", case.spell_preprocessing()]
     return [
-        *tools.python,
-        tools.agent,
-        case.format,
-        file,
-        *options,
-        "--clock",
-        tools.bve_run,
-        *method,
-        *delegate,
-        *saturating,
-    ]
+        *tools.python, tools.agent, case.format, file, *options, "--clock", tools.bve_run, *method, *delegate,
+        *saturating, *pictures,
+    ]  # fmt: skip
 
 
 def saturates(machine: Machine) -> bool:
@@ -171,11 +182,12 @@ def find_tools(device: Device, store: Store, bve_run: str, formats: set[str]) ->
     if not python:
         why = "no Python 3 there, in which this format's runtime would run"
         return replace(tools, lacks=dict.fromkeys(wanted, why))
-    agent = store.place(AGENT)
+    agent, frames = store.place(AGENT), store.place(FRAMES)
     told = {name: run_words(device, (*python, agent, name, "--probe"), 120) for name in wanted}
     return replace(
         tools,
         agent=agent,
+        frames=frames,
         python=python,
         runtimes={
             name: parse_line(done.out, device, lambda told: str(told["version"]))
@@ -235,6 +247,19 @@ def _read_turn(told: dict[str, Any]) -> Turn:
         throttled_periods=None if (periods := told["throttled_periods"]) is None else int(periods),
     )  # fmt: skip
     if not turn.times_ms or not all(0 < ms < math.inf for ms in turn.times_ms) or turn.end_ns <= turn.start_ns:
+        raise ValueError("times that no clock tells")
+    return turn
+
+
+def _read_frames(told: dict[str, Any]) -> FrameTurn | str:
+    if "lack" in told:
+        return str(told["lack"])
+    label_ms, prepare_ms = (tuple(map(float, told[name])) for name in ("label_ms", "prepare_ms"))
+    turn = FrameTurn(
+        str(told["frame"]), str(told["prepared_by"]), int(told["start_ns"]), int(told["end_ns"]), label_ms, prepare_ms
+    )
+    pairs = list(zip(prepare_ms, label_ms, strict=True))
+    if not pairs or not all(0 < part <= whole < math.inf for part, whole in pairs) or turn.end_ns <= turn.start_ns:
         raise ValueError("times that no clock tells")
     return turn
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bigvit_edge.devices.null import Null
 from bigvit_edge.machine import Machine
-from bigvit_edge.results import FAILED, NOISY, NOT_PINNED, QUOTA, THROTTLED, VALID, Row, Turn, describe_times
+from bigvit_edge.results import FAILED, NOISY, NOT_PINNED, QUOTA, THROTTLED, VALID, Frames, Row, Turn, describe_times
 
 NO_LAUNCH = Null.launch
 LEAST_TURNS = 8  # below which neither drift nor spread is told from chance
@@ -47,9 +47,22 @@ def judge(row: Row, machine: Machine, throttled_bits: Sequence[int | None] = (),
         latency_ms=describe_times(row.times_ms()),
         cpu_ms=_take_cpu(row.turns),
         throttled_share=_share_throttled(row.turns),
+        frame=_describe_frames(row),
         verdicts=tuple(dict.fromkeys(verdict for verdict, _ in found)) or (VALID,),
         reasons=tuple(reason for _, reason in found),
     )
+
+
+def _describe_frames(row: Row) -> Frames | str | None:
+    """Beside the turns that they followed: whatever the machine did then fell on both."""
+    frames = row.frame
+    if not isinstance(frames, Frames) or not frames.turns:
+        return frames
+    label_ms, model_ms = describe_times(frames.label_times_ms), _take_median([row.turns[n] for n in frames.turns])
+    return replace(
+        frames, label_ms=label_ms, prepare_ms=describe_times(frames.prepare_times_ms), model_ms=model_ms,
+        ratio=label_ms.p50 / model_ms,
+    )  # fmt: skip
 
 
 def _find_misplaced(row: Row) -> list[tuple[str, str]]:

@@ -4,8 +4,8 @@ from bigvit_edge.sweep.rows import Point
 
 NOTHING = "–"
 COLUMNS = (
-    "model", "precision", "format", "keep", "cores", "p50", "95 %", "p90", "p99", "accuracy", "95 %", "agrees",
-    "memory", "size", "energy", "verdict",
+    "model", "precision", "format", "keep", "cores", "p50", "95 %", "p90", "p99", "frame", "accuracy", "95 %",
+    "agrees", "memory", "size", "energy", "verdict",
 )  # fmt: skip
 
 
@@ -18,7 +18,7 @@ def spell_cells(point: Point, on_front: bool) -> tuple[str, ...]:
     return (
         point.model, point.precision, point.format, _spell(point.keep, "{:g}"), spell_cores(point),
         _spell_ms(point.p50_ms), _spell_interval(point.p50_low_ms, point.p50_high_ms, 1, _count_digits(point.p50_ms)),
-        _spell_ms(point.p90_ms), _spell_ms(point.p99_ms), _spell(point.accuracy, "{:.1%}"),
+        _spell_ms(point.p90_ms), _spell_ms(point.p99_ms), _spell_ms(point.frame_ms), _spell(point.accuracy, "{:.1%}"),
         _spell_interval(point.accuracy_low, point.accuracy_high, 100, 1), _spell(point.agreement, "{:.1%}"),
         _spell_bytes(point.peak_memory_bytes, 1), _spell_bytes(point.file_bytes, 2),
         _spell(point.energy_mj, "{:.1f} mJ"), verdict,

@@ -14,7 +14,7 @@ from bigvit_edge.sweep.rows import PENDING, Point
 from bigvit_edge.sweep.settings import Sweep
 
 TITLES = ("", *COLUMNS)
-NUMBERS = 10
+NUMBERS = 11
 
 
 def write_page(sweep: Sweep, points: Sequence[Point], failures: Sequence[tuple[Job, str]]) -> str:
@@ -41,6 +41,7 @@ def list_meanings() -> Iterable[str]:
     return (
         "p50, p90, p99: milliseconds an image, of the device's own clock. The 95 % interval of p50 is a bootstrap of "
         "whole turns.",
+        "frame: from a camera's frame in memory to its label, the median; docs/devices.md says what is in it.",
         "accuracy: share of the images that the file itself has right, where the export compared it with PyTorch; "
         "else of those that it answered on the device. The CSV says which, and on how many.",
         "agrees: share of the images on which its top-1 is PyTorch's.",

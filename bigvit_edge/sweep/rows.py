@@ -11,7 +11,7 @@ from bigvit_edge.bench.comparison import bound_median
 from bigvit_edge.machine import describe
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.measures import Interval, bound_share
-from bigvit_edge.results import FAILED, VALID, Answers, Energy, Result, Row, read_result
+from bigvit_edge.results import FAILED, VALID, Answers, Energy, Frames, Result, Row, read_result
 from bigvit_edge.sweep.folder import Folder
 from bigvit_edge.sweep.jobs import Bench
 
@@ -25,7 +25,8 @@ class Point:
 
     p50_low, p50_high: the 95 % interval of p50. accuracy: on the images of the export, by the file itself; else what
     the device answered; accuracy_of says which. agreement: of top-1 with PyTorch. verdict: the row's, all of them;
-    machine: what the device is; file: the result's, in the sweep's folder.
+    machine: what the device is; file: the result's, in the sweep's folder. frame_ms: from a camera's frame to its
+    label, the median; frame_prepare_ms: of it, until the model's input was ready; frame_ratio: to the model alone.
     """
 
     model: str
@@ -57,6 +58,9 @@ class Point:
     reason: str = ""
     machine: str = ""
     file: str = ""
+    frame_ms: float | None = None
+    frame_prepare_ms: float | None = None
+    frame_ratio: float | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -130,6 +134,9 @@ def _describe(bench: Bench, row: Row, result: Result, manifest: Manifest | None,
         low, high = bound_median(row.turns)
         figures |= {"p50_ms": row.latency_ms.p50, "p50_low_ms": low, "p50_high_ms": high}
         figures |= {"p90_ms": row.latency_ms.p90, "p99_ms": row.latency_ms.p99, "cpu_ms": row.cpu_ms}
+    if isinstance(row.frame, Frames) and row.frame.label_ms and row.frame.prepare_ms:
+        figures |= {"frame_ms": row.frame.label_ms.p50, "frame_prepare_ms": row.frame.prepare_ms.p50}
+        figures["frame_ratio"] = row.frame.ratio
     if row.load:
         figures |= {
             "cold_load_ms": row.load.cold_ms,

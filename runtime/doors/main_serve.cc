@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "json.h"
 #include "main_commands.h"
+#include "main_frames.h"
 #include "main_program.h"
 
 namespace bve {
@@ -119,12 +120,6 @@ struct Served {
   std::vector<float> image, logits;
 };
 
-struct Turn {
-  double seconds;
-  size_t images;
-  uint64_t period_ns;  // 0: one image after the other
-};
-
 template <typename Number>
 std::string print_by_core(const std::map<int, Number>& numbers) {
   std::string text = "{";
@@ -190,11 +185,12 @@ Turn parse_turn(const std::string& command) {
   Turn turn{};
   double images = 0, period_ms = 0;
   char rest = 0;
-  if (std::sscanf(command.c_str(), "run %lf %lf %lf %c", &turn.seconds, &images, &period_ms,
+  if (std::sscanf(command.c_str(), "%*s %lf %lf %lf %c", &turn.seconds, &images, &period_ms,
                   &rest) != 3 ||
       !(turn.seconds >= 0 && turn.seconds <= 86400) || !(images >= 1 && images <= 1e6) ||
       !(period_ms >= 0 && period_ms <= 1e6)) {
-    throw UserError("'" + command + "', expected run SECONDS IMAGES PERIOD_MS; check who asks");
+    throw UserError("'" + command +
+                    "', expected run or frame SECONDS IMAGES PERIOD_MS; check who asks");
   }
   turn.images = static_cast<size_t>(images);
   turn.period_ns = static_cast<uint64_t>(period_ms * 1e6);
@@ -226,7 +222,8 @@ void answer(const Served& served, const std::string& command) {
   const size_t space = command.find(' ', 7);
   if (command.rfind("answer ", 0) != 0 || space == command.npos ||
       command.find(' ', space + 1) != command.npos) {
-    throw UserError("'" + command + "', expected run, memory or answer IN OUT; check who asks");
+    throw UserError("'" + command +
+                    "', expected run, frame, memory or answer IN OUT; check who asks");
   }
   const std::string in = unquote(command.substr(7, space - 7));
   const std::string out = unquote(command.substr(space + 1));
@@ -296,9 +293,12 @@ int serve(const Arguments& arguments) {
                {"image_floats", print_whole(served.image.size())},
                {"session", inspect(served.session)}}));
   Commands commands;
+  CameraFrame camera;
   for (std::string command; commands.read(command);) {
     if (command.rfind("run ", 0) == 0) {
       if (!time_turn(served, parse_turn(command), commands)) return 0;
+    } else if (command.rfind("frame ", 0) == 0) {
+      if (!time_frames(served.session, camera, parse_turn(command), commands)) return 0;
     } else if (command == "memory") {
       tell(object({{"peak_bytes", print_whole(read_status_bytes("VmHWM"))},
                    {"anonymous_bytes", print_whole(read_status_bytes("RssAnon"))}}));

@@ -1,5 +1,6 @@
 """The page's numbers and verdicts: those of bigvit_edge.bench.verdicts, word for word."""
 
+import json
 import math
 import random
 import re
@@ -12,9 +13,9 @@ import pytest
 
 from bigvit_edge.bench.verdicts import judge
 from bigvit_edge.machine import Machine
-from bigvit_edge.results import FAILED, VERDICTS, Row, describe_times
+from bigvit_edge.results import FAILED, VERDICTS, Frames, Row, describe_times
 from tests.app.page import run_module
-from tests.bench.made import make_machine, make_row, make_turn
+from tests.bench.made import make_frames, make_machine, make_row, make_turn
 
 ROWS = 600
 FIGURES = ("latency_ms", "cpu_ms", "first_minute_ms", "last_minute_ms", "throttled_share")
@@ -49,7 +50,7 @@ def draw_row(rng: random.Random) -> tuple[Row, Machine, tuple[int | None, ...], 
     row = make_row(
         turns, warm=rng.random() < 0.9, cores_asked=asked, launch="app",
         cores_allowed=rng.choice((asked or (0, 1), asked or (0, 1), (0, 5), ())),
-        error="it would not start" if rng.random() < 0.03 else "",
+        error="it would not start" if rng.random() < 0.03 else "", frame=draw_frames(rng, count),
     )  # fmt: skip
     machine = make_machine(quota_cores=rng.choice((None, 0.5, 2.0)))
     if rng.random() < 0.5:
@@ -57,6 +58,14 @@ def draw_row(rng: random.Random) -> tuple[Row, Machine, tuple[int | None, ...], 
         machine = replace(machine, cores=tuple(replace(core, max_khz=most) for core in machine.cores))
     bits = rng.choice(((), (), (None, None), (0, 0), (0, 0x50005), (0x50000, 0x50000), (0x50000, 0xD0008)))
     return row, machine, bits, fps
+
+
+def draw_frames(rng: random.Random, turns: int) -> Frames | str | None:
+    """Frames after some of the turns, or what stands there without them."""
+    if rng.random() < 0.5 or not turns:
+        return rng.choice((None, "not available: it is foreign", make_frames((), (), ())))
+    label_ms = [rng.uniform(1, 9) for _ in range(rng.randint(1, 40))]
+    return make_frames(label_ms, [ms / 3 for ms in label_ms], sorted(rng.sample(range(turns), rng.randint(1, turns))))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,7 @@ def test_every_row_is_judged_alike(judged: list[tuple[Row, dict[str, Any]]]) -> 
         assert tuple(page["reasons"]) == row.reasons
         for name in FIGURES:
             assert page[name] == (pytest.approx(here, rel=1e-12) if (here := told[name]) is not None else None), name
+        assert page["frame"] == json.loads(json.dumps(told["frame"]))
 
 
 def test_the_rows_try_every_verdict_and_many_reasons(judged: list[tuple[Row, dict[str, Any]]]) -> None:

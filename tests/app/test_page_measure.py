@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from bigvit_edge.bench.frames import Spent
 from bigvit_edge.bench.warmups import warm_up
-from bigvit_edge.results import read_result
+from bigvit_edge.results import Frames, read_result
 from tests.app.page import run_module
 from tests.bench.made import make_machine
 
@@ -33,6 +34,14 @@ MEASURE = """async (m, {plan, models, machine, cancelAt, keepFails, surroundings
         const times = Array.from({length: images}, (_, i) => 1 + i / 100);
         return {start_ns: start, end_ns: now * 1e6, times_ms: model.broken ? [0] : times, cpu_ms: 1, thread_ms: {0: 1},
           clock_mhz: [2000, 2000], cores: {0: images}, throttled_periods: 0};
+      },
+      frames: async (seconds, images, period_ms) => {
+        log.push(["frames", model.name, seconds, images, period_ms, log.length]);
+        if (model.lacks) return {lack: model.lacks};
+        const start = now * 1e6;
+        now += Math.max(seconds * 1e3, images) * (model.slow || 1);
+        return {frame: "a frame", prepared_by: "somebody", start_ns: start, end_ns: now * 1e6,
+          label_ms: Array.from({length: images}, (_, i) => 2 + i), prepare_ms: Array.from({length: images}, () => 0.5)};
       },
       memory: async () => ({peak_bytes: 2000, anonymous_bytes: model.wants || 1000}),
       close: async () => { live -= 1; },
@@ -100,12 +109,51 @@ def test_rows_take_turns_in_drawn_orders(tmp_path: Path) -> None:
     assert read_result(tmp_path / "r.json").complete
 
 
+def list_due(slow: float, turn_s: float, rounds: int) -> list[int]:
+    """After which turns bench lets frames follow, each as long as so many turns."""
+    spent, due = Spent(), []
+    for number in range(rounds):
+        spent.turns_ns += int(turn_s * 1e9)
+        if spent.is_due():
+            spent.frames_ns += int(slow * turn_s * 1e9)
+            due.append(number)
+    return due
+
+
+@pytest.mark.parametrize(("slow", "expected"), [(1, [0, 7, 15, 23]), (5, [0])])
+def test_frames_have_no_more_than_their_share(slow: int, expected: list[int], tmp_path: Path) -> None:
+    (told,) = measure(tmp_path, {"models": [{**ONE, "slow": slow}]})
+    (row,) = told["result"]["rows"]
+    frame = row["frame"]
+    assert frame["turns"] == list_due(slow, 0.1, 30) == expected
+    tries = [entry[2:5] for entry in told["log"] if entry[0] == "frames"]
+    assert tries == [[0, 1, 0], *[[0.1, 3, 0]] * len(expected)]  # the first is not counted
+    assert frame["label_times_ms"] == [2, 3, 4] * len(expected)
+    assert (frame["label_ms"]["p50"], frame["prepare_ms"]["p90"], frame["prepared_by"]) == (3, 0.5, "somebody")
+    assert (frame["model_ms"], frame["ratio"]) == (1.01, 3 / 1.01)
+    assert len(row["turns"]) == 30
+    (tmp_path / "r.json").write_text(told["kept"][-1][1])
+    read = read_result(tmp_path / "r.json").rows[0].frame
+    assert isinstance(read, Frames)
+    assert read.turns == tuple(expected)
+
+
+def test_who_prepares_no_frames_says_why(tmp_path: Path) -> None:
+    lacking, paced = measure(
+        tmp_path, {"models": [{**ONE, "lacks": "nobody says how"}]}, {"plan": {"fps": 25, "rounds": 2}}
+    )
+    (row,) = lacking["result"]["rows"]
+    assert row["frame"] == "not available: nobody says how"
+    assert (row["verdicts"], sum(entry[0] == "frames" for entry in lacking["log"])) == (["valid"], 1)
+    assert [entry[2:5] for entry in paced["log"] if entry[0] == "frames"] == [[0, 1, 0], [1, 3, 40]]
+
+
 def test_turns_are_long_where_minutes_or_a_pace_are_asked_for(tmp_path: Path) -> None:
     short, paced, long = measure(tmp_path, {}, {"plan": {"fps": 25}}, {"plan": {"rounds": 0, "minutes": 2}})
     turns = [[entry[2:] for entry in told["log"] if entry[0] == "run" and entry[2]] for told in (short, paced, long)]
     assert [each[0] for each in turns] == [[0.1, 3, 0], [1, 3, 40], [1, 3, 0]]
     assert [len(turns[0]), len(turns[1])] == [30, 30]
-    assert 110 <= len(turns[2]) <= 120
+    assert 100 <= len(turns[2]) <= 110  # an eighth of the time is frames'
     assert long["result"]["protocol"] == {
         "turn_s": 1, "turn_images": 3, "rounds": 0, "minutes": 2, "fps": 0, "cool_c": None, "pictures": "none",
     }  # fmt: skip

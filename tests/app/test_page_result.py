@@ -14,7 +14,7 @@ from bigvit_edge.bench.verdicts import judge
 from bigvit_edge.errors import UserError
 from bigvit_edge.results import Result, read_result
 from tests.app.page import run_module
-from tests.bench.made import make_machine, make_result, make_row, make_turn
+from tests.bench.made import make_frames, make_machine, make_result, make_row, make_turn
 
 NUMBERS = [
     0, -0.0, 1, -1, 0.1, 1e-4, 9.999e-5, 1e-5, 1.5e-7, 5e-324, 1e-300, 1.7976931348623157e308, 1e15, 1e16, 1e20, 1e21,
@@ -46,7 +46,8 @@ def test_hashes_are_those_of_hashlib(tmp_path: Path) -> None:
 
 def make_app_result() -> Result:
     turns = [make_turn([1 + n / 1000, 1.1, 1e-5], n, cpu_ms=None if n else 2.0, temp_c=None) for n in range(24)]
-    row = judge(make_row(turns, launch="app", file="modèle\n😀.bve"), make_machine())
+    frames = make_frames((3.5, 1 / 3), (1e-5, 0.1), (0, 8))
+    row = judge(make_row(turns, launch="app", file="modèle\n😀.bve", frame=frames), make_machine())
     return make_result(row, device="app:A phone", sha256=None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bigvit_edge.devices.local import Local
 from bigvit_edge.machine import Cluster, Core, Limits, Machine, Reading, Sensor
-from bigvit_edge.results import Protocol, Result, Row, Turn
+from bigvit_edge.results import Frames, Protocol, Result, Row, Turn
 
 PROTOCOL = Protocol(0.1, 3, 10, 0, 0, None, "none")
 
@@ -36,6 +36,10 @@ def make_turn(times_ms: Sequence[float] = (1.0, 1.1, 0.9), number: int = 0, **fi
     end = start + int(sum(times_ms) * 1e6)
     told = {"cpu_ms": 1.0, "clock_mhz": (2000.0, 2000.0), "cores": {"0": len(times_ms)}, "thread_ms": {"0": 3.0}}
     return Turn(start, end, tuple(times_ms), **{**told, **fields})
+
+
+def make_frames(label_ms: Sequence[float], prepare_ms: Sequence[float], turns: Sequence[int]) -> Frames:
+    return Frames("a frame", "somebody", tuple(turns), tuple(label_ms), tuple(prepare_ms))
 
 
 def make_row(turns: Sequence[Turn] | None = None, **fields: Any) -> Row:

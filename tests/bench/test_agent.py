@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bigvit_edge.bench.runners import AGENT
+from bigvit_edge.bench.runners import AGENT, FRAMES
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.litert.native import write_file
 from bigvit_edge.export.program import from_bytes
@@ -198,15 +198,17 @@ def test_seconds_are_at_least_that_long_and_the_end_of_stdin_ends_a_run(folder: 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("walk", "'walk', expected run, memory or answer IN OUT; check who asks"),
-        ("run 1 0 0", "expected run SECONDS IMAGES PERIOD_MS"),
-        ("run nan 1 0", "expected run SECONDS"),
-        ("run 1 inf 0", "expected run SECONDS"),
-        ("run 1 1 -1", "expected run SECONDS"),
-        ("run 1 1 0 0", "expected run SECONDS"),
-        ("run one two three", "expected run SECONDS"),
-        ("answer /tmp", "expected run, memory or answer"),
-        ("answer a b c", "expected run, memory or answer"),
+        ("walk", "'walk', expected run, frame, memory or answer IN OUT; check who asks"),
+        ("run 1 0 0", "expected run or frame SECONDS IMAGES PERIOD_MS"),
+        ("frame 1 0 0", "expected run or frame SECONDS IMAGES PERIOD_MS"),
+        ("frames 1 1 0", "expected run, frame, memory or answer"),
+        ("run nan 1 0", "expected run or frame SECONDS"),
+        ("run 1 inf 0", "expected run or frame SECONDS"),
+        ("run 1 1 -1", "expected run or frame SECONDS"),
+        ("run 1 1 0 0", "expected run or frame SECONDS"),
+        ("run one two three", "expected run or frame SECONDS"),
+        ("answer /tmp", "expected run, frame, memory or answer"),
+        ("answer a b c", "expected run, frame, memory or answer"),
         ("answer /nowhere /dev/null", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere'"),
         (f"answer {ROOT}/README.md /dev/null", "ValueError: cannot reshape"),
         ("answer IN /dev/full", "No space left on device"),
@@ -273,8 +275,9 @@ def test_what_a_runtime_prints_is_none_of_our_lines(tmp_path: Path) -> None:
     assert told == {"runtime": "onnx", "version": "onnxruntime 0"}
 
 
-def test_it_is_written_in_the_python_of_old_boards() -> None:
-    tree = ast.parse(AGENT.read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize("path", [AGENT, FRAMES], ids=lambda path: path.name)
+def test_it_is_written_in_the_python_of_old_boards(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
     imported = {
         alias.name.partition(".")[0]
         for node in ast.walk(tree)

@@ -19,7 +19,7 @@ from bigvit_edge.bench.command import make_plan, run_bench
 from bigvit_edge.bench.measurement import Plan
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.results import Protocol, Result, read_result, write_result
+from bigvit_edge.results import Frames, Protocol, Result, describe_times, read_result, write_result
 from tests.bench.made import make_machine, make_result, make_row, make_turn
 from tests.native import ROOT, skip
 
@@ -283,7 +283,8 @@ def test_odd_names_of_files_are_names(name: str, here: Path) -> None:
 
 def write(path: str, scale: float = 1.0, **fields: object) -> Path:
     turns = [make_turn([scale * (1 + 0.001 * (n % 3))] * 3, n) for n in range(20)]
-    row = make_row(turns, verdicts=("valid",))
+    frame = Frames("a frame", "somebody", (0,), (2 * scale,), (scale,), describe_times([2 * scale]))
+    row = make_row(turns, verdicts=("valid",), frame=frame)
     write_result(replace(make_result(row), **fields), Path(path))  # type: ignore[arg-type]
     return Path(path)
 
@@ -293,9 +294,11 @@ def test_compare_tells_a_difference_and_none() -> None:
     same, slower = call("compare", "a.json", "b.json"), call("compare", "a.json", "slower.json", "--json")
     assert same.exit_code == slower.exit_code == 0
     assert "no difference found" in same.stdout
+    assert "2.00 ms, 2.00 ms" in same.stdout
     (pair,) = json.loads(slower.stdout)
     assert pair["ratio"] == pytest.approx(1.2)
     assert pair["differs"]
+    assert (pair["before_frame_ms"], pair["after_frame_ms"]) == (2, 2.4)
     assert pair["interval"][0] <= 1.2 <= pair["interval"][1]
 
 

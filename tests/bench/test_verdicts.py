@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from bigvit_edge.bench.verdicts import judge
-from bigvit_edge.results import Turn
-from tests.bench.made import make_machine, make_row, make_turn
+from bigvit_edge.results import Frames, Turn, describe_times
+from tests.bench.made import make_frames, make_machine, make_row, make_turn
 
 MACHINE = make_machine()
 
@@ -141,6 +141,18 @@ def test_the_first_minute_is_told_from_the_last() -> None:
     row = judge(make_row(turns), MACHINE)
     assert (row.first_minute_ms, row.last_minute_ms) == (1.0, 1.04)
     assert judge(make_row(turns[:30]), MACHINE).first_minute_ms is None
+
+
+def test_frames_are_compared_with_the_turns_that_they_followed() -> None:
+    turns = [make_turn([1.0 + n] * 3, number=n) for n in range(10)]
+    frames = make_frames([9.0, 6.0, 7.0, 8.0], [4.0, 1.0, 2.0, 3.0], (2, 4))  # where the model took 3 and 5 ms
+    told = judge(make_row(turns, frame=frames), MACHINE).frame
+    assert isinstance(told, Frames)
+    assert told.label_ms == describe_times([6.0, 7.0, 8.0, 9.0])
+    assert told.prepare_ms
+    assert (told.prepare_ms.p50, told.model_ms, told.ratio) == (2.5, 4.0, 7.5 / 4)
+    for without in (None, "not available: it is foreign", make_frames((), (), ())):
+        assert judge(make_row(turns, frame=without), MACHINE).frame == without
 
 
 def test_the_share_of_the_time_at_a_fallen_clock_is_told() -> None:

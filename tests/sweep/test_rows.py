@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bigvit_edge.measures import Accuracy, bound_share
-from bigvit_edge.results import Answers, Energy, Load, Memory, describe_times, write_result
+from bigvit_edge.results import Answers, Energy, Frames, Load, Memory, describe_times, write_result
 from bigvit_edge.sweep.folder import Folder
 from bigvit_edge.sweep.rows import find_accuracy, list_points, write_csv
 from tests.bench.made import make_result, make_row, make_turn
@@ -19,10 +19,12 @@ def test_a_row_is_what_its_result_file_says(tmp_path: Path) -> None:
     folder, bench = Folder(tmp_path / "sweep"), make_bench(device="local", name="m-1")
     turns = [make_turn([1.0 + 0.01 * i, 1.2, 1.1], number=i) for i in range(10)]
     times = [ms for turn in turns for ms in turn.times_ms]
+    frame = describe_times([3.0]), describe_times([1.5])
     row = make_row(
         turns, latency_ms=describe_times(times), cpu_ms=1.5, verdicts=("valid",), load=Load(5.0, 3.0, 0.0, 2.0, 1.5),
         memory=Memory(12_000, 8_000), energy=Energy(3.5, 2.5, 1.0, 0.2, 2.0, 10, "a rail", "its own"),
         answers=Answers(0.75, 200, "some"),
+        frame=Frames("a frame", "somebody", (0,), (3.0,), (1.5,), *frame, 2.0, 1.5),
     )  # fmt: skip
     write_result(make_result(row), folder.find_result(bench))
     (point,) = list_points(folder, [bench], {})
@@ -36,6 +38,7 @@ def test_a_row_is_what_its_result_file_says(tmp_path: Path) -> None:
     assert (read["device"], read["cores"], read["threads"], read["file_bytes"]) == ("local", "big", "1", "1000")
     assert (read["accuracy"], read["accuracy_of"]) == ("0.75", "200 images on the device")
     assert (float(read["accuracy_low"]), float(read["accuracy_high"])) == bound_share(0.75, 200)
+    assert (read["frame_ms"], read["frame_prepare_ms"], read["frame_ratio"]) == ("3.0", "1.5", "1.5")
     assert read["machine"].startswith("a board (a CPU)")
     assert (read["agreement"], read["verdict"], read["file"]) == ("", "valid", "results/m-1.json")
 

@@ -90,6 +90,10 @@ class Runner {
     return this.ask(`run ${seconds} ${images} ${period_ms}`);
   }
 
+  frames(seconds, images, period_ms) {
+    return this.ask(`frame ${seconds} ${images} ${period_ms}`);
+  }
+
   memory() {
     return this.ask("memory");
   }

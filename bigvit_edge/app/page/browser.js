@@ -92,6 +92,7 @@ export const host = {
     });
     const runner = {
       run: (seconds, images, period_ms) => call("run", { seconds, images, period_ms }),
+      frames: (seconds, images, period_ms) => call("frames", { seconds, images, period_ms, how: model.preprocessing }),
       memory: () => call("memory"),
       answer: (image) => call("answer", { image }),
       async close() {

@@ -48,10 +48,18 @@ export function judge(row, machine, bits = [], fps = 0) {
   return {
     ...row, first_minute_ms, last_minute_ms, latency_ms: describeTimes(listTimes(turns)),
     cpu_ms: isTold ? sum(turns.map((turn) => turn.cpu_ms * turn.times_ms.length)) / images : null,
-    throttled_share: shareThrottled(turns),
+    throttled_share: shareThrottled(turns), frame: describeFrames(row),
     verdicts: found.length ? [...new Set(found.map(([verdict]) => verdict))] : [VALID],
     reasons: found.map(([, reason]) => reason),
   };
+}
+
+/** Beside the turns that they followed: whatever the machine did then fell on both. */
+function describeFrames({ frame, turns }) {
+  if (!frame || !frame.turns || !frame.turns.length) return frame;
+  const [label_ms, prepare_ms] = [frame.label_times_ms, frame.prepare_times_ms].map(describeTimes);
+  const model_ms = takeMedian(frame.turns.map((number) => turns[number]));
+  return { ...frame, label_ms, prepare_ms, model_ms, ratio: label_ms.p50 / model_ms };
 }
 
 function findMisplaced(row) {

@@ -13,6 +13,7 @@ const REST_MS = 5; // between turns: what a pool does after a turn, as watching 
 const DRAWN_MS = 60; // after something was shown, until the screen stands still again
 const SHOW_MS = 1000; // between two looks of the screen, at least
 const [SAVE_MS, SAVE_SHARE] = [10e3, 0.01]; // between writes of what was measured so far; of the time, at most
+const FRAMES_SHARE = 0.125; // of the time of a row's turns, that frames may take
 const [IMAGES, SLOW_MS, SLOW_IMAGES] = [10, 200, 3]; // of a block whose median must be stable; of what takes longer
 const [BLOCKS, SETTLED, MOST_S, MOST_IMAGES] = [3, 1.03, 30, 1000];
 
@@ -189,7 +190,9 @@ class Bench {
     const { ready } = runner;
     const { ops, cores, ...session } = ready.session || {};
     const { images, isWarm } = await warmUp(runner, () => this.checkAsked());
+    const told = await runner.frames(0, 1, 0); // not counted: whether there are any
     this.change(i, {
+      frame: told.lack === undefined ? beginFrames(told) : `${NOT_AVAILABLE}: ${told.lack}`,
       runtime: `${ready.runtime} ${ready.version}`.trim(), build: { ...ready.build, ...session },
       cores_allowed: ready.cores_allowed, warmup_images: images, warm: isWarm,
       load: this.rows[i].load && { ...this.rows[i].load, warm_ms: ready.load_ms, first_ms: ready.first_ms },
@@ -200,6 +203,7 @@ class Bench {
     const { host, protocol } = this;
     const period_ms = protocol.fps ? 1e3 / protocol.fps : 0;
     const start = Date.now();
+    const spent = this.rows.map(() => ({ turns_ns: 0, frames_ns: 0 }));
     this.watched.push({ ...await host.surroundings(), foreground: null }); // which it tells of the time since
     for (let done = 0, share = 0; share < 1;) {
       await this.each(async (i) => {
@@ -208,6 +212,7 @@ class Bench {
         const { turns } = this.rows[i];
         turns.push({ ...checkTurn(turn), temp_c: null, part: 0 });
         if (turns.length === 1) this.change(i, { turns });
+        await this.addFrames(i, spent[i], period_ms);
       }, drawOrder(this.rows.length));
       done += 1;
       share = protocol.minutes ? (Date.now() - start) / (60e3 * protocol.minutes) : done / protocol.rounds;
@@ -218,6 +223,23 @@ class Bench {
         await this.stand();
       }
     }
+  }
+
+  /** Frames follow a row's last turn, where they have had no more than their share, as bigvit_edge/bench/frames.py. */
+  async addFrames(i, spent, period_ms) {
+    const { frame, turns } = this.rows[i];
+    const { start_ns, end_ns } = turns[turns.length - 1];
+    spent.turns_ns += end_ns - start_ns;
+    if (typeof frame === "string" || spent.frames_ns > FRAMES_SHARE * spent.turns_ns) return;
+    const told = await this.runners.get(i).frames(this.protocol.turn_s, this.protocol.turn_images, period_ms);
+    if (told.lack !== undefined) {
+      this.change(i, { frame: `${NOT_AVAILABLE}: ${told.lack}` });
+      return;
+    }
+    spent.frames_ns += told.end_ns - told.start_ns;
+    frame.turns.push(turns.length - 1);
+    frame.label_times_ms.push(...told.label_ms);
+    frame.prepare_times_ms.push(...told.prepare_ms);
   }
 
   async measureEnergy(i) {
@@ -273,6 +295,11 @@ export async function warmUp(runner, check = () => null) {
     if (isWarm || (isLate && last.length === BLOCKS)) return { images: medians.length * images, isWarm };
   }
 }
+
+const beginFrames = ({ frame, prepared_by }) => ({
+  frame, prepared_by, turns: [], label_times_ms: [], prepare_times_ms: [], label_ms: null, prepare_ms: null,
+  model_ms: null, ratio: null,
+});
 
 /** A turn whose times a clock can tell; Error otherwise. */
 function checkTurn(turn) {

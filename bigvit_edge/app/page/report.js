@@ -54,11 +54,14 @@ function drawRow(row, layers, mean_ms) {
       [writeMs(times.p50), "p50"], [writeMs(times.p90), "p90"], [writeMs(times.p99), "p99"],
       ...(row.first_minute_ms
         ? [[writeMs(row.first_minute_ms), "first minute"], [writeMs(row.last_minute_ms), "last minute"]] : []),
+      ...(hasFrames(row) ? [[writeMs(row.frame.label_ms.p50), "frame to label"]] : []),
       ...(row.throttled_share === null ? [] : [[percent(row.throttled_share), "of the time throttled"]]),
     ]),
     make("div", { class: "pair" }, drawTimes(listTimes(row.turns), mean_ms), drawFacts(row)),
   ], layers && drawLayers(layers));
 }
+
+const hasFrames = ({ frame }) => Boolean(frame && frame.label_ms);
 
 /** The milliseconds that several images were timed together for, where the clock tells no single one; else 0. */
 export function findMeans(row, { fps }) {
@@ -77,6 +80,8 @@ function* listFacts(row) {
   const clocks = mhz.map((pair) => sum(pair) / pair.length);
   const range = findRange(clocks).map((mhz) => fix(mhz, 0)).join(" to ");
   const clock = `${fix(median(clocks), 0)} MHz (${range}), measured around each turn`;
+  if (hasFrames(row)) yield ["Frame to label", describeFrames(row.frame)];
+  else if (row.frame) yield ["Frame to label", typeof row.frame === "string" ? row.frame : "none was timed"];
   yield ["Clock", clocks.length ? clock : "not available"];
   if (surroundings) {
     const { thermal_status, thermal_headroom, foreground, cpuset, agent, isolated } = surroundings;
@@ -110,6 +115,10 @@ function* listFacts(row) {
   if (row.runtime) yield ["Runtime", `${row.runtime}${describeBackend(row.build || {})}`];
   yield ["Warm-up", `${row.warmup_images} images${row.warm ? "" : "; not settled"}`];
 }
+
+const describeFrames = ({ frame, prepared_by, label_ms, prepare_ms, ratio }) => (
+  `${writeMs(label_ms.p50)} (p90 ${writeMs(label_ms.p90)}), of it ${writeMs(prepare_ms.p50)} preparing by ${prepared_by}: ${
+    fix(ratio, 2)} times the model alone; ${frame}, ${label_ms.images} times`);
 
 /** What a browser's back end is, and how many threads it has in fact, whatever was asked for. */
 const describeBackend = ({ backend, threads, isolated }) => (!backend ? "" : `, ${backend}, with ${threads} thread${

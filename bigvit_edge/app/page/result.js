@@ -9,6 +9,7 @@ export const makeRow = (what) => ({
   ...what, runtime: "", build: null, cores_allowed: [], warmup_images: 0, warm: false, turns: [], latency_ms: null,
   cpu_ms: null, first_minute_ms: null, last_minute_ms: null, load: null, memory: null, energy: NOT_AVAILABLE,
   answers: NOT_AVAILABLE, verdicts: [], reasons: [], error: "", throttled_share: null, surroundings: null,
+  frame: NOT_AVAILABLE,
 });
 
 /** A row's name apart from its neighbours, as results.Row.name. */

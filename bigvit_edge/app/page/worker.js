@@ -5,6 +5,7 @@ const TICKS = 20; // of the clock, that a time takes at least: it is the mean of
 const SEED = 0; // of the image: any would do
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array }; // an image of that type
 const FAINTEST = 2 ** -126; // of a probability whose logarithm is asked, as bigvit_edge/artifact.py's
+const FRAME = [1080, 1920]; // pixels of a camera's frame that is held upright
 const NEAR_MS = 5; // before an image is due: from then on the clock is watched, as timers are late
 
 const workers = [];
@@ -89,6 +90,41 @@ const VERBS = {
     };
   },
 
+  /** From what a page gets of a camera to the class: prepared by picture.js, run, the largest logit found. */
+  async frames({ seconds, images, period_ms, how }) {
+    if (!how) return { lack: "neither the file nor its bundle says how pictures are prepared" };
+    const { preparePicture } = await import("./picture.js");
+    const frame = opened.frame || (opened.frame = drawFrame());
+    const label = async () => {
+      const before = now();
+      const { pixels } = preparePicture(frame, how);
+      const prepared = now();
+      findLargest(await opened.run(checkImage(pixels)));
+      return [before, prepared, now()];
+    };
+    try {
+      await label(); // what rested meanwhile is awake again
+    } catch (error) {
+      return { lack: explain(error) };
+    }
+    const start = now();
+    const end = start + seconds * 1e3;
+    const [label_ms, prepare_ms] = [[], []];
+    let [due, last] = [start + period_ms, start];
+    while (label_ms.length < images || last < end) {
+      if (period_ms) await waitFor(due);
+      due += period_ms;
+      let [before, prepared] = [0, 0];
+      [before, prepared, last] = await label();
+      prepare_ms.push(Math.max(prepared - before, opened.tick_ms / 2));
+      label_ms.push(Math.max(last - before, opened.tick_ms / 2));
+    }
+    return {
+      frame: `${FRAME.join("x")} RGBA, upright`, prepared_by: "picture.js", start_ns: toNs(start), end_ns: toNs(last),
+      label_ms, prepare_ms,
+    };
+  },
+
   async memory() {
     const bytes = opened.heap() || memories.reduce((sum, memory) => sum + memory.buffer.byteLength, 0);
     return { peak_bytes: bytes, anonymous_bytes: bytes }; // a heap never shrinks
@@ -96,9 +132,7 @@ const VERBS = {
 
   /** Logits; of a file that answers probabilities their logarithms, which are those less a number. */
   async answer({ image }) {
-    const tell = (array) => `${array.length} numbers in ${array.constructor.name}`;
-    if (tell(image) !== tell(opened.image)) throw new Error(`an image of ${tell(image)}; expected ${tell(opened.image)}`);
-    const answer = Float32Array.from(await opened.run(image));
+    const answer = Float32Array.from(await opened.run(checkImage(image)));
     return opened.output === "probabilities" ? answer.map((each) => Math.log(Math.max(each, FAINTEST))) : answer;
   },
 };
@@ -250,5 +284,29 @@ function drawNoise(count, dtype) {
     return dtype === "uint8" ? state >>> 24 : state / 2 ** 30;
   });
 }
+
+/** An ImageData's fields, as a page has a camera's frame from a canvas. */
+function drawFrame() {
+  const [width, height] = FRAME;
+  const data = new Uint8ClampedArray(4 * width * height);
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i += 4) {
+      data[i] = (31 * x + 17 * y) & 255;
+      data[i + 1] = (7 * x + 11 * y) & 255;
+      data[i + 2] = (13 * x + 5 * y) & 255;
+      data[i + 3] = 255;
+    }
+  }
+  return { width, height, data };
+}
+
+/** An image that the file takes; Error otherwise. */
+function checkImage(image) {
+  const tell = (array) => `${array.length} numbers in ${array.constructor.name}`;
+  if (tell(image) !== tell(opened.image)) throw new Error(`an image of ${tell(image)}; expected ${tell(opened.image)}`);
+  return image;
+}
+
+const findLargest = (values) => values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 
 const explain = (error) => String((error && error.message) || error).split("\n")[0].slice(0, 400);
