@@ -23,12 +23,13 @@ from bigvit_edge.app.server import Site
 from bigvit_edge.app.web import PACKAGE, list_page
 from bigvit_edge.artifact import Verified
 from bigvit_edge.bench.agent import PIP
+from bigvit_edge.bench.frame_reader import UNTOLD
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.inference import find_entry
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.zoo import CARDS
-from bigvit_edge.results import Turn, read_result
+from bigvit_edge.results import Frames, Turn, read_result
 from bigvit_edge.runtime import tflite
 from bigvit_edge.runtime.opening import open_entry
 from tests.app.chromium import Tab, open_chromium
@@ -147,11 +148,17 @@ def test_a_turn_has_what_a_result_wants_and_no_time_shorter_than_the_clock_tells
     script = (
         "const r = await host.open(w0, w1, {threads: 1});"
         "const turns = [await r.run(0.05, 3, 0), await r.run(0, 4, 20)];"
-        "const memory = await r.memory(); await r.close(); return {ready: r.ready, turns, memory}"
+        "const frames = await r.frames(0, 2, 20);"
+        "const again = await host.open({...w0, preprocessing: null}, w1, {threads: 1});"
+        "const lack = await again.frames(0, 2, 0), memory = await r.memory(); await r.close(); await again.close();"
+        "return {ready: r.ready, turns, memory, frames, lack}"
     )
     for offer, method in list_methods(offers)[::2]:
         found = ask(tab, script, offer.told, method)
         free, paced = found["turns"]
+        assert found["lack"] == {"lack": UNTOLD}
+        assert len(found["frames"]["label_ms"]) == 2
+        assert found["frames"]["end_ns"] - found["frames"]["start_ns"] >= 40e6
         made_here = {"temp_c", "part"}
         assert set(free) == {field.name for field in fields(Turn)} - made_here
         assert min(free["times_ms"]) > 0
@@ -195,6 +202,11 @@ def test_a_bench_is_posted_and_read_by_the_command_line(tab: Tab, offers: dict[s
         assert row.surroundings.isolated
         assert "Chrome" in row.surroundings.agent
         assert row.energy == "not available: a browser tells no power"
+        assert isinstance(row.frame, Frames)
+        assert (row.frame.frame, row.frame.prepared_by) == ("1080x1920 RGBA, upright", "picture.js")
+        assert (row.frame.turns[0], len(row.frame.label_times_ms) >= 3) == (0, True)
+        pairs = zip(row.frame.prepare_times_ms, row.frame.label_times_ms, strict=True)
+        assert all(0 < prepare < label for prepare, label in pairs)
     assert len({row.runtime for row in result.rows}) == 2
     assert [line for line in tab.console if "GPU" not in line] == []  # what LiteRT.js says where there is none
     ask(tab, "await host.remove('a.json')")
