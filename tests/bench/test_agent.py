@@ -5,19 +5,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from bigvit_edge.bench.cases import Case
+from bigvit_edge.bench.frame_reader import FRAME, PICTURES, FrameReader
 from bigvit_edge.bench.runners import AGENT, FRAMES
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.litert.native import write_file
+from bigvit_edge.export.image import normalize
 from bigvit_edge.export.program import from_bytes
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import executorch, find_library
 from bigvit_edge.runtime.opening import load_file
 from tests.native import ROOT, run_program, skip
@@ -27,6 +33,7 @@ from tests.runtime.test_session import build, write
 SERVED = ROOT / "tests/runtime/corpus/valid_tiny.bve"
 SIDE, CLASSES = 32, 5
 KEEPS = (1.0, 0.5)
+HOW = json.dumps(asdict(Preprocessing(SIDE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "BGR")))
 TFLITE_RUNTIME = ROOT / "build/tflite_runtime"
 
 
@@ -37,30 +44,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build(little=True)
     for name, keeps in (("one", KEEPS[1:]), ("two", KEEPS)):
         program = write(model, folder / f"{name}.bve", keeps).read_bytes()
-        (folder / f"{name}.tflite").write_bytes(write_file(program, from_bytes(program).entries, {"model": "tiny"}))
+        (folder / f"{name}.tflite").write_bytes(
+            write_file(program, from_bytes(program).entries, {"model": "tiny", "preprocessing": HOW})
+        )
         order = {executorch.ORDER: "keep_1,keep_0_5"} if len(keeps) > 1 else {}
-        words = order | {executorch.KEEP: ",".join(f"{keep:g}" for keep in keeps)}
+        words = order | {executorch.KEEP: ",".join(f"{keep:g}" for keep in keeps), PICTURES: HOW}
         (folder / f"{name}.pte").write_bytes(write_pte.make_file(program, words, {}))
     make_onnx(folder / "one.onnx")
+    make_onnx(folder / "pixels.onnx", (1, SIDE, SIDE, 3), pixels=True)
     return folder
 
 
-def make_onnx(path: Path, shape: tuple[int | str, ...] = (1, 3, SIDE, SIDE), more: tuple[str, ...] = ()) -> None:
-    """Means of the colours, times a matrix."""
+def make_onnx(
+    path: Path, shape: tuple[int | str, ...] = (1, 3, SIDE, SIDE), more: tuple[str, ...] = (), pixels: bool = False
+) -> None:
+    """Means of the colours, times a matrix. pixels: it takes them as uint8, [1, S, S, 3]."""
     weight = np.random.default_rng(0).standard_normal((3, CLASSES), np.float32)
     image, logits = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides)
+        helper.make_tensor_value_info(
+            name, TensorProto.UINT8 if name == "image" and pixels else TensorProto.FLOAT, sides
+        )
         for name, sides in (("image", shape), ("logits", (shape[0], CLASSES)))
     )
     nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        *(
+            (
+                helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+                helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+            )
+            if pixels
+            else ()
+        ),
+        helper.make_node("GlobalAveragePool", ["planes" if pixels else "image"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["means"]),
         helper.make_node("MatMul", ["means", "weight"], ["logits"]),
         *(helper.make_node("Identity", ["logits"], [name]) for name in more),
     ]
     outputs = [logits, *(helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, CLASSES)) for name in more)]
     graph = helper.make_graph(nodes, "tiny", [image], outputs, [onnx.numpy_helper.from_array(weight, "weight")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    words = {"dtype": "uint8", "layout": "NHWC"} if pixels else {}
+    helper.set_model_props(model, {"preprocessing": json.dumps({**json.loads(HOW), **words})})
+    onnx.save(model, str(path))
 
 
 def find_door(format_: str) -> list[str]:
@@ -75,7 +100,9 @@ def find_door(format_: str) -> list[str]:
 
 def spell(path: Path, *options: str) -> list[str]:
     format_ = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnx"}[path.suffix]
-    return [sys.executable, str(AGENT), format_, str(path), *find_door(format_), *options]
+    case = Case(path.name, path, "", 0, format_)
+    frames = ("--frames", str(FRAMES), "--preprocessing", case.spell_preprocessing())
+    return [sys.executable, str(AGENT), format_, str(path), *find_door(format_), *frames, *options]
 
 
 def speak(lines: str, words: list[str], **environment: str) -> list[Any]:
@@ -160,6 +187,53 @@ def test_answers_are_those_of_its_runtime(file: str, method: str | None, folder:
     if file.startswith("two"):
         other = load_file(words[2], folder / file, 1, "keep_1" if method else "keep_0_5")
         assert not np.allclose(logits, np.concatenate([other(image[None]) for image in images]), atol=1e-3)
+
+
+def read_pixels() -> np.ndarray:
+    """The frame as a file of that preprocessing sees it, uint8 [S, S, 3]."""
+    image = np.empty((1, SIDE, SIDE, 3), np.uint8)
+    reader = FrameReader(json.dumps({**json.loads(HOW), "dtype": "uint8"}), image)
+    return reader.prepare()[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("file", ["one.tflite", "one.onnx", "one.pte", "pixels.onnx"])
+def test_frames_are_labelled_as_their_pixels_are(file: str, folder: Path) -> None:
+    words = spell(folder / file)
+    _, turn, paced = speak("frame 0 3 0\nframe 0 2 20\n", words)
+    assert turn.keys() == {"frame", "prepared_by", "start_ns", "end_ns", "label_ms", "prepare_ms", "top"}
+    assert (turn["frame"], len(turn["label_ms"])) == (FRAME, 3)
+    assert all(0 < part < whole for part, whole in zip(turn["prepare_ms"], turn["label_ms"], strict=True))
+    assert paced["end_ns"] - paced["start_ns"] >= 20e6
+    pixels = read_pixels()
+    if file == "pixels.onnx":
+        assert turn["prepared_by"] == "bve_read_frame_by"
+        session = onnxruntime.InferenceSession(str(folder / file))
+        logits = session.run(None, {"image": pixels[None]})[0]
+    else:
+        assert turn["prepared_by"] == "bve_read_frame_by, numpy"
+        image = normalize(pixels.transpose(2, 0, 1)[None].astype(np.float32), Preprocessing(**json.loads(HOW)))
+        logits = load_file(words[2], folder / file)(image)
+    assert turn["top"] == logits.argmax()
+
+
+def test_an_image_file_answers_pixels(folder: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+    (tmp_path / "in").write_bytes(images.tobytes())
+    ready, told = speak(f"answer {tmp_path / 'in'} {tmp_path / 'out'}\n", spell(folder / "pixels.onnx"))
+    assert (ready["image_floats"], told) == (3 * SIDE * SIDE, {"images": 3})
+    session = onnxruntime.InferenceSession(str(folder / "pixels.onnx"))
+    logits = [session.run(None, {"image": image[None]})[0] for image in images]
+    assert np.allclose(np.fromfile(tmp_path / "out", "<f4").reshape(3, CLASSES), np.concatenate(logits))
+
+
+def test_where_there_are_no_frames_images_go_on(folder: Path, tmp_path: Path) -> None:
+    make_onnx(tmp_path / "other.onnx", (1, 3, SIDE + 1, SIDE + 1))
+    lines = "frame 0 1 0\nrun 0 1 0\nframe 0 1 0\n"
+    _, lack, turn, again = speak(lines, spell(tmp_path / "other.onnx"))
+    assert lack == again == {"lack": "an input of [1, 3, 33, 33], where the preprocessing makes [1, 3, 32, 32]"}
+    assert len(turn["times_ms"]) == 1
+    _, old, *_ = speak(lines, spell(folder / "one.onnx"), BVE_LIBRARY=str(tmp_path / "none.so"))
+    assert "none.so reads no frames" in old["lack"]
 
 
 def test_the_older_runtime_of_litert_serves_too(folder: Path, tmp_path: Path) -> None:
