@@ -123,7 +123,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Frames:
-    """What an app pays from a camera's frame to a label, beside the model alone.
+    """What an app pays from a camera's frame to a label.
 
     frame: what lay in memory; prepared_by: whose code made the model's input of it. turns: those of the row that frames
     followed, by number; model_ms: the median of just these. label_times_ms: of each frame, until its class was known;

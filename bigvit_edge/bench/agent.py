@@ -212,7 +212,7 @@ def time_turn(
 
 
 def read_threads() -> "dict[str, tuple[int, int]]":
-    """Read each thread's CPU time in ns and its last core; {} if not told."""
+    """Read each thread's CPU time, in ns, and last core, if told."""
     threads: dict[str, tuple[int, int]] = {}
     for task in os.listdir("/proc/self/task"):  # noqa: PTH208  one import less
         with suppress(OSError, ValueError, IndexError):
@@ -237,9 +237,9 @@ def look_around(program: "str | None", core: int) -> "tuple[float | None, int | 
 
 
 def answer(runtime: Any, image: Any, source: bytes, target: bytes) -> int:
-    """Write the logits of a file of images, of the type that the model's file takes, to another.
+    """Write the logits of a file of images to another.
 
-    Returns how many images there were.
+    These are of the type that the model's file takes. Returns how many there were.
     """
     images = np.fromfile(os.fsdecode(source), image.dtype.newbyteorder("<")).reshape(-1, *image.shape)
     with open(target, "wb") as file:  # noqa: PTH123  one import less
@@ -262,7 +262,7 @@ def evict(path: str) -> None:
 
 
 def share_cached(path: str) -> "float | None":
-    """Find the share of the file's pages in the system's cache, if told."""
+    """Find the share of the file's pages that is cached, if told."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as pages:  # noqa: PTH123
             count = -(-len(pages) // mmap.PAGESIZE)

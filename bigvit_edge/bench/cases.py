@@ -51,7 +51,10 @@ class Case:
         return max(0.0, 1 - sum(leftover.mac_share for leftover in self.method.leftovers))
 
     def spell_preprocessing(self) -> str:
-        """Spell as JSON how pictures are prepared; "" where only the file's own runtime can say."""
+        """Spell as JSON how pictures are prepared.
+
+        "" where only the file's own runtime can say.
+        """
         if self.entry:
             return json.dumps(asdict(self.entry.preprocessing))
         if self.format != "litert":

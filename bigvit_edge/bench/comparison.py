@@ -120,7 +120,10 @@ def find_obstacles(before: Result, after: Result, one: Row, other: Row) -> list[
 
 
 def take_frame_ms(row: Row) -> float | None:
-    """Take the median from a frame to its label, of too few turns to bound it; None where there is none."""
+    """Take the median from a frame to its label.
+
+    Of too few turns to bound it; None where there is none.
+    """
     return row.frame.label_ms.p50 if isinstance(row.frame, Frames) and row.frame.label_ms else None
 
 

@@ -37,7 +37,7 @@ class _Frame(ctypes.Structure):
 
 
 class Frames:
-    """A frame in memory, the model that takes it, and turns from the one to the other's label.
+    """Turns from a frame in memory to a model's label.
 
     image: one that the model's file takes. preprocessing: JSON, as a manifest has it; "" for what the file says.
     """
@@ -50,9 +50,9 @@ class Frames:
             self.lack = str(e)
 
     def time_turn(self, turn: "tuple[float, int, int]", commands: Any) -> "dict[str, Any] | None":
-        """Time frames for some seconds and a number of them at least, paced where nanoseconds are given.
+        """Time frames for some seconds and a number at least.
 
-        None if whoever asks has gone.
+        Paced where nanoseconds are given. None if whoever asks has gone.
         """
         if self.lack:
             return {"lack": self.lack}
@@ -83,7 +83,10 @@ class Frames:
 
 
 class FrameReader:
-    """The way from the frame to the model's input. LackError where there is none."""
+    """The way from the frame to the model's input.
+
+    LackError where there is none.
+    """
 
     def __init__(self, preprocessing: str, image: Any) -> None:
         if not preprocessing:
@@ -124,7 +127,7 @@ class FrameReader:
 
 
 def read_preprocessing(runtime: Any) -> str:
-    """Read what a file says of pictures where its runtime can be asked; "" where it says nothing."""
+    """Read what a file says of pictures, if it tells."""
     if runtime.name == "onnx":
         return str(runtime.session.get_modelmeta().custom_metadata_map.get("preprocessing", ""))
     if runtime.name == "executorch":
@@ -134,7 +137,10 @@ def read_preprocessing(runtime: Any) -> str:
 
 
 def draw_frame() -> "tuple[Any, Any]":
-    """Draw the frame that every runner has: planes of Y and of pairs of V and U."""
+    """Draw the frame that every runner has.
+
+    Planes of Y, and of pairs of V and U.
+    """
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     planes = 31 * x + 17 * y, (7 * x + 11 * y)[: HEIGHT // 2]
     first, second = (np.ascontiguousarray(plane & 255, np.uint8) for plane in planes)

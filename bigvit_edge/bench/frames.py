@@ -21,9 +21,9 @@ class Spent:
 
 
 def begin_frames(row: Row, runner: Runner) -> Row:
-    """Try a first frame, which is not counted, on a row that is warm.
+    """Try a first frame on a row that is warm.
 
-    Its `frame` then says who prepares frames, or why nobody does.
+    It is not counted. The row's `frame` then says who prepares frames, or why nobody does.
     """
     if isinstance(row.frame, Frames):  # of an earlier part
         return row

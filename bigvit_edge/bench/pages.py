@@ -173,7 +173,7 @@ def _list_cells(row: Row) -> tuple[str, ...]:
 
 
 def spell_frame(row: Row) -> str:
-    """Spell the median from a frame to its label, "–" where there is none."""
+    """Spell the median from a frame to its label."""
     median_ms = take_frame_ms(row)
     return "–" if median_ms is None else f"{median_ms:.2f} ms"
 

@@ -46,7 +46,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class FrameTurn:
-    """Some frames, each from memory to its class; of each the time, and that until the model's input was ready."""
+    """Some frames, each from memory to its label.
+
+    label_ms: of each; prepare_ms: of that, until the model's input was ready.
+    """
 
     frame: str
     prepared_by: str
@@ -94,7 +97,10 @@ class Runner:
         return turn
 
     def run_frames(self, seconds: float, images: int, period_ms: float = 0) -> FrameTurn | str:
-        """Time frames to their labels, as run does images; or why there are none."""
+        """Time frames to their labels, as run does images.
+
+        A text says why there are none.
+        """
         wait_s = seconds + images * max(self._slowest_s, period_ms / 1e3) + ANSWER_S
         return self._ask(f"frame {seconds:g} {images} {period_ms:g}", wait_s, _read_frames)
 
@@ -103,9 +109,10 @@ class Runner:
         return self._ask("memory", ANSWER_S, lambda told: Memory(**told))
 
     def answer(self, images: Path, logits: Path, count: int) -> None:
-        """Answer a file of images, of the type that the model's file takes.
+        """Answer a file of images.
 
-        count: how many it holds. The file of their logits, of float32, is brought here.
+        They are of the type that the model's file takes; count: how many. The file of their logits, of float32, is
+        brought here.
         """
         source, target = self._store.place(images), self._store.reserve("logits.f32")
         paths = " ".join(quote(os.fsencode(path)) for path in (source, target))

@@ -148,9 +148,9 @@ def test_a_turn_has_what_a_result_wants_and_no_time_shorter_than_the_clock_tells
     script = (
         "const r = await host.open(w0, w1, {threads: 1});"
         "const turns = [await r.run(0.05, 3, 0), await r.run(0, 4, 20)];"
-        "const frames = await r.frames(0, 2, 20);"
-        "const again = await host.open({...w0, preprocessing: null}, w1, {threads: 1});"
-        "const lack = await again.frames(0, 2, 0), memory = await r.memory(); await r.close(); await again.close();"
+        "const frames = await r.frames(0, 2, 20), memory = await r.memory(); await r.close();"
+        "const other = await host.open({...w0, preprocessing: null}, w1, {threads: 1});"
+        "const lack = await other.frames(0, 2, 0); await other.close();"
         "return {ready: r.ready, turns, memory, frames, lack}"
     )
     for offer, method in list_methods(offers)[::2]:
@@ -204,9 +204,7 @@ def test_a_bench_is_posted_and_read_by_the_command_line(tab: Tab, offers: dict[s
         assert row.energy == "not available: a browser tells no power"
         assert isinstance(row.frame, Frames)
         assert (row.frame.frame, row.frame.prepared_by) == ("1080x1920 RGBA, upright", "picture.js")
-        assert (row.frame.turns[0], len(row.frame.label_times_ms) >= 3) == (0, True)
-        pairs = zip(row.frame.prepare_times_ms, row.frame.label_times_ms, strict=True)
-        assert all(0 < prepare < label for prepare, label in pairs)
+        assert 0 < min(row.frame.prepare_times_ms) < min(row.frame.label_times_ms)
     assert len({row.runtime for row in result.rows}) == 2
     assert [line for line in tab.console if "GPU" not in line] == []  # what LiteRT.js says where there is none
     ask(tab, "await host.remove('a.json')")

@@ -199,7 +199,7 @@ def read_pixels() -> np.ndarray:
 @pytest.mark.parametrize("file", ["one.tflite", "one.onnx", "one.pte", "pixels.onnx"])
 def test_frames_are_labelled_as_their_pixels_are(file: str, folder: Path) -> None:
     words = spell(folder / file)
-    _, turn, paced = speak("frame 0 3 0\nframe 0 2 20\n", words)
+    _, turn, paced, _ = speak("frame 0 3 0\nframe 0 2 20\nmemory\n", words)
     assert turn.keys() == {"frame", "prepared_by", "start_ns", "end_ns", "label_ms", "prepare_ms", "top"}
     assert (turn["frame"], len(turn["label_ms"])) == (FRAME, 3)
     assert all(0 < part < whole for part, whole in zip(turn["prepare_ms"], turn["label_ms"], strict=True))

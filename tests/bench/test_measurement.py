@@ -1,22 +1,30 @@
 """The whole path, on the device that runs nothing and with a tiny program on this machine."""
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from bigvit_edge.bench.cases import Case, list_cases
+from bigvit_edge.bench.frame_reader import FRAME
 from bigvit_edge.bench.measurement import Plan, Progress, measure
 from bigvit_edge.bench.runners import Tools, find_tools
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
-from bigvit_edge.results import Protocol, Result, read_result
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.program import to_bytes
+from bigvit_edge.preprocessing import Preprocessing
+from bigvit_edge.results import Frames, Protocol, Result, describe_times, read_result
 from tests.bench.made import Watched
 from tests.native import ROOT, run_program
+from tests.runtime.test_session import build
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
 PROTOCOL = Protocol(0.001, 2, 4, 0, 0, None, "none")
@@ -55,6 +63,30 @@ def test_a_program_is_measured_here(tmp_path: Path) -> None:
     assert row.memory
     assert row.memory.peak_bytes > row.memory.anonymous_bytes > 0
     assert result.machine.cores
+
+
+def test_frames_follow_turns_and_why_there_are_none_is_told(tmp_path: Path) -> None:
+    framed = make_framed(tmp_path / "framed.bve")
+    result = bench(Local("local"), tmp_path / "one.json", cases=list_cases([framed, FILE]))
+    assert read_result(tmp_path / "one.json") == result
+    row, other = result.rows
+    frames = row.frame
+    assert isinstance(frames, Frames)
+    assert (frames.frame, frames.prepared_by, frames.turns[0]) == (FRAME, "bve_set_frame", 0)
+    assert frames.label_ms == describe_times(frames.label_times_ms)
+    assert frames.prepare_ms == describe_times(frames.prepare_times_ms)
+    times = [ms for n in frames.turns for ms in row.turns[n].times_ms]
+    assert (frames.model_ms, frames.ratio) == (median(times), frames.label_ms.p50 / median(times))
+    assert (len(row.turns), len(other.turns)) == (4, 4)
+    assert isinstance(other.frame, str)
+    assert other.frame.startswith("not available: a program that says nothing of pictures")
+
+
+def make_framed(path: Path) -> Path:
+    words = {"preprocessing": json.dumps(asdict(Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))))}
+    graph = replace(capture(build(little=True), 32, None), keep=0.5)
+    path.write_bytes(to_bytes(emit_program([graph], 4, words)))
+    return path
 
 
 def test_rows_take_turns(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,15 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from bigvit_edge.bench.frame_reader import FRAME, FrameReader
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.image import normalize
+from bigvit_edge.export.program import to_bytes
+from bigvit_edge.preprocessing import Preprocessing
+from bigvit_edge.runtime import Session
 from tests.native import CPUS, HOST, ROOT, emulate, run_program
+from tests.runtime.test_session import build
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
 PIXELS, CLASSES = 3 * 4 * 4, 3
@@ -77,6 +86,34 @@ def test_answers_are_those_of_run(tmp_path: Path) -> None:
         (tmp_path / "one").write_bytes(image.tobytes())
         run = run_program("bve-run", "run", FILE, "--input", tmp_path / "one")
         assert json.loads(run.stdout)["logits"] == pytest.approx(list(row))
+
+
+def test_a_program_without_preprocessing_has_no_frames_and_goes_on() -> None:
+    _, lack, turn, again = speak("frame 0 1 0\nrun 0 1 0\nframe 0 1 0\n", "serve", FILE)
+    assert lack == again
+    assert "a program that says nothing of pictures" in lack["lack"]
+    assert len(turn["times_ms"]) == 1
+
+
+@pytest.mark.parametrize("machine", [HOST, CPUS[-1]])
+def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -> None:
+    how = Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "BGR")
+    graph = capture(build(little=True), 32, None)
+    words = {"preprocessing": json.dumps(asdict(how))}
+    (file := tmp_path / "tiny.bve").write_bytes(to_bytes(emit_program([replace(graph, keep=0.5)], 4, words)))
+    lines = "frame 0 3 0\nframe 0 2 20\nframe 0.05 1 0\nmemory\n"
+    _, turn, paced, long, _ = speak(lines, "serve", file, machine=machine)
+    assert turn.keys() == {"frame", "prepared_by", "start_ns", "end_ns", "label_ms", "prepare_ms", "top"}
+    assert (turn["frame"], turn["prepared_by"], len(turn["label_ms"])) == (FRAME, "bve_set_frame", 3)
+    assert all(0 < part < whole for part, whole in zip(turn["prepare_ms"], turn["label_ms"], strict=True))
+    assert sum(turn["label_ms"]) <= (turn["end_ns"] - turn["start_ns"]) / 1e6 * 1.001
+    assert paced["end_ns"] - paced["start_ns"] >= 20e6
+    assert long["end_ns"] - long["start_ns"] >= 50e6
+    pixels = FrameReader(json.dumps(asdict(how) | {"dtype": "uint8"}), np.empty((1, 32, 32, 3), np.uint8)).prepare()
+    with Session(file) as session:
+        logits = session.run(normalize(pixels.transpose(0, 3, 1, 2).astype(np.float32), how))
+    assert turn["top"] == paced["top"] == logits.argmax()
+    assert np.ptp(logits) > 0.1
 
 
 def test_the_end_of_stdin_ends_a_run() -> None:
