@@ -6,26 +6,43 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
-from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.target import BACKENDS, DEPLOYMENTS, DISPATCHES, FORMATS, MOST_THREADS, PRECISIONS, Limits, Quant
+from bigvit_edge.preprocessing import FLOAT32, Preprocessing
+from bigvit_edge.target import (
+    BACKENDS,
+    DEPLOYMENTS,
+    DISPATCHES,
+    FORMATS,
+    INPUTS,
+    MOST_THREADS,
+    PRECISIONS,
+    TENSOR,
+    Limits,
+    Quant,
+)
 
 Array = NDArray[np.float32]
-Run = Callable[[Array], Array]  # images [1, 3, S, S] -> logits [1, num_classes]
+Pixels = NDArray[np.uint8]  # RGB, [..., S, S, 3]
+Run = Callable[[NDArray[Any]], Array]  # an image as the file takes it (Preprocessing) -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
 SAMPLES = "use"  # the folder of samples in a bundle
-VERSION = 3  # of the manifest's layout
+VERSION = 4  # of the manifest's layout
 SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}  # of files that run here
 PACKAGES = ("coreml",)  # formats whose file is a package, which is a folder
 MOST_SIZE, MOST_CLASSES = 4096, 1_000_000  # of an image's side, and of a model: more is taken for a mistake
 # Where a model's weights come from; FACTORY: whatever the user's own function put there.
 WEIGHTS = SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "file", "pretrained", "factory"
+IMAGE = "image"  # the name of an input
+# names of outputs, the last as Core ML calls them
+OUTPUTS = LOGITS, PROBABILITIES, CLASS_PROBABILITIES = "logits", "probabilities", "classLabel_probs"
+FAINTEST = np.float32(np.finfo(np.float32).tiny)  # of a probability whose logarithm is asked
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ class Artifact:
     evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the precision of
     what it quantises besides the Linears of the graph; products: that of products of two activations, by the name of
     the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot say what it
-    answers, '' if it can.
+    answers, '' if it can; input, output: their names in the file.
     """
 
     format: str
@@ -82,6 +99,8 @@ class Artifact:
     layers: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, str] = field(default_factory=dict)
     unchecked: str = ""
+    input: str = IMAGE
+    output: str = LOGITS
 
 
 @dataclass(frozen=True)
@@ -89,16 +108,32 @@ class Runner:
     """An entry point of a file, ready to run in its runtime.
 
     image, logits: the shapes that the file itself declares; -1 in a place that it leaves open. words: what it says of
-    itself, of Subject's metadata, where it can be asked.
+    itself, of Subject's metadata, where it can be asked. dtype: of the image. output: the name of what
+    `run` answers, one of OUTPUTS.
     """
 
-    run: Run
+    run: Callable[[NDArray[Any]], Array]
     image: tuple[int, ...]
     logits: tuple[int, ...]
     words: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = FLOAT32
+    output: str = LOGITS
 
-    def __call__(self, images: Array) -> Array:
-        return self.run(images)
+    @property
+    def probabilities(self) -> bool:
+        """Tell whether `run` answers with probabilities.
+
+        It does of a file that ends with a softmax of ours.
+        """
+        return self.output != LOGITS
+
+    def __call__(self, images: NDArray[Any]) -> Array:
+        """Run an image to logits.
+
+        Of probabilities these are the logarithms, which are logits less a number an image.
+        """
+        answer = self.run(images)
+        return np.log(np.maximum(answer, FAINTEST)) if self.probabilities else answer
 
 
 @dataclass(frozen=True)
@@ -118,12 +153,12 @@ class Verified(Method):
 class Tensor:
     """The specification of an input or output.
 
-    shape is in elements: NCHW for images; logits are those before the softmax.
+    shape is in elements. Outputs called logits are those before the softmax, those called probabilities behind it.
     """
 
     name: str
     shape: tuple[int, ...]
-    dtype: str = "float32"
+    dtype: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -158,13 +193,15 @@ class Entry:
         shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
         if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
             raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits are expected")
-        if shapes[0][:2] != (1, 3) or shapes[1][0] != 1 or max(shapes[0]) > MOST_SIZE or shapes[1][1] > MOST_CLASSES:
+        if shapes[1][0] != 1 or max(shapes[0]) > MOST_SIZE or shapes[1][1] > MOST_CLASSES:
             most = f"at most {MOST_SIZE} pixels and {MOST_CLASSES} classes"
             raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits have {most}")
-        if shapes[0][2:] != (self.preprocessing.size,) * 2:
-            raise ValueError(f"{self.preprocessing} does not make an input of shape {shapes[0]}")
-        if wrong := sorted({tensor.dtype for tensor in (*self.inputs, *self.outputs)} - {"float32"}):
-            raise ValueError(f"inputs or outputs of {', '.join(wrong)}, where float32 is expected")
+        if (shapes[0], self.inputs[0].dtype) != (self.preprocessing.shape, self.preprocessing.dtype):
+            raise ValueError(f"{self.preprocessing} does not make an input of {self.inputs[0]}")
+        if self.outputs[0].dtype != FLOAT32 or self.outputs[0].name not in OUTPUTS:
+            raise ValueError(
+                f"an output of {self.outputs[0]}, where one of {', '.join(OUTPUTS)} in {FLOAT32} is expected"
+            )
         if bool(self.unchecked) != any(method.parity is None for method in self.methods):
             raise ValueError(f"file {self.file!r} is unchecked and says how well it does, or neither")
         if self.unchecked and not self.evaluated:
@@ -188,7 +225,8 @@ class Manifest:
     tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
     limits being what `check` holds the files to; pictures: the user's own, if they were given; calibrated: the
     beginnings of the sha256 of those that it was calibrated on; samples: the sha256 of each, by its path ('use/...');
-    none are in an older manifest; sha256: of the manifest itself, before this was added; None in one of version 2.
+    none are in an older manifest; input: what the files take, as of Target; sha256: of the manifest itself, before this
+    was added; None in one of version 2.
     """
 
     model: str
@@ -209,6 +247,7 @@ class Manifest:
     pictures: Evaluated | None = None
     calibrated: tuple[str, ...] = ()
     samples: dict[str, str] = field(default_factory=dict)
+    input: str = TENSOR
     version: int = VERSION
     sha256: str | None = None
 
@@ -223,6 +262,7 @@ class Manifest:
         for what, word, known in (
             ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),
+            ("input", self.input, INPUTS),
         ):  # fmt: skip
             if word not in known:
                 raise ValueError(f"{what} {word!r}, where one of {', '.join(known)} is expected")

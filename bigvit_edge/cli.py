@@ -67,6 +67,12 @@ def export(
         Path | None, typer.Option(help="folder of pictures for int8-static and mixed, instead of the demo's")
     ] = None,
     images: Images = None,
+    input_kind: Annotated[
+        str | None,
+        typer.Option(
+            "--input", help="what files take: tensor (normalised floats) or image (uint8 pixels); the preset's"
+        ),
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, changes the target's preset")] = None,
     max_fallback: Annotated[
         str | None,
@@ -91,6 +97,7 @@ def export(
 
     share = [] if max_fallback is None else [f"limits.max_fallback={parse_share(max_fallback)}"]
     named = [] if formats is None else [f"formats={formats}"]
+    named += [] if input_kind is None else [f"input={input_kind}"]
     preset = target or ("host" if formats else "android")
     chosen = override(load_target(preset), [*(settings or []), *share, *named])
     chosen.list_cells()

@@ -13,7 +13,7 @@ from bigvit_edge.artifact import MANIFEST, PACKAGES, SAMPLES, Entry, Manifest, h
 from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.folders import check_rights, is_plain, resolve_output
 
-READABLE = (2, 3)  # versions of the layout; what 3 has besides 2 has a default
+READABLE = (2, 3, 4)  # versions of the layout; what a newer one has besides has a default
 MOST_BYTES = 2**26  # of a manifest
 MOST_SAMPLE = 2**20  # bytes; all that are shipped are far smaller
 AGAIN = "export the model again"

@@ -1,8 +1,8 @@
 """From a picture to a model's input: what has to be told, whoever told it."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 MOST_PIXELS = 8192  # of a side
 SQUARE, CENTER, SQUASH, BORDER = "largest centre square", "center", "squash", "border"
@@ -11,16 +11,20 @@ BILINEAR = "bilinear, antialiased"
 RESIZES = ("nearest", BILINEAR, "bicubic, antialiased", "lanczos, antialiased")
 ROUNDINGS = (HALF_TO_EVEN, DOWN) = ("half to even", "down")
 COLORS = ("RGB", "BGR")
+DTYPES = FLOAT32, UINT8 = "float32", "uint8"
+LAYOUTS = NCHW, NHWC = "NCHW", "NHWC"
 
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The way from a picture to the input [1, 3, size, size].
+    """The way from a picture to the input.
 
-    In this order: turned upright by its EXIF orientation; resized and cropped (below); its channels, 0..255, in the
-    order of `color`; times scale, minus mean, over std. layout: of the input.
+    That is [1, 3, size, size] or [1, size, size, 3], as layout says. In this order: turned upright by its EXIF
+    orientation; resized and cropped (below); its channels, 0..255, in the order of `color`; times scale, minus mean,
+    over std. dtype: of the input. 'uint8': it is the pixels, RGB, as they are after the crop, and the file itself does
+    the rest, color, scale, mean and std. Only such a one may be NHWC.
 
     crop: 'largest centre square', cut out and resized to size; or timm's crop_mode: the picture is resized so that its
     shorter side ('center'), both sides ('squash') or its longer side ('border') are resize_to pixels (size, if None),
@@ -38,10 +42,11 @@ class Preprocessing:
     color: str = "RGB"
     crop: str = SQUARE
     resize: str = BILINEAR
-    layout: str = "NCHW"
+    layout: str = NCHW
     scale: float = 1 / 255
     resize_to: int | None = None
     crop_rounding: str = HALF_TO_EVEN
+    dtype: str = FLOAT32
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an instruction that we do not know cannot be obeyed
 
@@ -50,7 +55,8 @@ class Preprocessing:
             ("color", COLORS),
             ("crop", CROPS),
             ("resize", RESIZES),
-            ("layout", ("NCHW",)),
+            ("layout", LAYOUTS if self.dtype == UINT8 else (NCHW,)),
+            ("dtype", DTYPES),
             ("crop_rounding", ROUNDINGS),
         ):
             if getattr(self, name) not in known:
@@ -66,6 +72,19 @@ class Preprocessing:
             raise ValueError(f"mean {self.mean}, where numbers from 0 (black) to {white:g} (white) are expected")
         if not all(0 < value <= white * 1.001 for value in self.std):
             raise ValueError(f"std {self.std}, where numbers above 0, at most {white:g} (white), are expected")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Tell the input's shape, of one image."""
+        return (1, self.size, self.size, 3) if self.layout == NHWC else (1, 3, self.size, self.size)
+
+    def spell(self) -> dict[str, Any]:
+        """Spell it in JSON's types, as files hold it.
+
+        Without dtype where that is float32: libraries of ours from before there was another refuse what they do not
+        know.
+        """
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("dtype", FLOAT32)}
 
 
 def infer_scale(mean: Triple, std: Triple) -> float:

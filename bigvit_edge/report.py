@@ -3,14 +3,16 @@
 import resource
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bigvit_edge import machine, runtime
-from bigvit_edge.artifact import Array, Entry, Manifest, Run
+from bigvit_edge.artifact import Entry, Manifest, Tensor
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
 from bigvit_edge.export.convert import Listener
@@ -22,6 +24,7 @@ from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
 from bigvit_edge.models.load import Loaded
+from bigvit_edge.preprocessing import UINT8
 from bigvit_edge.results import Times, describe_times
 from bigvit_edge.runtime.opening import open_entry
 from bigvit_edge.tables import print_rows, print_step, watch
@@ -33,18 +36,18 @@ Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
 PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
-def measure_latency(runs: Mapping[Key, Run], image: Array, rounds: int = 30) -> dict[Key, Times]:
-    """Time several runners in turn, A B C A B C ....
+def measure_latency(runs: Mapping[Key, Callable[[], object]], rounds: int = 30) -> dict[Key, Times]:
+    """Time several calls in turn, A B C A B C ....
 
     Each is warmed up once. Drift of the machine so falls on all alike.
     """
     times: dict[Key, list[float]] = {name: [] for name in runs}
     for run in runs.values():
-        run(image)
+        run()
     for _ in range(rounds):
         for name, run in runs.items():
             start = time.perf_counter()
-            run(image)
+            run()
             times[name].append((time.perf_counter() - start) * 1e3)
     return {name: describe_times(t) for name, t in times.items()}
 
@@ -55,17 +58,22 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[P
     Files that are only evaluated here are left out: that says nothing of their speed.
     """
     runs = {
-        (entry.file, method.keep): open_entry(folder, entry, manifest.threads, method.name)
+        (entry.file, method.keep): partial(
+            open_entry(folder, entry, manifest.threads, method.name).run, draw_image(entry.inputs[0])
+        )
         for entry in manifest.artifacts
         for method in entry.methods
         if not entry.evaluated
     }
-    return measure_latency(runs, draw_image(manifest.artifacts[0].inputs[0].shape), rounds)
+    return measure_latency(runs, rounds)
 
 
-def draw_image(shape: tuple[int, ...]) -> Array:
-    """Draw an image of that shape for timing; any would do."""
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+def draw_image(tensor: Tensor) -> NDArray[Any]:
+    """Draw an image for timing; any would do."""
+    random = np.random.default_rng(0)
+    if tensor.dtype == UINT8:
+        return random.integers(256, size=tensor.shape, dtype=np.uint8)
+    return random.standard_normal(tensor.shape, dtype=np.float32)
 
 
 def print_sensitivities(sensitivities: Sequence[Sensitivity], chosen: Mapping[str, str]) -> None:

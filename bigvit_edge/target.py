@@ -18,6 +18,10 @@ OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot", "kernel")
 BACKENDS = ("xnnpack", "coreml", "native")
 PACKINGS = ("dot", "i8mm")
+INPUTS = TENSOR, IMAGE = "tensor", "image"
+LAYOUTS = ("", "NCHW", "NHWC")
+# The layouts that pixels have in each format, the one its users expect first.
+PIXELS = {"executorch": ("NCHW", "NHWC"), "onnx": ("NCHW", "NHWC"), "litert": ("NHWC",)}
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are
@@ -145,7 +149,9 @@ class Target:
     what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
     libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
     dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
-    them when it loads the file; deployment: the oldest system that a Core ML model must load on.
+    them when it loads the file; input: what files take, a 'tensor', float32 [1, 3, S, S] and normalised, or the
+    'image', its pixels in uint8 (a .bve takes both, whatever this says); layout: of the pixels, NCHW or NHWC, '' what a
+    format's users expect; deployment: the oldest system that a Core ML model must load on.
     """
 
     name: str
@@ -156,6 +162,8 @@ class Target:
     dispatch: str = "permute"
     backend: str = "xnnpack"
     packing: str = "dot"
+    input: str = TENSOR
+    layout: str = ""
     deployment: str = "iOS17"
     quant: Quant = field(default_factory=Quant)
     limits: Limits = field(default_factory=Limits)
@@ -166,9 +174,22 @@ class Target:
         _check_word("dispatch", self.dispatch, DISPATCHES)
         _check_word("backend", self.backend, BACKENDS)
         _check_word("packing", self.packing, PACKINGS)
+        _check_word("input", self.input, INPUTS)
+        _check_word("layout", self.layout, LAYOUTS)
         _check_word("deployment", self.deployment, DEPLOYMENTS)
         if not 1 <= self.threads <= MOST_THREADS:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")
+
+    def takes_pixels(self, name: str) -> bool:
+        """Tell whether files of that format take the pixels themselves.
+
+        Those for Core ML inside ExecuTorch, and for our core inside another runtime, take tensors all the same.
+        """
+        return self.input == IMAGE and name in PIXELS and self.find_backend(name) in ("", "xnnpack")
+
+    def find_layout(self, name: str) -> str:
+        """Find the layout of what files of that format take."""
+        return self.layout or PIXELS[name][0] if self.takes_pixels(name) else "NCHW"
 
     def find_backend(self, name: str) -> str:
         """Find what files of that format delegate to, '' without a choice."""
@@ -207,6 +228,13 @@ class Target:
             met = f"quant.{fixed[0]}={getattr(self.quant, fixed[0])} for {', '.join(self.precisions)}"
             raise UserError(met, "precisions=mixed, which it is for", "leave it out")
         inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
+        if self.layout and self.input != IMAGE:
+            raise UserError(
+                f"layout={self.layout} for input={self.input}", "input=image, which has one", "leave it out"
+            )
+        for name in self.formats if self.layout else ():
+            if self.takes_pixels(name) and self.layout not in PIXELS[name]:
+                raise UserError(f"layout={self.layout} for {name}", " or ".join(PIXELS[name]), "leave it out")
         for name, precision in cells + inside:
             if self.is_native(name) and precision not in NATIVE:
                 other = "add --set backend=xnnpack" if name in CHOICES else f"{name} out of --set formats="

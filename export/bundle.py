@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -23,7 +23,15 @@ from bigvit_edge.artifact import (
 )
 from bigvit_edge.errors import InternalError, LimitError, UserError
 from bigvit_edge.export.calibrated import convolves
-from bigvit_edge.export.convert import SILENT, Listener, Subject, convert_model, list_refusals, load_backend
+from bigvit_edge.export.convert import (
+    SILENT,
+    Listener,
+    Subject,
+    convert_model,
+    describe_input,
+    list_refusals,
+    load_backend,
+)
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
@@ -37,6 +45,7 @@ from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.hf_models import HF
 from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.models.memory import check_memory
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Target, load_target
 
 MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and format
@@ -112,7 +121,7 @@ def export_bundle(
             dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
-            pictures=evaluation.pictures, calibrated=evaluation.digests,
+            pictures=evaluation.pictures, calibrated=evaluation.digests, input=target.input,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
         manifest = replace(manifest, samples=write_samples(entries, part))
@@ -161,9 +170,9 @@ def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: 
     metadata = {
         "model": name_source(model.source),
         "labels": json.dumps(model.labels),
-        "preprocessing": json.dumps(asdict(model.preprocessing)),
     }
-    return Subject(model.module, model.image_size, ratios, calibration, model.weights != RANDOM, metadata)
+    trained = model.weights != RANDOM
+    return Subject(model.module, model.image_size, ratios, calibration, trained, metadata, model.preprocessing)
 
 
 def name_source(source: str) -> str:
@@ -201,9 +210,10 @@ def _describe(
 ) -> Entry:  # fmt: skip
     """Load the written file in its real runtime, or an evaluator, and say what it does. UserError if that cannot be
     said and unchecked is not set."""
-    image = Tensor("image", (1, 3, model.image_size, model.image_size))
-    logits = Tensor("logits", (1, model.num_classes))
-    methods, reason = _verify(artifact, path, (image.shape, logits.shape), target, references)
+    how = describe_input(model.preprocessing, artifact.format, target)
+    image = Tensor(artifact.input, how.shape, how.dtype)
+    logits = Tensor(artifact.output, (1, model.num_classes))
+    methods, reason = _verify(artifact, path, image, logits, how, target, references)
     if reason and not unchecked:
         met = f"{path.name} cannot be checked here ({reason})"
         raise UserError(
@@ -217,7 +227,7 @@ def _describe(
         bytes=measure_size(path),
         inputs=(image,),
         outputs=(logits,),
-        preprocessing=model.preprocessing,
+        preprocessing=how,
         labels=model.labels,
         methods=methods,
         layers=dict(layers),
@@ -228,7 +238,7 @@ def _describe(
 
 
 def _verify(
-    artifact: Artifact, path: Path, shapes: tuple[tuple[int, ...], ...], target: Target,
+    artifact: Artifact, path: Path, image: Tensor, logits: Tensor, how: Preprocessing, target: Target,
     references: Mapping[float | None, Reference],
 ) -> tuple[tuple[Verified, ...], str]:  # fmt: skip
     """The entry points against PyTorch, and '' or, of a file that is only evaluated here, why that cannot be."""
@@ -236,9 +246,10 @@ def _verify(
     for method in artifact.methods if not reason else ():
         try:
             run = backend.load(path, target.threads, method.name)
-            if (run.image, run.logits) != shapes:
-                raise InternalError(f"{path.name} was written for {run.image} -> {run.logits}, not {shapes}")
-            found = measure(run, references[method.keep])
+            said = run.image, run.dtype, run.logits, run.output
+            if said != (image.shape, image.dtype, logits.shape, logits.name):
+                raise InternalError(f"{path.name} says {said} of itself, and was written for {image} -> {logits}")
+            found = measure(run, references[method.keep], how)
         except UserError as e:  # the path is that of a folder which is about to vanish
             reason = e.met.replace(str(path), path.name)
             if not artifact.evaluated:

@@ -122,7 +122,8 @@ def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list
         told = entry.preprocessing
         own = replace(own, crop=told.crop, resize=told.resize, resize_to=told.resize_to)
     pairs: list[tuple[str, object, object]] = [("classes", entry.outputs[0].shape[1], model.num_classes)]
-    pairs += [(name, value, getattr(own, name)) for name, value in asdict(entry.preprocessing).items()]
+    told = replace(entry.preprocessing, dtype=own.dtype, layout=own.layout)  # which are the file's own
+    pairs += [(name, value, getattr(own, name)) for name, value in asdict(told).items()]
     if len(entry.labels or ()) == len(model.labels or ()):
         labels = zip(entry.labels or (), model.labels or (), strict=True)
         pairs += [(f"label of class {i}", told, own) for i, (told, own) in enumerate(labels)]
@@ -145,14 +146,14 @@ def _check_file(
     if fault := find_fault(folder, entry):
         return [Checked(entry.file, None, (fault,))]
     said = list_contradictions(entry, manifest, model) or edited
-    if (entry.inputs[0].shape[2], entry.outputs[0].shape[1]) != (model.image_size, model.num_classes):
+    if (entry.preprocessing.size, entry.outputs[0].shape[1]) != (model.image_size, model.num_classes):
         return [Checked(entry.file, None, tuple(said))]
     checks = []
     for method in entry.methods:
         check_interruption()
         try:
             run = open_entry(folder, entry, manifest.threads, method.name)
-            parity, accuracy, confusions = measure(run, references[method.keep])
+            parity, accuracy, confusions = measure(run, references[method.keep], entry.preprocessing)
         except UserError as e:
             faults, notes = ([], (f"unchecked: {entry.unchecked}",)) if entry.unchecked else ([str(e)], ())
             checks.append(Checked(entry.file, method.keep, (*said, *faults), notes=notes))

@@ -1,5 +1,6 @@
 """From a PyTorch model to files, in five calls: capture, rewrite, quantize, place, lower."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -31,15 +32,18 @@ from bigvit_edge.export.inlay import (
     list_inlays,
     list_names,
     record_images,
+    rest_of,
     taken_out,
 )
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.pictures import Watch, unwatched
+from bigvit_edge.export.pixels import answer_probabilities, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.load import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
+from bigvit_edge.preprocessing import UINT8, Preprocessing
 from bigvit_edge.target import CHOICES, Target
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
@@ -68,7 +72,8 @@ class Subject:
     """The model to convert, and what goes with it.
 
     keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
-    trained: its weights are not random; metadata: to be kept inside the files.
+    trained: its weights are not random; metadata: to be kept inside the files; preprocessing: how it takes pictures,
+    without which no file can take pixels.
     """
 
     module: nn.Module
@@ -77,6 +82,7 @@ class Subject:
     calibration: Array
     trained: bool
     metadata: Mapping[str, str]
+    preprocessing: Preprocessing | None = None
 
 
 class Backend(Protocol):
@@ -122,7 +128,12 @@ def convert_model(
         for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
             with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
-                artifact = lower(group, name, target, {**subject.metadata, "precision": precision, "keep": keeps})
+                words, ready = {**subject.metadata, "precision": precision, "keep": keeps}, group
+                if subject.preprocessing is not None:
+                    how = describe_input(subject.preprocessing, name, target)
+                    words["preprocessing"] = json.dumps(how.spell())
+                    ready = [take_input(graph, how, name, target) for graph in group]
+                artifact = lower(ready, name, target, words)
             layers = {**group[0].layers, **artifact.layers}
             yield add_coverage(artifact, group, layers), layers
 
@@ -202,6 +213,32 @@ def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subje
 def place(graphs: Sequence[Graph], target: Target, subject: Subject) -> dict[str, list[Graph]]:
     """Decide where the graphs compute in int8 on ranges, by format."""
     return add_integers(graphs, target, subject.calibration)
+
+
+def describe_input(how: Preprocessing, name: str, target: Target) -> Preprocessing:
+    """Describe how files of a format take pictures.
+
+    how: their model does.
+    """
+    if not target.takes_pixels(name):
+        return how
+    return replace(how, dtype=UINT8, layout=target.find_layout(name))
+
+
+def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> Graph:
+    """Let a graph take what files of a format do.
+
+    how: these take pictures. LiteRT's answer with probabilities where they take pixels: what its libraries call scores.
+    """
+    if how.dtype != UINT8:
+        return graph
+    if target.is_native(name) and graph.inlay is None:
+        return replace(graph, outline=take_pixels(graph, how).exported)
+    if target.is_native(name):
+        assert graph.inlay is not None
+        return replace(graph, inlay=replace(graph.inlay, around=take_pixels(rest_of(graph), how).exported))
+    taken = take_pixels(graph, how, as_bytes=name != "coreml")
+    return answer_probabilities(taken) if name == "litert" else taken
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigvit_edge.artifact import Array, Manifest
+from bigvit_edge.export.image import make_input
 from bigvit_edge.export.pictures import (
     CALIBRATION,
     Picture,
@@ -86,7 +87,7 @@ def _read_calibration(chosen: Sequence[Picture], model: Loaded, watch: Watch) ->
     pictures = Pictures(tuple(chosen), model.preprocessing, watch, "calibration")
     images = list(pictures.read(faults, said))
     _, notes = pictures.tell(faults, said)
-    return np.stack(images), notes
+    return make_input(np.stack(images), model.preprocessing), notes
 
 
 def _count_pictures(references: dict[float | None, Reference], calibration: int) -> Evaluated:

@@ -18,7 +18,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.artifact import Array
+from bigvit_edge.artifact import LOGITS, Array
 from bigvit_edge.export.integers import NONE, Integers, Range
 
 aten = torch.ops.aten
@@ -65,7 +65,8 @@ class Graph:
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
-    inlay: what of the module our core can run, where that is not all of it, and was asked for.
+    inlay: what of the module our core can run, where that is not all of it, and was asked for; outline: for our core,
+    that runs `exported` behind pixels, the program that takes those; output: what the program's answer is called.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -82,6 +83,8 @@ class Graph:
     calibration: Array | None = None
     inlay: Inlay | None = None
     integers: Integers = NONE
+    outline: ExportedProgram | None = None
+    output: str = LOGITS
 
 
 def layer_group(layer: str) -> str:

@@ -1,4 +1,4 @@
-"""The same graph in half precision: parameters, constants and arithmetic in float16, image and logits still float32."""
+"""The same graph in half precision: parameters, constants and arithmetic in float16, image and logits as they were."""
 
 from typing import Any
 
@@ -46,7 +46,8 @@ def _halve(name: str, data: Tensor) -> Tensor:
 
 def _cast_images(program: ExportedProgram) -> set[Node]:
     """The images in half for all who read them."""
-    images = [n for n in program.graph.find_nodes(op="placeholder") if n.name in program.graph_signature.user_inputs]
+    given = [n for n in program.graph.find_nodes(op="placeholder") if n.name in program.graph_signature.user_inputs]
+    images = [image for image in given if image.meta["val"].dtype == torch.float32]  # pixels are cast behind them
     first = next(node for node in program.graph.nodes if node.op == "call_function")
     casts = {image: insert(first, aten._to_copy.default, image, dtype=torch.float16) for image in images}
     for image, cast in casts.items():

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.artifact import Array
+from bigvit_edge.artifact import Array, Pixels
 from bigvit_edge.export.colors import convert_to_srgb
 from bigvit_edge.export.decoding import decode, is_huge
-from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, RESIZES, SQUARE, SQUASH, Preprocessing
+from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, NHWC, RESIZES, SQUARE, SQUASH, UINT8, Preprocessing
 
 RESAMPLINGS = dict(
     zip(
@@ -24,35 +26,46 @@ FINENESS = 4  # how many times larger than resized a huge picture is decoded, or
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the model takes it.
+    """A picture as it is resized and cropped for a model.
 
-    pixels [1, 3, S, S]; notes: what was assumed or changed on the way.
+    pixels [S, S, 3]; notes: what was assumed or changed on the way.
     """
 
-    pixels: Array
+    pixels: Pixels
     notes: tuple[str, ...]
 
 
-def read_image(path: Path, how: Preprocessing) -> Array:
-    """Prepare a picture for the model: [1, 3, S, S].
+def read_image(path: Path, how: Preprocessing) -> NDArray[Any]:
+    """Read a picture as a model or file takes it.
 
     UserError as in prepare.
     """
-    return prepare(path, how).pixels
+    return make_input(prepare(path, how).pixels[None], how)
 
 
 def prepare(path: Path, how: Preprocessing) -> Prepared:
-    """Decode, resize, crop and normalise a picture.
+    """Decode, resize and crop a picture.
 
     UserError if it is missing, damaged, too large or no picture.
     """
     decoded = decode(path, FINENESS * (how.resize_to or how.size))
     rgb, color_notes = convert_to_srgb(_resize(decoded.image, how), decoded.profile)
-    pixels = np.asarray(_place(rgb, how), dtype=np.float32)  # [S, S, 3]
+    pixels = np.asarray(_place(rgb, how))  # [S, S, 3]
     notes = [*decoded.notes, *color_notes]
     if how.size > 1 and (pixels == pixels[0, 0]).all():
         notes.append("what the model sees of it is all of one colour")
-    return Prepared(normalize(pixels.transpose(2, 0, 1)[None], how), tuple(notes))
+    return Prepared(pixels, tuple(notes))
+
+
+def make_input(pixels: Pixels, how: Preprocessing) -> NDArray[Any]:
+    """Make what a model or file takes of pixels.
+
+    Of [n, S, S, 3], in its type, layout and range.
+    """
+    if how.layout == NHWC:
+        return pixels
+    planes = pixels.transpose(0, 3, 1, 2)  # [n, 3, S, S]
+    return np.ascontiguousarray(planes) if how.dtype == UINT8 else normalize(planes.astype(np.float32), how)
 
 
 def normalize(images: Array, how: Preprocessing) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified
 from bigvit_edge.errors import UserError, list_few, suggest
-from bigvit_edge.export.image import prepare
+from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.runtime.opening import open_entry
 
@@ -52,7 +52,7 @@ def classify(file: Path, image: Path, keep: float | None = None, top: int = 5) -
     method = choose_method(entry, keep).name
     prepared = prepare(image, entry.preprocessing)
     run = open_entry(file.parent, entry, method=method)
-    logits = run(prepared.pixels)[0].astype(np.float64)  # [classes]
+    logits = run(make_input(prepared.pixels[None], entry.preprocessing))[0].astype(np.float64)  # [classes]
     if count := int((~np.isfinite(logits)).sum()):
         met = f"{file} answers {image} with {count} of {len(logits)} logits that are not finite"
         raise UserError(met, "numbers", "see what bigvit-edge check says of the bundle")

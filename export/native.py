@@ -4,6 +4,7 @@ fp32, fp16 and int8. int8: as Graph says, and besides the patch embedding, the q
 and what its softmax gives. Norms, softmax, gelu and the routers compute in float.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.graph import PATCHES, Graph, layer_group
 from bigvit_edge.export.inlay import part_of
 from bigvit_edge.export.program import Entry, to_bytes
+from bigvit_edge.preprocessing import NCHW
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -50,6 +52,7 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     """
     start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
     graphs = [part_of(graph) for graph in graphs]
+    metadata = _describe_core(metadata)
     precision, kept = graphs[0].precision, set(f"{start}{PATCHES}".split(".")) & set(target.quant.keep_float)
     layers = {PATCHES: precision} if precision == "int8" and not kept else {}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
@@ -62,6 +65,15 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
         lowered = Lowered(to_bytes(program), program.entries, named, products)
         _latest[graphs[0].exported] = key, lowered
     return lowered
+
+
+def _describe_core(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a program says of itself, of what its file does: the core normalises, whatever the file takes."""
+    if "preprocessing" not in metadata:
+        return dict(metadata)
+    told = json.loads(metadata["preprocessing"]) | {"layout": NCHW}
+    told.pop("dtype", None)
+    return {**metadata, "preprocessing": json.dumps(told)}
 
 
 def _identify(graph: Graph) -> tuple[Any, ...]:

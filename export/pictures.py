@@ -9,10 +9,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import Array, hash_file
+from bigvit_edge.artifact import Pixels, hash_file
 from bigvit_edge.errors import UserError, keep_few, list_few
 from bigvit_edge.export.decoding import list_endings
-from bigvit_edge.export.image import prepare, read_image
+from bigvit_edge.export.image import prepare
 from bigvit_edge.preprocessing import Preprocessing
 
 LABELS = "labels.csv"
@@ -38,9 +38,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures as a model takes them.
+    """Pictures, resized and cropped as a model wants them.
 
-    Iterating reads and prepares one after the other, [3, S, S] each, so that however many there are, one is in memory.
+    Iterating reads and prepares one after the other, [S, S, 3] each, so that however many there are, one is in memory.
     """
 
     pictures: tuple[Picture, ...]
@@ -51,11 +51,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[Pixels]:
         for picture in self.watch(self.pictures, self.name, len(self.pictures)):
-            yield read_image(picture.path, self.how)[0]
+            yield prepare(picture.path, self.how).pixels
 
-    def read(self, faults: dict[int, str], notes: Counter[str]) -> Iterator[Array]:
+    def read(self, faults: dict[int, str], notes: Counter[str]) -> Iterator[Pixels]:
         """Read the pictures, leaving out what cannot be read.
 
         A picture left out is put into faults, by its number; what is to be told of the others is counted in notes.
@@ -67,7 +67,7 @@ class Pictures:
                 faults[i] = e.met
                 continue
             notes.update(prepared.notes)
-            yield prepared.pixels[0]
+            yield prepared.pixels
 
     def drop(self, faults: dict[int, str]) -> "tuple[Pictures, list[str]]":
         """Drop those at fault; and what to tell of them.

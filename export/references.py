@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import interpolate
 
-from bigvit_edge.artifact import Array, Run
+from bigvit_edge.artifact import Array, Pixels, Run, Runner
 from bigvit_edge.demo.digits import HELD_OUT_SEED, held_out, make_batch
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.classes import match_classes
-from bigvit_edge.export.image import normalize
+from bigvit_edge.export.image import make_input
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.pictures import CALIBRATION, Pictures
 from bigvit_edge.measures import Accuracy, Confusion, Parity, bound_share
 from bigvit_edge.models.load import Loaded, set_keep
 from bigvit_edge.models.zoo import DIGITS
+from bigvit_edge.preprocessing import Preprocessing
 
 BORROWED = 32  # photographs for a model that has no images of its own
 WORST = 10  # classes named in a confusion
@@ -32,14 +33,22 @@ CALIBRATION_SEED = 1_999_999_999  # no training step's, not the held-out images'
 class Reference:
     """The answers of PyTorch in fp32.
 
-    images [3, S, S] each as the model takes them, read anew whenever they are iterated; logits [n, classes]; labels
-    [n], -1 where the model has not the class, None where nobody says; names: of classes, by their number.
+    pixels [S, S, 3] each, read anew whenever they are iterated, and how the model takes them; logits [n, classes];
+    labels [n], -1 where the model has not the class, None where nobody says; names: of classes, by their number.
     """
 
-    images: Iterable[Array]
+    pixels: Iterable[Pixels]
+    how: Preprocessing
     logits: Array
     labels: NDArray[np.int64] | None
     names: Mapping[int, str] | None = None
+
+    @property
+    def images(self) -> Iterable[Array]:
+        """List the images as the model takes them, [3, S, S] each."""
+        if isinstance(self.pixels, np.ndarray):
+            return make_input(self.pixels, self.how)
+        return (make_input(pixels[None], self.how)[0] for pixels in self.pixels)
 
 
 class Measured(NamedTuple):
@@ -59,11 +68,12 @@ def make_references(model: Loaded, keeps: tuple[float | None, ...], count: int) 
     if knows_digits(model):
         batch = held_out()
         count = min(count, len(batch.labels))
-        images, labels = _prepare(batch.images[:count], model), batch.labels[:count].numpy()
+        pixels, labels = _round(batch.images[:count], model), batch.labels[:count].numpy()
     else:
         count, labels = min(count, BORROWED), None
-        images = _prepare(draw_photographs("held_out", count, model.image_size, HELD_OUT_SEED), model)
-    return {keep: Reference(images, found, labels) for keep, found in _answer(model, keeps, images, count).items()}
+        pixels = _round(draw_photographs("held_out", count, model.image_size, HELD_OUT_SEED), model)
+    answers = _answer(model, keeps, pixels, count)
+    return {keep: Reference(pixels, model.preprocessing, found, labels) for keep, found in answers.items()}
 
 
 def answer_pictures(
@@ -79,7 +89,8 @@ def answer_pictures(
     pictures, notes = pictures.tell(faults, said)
     labels, names, more = _number_labels(pictures, model)
     stream = pictures.rename("the file")
-    return {keep: Reference(stream, found, labels, names) for keep, found in answers.items()}, notes + more
+    how = model.preprocessing
+    return {keep: Reference(stream, how, found, labels, names) for keep, found in answers.items()}, notes + more
 
 
 def _number_labels(
@@ -94,12 +105,16 @@ def _number_labels(
 
 
 def _answer(
-    model: Loaded, keeps: tuple[float | None, ...], images: Iterable[Array], most: int
+    model: Loaded, keeps: tuple[float | None, ...], pixels: Iterable[Pixels], most: int
 ) -> dict[float | None, Array]:
-    """Logits [n, classes] at each keep ratio for `most` images at the most, all ratios on the same pass."""
+    """Logits [n, classes] at each keep ratio for `most` images at the most, all ratios on the same pass.
+
+    pixels: [S, S, 3] each.
+    """
     logits = {keep: np.empty((most, model.num_classes), np.float32) for keep in keeps}
     count, bad, first = 0, 0, None
-    for image in images:
+    for each in pixels:
+        (image,) = make_input(each[None], model.preprocessing)
         for keep in keeps:
             if keep is not None:
                 set_keep(model.module, keep)
@@ -148,25 +163,39 @@ def draw_calibration(model: Loaded, count: int = CALIBRATION) -> Array:
     For a calibration without images of one's own: [n, 3, S, S], photographs for a model that does not know digits.
     """
     if knows_digits(model):
-        return _prepare(make_batch("train", count, CALIBRATION_SEED).images, model)
-    return _prepare(draw_photographs("train", count, model.image_size, CALIBRATION_SEED), model)
+        images = make_batch("train", count, CALIBRATION_SEED).images
+    else:
+        images = draw_photographs("train", count, model.image_size, CALIBRATION_SEED)
+    return make_input(_round(images, model), model.preprocessing)
 
 
-def _prepare(images: torch.Tensor, model: Loaded) -> Array:
+def _round(images: torch.Tensor, model: Loaded) -> Pixels:
+    """[n, S, S, 3] of images [n, 3, s, s] in 0..1."""
     if images.shape[-1] != model.image_size:
         images = interpolate(images, size=model.image_size, mode="bilinear", antialias=True)
-    return normalize(255 * images.numpy(), model.preprocessing)
+    levels: Pixels = (255 * images).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return levels
 
 
-def measure(run: Run, reference: Reference) -> Measured:
-    """Run a file on the reference's images, one by one."""
-    logits = run_all(run, reference.images)
-    return Measured(compare(logits, reference.logits), _score(logits, reference), _confuse(logits, reference))
+def measure(run: Run, reference: Reference, how: Preprocessing | None = None) -> Measured:
+    """Run a file on the reference's images, one by one.
+
+    how: the file takes them; as the model if None. Of a file of probabilities, which do not say by what number all
+    logits of an image could be larger, both sides are compared about their mean over the classes.
+    """
+    logits = run_all(run, (make_input(pixels[None], how or reference.how) for pixels in reference.pixels))
+    said, expected = logits, reference.logits
+    if isinstance(run, Runner) and run.probabilities:
+        said, expected = (values - values.mean(1, keepdims=True) for values in (logits, expected))
+    return Measured(compare(said, expected), _score(logits, reference), _confuse(logits, reference))
 
 
-def run_all(run: Run, images: Iterable[Array]) -> Array:
-    """Run images [3, S, S], one by one -> logits [n, classes]."""
-    return np.concatenate([run(image[None]) for image in images])
+def run_all(run: Run, images: Iterable[NDArray[Any]]) -> Array:
+    """Run images one by one.
+
+    They are as the file takes them, [1, ...] each; returns logits [n, classes].
+    """
+    return np.concatenate([run(image) for image in images])
 
 
 def _score(logits: Array, reference: Reference) -> Accuracy | None:

@@ -23,12 +23,13 @@ def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None 
     manifest says, or says otherwise itself.
     """
     runner = load_file(entry.format, folder / entry.file, threads, method)
+    (image,), (answer,) = entry.inputs, entry.outputs
     for what, found, told in (
-        ("takes an image", runner.image, entry.inputs[0].shape),
-        ("answers with logits", runner.logits, entry.outputs[0].shape),
+        ("takes an image", f"{runner.dtype} {list(runner.image)}", f"{image.dtype} {list(image.shape)}"),
+        ("answers", f"{runner.output} {list(runner.logits)}", f"{answer.name} {list(answer.shape)}"),
     ):
         if found != told:
-            met = f"{entry.file} {what} {list(found)}, where its manifest says {list(told)}"
+            met = f"{entry.file} {what} {found}, where its manifest says {told}"
             raise UserError(met, "a manifest of that file", "export the model again")
     says = {"precision": entry.precision, "labels": entry.labels, "preprocessing": asdict(entry.preprocessing)}
     for word in sorted(says.keys() & runner.words.keys()):

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def main() -> None:
                 figures = [describe(*pair) for pair in zip(*parts, strict=True)]
                 cells[name, who] = *figures, f"{size / whole:.2f}", f"{seconds:.0f} s"
                 print(name, who, *cells[name, who], flush=True)
-        times = report.measure_latency(runs, images[:1], options.rounds)
+        times = report.measure_latency({key: partial(run, images[:1]) for key, run in runs.items()}, options.rounds)
     rows = [
         (*key, f"{times[key].p50 / times[key[0], 'fp32'].p50:.2f}", f"{times[key].p50:.1f} ms", *cells[key])
         for key in runs

@@ -114,7 +114,7 @@ def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
         (lambda data: prepare(data, scale=0), r"scale 0.0, where a number above 0"),
         (
             lambda data: spoil(data, outputs=[{"name": "logits", "shape": [1, 2], "dtype": "int8"}]),
-            r"inputs or outputs of int8, where float32",
+            r"dtype='int8'.*in float32 is expected",
         ),
         (lambda data: point(data, keep=0), r"a keep ratio that is not above 0"),
         (lambda data: point(data, keep=1.5), r"a keep ratio that is not above 0"),

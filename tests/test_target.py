@@ -122,3 +122,28 @@ def test_the_dispatch_kernel_is_executorchs_alone(settings: list[str]) -> None:
     with pytest.raises(UserError, match="expected executorch files with backend=xnnpack"):
         chosen.list_cells()
     override(load_target("host"), ["formats=executorch", "dispatch=kernel"]).list_cells()
+
+
+def test_pixels_lie_as_a_formats_users_expect_or_as_asked() -> None:
+    image = override(load_target("host"), ["input=image", "formats=litert,onnx,executorch,bve"])
+    assert [image.find_layout(name) for name in image.formats] == ["NHWC", "NCHW", "NCHW", "NCHW"]
+    assert [image.takes_pixels(name) for name in image.formats] == [True, True, True, False]
+    asked = override(image, ["layout=NHWC"])
+    asked.list_cells()
+    assert [asked.find_layout(name) for name in asked.formats] == ["NHWC", "NHWC", "NHWC", "NCHW"]
+    assert not override(image, ["input=tensor"]).takes_pixels("litert")
+    assert not override(image, ["backend=native"]).takes_pixels("litert")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["input=image", "layout=NCHW"], "layout=NCHW for litert; expected NHWC"),
+        (["layout=NHWC"], "layout=NHWC for input=tensor"),
+        (["input=picture"], "unknown word 'picture' in input"),
+        (["input=image", "layout=HWC"], "unknown word 'HWC' in layout"),
+    ],
+)
+def test_a_layout_that_a_format_cannot_have_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(load_target("host"), settings).list_cells()

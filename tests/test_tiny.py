@@ -71,8 +71,11 @@ def test_check_takes_no_weights_for_a_bundle_without(exported: Path, tmp_path: P
 
 def test_what_the_manifest_says_of_each_file(exported: Path) -> None:
     for entry in read_manifest(exported).artifacts:
-        assert entry.inputs[0].shape == (1, 3, 32, 32)
-        assert entry.outputs[0].shape == (1, 10)
+        shape = {"executorch": (1, 3, 32, 32), "litert": (1, 32, 32, 3)}.get(entry.format)
+        image = ("uint8", shape) if shape else ("float32", (1, 3, 32, 32))  # which a .bve takes, and frames
+        assert (entry.inputs[0].dtype, entry.inputs[0].shape) == image
+        answer = "probabilities" if entry.format == "litert" else "logits"
+        assert (entry.outputs[0].name, entry.outputs[0].shape) == (answer, (1, 10))
         (method,) = entry.methods
         assert method.parity.images == 20
         assert method.parity.cosine_min > (0.99999 if entry.precision == "fp32" else 0.98)
@@ -117,7 +120,8 @@ def test_a_manifest_of_other_shapes_than_the_file(bundle: Path, file: str, tmp_p
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     refused = call("run", bundle / file, tmp_path / "image.png")
     assert refused.exit_code == 2
-    assert f"{file} answers with logits [1, 10], where its manifest says [1, 2]" in refused.stderr
+    answer = "probabilities" if file.endswith(".tflite") else "logits"
+    assert f"{file} answers {answer} [1, 10], where its manifest says {answer} [1, 2]" in refused.stderr
     for entry in data["artifacts"]:
         entry["outputs"][0]["shape"], entry["labels"] = [1, 10], [*"0123456798"]
     path.write_text(json.dumps(data))
@@ -169,7 +173,7 @@ def read_all(folder: Path) -> dict[str, bytes]:
 
 def test_a_bundle_is_replaced_only_by_force_and_the_bytes_are_the_same(bundle: Path, tiny: str) -> None:
     words = ["export", tiny, "--target", "host", "--set", "precisions=fp32", "--set", "formats=litert", "-o", bundle]
-    words += LOOSE
+    words += ["--input", "image", *LOOSE]
     before = read_all(bundle)
     refused = call(*words)
     assert refused.exit_code == 2

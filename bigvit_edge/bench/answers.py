@@ -4,23 +4,23 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.bench.cases import Case
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.classes import match_classes
-from bigvit_edge.export.image import normalize
+from bigvit_edge.export.image import make_input
 from bigvit_edge.export.pictures import Picture, find_pictures, leave_out
 from bigvit_edge.export.pictures import Pictures as Readable
 from bigvit_edge.results import Answers, spell_path
 
 DEMO_COUNT = 200  # of the demo's held-out images
 MOST = 1000  # pictures of a user's, evenly spread
-Prepared = tuple[Array, NDArray[np.int64], list[str]]  # images [n, 3, S, S], their classes [n], what was left out
+# images as the file takes them, their classes [n], what was left out
+Prepared = tuple[NDArray[Any], NDArray[np.int64], list[str]]
 DIGITS = tuple(map(str, range(10)))  # labels of the models that know the demo's images
 
 
@@ -40,9 +40,9 @@ class Answering(Protocol):
     """Who answers a file of images."""
 
     def answer(self, images: Path, logits: Path, count: int) -> None:
-        """Write the logits of a file of float32 images to another.
+        """Write the logits of a file of images to another.
 
-        count: of the images.
+        The images are as the model's file takes them; count: of these.
         """
 
 
@@ -77,7 +77,7 @@ def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers 
         return f"not available: {e.met}"
     with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as folder:
         source, target = Path(folder) / "images.f32", Path(folder) / "logits.f32"
-        source.write_bytes(np.ascontiguousarray(images, "<f4").tobytes())
+        source.write_bytes(np.ascontiguousarray(images, images.dtype.newbyteorder("<")).tobytes())
         runner.answer(source, target, len(images))
         logits = np.fromfile(target, "<f4").reshape(len(images), -1)  # [n, classes]
     if not np.isfinite(logits).all():
@@ -93,10 +93,10 @@ def _draw_demo(case: Case) -> Prepared:
     except ModuleNotFoundError as e:
         raise UserError(f"{e.name} is not installed", "the demo's", "pip install 'bigvit-edge[demo]'") from e
     batch = held_out()
-    images = batch.images[:DEMO_COUNT].numpy()
-    if images.shape[-1] != case.entry.preprocessing.size:
+    images = (255 * batch.images[:DEMO_COUNT]).round().byte().permute(0, 2, 3, 1).numpy()  # [n, S, S, 3]
+    if images.shape[1] != case.entry.preprocessing.size:
         raise UserError("the model was exported at another size than the demo's pictures have", "the same")
-    return normalize(255 * images, case.entry.preprocessing), batch.labels[:DEMO_COUNT].numpy(), []
+    return make_input(images, case.entry.preprocessing), batch.labels[:DEMO_COUNT].numpy(), []
 
 
 def _read(case: Case, pictures: Pictures) -> Prepared:
@@ -113,4 +113,4 @@ def _read(case: Case, pictures: Pictures) -> Prepared:
     labels = np.array([numbers.get(str(picture.label), -1) for picture in kept.pictures])
     if not (known := labels >= 0).any():
         raise UserError("none of the pictures' classes is the model's", "some that it knows")
-    return np.stack(images)[known], labels[known], [*notes, *told, *more]
+    return make_input(np.stack(images)[known], case.entry.preprocessing), labels[known], [*notes, *told, *more]

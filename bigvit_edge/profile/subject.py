@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.artifact import MANIFEST, Array, Leftover, Runner, find_format
+from bigvit_edge.artifact import MANIFEST, Leftover, Runner, find_format
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.image import prepare
+from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.export.inference import choose_method, find_entry
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.preprocessing import Preprocessing
+from bigvit_edge.preprocessing import NHWC, UINT8, Preprocessing
 from bigvit_edge.runtime.opening import load_file, open_entry
 
 DEMOS = ("blvit_demo", "vit_demo")  # models that the package has pictures for
@@ -83,7 +85,7 @@ def parse_preprocessing(text: str | None) -> Preprocessing | None:
         return None
 
 
-def take_image(subject: Subject, picture: Path | None) -> tuple[Array, str]:
+def take_image(subject: Subject, picture: Path | None) -> tuple[NDArray[Any], str]:
     """Take the image to profile on, and say which.
 
     The user's picture; else one of the demo's, for its models; else noise, which routes no differently in time.
@@ -96,25 +98,30 @@ def take_image(subject: Subject, picture: Path | None) -> tuple[Array, str]:
             met = f"--image for {subject.path}, which does not say how it takes pictures"
             raise UserError(met, "a file in its bundle", "leave --image out, or name the file in its bundle")
         prepared = prepare(picture, subject.preprocessing)
-        return prepared.pixels, f"{picture.name}" + "".join(f"; {note}" for note in prepared.notes)
+        image = make_input(prepared.pixels[None], subject.preprocessing)
+        return image, f"{picture.name}" + "".join(f"; {note}" for note in prepared.notes)
     if subject.demo and find_spec("sklearn") and find_spec("skimage") and find_spec("torch"):
         from bigvit_edge.demo.digits import held_out
 
         batch = held_out()
-        return np.ascontiguousarray(batch.images[:1].numpy(), np.float32), "the demo's first held-out picture"
+        pixels = (255 * batch.images[:1]).round().byte().permute(0, 2, 3, 1).numpy()  # [1, S, S, 3]
+        assert subject.preprocessing
+        return make_input(pixels, subject.preprocessing), "the demo's first held-out picture"
+    if subject.runner.dtype == UINT8:
+        return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8), "noise: no --image was given"
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "noise: no --image was given"
 
 
-def draw_picture(image: Array, how: Preprocessing | None) -> bytes:
+def draw_picture(image: NDArray[Any], how: Preprocessing | None) -> bytes:
     """Draw the image that a model saw as a PNG.
 
     Undone is what `how` says; without it, the values are stretched to black and white.
     """
-    pixels = image[0].transpose(1, 2, 0)  # [S, S, 3]
-    if how is not None:
+    pixels = image[0] if how is not None and how.layout == NHWC else image[0].transpose(1, 2, 0)  # [S, S, 3]
+    if how is not None and how.dtype != UINT8:
         pixels = (pixels * np.array(how.std) + np.array(how.mean)) / how.scale
         pixels = pixels[..., ::-1] if how.color == "BGR" else pixels
-    else:
+    elif how is None:
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (pixels - low) / max(high - low, 1e-9) * 255
     file = BytesIO()

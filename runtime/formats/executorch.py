@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.console import silenced
@@ -25,6 +27,7 @@ with silenced():
 
 # What ExecuTorch says of our delegate, and of our kernel, where libbve_executorch is not loaded.
 UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
+DTYPES = {0: "uint8", 6: "float32"}  # by ExecuTorch's numbers of types (ScalarType)
 COREML = "CoreMLBackend"  # the delegate that runs on Apple's systems alone
 REFERENCE = b"CMJR"  # before the JSON that stands in the place of that one's blob
 
@@ -54,9 +57,9 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
                 return load_package(path, threads, name)
             raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
-    def run(images: Array) -> Array:
+    def run(images: NDArray[Any]) -> Array:
         with explained(path):
-            outputs = loaded((torch.from_numpy(np.ascontiguousarray(images, np.float32)),))
+            outputs = loaded((torch.from_numpy(np.ascontiguousarray(images, dtype)),))
         (logits,) = outputs
         return np.asarray(logits.numpy(), np.float32)
 
@@ -65,10 +68,14 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
         raise UserError(met, "one image in, logits out", "export the model again")
     image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
+    if (dtype := DTYPES.get(image.dtype(), "")) == "":
+        raise UserError(
+            f"{path}: {name} takes a tensor of type {image.dtype()}", f"one of {', '.join(DTYPES.values())}"
+        )
     known = [program.get_method_name(i) for i in range(program.num_methods())]
     own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
     words = {word: str(say(())[0]) for word, say in own.items()}
-    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()), words)
+    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()), words, dtype)
 
 
 def load_core(path: Path) -> None:

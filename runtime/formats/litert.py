@@ -2,10 +2,12 @@
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Array, Runner
+from bigvit_edge.artifact import LOGITS, OUTPUTS, Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
@@ -16,8 +18,8 @@ from bigvit_edge.runtime.tflite import holds_program, list_methods, read_strings
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open a .tflite.
 
-    It takes [1, 3, S, S] and gives [1, num_classes], float32. method: a signature's name; None: the first in the file.
-    UserError if the file is none that LiteRT takes, or has no such signature.
+    It takes an image, float32 or uint8, and gives [1, num_classes], float32. method: a signature's name; None: the
+    first in the file. UserError if the file is none that LiteRT takes, or has no such signature.
 
     Only the signature asked for is set up: of a file with several, a copy in memory is cut down to it.
     """
@@ -34,6 +36,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
                 session = load_native(path, threads=threads, method=name)
                 return Runner(session.run, session.shape, (1, session.classes), read_strings(content))
             words = read_strings(content)
+            answer = _name_answer(interpreter, name)
             if len(methods) > 1:
                 content = select_method(content, name)
                 interpreter = make(model_content=content, num_threads=threads)
@@ -46,17 +49,25 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
                 "export the model again" if newest else f"{BRINGS}, which knows more ops",
             ) from e  # fmt: skip
     tensors = interpreter.get_input_details(), interpreter.get_output_details()
-    if [[tensor["dtype"] for tensor in side] for side in tensors] != [[np.float32], [np.float32]]:
-        met = f"{path}: {len(tensors[0])} inputs and {len(tensors[1])} outputs, or not of float32"
-        raise UserError(met, "one image in, logits out", "export the model again")
+    types = [[np.dtype(tensor["dtype"]).name for tensor in side] for side in tensors]
+    if types not in ([["float32"], ["float32"]], [["uint8"], ["float32"]]):
+        met = f"{path}: inputs of {types[0]}, outputs of {types[1]}"
+        raise UserError(met, "one image in, float32 or uint8, and logits out", "export the model again")
     (image,), (logits,) = tensors
 
-    def run(images: Array) -> Array:
+    def run(images: NDArray[Any]) -> Array:
         interpreter.set_tensor(image["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(logits["index"])  # type: ignore[no-any-return]
 
-    return Runner(run, tuple(map(int, image["shape"])), tuple(map(int, logits["shape"])), words)
+    shape, answered = (tuple(map(int, tensor["shape"])) for tensor in (image, logits))
+    return Runner(run, shape, answered, words, types[0][0], answer if answer in OUTPUTS else LOGITS)
+
+
+def _name_answer(interpreter: Any, method: str) -> str:
+    """What a signature calls its output; '' of a file without."""
+    signature = interpreter.get_signature_list().get(method, {})
+    return "".join(signature.get("outputs", []))
 
 
 def _load_core(path: Path) -> None:

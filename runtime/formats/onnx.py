@@ -9,7 +9,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import Array, Runner
+from numpy.typing import NDArray
+
+from bigvit_edge.artifact import LOGITS, Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.outside_data import explain_failure, refuse_outside_data
@@ -20,6 +22,7 @@ with silenced():
 
 METHOD = "main"  # what the graph is called in manifests; in the file it has the model's name
 FLOAT = "tensor(float)"
+DTYPES = {FLOAT: "float32", "tensor(uint8)": "uint8"}
 FAULTS = (
     state.EPFail, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoModel,
     state.NotImplemented, state.RuntimeException,
@@ -29,19 +32,19 @@ FAULTS = (
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open a .onnx on the CPU provider.
 
-    It takes [1, 3, S, S] and gives [1, num_classes], float32. UserError if it is not one, wants data from other files,
-    or a method is asked for that is not 'main'.
+    It takes an image, float32 or uint8, and gives [1, num_classes], float32. UserError if it is not one, wants data
+    from other files, or a method is asked for that is not 'main'.
     """
     if method not in (None, METHOD):
         raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
     session = open_session(path, set_options(threads))
+    (image,), (answer,) = session.get_inputs(), session.get_outputs()
 
-    def run(images: Array) -> Array:
-        return session.run(["logits"], {"image": images})[0]  # type: ignore[no-any-return]
+    def run(images: NDArray[Any]) -> Array:
+        return session.run([answer.name], {image.name: images})[0]  # type: ignore[no-any-return]
 
-    values = [*session.get_inputs(), *session.get_outputs()]
-    image, logits = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in values)
-    return Runner(run, image, logits, session.get_modelmeta().custom_metadata_map)
+    shape, answered = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in (image, answer))
+    return Runner(run, shape, answered, session.get_modelmeta().custom_metadata_map, DTYPES[image.type])
 
 
 def open_session(path: Path, options: Any) -> Any:
@@ -54,10 +57,11 @@ def open_session(path: Path, options: Any) -> Any:
             data = Path(path).read_bytes()
             refuse_outside_data(data)
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            values = [*session.get_inputs(), *session.get_outputs()]
-            if [(value.name, value.type) for value in values] != [("image", FLOAT), ("logits", FLOAT)]:
-                found = ", ".join(f"{value.name} ({value.type})" for value in values)
-                raise ValueError(f"it goes from and to {found} instead of from image to logits")
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+            one = len(inputs) == len(outputs) == 1 and inputs[0].type in DTYPES
+            if not one or (outputs[0].name, outputs[0].type) != (LOGITS, FLOAT):
+                found = ", ".join(f"{value.name} ({value.type})" for value in (*inputs, *outputs))
+                raise ValueError(f"it goes from and to {found} instead of from an image to logits")
         except (*FAULTS, OSError, ValueError) as e:
             raise explain_failure(path, e) from e
     return session

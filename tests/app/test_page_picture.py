@@ -10,7 +10,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from bigvit_edge.export.image import prepare
+from bigvit_edge.export.image import read_image
 from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
 from tests.app.page import run_module
 
@@ -51,7 +51,7 @@ def test_every_bit_is_as_pillow_and_numpy_make_it(tmp_path: Path) -> None:
         if number % 12 == 0:
             pixels[..., :3] = 255  # white ink, which only a black ground shows
         Image.fromarray(pixels).save(path := tmp_path / "picture.png")
-        here.append(prepare(path, how).pixels)
+        here.append(read_image(path, how))
         shown = np.asarray(Image.fromarray(pixels).convert("RGBA"))
         cases.append([width, height, shown.ravel().tolist(), asdict(how)])
     (folder := tmp_path / "node").mkdir()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bigvit_edge.bench.comparison import compare
-from bigvit_edge.export.image import prepare
+from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import from_bytes, to_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.results import Result, describe_times, read_result
@@ -233,7 +233,7 @@ def test_a_picture_is_classified_and_its_routing_shown(phone: Phone, tab: Tab, m
     tab.click("Take a photo…")
     tab.wait("document.querySelector('.pictures')")
     (tmp_path / "p.png").write_bytes(phone.pictured)
-    (tmp_path / "p.f32").write_bytes(prepare(tmp_path / "p.png", HOW).pixels.tobytes())
+    (tmp_path / "p.f32").write_bytes(read_image(tmp_path / "p.png", HOW).tobytes())
     command = [phone.bve_run, "run", model, "--input", tmp_path / "p.f32", "--keep", "0.5"]
     logits = np.array(json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["logits"])
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

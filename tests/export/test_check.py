@@ -112,8 +112,8 @@ def test_check_finds_nothing_where_all_is_so(exported: Path) -> None:
 
 @pytest.mark.parametrize(
     ("lie", "words"),
-    [(say_classes, "answers with logits [1, 10], where its manifest says [1, 2]"),
-     (say_size, "takes an image [1, 3, 32, 32], where its manifest says [1, 3, 4000, 4000]"),
+    [(say_classes, "answers logits [1, 10], where its manifest says logits [1, 2]"),
+     (say_size, "takes an image float32 [1, 3, 32, 32], where its manifest says float32 [1, 3, 4000, 4000]"),
      (lambda entry: entry.update(precision="int8"), "says of itself precision fp32, where its manifest says int8"),
      (say_labels, 'says of itself labels ["0", "1", "2"'),
      (lambda entry: entry.update(labels=None), "where its manifest says None"),

@@ -29,7 +29,7 @@ def read(path: Path) -> tuple[Any, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prepared = prepare(path, HOW)
-    return prepared.pixels[0].transpose(1, 2, 0), prepared.notes
+    return prepared.pixels.astype(np.float32), prepared.notes
 
 
 def lay(colors: Any, alpha: Any, ground: int = 255) -> Any:
@@ -295,7 +295,7 @@ def test_damaged_files_end_in_words(tmp_path: Path, suffix: str, capfd: pytest.C
         path.write_bytes(turned)
         told = path.name
         try:
-            assert prepare(path, HOW).pixels.shape == (1, 3, 24, 24)
+            assert prepare(path, HOW).pixels.shape == (24, 24, 3)
         except UserError as e:
             told = str(e)
         assert path.name in told

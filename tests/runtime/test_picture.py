@@ -16,7 +16,7 @@ from PIL import Image
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.convert import capture
 from bigvit_edge.export.emitter import emit_program
-from bigvit_edge.export.image import prepare
+from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import Program, to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
@@ -64,7 +64,7 @@ def draw(width: int, height: int, channels: int) -> Pixels:
 
 def expect(pixels: Pixels, how: Preprocessing, folder: Path) -> np.ndarray:
     Image.fromarray(pixels).save(folder / "picture.png")
-    return prepare(folder / "picture.png", how).pixels
+    return read_image(folder / "picture.png", how)
 
 
 def need_pillow_13() -> None:

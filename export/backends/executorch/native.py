@@ -41,7 +41,7 @@ def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[s
     # Nothing of the graphs but their outlines is written, so they are taken as they are, and not brought to the edge
     # dialect.
     manager = EdgeProgramManager(
-        {name: _guard(graph.exported) for name, graph in graphs.items()},
+        {name: _guard(graph.outline or graph.exported) for name, graph in graphs.items()},
         dict(words),
         EdgeCompileConfig(_check_ir_validity=False),
     )

@@ -68,7 +68,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         for number, graph in enumerate(graphs):
             if graph.integers.ops:
                 methods[number] = replace(methods[number], conversions=count_conversions(data, number))
-    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), list_versions(PACKAGES))
+    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), list_versions(PACKAGES), output=graphs[0].output)
 
 
 # The float file, kept as long as its first graph because every precision starts from it: this is where the time goes.
@@ -85,20 +85,21 @@ def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> tuple[bytes, l
     programs = [graph.exported for graph in graphs]
     known, data, nodes = _float_files.get(programs[0], ([], b"", []))
     if [reference() for reference in known] != programs:
-        converted = _convert([simplify(graph.exported, bool(graph.integers.ops)) for graph in graphs], names)
+        simple = [simplify(graph.exported, bool(graph.integers.ops)) for graph in graphs]
+        converted = _convert(simple, names, graphs[0].output)
         data, nodes = untag_names(write_batch_products(converted))
         _float_files[programs[0]] = [ref(program) for program in programs], data, nodes
     return data, nodes
 
 
-def _convert(programs: Sequence[ExportedProgram], names: Sequence[str]) -> bytes:
+def _convert(programs: Sequence[ExportedProgram], names: Sequence[str], output: str) -> bytes:
     """What litert_torch.convert does after a torch.export of its own; with names for the input and the output."""
     ready, signatures = [], []
     for program, name in zip(programs, names, strict=True):
         (image,) = program.example_inputs[0]
         passed = core._run_convert_passes(program)
         call = passed.module_call_graph[0]  # the converter takes the output's name from here
-        named = replace(call.signature, out_spec=tree_flatten({"logits": 0})[1])
+        named = replace(call.signature, out_spec=tree_flatten({output: 0})[1])
         passed.module_call_graph[0] = replace(call, signature=named)
         ready.append(passed)
         signatures.append(Signature(name, passed.graph_module, (), {"image": image}))

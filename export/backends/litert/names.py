@@ -74,7 +74,8 @@ def complete_nodes(nodes: Nodes, exported: ExportedProgram, graph: Any) -> Nodes
     """
     by_name, ends = {node.name: node for node in exported.graph.nodes}, exported.graph_signature
     behind = [node := by_name[str(ends.user_outputs[0])]]
-    while node.target not in CONVOLUTIONS | {aten.linear.default} and node.op == "call_function":
+    apart = CONVOLUTIONS | {aten.linear.default, aten.softmax.int}
+    while node.target not in apart and node.op == "call_function":
         behind.append(node := node.all_input_nodes[0])
     image, logits = (graph.tensors[int(side[0])].name.decode() for side in (graph.inputs, graph.outputs))
     return nodes | {image: (str(ends.user_inputs[0]),), logits: tuple(node.name for node in behind)}

@@ -39,7 +39,11 @@ class Values:
         (method,) = (name for name, subgraph in list_methods(data).items() if subgraph == number)
         self.places = {t.name.decode(): i for i, t in enumerate(read_model(data).subgraphs[number].tensors)}
         (image,), _ = graph.exported.example_inputs
-        image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        random = torch.Generator().manual_seed(0)
+        if image.dtype == torch.uint8:
+            image = torch.randint(256, image.shape, generator=random, dtype=torch.uint8)
+        else:
+            image = torch.randn(image.shape, generator=random)
         if graph.calibration is not None:
             image = torch.from_numpy(graph.calibration[:1])
         with silenced():

@@ -1,0 +1,235 @@
+"""A graph that takes the pixels themselves: how the model wants them is the file's own business then.
+
+What normalisation does is one product and one sum a channel: x = pixel * scale / std - mean / std. Where the image goes
+into one float convolution without padding, or is cut into patches for a Linear, both become its weight and bias, and
+nothing is computed; patches are cut of bytes. Elsewhere they stay two ops: zeros around a normalised image are no black
+pixels.
+"""
+
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from bigvit_edge.artifact import PROBABILITIES, Array
+from bigvit_edge.export.graph import (
+    Graph,
+    add_constant,
+    copy_program,
+    insert,
+    layer_of,
+    name_layer,
+    read_constants,
+    set_constant,
+)
+from bigvit_edge.preprocessing import NHWC, Preprocessing
+
+aten = torch.ops.aten
+
+OPTIONS: tuple[Any, ...] = (
+    None,
+    [1, 1],
+    [0, 0],
+    [1, 1],
+    1,
+)  # of a convolution, if not given: bias, stride, padding ...
+PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns, 3, p, q]
+NORMALIZED = "normalized"  # how the constants are called
+
+# Kept as long as the program, because backends start every precision from the one they know.
+_taking: WeakKeyDictionary[ExportedProgram, dict[Any, tuple[ExportedProgram | None, str]]] = WeakKeyDictionary()
+
+
+def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Graph:
+    """Copy a graph so that it takes pixels.
+
+    how: of the file, whose shape the input is then, in uint8; as_bytes: False for a runtime that gives the pixels in
+    float32 of its own, [1, 3, S, S]. What computed in int8 stays so, on the same ranges; of the calibration the first
+    image is left.
+    """
+    found = _find_product(graph)
+    fold = None if found is None else found.name
+    key = how, as_bytes, fold
+    known = _taking.setdefault(graph.exported, {})
+    if key not in known:
+        known[key] = _write(graph.exported, how, as_bytes, fold)
+    program, value = known[key]
+    assert program is not None
+    (image,) = graph.exported.graph_signature.user_inputs
+    spans = {value if name == image else name: span for name, span in graph.integers.spans.items()}
+    seen = None if graph.calibration is None else restore_pixels(graph.calibration[:1], how)
+    seen = seen if as_bytes or seen is None else seen.astype(np.float32)
+    return replace(graph, exported=program, calibration=seen, integers=replace(graph.integers, spans=spans))
+
+
+def restore_pixels(images: Array, how: Preprocessing) -> Any:
+    """Restore the pixels of normalised images [n, 3, S, S].
+
+    As a file takes them: uint8 in its layout.
+    """
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
+    levels = np.clip(np.rint((images * std + mean) / how.scale), 0, 255).astype(np.uint8)
+    levels = levels[:, ::-1] if how.color == "BGR" else levels
+    return np.ascontiguousarray(levels.transpose(0, 2, 3, 1) if how.layout == NHWC else levels)
+
+
+def answer_probabilities(graph: Graph) -> Graph:
+    """Copy a graph with a softmax behind its logits.
+
+    One that ends with a softmax stays as it is.
+    """
+    known = _taking.setdefault(graph.exported, {})
+    if PROBABILITIES not in known:
+        known[PROBABILITIES] = _append_softmax(graph.exported), PROBABILITIES
+    program, _ = known[PROBABILITIES]
+    return graph if program is None else replace(graph, exported=program, output=PROBABILITIES)
+
+
+def _append_softmax(program: ExportedProgram) -> ExportedProgram | None:
+    program = copy_program(program)
+    output = program.graph.output_node()
+    ((logits,),) = output.args
+    if logits.target is aten.softmax.int:
+        return None
+    answer = insert(output, aten.softmax.int, logits, -1)
+    answer.meta["nn_module_stack"] = {}  # it is no module's
+    output.args = ((answer,),)
+    program.graph_signature.replace_all_uses(logits.name, answer.name)
+    program.graph_module.recompile()
+    return program
+
+
+def _find_image(program: ExportedProgram) -> Node:
+    (name,) = program.graph_signature.user_inputs
+    image: Node = next(node for node in program.graph.find_nodes(op="placeholder") if node.name == name)
+    return image
+
+
+def _find_product(graph: Graph) -> Node | None:
+    """The convolution of the image, or the Linear over its patches, that can take in the normalisation."""
+    image, constants = _find_image(graph.exported), read_constants(graph.exported)
+    node = _follow(image)
+    if node.target is aten.reshape.default:
+        node = _find_linear(node)
+    if node.target not in (aten.conv2d.default, aten.linear.default) or image.name in graph.integers.spans:
+        return None
+    given: tuple[Any, ...] = node.args
+    _, weight, *rest = given
+    bias, _, padding, _, groups = (*rest, *OPTIONS[len(rest) :])
+    weight = _find_data(weight)
+    alone = all(x is None or (x in constants and len(x.users) == 1) for x in (weight, bias))
+    plain = not any(padding) and groups == 1 and name_layer(graph, node) not in graph.layers
+    return node if alone and plain and node.name not in graph.integers.ops else None
+
+
+def _follow(node: Node) -> Node:
+    """What alone reads a value; the value itself where there are several."""
+    return next(iter(node.users)) if len(node.users) == 1 else node
+
+
+def _find_linear(cut: Node) -> Node:
+    """The Linear over the patches that a reshape begins to cut, as rewrite.py writes a patch embedding; else that."""
+    turn = _follow(cut)
+    flat = _follow(turn)
+    linear = _follow(flat)
+    kinds = [node.target for node in (turn, flat, linear)]
+    if kinds != [aten.permute.default, aten.reshape.default, aten.linear.default] or turn.args[1] != PATCHES:
+        return cut
+    return linear if linear.args[0] is flat else cut
+
+
+def _find_data(weight: Any) -> Any:
+    """A weight, or what it is reshaped from."""
+    return weight.args[0] if weight.target is aten.reshape.default and len(weight.users) == 1 else weight
+
+
+def _write(
+    program: ExportedProgram, how: Preprocessing, as_bytes: bool, fold: str | None
+) -> tuple[ExportedProgram, str]:
+    """The program that takes pixels, and the name of what was its image."""
+    program = copy_program(program)
+    image = _find_image(program)
+    readers, mode = list(image.users), image.meta["val"].fake_mode
+    example = torch.zeros(how.shape, dtype=torch.uint8) if as_bytes else torch.zeros(1, 3, how.size, how.size)
+    image.meta["val"] = mode.from_tensor(example, static_shapes=True)
+    program._example_inputs = ((example,), {})
+    product = next((node for node in program.graph.nodes if node.name == fold), None)
+    if product is not None:
+        _fold(program, product, how)
+    if product is not None and product.target is aten.linear.default:
+        _cut_bytes(product, how, as_bytes)
+        program.graph_module.recompile()
+        return program, image.name
+    value, before = image, next(node for node in program.graph.nodes if node.op == "call_function")
+    if as_bytes:
+        value = insert(before, aten._to_copy.default, value, dtype=torch.float32)
+        if how.layout == NHWC:
+            value = insert(before, aten.permute.default, value, [0, 3, 1, 2])
+    if product is None:
+        value = _normalize(program, before, value, how)
+    for node in readers:
+        node.replace_input_with(image, value)
+    program.graph_module.recompile()
+    return program, value.name
+
+
+def _measure(how: Preprocessing) -> tuple[Tensor, Tensor]:
+    """The factor and the number to add of each of the model's channels, in float64."""
+    std = torch.tensor(how.std, dtype=torch.float64)
+    return how.scale / std, -torch.tensor(how.mean, dtype=torch.float64) / std
+
+
+def _normalize(program: ExportedProgram, before: Node, value: Node, how: Preprocessing) -> Node:
+    if how.color == "BGR":
+        channels = [insert(before, aten.slice.Tensor, value, 1, c, c + 1) for c in (2, 1, 0)]
+        value = insert(before, aten.cat.default, channels, 1)
+    for op, numbers in zip((aten.mul.Tensor, aten.add.Tensor), _measure(how), strict=True):
+        constant = add_constant(program, NORMALIZED, numbers.float()[None, :, None, None])
+        value = insert(before, op, value, constant)
+    return value
+
+
+def _fold(program: ExportedProgram, node: Node, how: Preprocessing) -> None:
+    """Write the normalisation of what a convolution or Linear reads into its weight and bias.
+
+    Those of a Linear over patches of an NHWC image in the order that these have: row, column, channel.
+    """
+    constants = read_constants(program)
+    given: Any = node.args
+    weight, bias = _find_data(given[1]), given[2] if len(given) > 2 else None
+    shape = constants[weight].shape
+    data = constants[weight].double().reshape(len(constants[weight]), 3, -1)  # [out, 3, pixels of a patch]
+    factor, shift = _measure(how)
+    offset = (data * shift[:, None]).sum((1, 2)) + (0 if bias is None else constants[bias].double())
+    data = data * factor[:, None]
+    data = data.flip(1) if how.color == "BGR" else data
+    if node.target is aten.linear.default and how.layout == NHWC:
+        data = data.transpose(1, 2)
+    set_constant(program, weight, data.reshape(shape).float().contiguous())
+    if bias is not None:
+        set_constant(program, bias, offset.float())
+    else:
+        name = f"{layer_of(node)}.bias".lstrip(".")
+        node.args = (*given[:2], add_constant(program, name, offset.float()), *given[3:])
+
+
+def _cut_bytes(linear: Node, how: Preprocessing, as_bytes: bool) -> None:
+    """Cut patches of the pixels as they lie; what the Linear reads is float."""
+    flat: Any = linear.args[0]
+    turn: Any = flat.args[0]
+    cut: Any = turn.args[0]
+    image, (b, _, rows, p, columns, q) = cut.args
+    if how.layout == NHWC:
+        cut.args = (image, [b, rows, p, columns, q, 3])
+        turn.args = (cut, [0, 1, 3, 2, 4, 5])
+    for node in (cut, turn, flat):
+        source = node.args[0].meta["val"]
+        with source.fake_mode:
+            node.meta["val"] = node.target(source, node.args[1])
+    if as_bytes:
+        linear.replace_input_with(flat, insert(linear, aten._to_copy.default, flat, dtype=torch.float32))
