@@ -201,6 +201,14 @@ int bve_set_frame(bve_session* session, const bve_frame* frame, bve_error* error
   });
 }
 
+int bve_set_pixels(bve_session* session, const uint8_t* pixels, size_t count, uint32_t is_planar,
+                   bve_error* error) {
+  return guard<int>(1, error, [&] {
+    session->session->set_pixels(session->program->metadata, pixels, count, is_planar != 0);
+    return 0;
+  });
+}
+
 int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
             size_t logits_count, bve_error* error) {
   return guard<int>(1, error, [&] {

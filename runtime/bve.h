@@ -181,6 +181,11 @@ BVE_API size_t bve_logits_count(const bve_session* session);
 // well; if not, what was set before stays.
 BVE_API int bve_set_frame(bve_session* session, const bve_frame* frame, bve_error* error);
 
+// The same of pixels that are turned, cropped and resized already, as bve_read_frame writes them:
+// RGB, uint8 [size, size, 3], or [3, size, size] where is_planar is not 0. count: size * size * 3.
+BVE_API int bve_set_pixels(bve_session* session, const uint8_t* pixels, size_t count,
+                           uint32_t is_planar, bve_error* error);
+
 // One image, float [3, size, size], to logits, float [classes]. Counts are of floats and must be
 // the entry's. Null, of 0 floats: the frame that was set since the last run, which is gone
 // afterwards, whichever image was run. 0 if all went well. Allocates nothing.

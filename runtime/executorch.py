@@ -24,14 +24,15 @@ FORWARD = "forward"  # the method of a file that has one
 METADATA = "metadata_"  # before the name of a method that only says what is known of the file
 ORDER = f"{METADATA}methods"  # such a method: the others in the order given, which the file does not keep
 KEEP = f"{METADATA}keep"  # such a method: the keep ratios of those
+DTYPES = {0: "uint8", 6: "float32"}  # by ExecuTorch's numbers
 FAILURES = (RuntimeError, ValueError)  # of ExecuTorch
 
 
 class Session:
     """One method of a .pte.
 
-    Calls from several threads wait for one another. shape: of the image; classes: of the logits; method: its name in
-    the file.
+    Calls from several threads wait for one another. shape: of the image, [1, 3, size, size], or of pixels [1, size,
+    size, 3] or so; dtype: of it, 'float32' or 'uint8'; classes: of the logits; method: its name in the file.
     """
 
     def __init__(self, path: str | Path, file: framework.ExecuTorchProgram, method: str, threads: int) -> None:
@@ -40,15 +41,16 @@ class Session:
         with explained(path):
             self._loaded = file.load_method(method)
         metadata = self._loaded.method_meta()
-        self.shape = tuple(map(int, metadata.input_tensor_meta(0).sizes()))
+        image = metadata.input_tensor_meta(0)
+        self.shape, self.dtype = tuple(map(int, image.sizes())), DTYPES.get(image.dtype(), "float32")
         self.classes = int(metadata.output_tensor_meta(0).sizes()[-1])
 
     def run(self, image: Array) -> Array:
         """Run the model on one image.
 
-        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        As the file takes it, of that shape and dtype -> logits, float32 [1, classes].
         """
-        image = check_image(image, self.shape)
+        image = check_image(image, self.shape, self.dtype)
         with self._lock, explained(self._path):
             (logits,) = self._loaded((torch.from_numpy(image),))
         return logits.numpy()  # type: ignore[no-any-return]

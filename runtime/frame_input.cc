@@ -42,14 +42,19 @@ FrameInput::FrameInput(const Program& program, const Entry& entry, const Preproc
 
 void FrameInput::write(const bve_frame& frame, float* dst) {
   reader_.read(frame, pixels_.data());
+  write_pixels(pixels_.data(), false, dst);
+}
+
+void FrameInput::write_pixels(const uint8_t* pixels, bool is_planar, float* dst) const {
   const size_t size = reader_.size(), side = size / patch_;
+  const size_t step = is_planar ? 1 : 3, channel = is_planar ? size * size : 1;
   for (size_t i = 0; i < side * side; ++i) {
-    const uint8_t* const corner = pixels_.data() + (i / side * size + i % side) * patch_ * 3;
+    const uint8_t* const corner = pixels + (i / side * size + i % side) * patch_ * step;
     for (size_t c = 0; c < 3; ++c) {
       const Levels& levels = levels_[c];
       for (size_t y = 0; y < patch_; ++y) {
-        const uint8_t* const row = corner + y * size * 3 + sources_[c];
-        for (size_t x = 0; x < patch_; ++x) *dst++ = levels[row[x * 3]];
+        const uint8_t* const row = corner + y * size * step + sources_[c] * channel;
+        for (size_t x = 0; x < patch_; ++x) *dst++ = levels[row[x * step]];
       }
     }
   }

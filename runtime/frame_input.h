@@ -23,6 +23,8 @@ class FrameInput {
 
   // dst: of that buffer. Throws Error, before it writes any, on a frame that cannot be read.
   void write(const bve_frame& frame, float* dst);
+  // The same of pixels as the reader gives them, or of a plane for each channel.
+  void write_pixels(const uint8_t* pixels, bool is_planar, float* dst) const;
 
  private:
   FrameReader reader_;

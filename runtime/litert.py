@@ -24,7 +24,8 @@ class Session:
     """A signature of a .tflite, ready to run.
 
     Calls from several threads wait for one another, and for those of other signatures of the same interpreter. shape:
-    of the image, [1, 3, size, size]; classes: of the logits.
+    of the image, [1, 3, size, size], or of pixels [1, size, size, 3] or so; dtype: of it, 'float32' or 'uint8';
+    classes: of the logits.
     """
 
     def __init__(self, path: str | Path, interpreter: Any, method: str, lock: threading.Lock) -> None:
@@ -33,15 +34,16 @@ class Session:
             self._runner = interpreter.get_signature_runner(method)
             # This signature alone: nothing is started for the others.
             interpreter._interpreter.AllocateTensors(self._runner._subgraph_index)
-        self.shape = tuple(map(int, self._runner.get_input_details()["image"]["shape"]))
+        image = self._runner.get_input_details()["image"]
+        self.shape, self.dtype = tuple(map(int, image["shape"])), str(np.dtype(image["dtype"]))
         self.classes = int(self._runner.get_output_details()["logits"]["shape"][-1])
 
     def run(self, image: Array) -> Array:
         """Run the model on one image.
 
-        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        As the file takes it, of that shape and dtype -> logits, float32 [1, classes].
         """
-        image = check_image(image, self.shape)
+        image = check_image(image, self.shape, self.dtype)
         with self._lock:
             try:
                 return self._runner(image=image)["logits"]  # type: ignore[no-any-return]

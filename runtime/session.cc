@@ -119,12 +119,31 @@ void Session::trace(bool on) {
 }
 
 void Session::set_frame(const Metadata& metadata, const bve_frame* frame) {
-  const Preprocessing& how = need_preprocessing(metadata);
+  float* const dst = begin_input(metadata);
   if (!frame) fail("a frame that is null, expected its description; give it");
-  if (!input_) input_.reset(new FrameInput(program_, entry_, how, isa_));
-  std::byte* const dst = input_->is_patches() ? frame_.buffers[input_->buffer()] : input_->image();
-  input_->write(*frame, reinterpret_cast<float*>(dst));
+  input_->write(*frame, dst);
   has_frame_ = true;
+}
+
+void Session::set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t count,
+                         bool is_planar) {
+  float* const dst = begin_input(metadata);
+  const size_t size = entry_.image_size;
+  if (!pixels) fail("pixels that are null, expected their memory; give it");
+  if (count != 3 * size * size) {
+    fail("%zu bytes of pixels, expected %zu: 3 x %zu x %zu; give as many", count, 3 * size * size,
+         size, size);
+  }
+  input_->write_pixels(pixels, is_planar, dst);
+  has_frame_ = true;
+}
+
+// Where the input's numbers go.
+float* Session::begin_input(const Metadata& metadata) {
+  const Preprocessing& how = need_preprocessing(metadata);
+  if (!input_) input_.reset(new FrameInput(program_, entry_, how, isa_));
+  return reinterpret_cast<float*>(input_->is_patches() ? frame_.buffers[input_->buffer()]
+                                                       : input_->image());
 }
 
 std::byte* Session::choose_image(const float* image, size_t image_count) {

@@ -28,6 +28,7 @@ class Session {
 
   // The image of the next run without one. Throws Error, and then nothing has changed.
   void set_frame(const Metadata& metadata, const bve_frame* frame);
+  void set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t count, bool is_planar);
   // image [3, size, size] -> logits [classes]; throws Error on other counts. Null, of 0 floats: the
   // frame that was set since the last run. Allocates nothing.
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
@@ -50,6 +51,7 @@ class Session {
   }
 
  private:
+  float* begin_input(const Metadata& metadata);
   std::byte* choose_image(const float* image, size_t image_count);
   void walk(size_t thread, uint32_t round);
   template <typename Condition>

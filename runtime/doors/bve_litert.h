@@ -2,9 +2,10 @@
 //
 // A .tflite of bigvit-edge (--set backend=native) has one custom op, "libbve_litert", in each of
 // its subgraphs: inputs [image, keep], output logits, custom options the bytes of a .bve program.
-// image is float32 [1, 3, size, size], keep a constant float32 (0: the program's first entry),
-// logits float32 [1, classes]. The delegate takes each such op; whatever else the file has stays
-// with the runtime. Ops and interpreters that look at the same bytes share one program; each
+// image is float32 [1, 3, size, size], or pixels, uint8 [1, size, size, 3] or [1, 3, size, size],
+// which the core normalises as the program says; keep a constant float32 (0: the program's first
+// entry), logits float32 [1, classes]. The delegate takes each such op; whatever else the file has
+// stays with the runtime. Ops and interpreters that look at the same bytes share one program; each
 // subgraph gets a session of its own, started when its tensors are first allocated.
 //
 // What fails is told by the interpreter's error reporter (in Python a RuntimeError): a program that
@@ -14,6 +15,8 @@
 #define BVE_LITERT_H_
 
 #include <stddef.h>
+
+#include "bve.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +36,16 @@ struct TfLiteDelegate;
 __attribute__((visibility("default"))) struct TfLiteDelegate* tflite_plugin_create_delegate(
     const char* const* options_keys, const char* const* options_values, size_t num_options,
     void (*report_error)(const char*));
+
+// Has the next op of ours that an interpreter of this delegate runs take a frame in place of its
+// image tensor, whatever that holds: turned, cropped, resized and normalised as the program says
+// (bve_set_frame in bve.h). Used once. The struct is copied, the pixels are not: they stay as they
+// are until that Invoke has returned. What is set before it is used replaces what was; null takes
+// it back. A frame that cannot be read is told when it is used, as all that fails then.
+// From any thread; but where several interpreters share a delegate, whichever runs first takes it:
+// give each a delegate of its own.
+__attribute__((visibility("default"))) void bve_litert_set_frame(struct TfLiteDelegate* delegate,
+                                                                 const bve_frame* frame);
 
 // After the last interpreter that uses it is deleted.
 __attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(

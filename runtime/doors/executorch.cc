@@ -3,9 +3,14 @@
 #include <executorch/runtime/core/exec_aten/util/dim_order_util.h>
 #include <executorch/runtime/platform/runtime.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <exception>
+#include <optional>
+#include <utility>
 
 #include "bve_executorch.h"
 #include "executorch_errors.h"
@@ -16,11 +21,14 @@ namespace bve {
 namespace {
 
 using namespace executorch::runtime;
+using executorch::aten::ScalarType;
 using Text = std::array<char, kMaxOptionValueLength>;
 using Session = std::unique_ptr<bve_session, decltype(&bve_stop)>;
 
 constexpr char kName[] = "libbve_executorch";
 constexpr Text kVersion{BVE_VERSION " for ExecuTorch " BVE_EXECUTORCH_VERSION};
+
+thread_local std::optional<bve_frame> next_frame;
 
 struct Delegate {
   std::shared_ptr<bve_program> program;
@@ -39,11 +47,30 @@ std::shared_ptr<bve_program> open(FreeableBuffer&& data) {
           }};
 }
 
-bool is_plain(const EValue& value) {
+bool is_plain(const EValue& value, ScalarType type) {
   if (!value.isTensor()) return false;
   const auto& tensor = value.toTensor();
-  return tensor.scalar_type() == executorch::aten::ScalarType::Float && tensor.const_data_ptr() &&
+  return tensor.scalar_type() == type && tensor.const_data_ptr() &&
          is_contiguous_dim_order(tensor.dim_order().data(), tensor.dim());
+}
+
+int set_pixels(bve_session* session, const EValue& image, bve_error* error) {
+  const auto size = static_cast<int>(std::lround(std::sqrt(bve_image_count(session) / 3)));
+  const int packed[] = {1, size, size, 3}, planar[] = {1, 3, size, size};
+  if (is_plain(image, ScalarType::Byte)) {
+    const auto& tensor = image.toTensor();
+    const auto sizes = tensor.sizes();
+    for (const auto& shape : {packed, planar}) {
+      if (!std::equal(sizes.begin(), sizes.end(), shape, shape + 4)) continue;
+      return bve_set_pixels(session, tensor.const_data_ptr<uint8_t>(), tensor.numel(),
+                            shape == planar, error);
+    }
+  }
+  std::snprintf(error->text, sizeof error->text,
+                "an image of another type or shape, expected packed float [1, 3, %d, %d] or uint8 "
+                "[1, %d, %d, 3] or [1, 3, %d, %d]",
+                size, size, size, size, size, size);
+  return 1;
 }
 
 class Backend final : public BackendInterface {
@@ -89,15 +116,29 @@ class Backend final : public BackendInterface {
 
   Error execute(BackendExecutionContext&, DelegateHandle* handle,
                 Span<EValue*> values) const override {
-    if (values.size() != 2 || !is_plain(*values[0]) || !is_plain(*values[1])) {
+    const auto frame = std::exchange(next_frame, std::nullopt);
+    bve_session* const session = static_cast<Delegate*>(handle)->session.get();
+    if (values.size() != 2 || !is_plain(*values[1], ScalarType::Float)) {
       return report(Error::InvalidArgument,
-                    "other tensors, expected float image and logits, packed");
+                    "other tensors, expected an image, and float logits, packed");
     }
-    const auto &image = values[0]->toTensor(), &logits = values[1]->toTensor();
+    const auto& logits = values[1]->toTensor();
     bve_error error{};
-    const int status =
-        bve_run(static_cast<Delegate*>(handle)->session.get(), image.const_data_ptr<float>(),
-                image.numel(), logits.mutable_data_ptr<float>(), logits.numel(), &error);
+    const auto run = [&](const float* floats, size_t count) {
+      return bve_run(session, floats, count, logits.mutable_data_ptr<float>(), logits.numel(),
+                     &error);
+    };
+    int status;
+    if (frame) {
+      status = bve_set_frame(session, &*frame, &error);
+      if (!status) status = run(nullptr, 0);
+    } else if (is_plain(*values[0], ScalarType::Float)) {
+      const auto& image = values[0]->toTensor();
+      status = run(image.const_data_ptr<float>(), image.numel());
+    } else {
+      status = set_pixels(session, *values[0], &error);
+      if (!status) status = run(nullptr, 0);
+    }
     return status ? report(Error::InvalidArgument, "%s", error.text) : Error::Ok;
   }
 
@@ -146,3 +187,7 @@ const bool is_registered = [] {
 }  // namespace bve
 
 const char* bve_executorch_version(void) { return bve::kVersion.data(); }
+
+void bve_executorch_set_frame(const bve_frame* frame) {
+  bve::next_frame = frame ? std::optional(*frame) : std::nullopt;
+}

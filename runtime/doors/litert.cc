@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -29,11 +31,24 @@ struct Delegate {
   GrownDelegate base{};
   bve_options options{
       BVE_ABI_VERSION, 0, 0, 0, 0, 0, 0};  // threads 0: as many as the interpreter's
+
+  void set_frame(const bve_frame* next) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    frame_ = next ? std::optional(*next) : std::nullopt;
+  }
+  std::optional<bve_frame> take_frame() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(frame_, std::nullopt);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::optional<bve_frame> frame_;
 };
 
 // A custom op and what runs it. Tensors by their number, for they move.
 struct Kernel {
-  bve_options options;
+  Delegate& delegate;
   Program program;
   float keep;
   int image, logits;
@@ -56,19 +71,35 @@ Program open_program(const TfLiteNode& node, bve_error* error) {
   });
 }
 
+struct Kind {
+  TfLiteType type;
+  std::vector<size_t> shape;
+
+  bool operator==(const Kind& other) const { return type == other.type && shape == other.shape; }
+};
+
+Kind get_kind(const TfLiteTensor& tensor) {
+  return {tensor.type, {tensor.dims->data, tensor.dims->data + tensor.dims->size}};
+}
+
+std::string print(const Kind& kind) {
+  std::string text;
+  for (const size_t size : kind.shape) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return (kind.type == kTfLiteFloat32 ? "float32 "
+          : kind.type == kTfLiteUInt8 ? "uint8 "
+                                      : "of another type, ") +
+         text + "]";
+}
+
 TfLiteStatus check_tensor(TfLiteContext* context, const char* name, int number,
-                          const std::vector<size_t>& shape) {
-  const TfLiteTensor& tensor = context->tensors[number];
-  const std::vector<size_t> found(tensor.dims->data, tensor.dims->data + tensor.dims->size);
-  if (tensor.type == kTfLiteFloat32 && found == shape) return kTfLiteOk;
-  const auto print = [](const std::vector<size_t>& sizes) {
-    std::string text;
-    for (const size_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
-    return text + "]";
-  };
-  const char* const type = tensor.type == kTfLiteFloat32 ? " is float32 " : " is of another type, ";
-  const std::string met = name + (type + print(found));
-  return refuse(context, (met + ", expected float32 " + print(shape)).c_str());
+                          const std::vector<Kind>& possible) {
+  const Kind found = get_kind(context->tensors[number]);
+  std::string expected;
+  for (const Kind& kind : possible) {
+    if (kind == found) return kTfLiteOk;
+    expected += (expected.empty() ? "" : " or ") + print(kind);
+  }
+  return refuse(context, (name + (" is " + print(found)) + ", expected " + expected).c_str());
 }
 
 // ---- the kernel ---------------------------------------------------------------------------------
@@ -80,9 +111,9 @@ void* init(TfLiteContext* context, const char* parameters, size_t) try {
   TfLiteRegistration* registration = nullptr;
   const int index = given->nodes_to_replace->data[0];
   if (context->GetNodeAndRegistration(context, index, &node, &registration)) return nullptr;
-  const auto& delegate = *static_cast<const Delegate*>(given->delegate->data_);
+  auto& delegate = *static_cast<Delegate*>(given->delegate->data_);
   const float keep = *context->tensors[node->inputs->data[1]].data.f;
-  return new Kernel{delegate.options, open_program(*node, nullptr), keep, node->inputs->data[0],
+  return new Kernel{delegate, open_program(*node, nullptr), keep, node->inputs->data[0],
                     node->outputs->data[0]};
 } catch (const std::bad_alloc&) {
   return nullptr;
@@ -96,7 +127,7 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
     return refuse(context, "no kernel: out of memory, or the runtime did not hand over the op");
   }
   if (!kernel->session) {
-    bve_options options = kernel->options;
+    bve_options options = kernel->delegate.options;
     const auto recommended = static_cast<uint32_t>(std::max(1, context->recommended_num_threads));
     if (!options.threads) options.threads = std::min(recommended, bve_count_cores());
     bve_error error{};
@@ -110,10 +141,13 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
   }
   const size_t pixels = bve_image_count(kernel->session.get());
   const auto size = static_cast<size_t>(std::lround(std::sqrt(pixels / 3)));
-  const auto status = check_tensor(context, "image", kernel->image, {1, 3, size, size});
+  const auto status = check_tensor(context, "image", kernel->image,
+                                   {{kTfLiteFloat32, {1, 3, size, size}},
+                                    {kTfLiteUInt8, {1, size, size, 3}},
+                                    {kTfLiteUInt8, {1, 3, size, size}}});
   if (status != kTfLiteOk) return status;
   const size_t classes = bve_logits_count(kernel->session.get());
-  return check_tensor(context, "logits", kernel->logits, {1, classes});
+  return check_tensor(context, "logits", kernel->logits, {{kTfLiteFloat32, {1, classes}}});
 } catch (const std::bad_alloc&) {
   return refuse(context, "out of memory");
 }
@@ -122,12 +156,23 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   const auto& kernel = *static_cast<const Kernel*>(node->user_data);
   const TfLiteTensor& image = context->tensors[kernel.image];
   const TfLiteTensor& logits = context->tensors[kernel.logits];
+  bve_session* const session = kernel.session.get();
   bve_error error{};
-  if (bve_run(kernel.session.get(), image.data.f, image.bytes / sizeof(float), logits.data.f,
-              logits.bytes / sizeof(float), &error)) {
-    return refuse(context, error.text);
+  const auto run = [&](const float* floats, size_t count) {
+    return bve_run(session, floats, count, logits.data.f, logits.bytes / sizeof(float), &error);
+  };
+  int status;
+  if (const auto frame = kernel.delegate.take_frame()) {
+    status = bve_set_frame(session, &*frame, &error);
+    if (!status) status = run(nullptr, 0);
+  } else if (image.type == kTfLiteUInt8) {
+    const bool is_planar = image.dims->data[3] != 3;
+    status = bve_set_pixels(session, image.data.uint8, image.bytes, is_planar, &error);
+    if (!status) status = run(nullptr, 0);
+  } else {
+    status = run(image.data.f, image.bytes / sizeof(float));
   }
-  return kTfLiteOk;
+  return status ? refuse(context, error.text) : kTfLiteOk;
 }
 
 constexpr TfLiteRegistration kRegistration{init, release, prepare, invoke, nullptr, 0, kName, 1};
@@ -212,6 +257,10 @@ TfLiteDelegate* tflite_plugin_create_delegate(const char* const* options_keys,
 } catch (const std::bad_alloc&) {
   if (report_error) report_error("libbve_litert: out of memory");
   return nullptr;
+}
+
+void bve_litert_set_frame(TfLiteDelegate* delegate, const bve_frame* frame) {
+  static_cast<bve::Delegate*>(delegate->data_)->set_frame(frame);
 }
 
 void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate) {

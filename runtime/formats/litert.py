@@ -34,7 +34,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             if holds_program(content):
                 _load_core(path)
                 session = load_native(path, threads=threads, method=name)
-                return Runner(session.run, session.shape, (1, session.classes), read_strings(content))
+                return Runner(session.run, session.shape, (1, session.classes), read_strings(content), session.dtype)
             words = read_strings(content)
             answer = _name_answer(interpreter, name)
             if len(methods) > 1:

@@ -131,7 +131,8 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
         "option": "libbve_litert: unknown option thread, expected threads, little_threads, pin, spin_us or choose",
         "number": "libbve_litert: threads=two, expected a whole number from 1",
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
-        "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32]\n",
+        "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32] or uint8 "
+        "[1, 32, 32, 3] or uint8 [1, 3, 32, 32]\n",
         "version": "libbve_litert: version at offset 4 is 9, this library reads 1: update bigvit-edge\n",
         "no delegate": "Encountered unresolved custom op: libbve_litert.",
         "load threads": ".tflite: 4000 threads; expected 1 to ",

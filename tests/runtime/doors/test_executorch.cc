@@ -58,7 +58,10 @@ struct Classifier : Loaded {
   using Loaded::Loaded;
 
   Error execute(void* image, ScalarType type = ScalarType::Float, int columns = 4) {
-    TensorImpl::SizesType sizes[]{1, 3, 4, columns};
+    return execute(image, type, {1, 3, 4, columns});
+  }
+  Error execute(void* image, ScalarType type, std::array<TensorImpl::SizesType, 4> shape) {
+    TensorImpl::SizesType sizes[]{shape[0], shape[1], shape[2], shape[3]};
     TensorImpl::DimOrderType order[]{0, 1, 2, 3};
     TensorImpl input(type, 4, sizes, image, order);
     const Error error = method->set_input(executorch::aten::Tensor(&input), 0);
@@ -167,10 +170,111 @@ TEST_CASE("tensors that are not the program's are refused") {
     CHECK(loaded.execute(image, type, columns) == Error::InvalidArgument);
     return take_error();
   };
-  const char others[] = "other tensors, expected float image and logits, packed";
+  const char others[] =
+      "an image of another type or shape, expected packed float [1, 3, 4, 4] or uint8 [1, 4, 4, 3] "
+      "or [1, 3, 4, 4]";
   CHECK(ask("double", ScalarType::Double, 4) == others);
   CHECK(ask("channels_last", ScalarType::Float, 4) == others);
   CHECK(has(ask("wide", ScalarType::Float, 5), "60 floats"));
+}
+
+// 4 x 4 RGB, and as the program takes it: level / 255.
+struct Pixels {
+  std::array<uint8_t, kPixels> packed, planar;
+  std::vector<float> image = std::vector<float>(kPixels);
+
+  explicit Pixels(uint32_t seed) {
+    const auto noise = draw_image(seed);
+    for (size_t i = 0; i < kPixels; i++) {
+      packed[i] = static_cast<uint8_t>(static_cast<int>(noise[i] * 1000) & 255);
+      const size_t at = i % 3 * 16 + i / 3;
+      planar[at] = packed[i];
+      image[at] = packed[i] / 255.0f;
+    }
+  }
+  bve_frame describe() const {
+    bve_frame frame{};
+    frame.planes[0] = packed.data();
+    frame.stride_bytes[0] = 12;
+    frame.width = frame.height = 4;
+    frame.format = BVE_RGB;
+    return frame;
+  }
+};
+
+TEST_CASE("pixels are taken where they are the method's input") {
+  Opened opened(read_file());
+  Pixels pixels(3);
+  Classifier packed(*opened.program, "pixels"), planar(*opened.program, "planar_pixels");
+  REQUIRE((packed.method.ok() && planar.method.ok()));
+  REQUIRE(packed.execute(pixels.packed.data(), ScalarType::Byte, {1, 4, 4, 3}) == Error::Ok);
+  CHECK(packed.read_output(0) == ask_core(pixels.image, 1));
+  REQUIRE(planar.execute(pixels.planar.data(), ScalarType::Byte) == Error::Ok);
+  CHECK(planar.read_output(0) == ask_core(pixels.image, 1));
+  Classifier few(*opened.program, "few_pixels");
+  REQUIRE(few.method.ok());
+  CHECK(few.execute(pixels.packed.data(), ScalarType::Byte, {1, 4, 3, 3}) ==
+        Error::InvalidArgument);
+  CHECK(has(take_error(), "an image of another type or shape, "));
+}
+
+TEST_CASE("a frame is taken once, by the next delegate that its thread executes") {
+  Opened opened(read_file());
+  Classifier first(*opened.program, "keep_1"), second(*opened.program, "keep_0_5");
+  Pixels pixels(3), others(4);
+  const auto image = draw_image();
+  bve_frame frame = pixels.describe();
+  bve_executorch_set_frame(&frame);
+  frame = others.describe();  // it was copied
+  CHECK(first.run(image) == ask_core(pixels.image, 1));
+  CHECK(first.run(image) == ask_core(image, 1));
+  bve_executorch_set_frame(&frame);
+  CHECK(second.run(image) == ask_core(others.image, 0.5f));
+  CHECK(first.run(image) == ask_core(image, 1));
+  bve_executorch_set_frame(&frame);
+  bve_executorch_set_frame(nullptr);
+  CHECK(first.run(image) == ask_core(image, 1));
+
+  double other[kPixels]{};  // the tensor is not looked at
+  Classifier wide(*opened.program, "double");
+  bve_executorch_set_frame(&frame);
+  REQUIRE(wide.execute(other, ScalarType::Double) == Error::Ok);
+  CHECK(wide.read_output(0) == ask_core(others.image, 1));
+  CHECK(take_error().empty());
+}
+
+TEST_CASE("a frame that cannot be is told when it is used, and is gone then") {
+  Opened opened(read_file());
+  Classifier loaded(*opened.program, "keep_1");
+  const Pixels pixels(3);
+  const auto image = draw_image();
+  bve_frame frame = pixels.describe();
+  frame.rotation = 45;
+  bve_executorch_set_frame(&frame);
+  CHECK(loaded.run(image).empty());
+  CHECK(has(take_error(), "45"));
+  CHECK(loaded.run(image) == ask_core(image, 1));
+}
+
+TEST_CASE("frames of eight threads do not meet") {
+  Opened opened(read_file());
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < 8; i++) {
+    threads.emplace_back([&, i] {
+      const Pixels pixels(i + 1);
+      const auto expected = ask_core(pixels.image, 0.5f);
+      Classifier loaded(*opened.program, "keep_0_5");
+      const auto image = draw_image();
+      for (int round = 0; round < 40; round++) {
+        const bve_frame frame = pixels.describe();
+        bve_executorch_set_frame(&frame);
+        wrong += loaded.run(image) != expected;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("eight methods in each of eight threads run while others come and go") {

@@ -1,5 +1,6 @@
 // The door to LiteRT through TensorFlow Lite's C API. $BVE_TINY_TFLITE: what write_tflite.py made
-// of valid_tiny.bve.
+// of valid_tiny.bve; beside it, with .pixels behind the name, the same with uint8 as its input.
+#include <array>
 #include <atomic>
 #include <cstdarg>
 #include <cstdlib>
@@ -30,6 +31,13 @@ Bytes read(const char* path) {
   std::ifstream file(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
   return {bytes.data(), bytes.size()};
+}
+
+const Bytes& read_pixels_file() {
+  static const Bytes bytes =
+      read((std::string(std::getenv("BVE_TINY_TFLITE")) + ".pixels").c_str());
+  REQUIRE(bytes.count() > 0);
+  return bytes;
 }
 
 const Bytes& read_file() {
@@ -93,9 +101,11 @@ struct Runtime {
     return TfLiteInterpreterResizeInputTensor(interpreter.get(), 0, shape.data(), shape.size());
   }
   std::vector<float> run(const std::vector<float>& image) {
+    return run(image.data(), kPixels * sizeof(float));
+  }
+  std::vector<float> run(const void* image, size_t bytes) {
     std::vector<float> logits(kClasses, -1);
-    TfLiteTensorCopyFromBuffer(TfLiteInterpreterGetInputTensor(interpreter.get(), 0), image.data(),
-                               kPixels * sizeof(float));
+    TfLiteTensorCopyFromBuffer(TfLiteInterpreterGetInputTensor(interpreter.get(), 0), image, bytes);
     if (TfLiteInterpreterInvoke(interpreter.get()) != kTfLiteOk) return {};
     TfLiteTensorCopyToBuffer(TfLiteInterpreterGetOutputTensor(interpreter.get(), 0), logits.data(),
                              kClasses * sizeof(float));
@@ -148,7 +158,8 @@ TEST_CASE("another shape is refused, and the first still runs afterwards") {
     runtime.text.clear();
     REQUIRE(runtime.resize(shape) == kTfLiteOk);
     CHECK(runtime.allocate() != kTfLiteOk);
-    CHECK(has(runtime.text, "expected float32 [1, 3, 4, 4]"));
+    CHECK(has(runtime.text,
+              ", expected float32 [1, 3, 4, 4] or uint8 [1, 4, 4, 3] or uint8 [1, 3, 4, 4]"));
   }
   CHECK(has(runtime.text, "libbve_litert: image is float32 [48], "));
   REQUIRE(runtime.resize({1, 3, 4, 4}) == kTfLiteOk);
@@ -183,6 +194,87 @@ TEST_CASE("interpreters of the same bytes share one program, which goes with the
     CHECK(Runtime(bytes).interpreter);
   }
   CHECK(!Runtime(bytes).interpreter);
+}
+
+// 4 x 4 RGB, and as the program takes it: level / 255.
+struct Pixels {
+  std::array<uint8_t, kPixels> packed, planar;
+  std::vector<float> image = std::vector<float>(kPixels);
+
+  explicit Pixels(uint32_t seed) {
+    const auto noise = draw_image(seed);
+    for (size_t i = 0; i < kPixels; i++) {
+      packed[i] = static_cast<uint8_t>(static_cast<int>(noise[i] * 1000) & 255);
+      const size_t at = i % 3 * 16 + i / 3;
+      planar[at] = packed[i];
+      image[at] = packed[i] / 255.0f;
+    }
+  }
+  bve_frame describe() const {
+    bve_frame frame{};
+    frame.planes[0] = packed.data();
+    frame.stride_bytes[0] = 12;
+    frame.width = frame.height = 4;
+    frame.format = BVE_RGB;
+    return frame;
+  }
+};
+
+TEST_CASE("pixels are taken where they are the file's input") {
+  Runtime runtime(read_pixels_file());
+  REQUIRE_MESSAGE(runtime.interpreter, runtime.text);
+  const Pixels pixels(3);
+  REQUIRE_MESSAGE(runtime.allocate() == kTfLiteOk, runtime.text);
+  CHECK(runtime.run(pixels.packed.data(), kPixels) == ask_core(pixels.image));
+  REQUIRE(runtime.resize({1, 3, 4, 4}) == kTfLiteOk);
+  REQUIRE_MESSAGE(runtime.allocate() == kTfLiteOk, runtime.text);
+  CHECK(runtime.run(pixels.planar.data(), kPixels) == ask_core(pixels.image));
+  REQUIRE(runtime.resize({1, 4, 3, 3}) == kTfLiteOk);
+  CHECK(runtime.allocate() != kTfLiteOk);
+  CHECK(has(runtime.text, "libbve_litert: image is uint8 [1, 4, 3, 3], expected float32 "));
+}
+
+TEST_CASE("a frame is taken once, by the next run of its delegate") {
+  Runtime first(read_file()), second(read_file());
+  REQUIRE((first.allocate() == kTfLiteOk && second.allocate() == kTfLiteOk));
+  const Pixels pixels(3), others(4);
+  const auto image = draw_image();
+  bve_frame frame = pixels.describe();
+  bve_litert_set_frame(first.delegate.get(), &frame);
+  frame = others.describe();  // it was copied
+  CHECK(second.run(image) == ask_core(image));
+  CHECK(first.run(image) == ask_core(pixels.image));
+  CHECK(first.run(image) == ask_core(image));
+  bve_litert_set_frame(first.delegate.get(), &frame);
+  bve_litert_set_frame(first.delegate.get(), nullptr);
+  CHECK(first.run(image) == ask_core(image));
+
+  frame.rotation = 45;  // told when it is used, and gone then
+  bve_litert_set_frame(first.delegate.get(), &frame);
+  CHECK(first.run(image).empty());
+  CHECK_MESSAGE(has(first.text, "libbve_litert: "), first.text);
+  CHECK(has(first.text, "45"));
+  CHECK(first.run(image) == ask_core(image));
+}
+
+TEST_CASE("frames of eight delegates do not meet, and of one each is run once") {
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < 8; i++) {
+    threads.emplace_back([&, i] {
+      const Pixels pixels(i + 1);
+      const auto expected = ask_core(pixels.image);
+      Runtime runtime(read_file());
+      wrong += runtime.allocate() != kTfLiteOk;
+      for (int round = 0; round < 40; round++) {
+        const bve_frame frame = pixels.describe();
+        std::thread([&] { bve_litert_set_frame(runtime.delegate.get(), &frame); }).join();
+        wrong += runtime.run(draw_image()) != expected;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("eight interpreters in each of eight threads run while others come and go") {

@@ -1,4 +1,4 @@
-"""The small program that the fuzzer starts from, as a .pte for test_executorch.cc, and bve::dispatch alone, as one for
+"""The small program of made.py as a .pte for test_executorch.cc, and bve::dispatch alone, as one for
 test_executorch_dispatch.cc:
 
 python -m tests.runtime.doors.write_pte FILE FILE
@@ -16,9 +16,7 @@ from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.models.dispatch import DISPATCH
 from bigvit_edge.runtime.executorch import FORWARD
-from tests.native import ROOT
-
-PROGRAM = ROOT / "tests/runtime/corpus/valid_tiny.bve"
+from tests.runtime.doors import made
 
 
 class Outline(nn.Module):
@@ -29,7 +27,7 @@ class Outline(nn.Module):
         self.classes = classes
 
     def forward(self, image: Tensor) -> Tensor:
-        return image.flatten(1)[:, : self.classes] * 2
+        return image.flatten(1)[:, : self.classes].float() * 2
 
 
 def make_file(program: bytes, words: Mapping[str, str], others: Mapping[str, Tensor]) -> bytes:
@@ -51,8 +49,11 @@ def write(path: Path) -> Path:
         "double": image.double(),
         "channels_last": image.to(memory_format=torch.channels_last),
         "wide": torch.zeros(1, 3, 4, 5),
+        "pixels": torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
+        "planar_pixels": image.byte(),
+        "few_pixels": torch.zeros(1, 4, 3, 3, dtype=torch.uint8),
     }
-    path.write_bytes(make_file(PROGRAM.read_bytes(), {}, others))
+    path.write_bytes(make_file(made.read_program(), {}, others))
     return path
 
 
