@@ -30,6 +30,7 @@ from bigvit_edge.runtime.abi import (
     find_library,
     load_library,
 )
+from bigvit_edge.runtime.frames import Frame, read_pixels
 
 __all__ = [
     "LIBRARY",
@@ -37,6 +38,7 @@ __all__ = [
     "OVERRIDE",
     "Array",
     "Event",
+    "Frame",
     "Session",
     "check_image",
     "check_options",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 MOST_SPIN_US = 10**6
 FORMATS = {3: 1, 4: 2}  # bve.h's numbers of RGB and RGBA, by channels
@@ -97,38 +100,59 @@ class Session:
         size = self.entry["image_size"]
         self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
 
-    def run(self, image: Array) -> Array:
+    def run(self, image: Array | Pixels | Frame) -> Array:
         """Run the model on one image.
 
-        float32 [1, 3, size, size] as the model takes it -> logits, float32 [1, classes].
+        float32 [1, 3, size, size] as the model takes it; or a picture, which `prepare` is asked for; or a camera's
+        Frame, prepared on the way, to a level of 255 as `prepare` does it -> logits, float32 [1, classes].
         """
-        image, logits, error = check_image(image, self.shape), np.empty((1, self.classes), np.float32), Failure()
+        if isinstance(image, Frame):
+            return self._run(None, image)
+        pixels = _find_pixels(image)
+        return self._run(check_image(image if pixels is None else self.prepare(pixels), self.shape), None)
+
+    def _run(self, image: Array | None, frame: Frame | None) -> Array:
+        logits, error = np.empty((1, self.classes), np.float32), Failure()
+        given = (None, 0) if image is None else (image.ctypes.data, image.size)
         with self._lock:
-            status = self._library().bve_run(
-                self._session, image.ctypes.data, image.size, logits.ctypes.data, logits.size, ctypes.byref(error)
-            )
+            run = self._library().bve_run
+            status = 0
+            if frame is not None:
+                struct = frame.to_struct()
+                status = find_function("bve_set_frame")(self._session, ctypes.byref(struct), ctypes.byref(error))
+            status = status or run(self._session, *given, logits.ctypes.data, logits.size, ctypes.byref(error))
         if status:
             raise explain(error.text.decode(errors="replace"))
         return logits
 
-    def prepare(self, pixels: NDArray[np.uint8]) -> Array:
+    def read_frame(self, frame: Frame) -> Pixels:
+        """Read from a camera's frame the pixels that the model sees.
+
+        uint8 [size, size, 3], RGB. UserError where the file does not say how.
+        """
+        with self._lock:
+            self._library()
+            return read_pixels("bve_read_frame", self._program, frame, self.shape[-1])
+
+    def prepare(self, picture: Pixels) -> Array:
         """Prepare a picture as the file says it was trained to see.
 
         Upright sRGB, uint8 [height, width, 3], or 4 with alpha that is not multiplied in -> float32 [1, 3, size, size]:
         what bigvit_edge.export.image makes of a picture's file, but of more than 50 megapixels in one step.
         UserError where the file does not say.
         """
-        if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3):
-            raise UserError(_describe(pixels, "a picture"), "a numpy array, uint8 [height, width, 3 or 4]")
+        pixels = _find_pixels(picture)
+        if pixels is None:
+            raise UserError(_describe(picture, "a picture"), "a numpy array, uint8 [height, width, 3 or 4]")
         height, width, channels = pixels.shape
         if channels not in FORMATS:
             raise UserError(_describe(pixels, "a picture"), "3 channels (RGB) or 4 (RGBA)")
         packed, image, error = np.ascontiguousarray(pixels), np.empty(self.shape, np.float32), Failure()
-        picture = Picture(packed.ctypes.data, width * channels, width, height, FORMATS[channels], 0)
+        struct = Picture(packed.ctypes.data, width * channels, width, height, FORMATS[channels], 0)
         with self._lock:
             self._library()
             status = find_function("bve_prepare")(
-                self._program, ctypes.byref(picture), image.ctypes.data, image.size, ctypes.byref(error)
+                self._program, ctypes.byref(struct), image.ctypes.data, image.size, ctypes.byref(error)
             )
         if status:
             raise explain(error.text.decode(errors="replace"))
@@ -283,14 +307,20 @@ def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None,
     raise UserError(f"keep {keep:g} for {path}", f"one of {has}" if has else "none: the model has no keep ratio")
 
 
-def check_image(image: object, shape: tuple[int, ...]) -> Array:
+def _find_pixels(picture: object) -> Pixels | None:
+    """Of what is a picture."""
+    is_array = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
+    return picture if is_array else None  # type: ignore[return-value]
+
+
+def check_image(image: object, shape: tuple[int, ...], dtype: str = "float32") -> Array:
     """Check an image, and return it as contiguous memory.
 
-    UserError unless it is a float32 array of that shape.
+    UserError unless it is an array of that type and shape.
     """
-    if isinstance(image, np.ndarray) and image.dtype == np.float32 and image.shape == shape:
+    if isinstance(image, np.ndarray) and image.dtype == dtype and image.shape == shape:
         return np.ascontiguousarray(image)
-    raise UserError(_describe(image, "an image"), f"a numpy array, float32 {list(shape)}")
+    raise UserError(_describe(image, "an image"), f"a numpy array, {dtype} {list(shape)}")
 
 
 def _describe(array: object, name: str) -> str:

@@ -44,6 +44,16 @@ class Picture(ctypes.Structure):
     )  # fmt: skip
 
 
+class Frame(ctypes.Structure):
+    """A camera's frame: bve_frame."""
+
+    _fields_ = (
+        ("planes", ctypes.c_void_p * 3), ("stride_bytes", ctypes.c_size_t * 3), ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32), ("format", ctypes.c_uint32), ("rotation", ctypes.c_uint32),
+        ("matrix", ctypes.c_uint32), ("pixel_stride", ctypes.c_uint32), ("reserved", ctypes.c_uint32 * 2),
+    )  # fmt: skip
+
+
 class Event(ctypes.Structure):
     """What a thread did of an op at once.
 
@@ -99,6 +109,9 @@ def load_library() -> ctypes.CDLL:
         "bve_events": (ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t, pointer)),
         "bve_rows": (ctypes.c_size_t, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t)),
         "bve_prepare": (ctypes.c_int, (pointer, ctypes.POINTER(Picture), pointer, ctypes.c_size_t, error)),
+        "bve_set_frame": (ctypes.c_int, (pointer, ctypes.POINTER(Frame), error)),
+        "bve_read_frame": (ctypes.c_int, (pointer, ctypes.POINTER(Frame), pointer, ctypes.c_size_t, error)),
+        "bve_read_frame_by": (ctypes.c_int, (text, ctypes.POINTER(Frame), pointer, ctypes.c_size_t, error)),
         "bve_label": (text, (pointer, ctypes.c_size_t)),
         "bve_measure": (pointer, (ctypes.c_uint32, error)),
         "bve_free": (None, (pointer,)),

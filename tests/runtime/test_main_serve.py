@@ -99,7 +99,7 @@ def test_a_program_without_preprocessing_has_no_frames_and_goes_on() -> None:
 def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -> None:
     how = Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "BGR")
     graph = capture(build(little=True), 32, None)
-    words = {"preprocessing": json.dumps(asdict(how))}
+    words = {"preprocessing": json.dumps(how.spell())}
     (file := tmp_path / "tiny.bve").write_bytes(to_bytes(emit_program([replace(graph, keep=0.5)], 4, words)))
     lines = "frame 0 3 0\nframe 0 2 20\nframe 0.05 1 0\nmemory\n"
     _, turn, paced, long, _ = speak(lines, "serve", file, machine=machine)

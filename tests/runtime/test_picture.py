@@ -4,7 +4,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def start(program: Program, tmp_path: Path) -> Open:
 
 
 def describe(how: Preprocessing) -> dict[str, str]:
-    return {"preprocessing": json.dumps(asdict(how))}
+    return {"preprocessing": json.dumps(how.spell())}
 
 
 def draw(width: int, height: int, channels: int) -> Pixels:
@@ -158,7 +158,7 @@ def test_the_checksums_that_every_cpu_is_held_to_are_pillows(tmp_path: Path) -> 
 
 
 def tell(*changes: tuple[str, object]) -> dict[str, str]:
-    return {"preprocessing": json.dumps(asdict(HOW) | dict(changes))}
+    return {"preprocessing": json.dumps(HOW.spell() | dict(changes))}
 
 
 @pytest.mark.parametrize(
