@@ -176,11 +176,14 @@ BVE_JNI(jboolean, run)(JNIEnv* env, jclass, jlong session, jfloatArray image, jf
                        jbyteArray reason) {
   return guard<jboolean>(env, reason, JNI_FALSE, [&](bve_error* error) -> jboolean {
     Session& held = *find<Session>(session);
-    const auto given = static_cast<size_t>(env->GetArrayLength(image));
+    const auto given = image ? static_cast<size_t>(env->GetArrayLength(image)) : 0;
     const auto wanted = static_cast<size_t>(env->GetArrayLength(logits));
-    env->GetFloatArrayRegion(image, 0, static_cast<jsize>(std::min(given, held.image.size())),
-                             held.image.data());
-    if (bve_run(held.session, held.image.data(), given, held.logits.data(), wanted, error) != 0) {
+    if (image) {
+      env->GetFloatArrayRegion(image, 0, static_cast<jsize>(std::min(given, held.image.size())),
+                               held.image.data());
+    }
+    const float* const from = image ? held.image.data() : nullptr;
+    if (bve_run(held.session, from, given, held.logits.data(), wanted, error) != 0) {
       return JNI_FALSE;
     }
     env->SetFloatArrayRegion(logits, 0, static_cast<jsize>(wanted), held.logits.data());
@@ -226,5 +229,51 @@ BVE_JNI(jboolean, prepare)(JNIEnv* env, jclass, jlong session, jintArray argb, j
     if (status != 0) return JNI_FALSE;
     env->SetFloatArrayRegion(image, 0, static_cast<jsize>(held.image.size()), held.image.data());
     return JNI_TRUE;
+  });
+}
+
+BVE_JNI(jboolean, setBytes)(JNIEnv* env, jclass, jlong session, jbyteArray nv21, jint width,
+                            jint height, jint rotation, jbyteArray reason) {
+  return guard<jboolean>(env, reason, JNI_FALSE, [&](bve_error* error) -> jboolean {
+    bve_frame frame{};
+    frame.width = static_cast<uint32_t>(width);
+    frame.height = static_cast<uint32_t>(height);
+    frame.format = BVE_NV21;
+    frame.rotation = static_cast<uint32_t>(rotation);
+    frame.stride_bytes[0] = frame.width;
+    frame.stride_bytes[1] = size_t{2} * ((frame.width + 1) / 2);
+    // Too large to copy. Until it is released nothing below calls Java or waits.
+    void* const bytes = env->GetPrimitiveArrayCritical(nv21, nullptr);
+    if (!bytes) throw std::bad_alloc();
+    frame.planes[0] = bytes;
+    frame.planes[1] = static_cast<const char*>(bytes) + size_t{frame.width} * frame.height;
+    const int status = bve_set_frame(find<Session>(session)->session, &frame, error);
+    env->ReleasePrimitiveArrayCritical(nv21, bytes, JNI_ABORT);
+    return status == 0;
+  });
+}
+
+BVE_JNI(jboolean, setPlanes)(JNIEnv* env, jclass, jlong session, jint format, jint width,
+                             jint height, jint rotation, jobject first, jint first_offset,
+                             jint first_stride, jobject second, jint second_offset, jobject third,
+                             jint third_offset, jint other_stride, jint pixel_stride,
+                             jbyteArray reason) {
+  return guard<jboolean>(env, reason, JNI_FALSE, [&](bve_error* error) -> jboolean {
+    const auto find_plane = [&](jobject buffer, jint offset) -> const void* {
+      const void* const memory = buffer ? env->GetDirectBufferAddress(buffer) : nullptr;
+      return memory ? static_cast<const char*>(memory) + offset : nullptr;
+    };
+    bve_frame frame{};
+    frame.planes[0] = find_plane(first, first_offset);
+    frame.planes[1] = find_plane(second, second_offset);
+    frame.planes[2] = find_plane(third, third_offset);
+    frame.stride_bytes[0] = static_cast<size_t>(first_stride);
+    frame.stride_bytes[1] = frame.stride_bytes[2] = static_cast<size_t>(other_stride);
+    frame.width = static_cast<uint32_t>(width);
+    frame.height = static_cast<uint32_t>(height);
+    frame.format = static_cast<uint32_t>(format);
+    frame.rotation = static_cast<uint32_t>(rotation);
+    frame.pixel_stride = static_cast<uint32_t>(pixel_stride);
+    return bve_set_frame(find<Session>(session)->session, &frame, error) == 0;
   });
 }

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.preprocessing import CENTER, RESIZES, Preprocessing
-from bigvit_edge.runtime import Session
+from bigvit_edge.runtime import Frame, Session
 from tests.native import HOST, ROOT, emulate, skip
 
 JUNIT = tuple(Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest-core.jar"))
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.2)
     graph = capture(model, SIZE, 1.0)
-    metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(asdict(HOW))}
+    metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(HOW.spell())}
     program = emit_program([graph, replace(graph, keep=0.5)], 4, metadata)
     file = folder / "модель \U0001f98a.bve"
     file.write_bytes(to_bytes(program))
@@ -48,6 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opaque = np.full((HEIGHT, WIDTH, 1), 255, np.uint8)
     np.concatenate((rgb[..., ::-1], opaque), -1).tofile(folder / "picture.argb")  # little-endian
     Image.fromarray(rgb).save(folder / "picture.png")
+    np.concatenate((rgb, opaque), -1).tofile(folder / "picture.rgba")
+    nv21 = rng.integers(0, 256, WIDTH * HEIGHT + 2 * 19 * 12, dtype=np.uint8)
+    nv21.tofile(folder / "frame.nv21")
+    with Session(file) as session:
+        for rotation in (0, 90):
+            frame = Frame.from_bytes(nv21, WIDTH, HEIGHT, "NV21", rotation)
+            session.run(frame).tofile(folder / f"frame_{rotation}.f32")
+        session.run(Frame((rgb,), "RGB", 270)).tofile(folder / "rgba_270.f32")
     image = rng.standard_normal((1, 3, SIZE, SIZE), dtype=np.float32)
     image.tofile(folder / "image.f32")
     prepared = read_image(folder / "picture.png", HOW)

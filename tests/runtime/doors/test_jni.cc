@@ -31,6 +31,9 @@ BVE_JNI(jint, countLogits, jlong);
 BVE_JNI(jboolean, run, jlong, jfloatArray, jfloatArray, jbyteArray);
 BVE_JNI(jboolean, runDirect, jlong, jobject, jint, jint, jobject, jint, jint, jbyteArray);
 BVE_JNI(jboolean, prepare, jlong, jintArray, jint, jint, jfloatArray, jbyteArray);
+BVE_JNI(jboolean, setBytes, jlong, jbyteArray, jint, jint, jint, jbyteArray);
+BVE_JNI(jboolean, setPlanes, jlong, jint, jint, jint, jint, jobject, jint, jint, jobject, jint,
+        jobject, jint, jint, jint, jbyteArray);
 #define CALL(name, ...) Java_dev_bigvit_edge_Bve_##name(java.env(), nullptr, __VA_ARGS__)
 
 namespace bve::test {
@@ -283,6 +286,48 @@ TEST_CASE("pixels are ints of Java, and held no longer than they are read") {
   CHECK(opened.why().rfind("a picture of 0 x 5 pixels, expected ", 0) == 0);
 }
 
+TEST_CASE("a frame is run as the C ABI does, from an array and from direct buffers") {
+  Opened opened;
+  Java& java = opened.java;
+  constexpr size_t kLuma = 7 * 5, kRow = 8;  // 7 x 5 pixels; chroma of 4 x 3
+  std::vector<uint8_t> nv21(kLuma + kRow * 3);
+  for (size_t i = 0; i < nv21.size(); ++i) nv21[i] = static_cast<uint8_t>(i * 37 + 11);
+  bve_frame frame{};
+  frame.planes[0] = nv21.data();
+  frame.planes[1] = nv21.data() + kLuma;
+  frame.stride_bytes[0] = 7;
+  frame.stride_bytes[1] = kRow;
+  frame.width = 7;
+  frame.height = 5;
+  frame.format = BVE_NV21;
+  frame.rotation = 90;
+  Expected expected;
+  std::vector<float> answer(3);
+  REQUIRE(bve_set_frame(expected.session, &frame, nullptr) == 0);
+  REQUIRE(bve_run(expected.session, nullptr, 0, answer.data(), 3, nullptr) == 0);
+
+  const auto logits = static_cast<jfloatArray>(java.add(std::vector<float>(3)));
+  const auto bytes = static_cast<jbyteArray>(java.add(nv21));
+  REQUIRE(CALL(setBytes, opened.session, bytes, 7, 5, 90, opened.reason) == JNI_TRUE);
+  CHECK(CALL(run, opened.session, nullptr, logits, opened.reason) == JNI_TRUE);
+  CHECK(java.read<float>(logits) == answer);
+  CHECK(CALL(run, opened.session, nullptr, logits, opened.reason) == JNI_FALSE);  // it is gone
+
+  std::vector<uint8_t> luma(3 + kLuma), chroma(nv21.begin() + kLuma, nv21.end());
+  std::copy_n(nv21.begin(), kLuma, luma.begin() + 3);
+  const jobject vu = java.add(chroma);
+  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 90, java.add(luma), 3, 7, vu, 1, vu, 0,
+             kRow, 2, opened.reason) == JNI_TRUE);
+  CHECK(CALL(run, opened.session, nullptr, logits, opened.reason) == JNI_TRUE);
+  CHECK(java.read<float>(logits) == answer);
+
+  CHECK(CALL(setBytes, opened.session, bytes, 7, 5, 45, opened.reason) == JNI_FALSE);
+  CHECK(opened.why().find("45") != std::string::npos);
+  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 0, nullptr, 0, 7, vu, 1, vu, 0, kRow, 2,
+             opened.reason) == JNI_FALSE);
+  CHECK(opened.why().find("null") != std::string::npos);
+}
+
 TEST_CASE("what fails gives its reason, cut where there is less room") {
   Opened opened;
   Java& java = opened.java;
@@ -317,6 +362,8 @@ TEST_CASE("without room Java's own error is left to be thrown, or one is told") 
   CHECK(CALL(keeps, opened.program) == nullptr);
   CHECK(CALL(prepare, opened.session, pixels, 1, 1, image, opened.reason) == JNI_FALSE);
   CHECK(opened.why() == "no memory left; close other programs");
+  CHECK(CALL(setBytes, opened.session, java.add_text("abcdef"), 2, 2, 0, opened.reason) ==
+        JNI_FALSE);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 package dev.bigvit.edge;
 
+import java.nio.ByteBuffer;
 import java.nio.FloatBuffer;
 import java.nio.charset.StandardCharsets;
 
@@ -42,6 +43,7 @@ final class Bve {
 
     static native int countLogits(long session);
 
+    /** Without an image: of the frame that was set. */
     static native boolean run(long session, float[] image, float[] logits, byte[] error);
 
     /** Of direct buffers, each from an offset on, in floats. */
@@ -51,6 +53,16 @@ final class Bve {
 
     /** Of width x height pixels, as Bitmap.getPixels gives them. */
     static native boolean prepare(long session, int[] argb, int width, int height, float[] image, byte[] error);
+
+    /** For the next run without an image, of NV21 that fills the array. */
+    static native boolean setBytes(long session, byte[] nv21, int width, int height, int rotation, byte[] error);
+
+    /** The same of direct buffers, one or three, each from an offset on, in bytes. */
+    static native boolean setPlanes(
+            long session, int format, int width, int height, int rotation,
+            ByteBuffer first, int firstOffset, int firstStride,
+            ByteBuffer second, int secondOffset, ByteBuffer third, int thirdOffset, int otherStride, int pixelStride,
+            byte[] error);
 
     static byte[] encode(String text) {
         return text.getBytes(StandardCharsets.UTF_8);

@@ -166,6 +166,70 @@ public class ModelTest {
         }
     }
 
+    /** The same frame as three planes, rows some bytes apart, U and V by turns in one memory as Android has them. */
+    private static Frame spread(byte[] nv21, int rotation) {
+        int half = (WIDTH + 1) / 2;
+        int rows = (HEIGHT + 1) / 2;
+        ByteBuffer y = ByteBuffer.allocateDirect((WIDTH + 5) * HEIGHT - 5);
+        for (int row = 0; row < HEIGHT; row++) {
+            y.position(row * (WIDTH + 5));
+            y.put(nv21, row * WIDTH, WIDTH);
+        }
+        y.position(0);
+        ByteBuffer vu = ByteBuffer.allocateDirect((2 * half + 3) * rows - 3);
+        for (int row = 0; row < rows; row++) {
+            vu.position(row * (2 * half + 3));
+            vu.put(nv21, WIDTH * HEIGHT + row * 2 * half, 2 * half);
+        }
+        vu.position(1);
+        ByteBuffer u = vu.slice();
+        vu.position(0);
+        vu.limit(vu.capacity() - 1); // a camera's V ends before the last U
+        return Frame.yuv420(WIDTH, HEIGHT, y, WIDTH + 5, u, vu, 2 * half + 3, 2, rotation);
+    }
+
+    @Test
+    public void aFrameIsRunAsPythonDoes() {
+        byte[] nv21 = read("frame.nv21");
+        try (Model model = Model.open(file()); Session session = model.start()) {
+            for (int rotation : new int[] {0, 90}) {
+                float[] expected = readFloats("frame_" + rotation + ".f32");
+                assertArrayEquals(expected, session.run(Frame.nv21(nv21, WIDTH, HEIGHT, rotation)), 0);
+                assertArrayEquals(expected, session.run(spread(nv21, rotation)), 0);
+            }
+            ByteBuffer rgba = ByteBuffer.allocateDirect(WIDTH * HEIGHT * 4 + 8);
+            rgba.position(8);
+            rgba.put(read("picture.rgba")).position(8);
+            Frame frame = Frame.rgba(WIDTH, HEIGHT, rgba, WIDTH * 4, 270);
+            assertArrayEquals(readFloats("rgba_270.f32"), session.run(frame), 0);
+            assertEquals(3, session.classify(frame, 5).size());
+        }
+    }
+
+    @Test
+    public void aFrameThatCannotBeIsRefused() {
+        byte[] nv21 = read("frame.nv21");
+        ByteBuffer plane = ByteBuffer.allocateDirect(100);
+        assertRefused("99 bytes of NV21", "bytes", "give its size", () -> Frame.nv21(new byte[99], 10, 10, 0));
+        assertRefused("0 x 10", "", "", () -> Frame.nv21(new byte[0], 0, 10, 0));
+        for (int rotation : new int[] {45, -90, 360}) {
+            String met = "a rotation of " + rotation;
+            assertRefused(met, "90", "", () -> Frame.nv21(nv21, WIDTH, HEIGHT, rotation));
+        }
+        assertRefused("-1 x 10", "", "", () -> Frame.rgba(-1, 10, plane, 4, 0));
+        assertRefused("100 bytes of pixels", "24 bytes for each of 5", "", () -> Frame.rgba(6, 5, plane, 24, 0));
+        assertRefused("with 20 bytes a row", "24 bytes for each of 4", "", () -> Frame.rgba(6, 4, plane, 20, 0));
+        assertRefused("with -24 bytes a row", "", "", () -> Frame.rgba(6, 4, plane, -24, 0));
+        assertRefused("on Java's heap", "direct", "", () -> Frame.rgba(5, 5, ByteBuffer.allocate(100), 20, 0));
+        assertRefused("100 bytes of u", "", "", () -> Frame.yuv420(10, 10, plane, 10, plane, plane, 30, 2, 0));
+        try (Model model = Model.open(file()); Session session = model.start()) {
+            assertRefused("3", "2", "", () -> session.run(Frame.yuv420(5, 4, plane, 5, plane, plane, 7, 3, 0)));
+            Session closed = model.start();
+            closed.close();
+            assertRefused("a session that was closed", "", "", () -> closed.run(Frame.nv21(nv21, WIDTH, HEIGHT, 0)));
+        }
+    }
+
     @Test
     public void threadsShareAModelAndASession() throws Exception {
         final float[] image = readFloats("image.f32");
@@ -302,7 +366,8 @@ public class ModelTest {
     public void nullIsJavasOwnError() {
         try (Model model = Model.open(file()); Session session = model.start()) {
             for (Callable<?> work : Arrays.<Callable<?>>asList(
-                    () -> session.run(null), () -> session.prepare((Bitmap) null), () -> session.prepare(null, 1, 1),
+                    () -> session.run((float[]) null), () -> session.run((Frame) null),
+                    () -> Frame.nv21(null, 1, 1, 0), () -> Frame.rgba(1, 1, null, 4, 0), () -> session.prepare((Bitmap) null), () -> session.prepare(null, 1, 1),
                     () -> Model.open((byte[]) null), () -> Model.open((File) null))) {
                 try {
                     work.call();
