@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a model, a picture, and what the library says of it."""
     folder = tmp_path_factory.mktemp("case")
     model = ViT(image_size=SIZE, patch=8, dim=32, depth=1, head_dim=32, num_classes=3).eval()
-    metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(asdict(HOW))}
+    metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(HOW.spell())}
     (folder / "tiny.bve").write_bytes(to_bytes(emit_program([capture(model, SIZE, None)], 4, metadata)))
     pixels = np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     (folder / "picture.rgb").write_bytes(pixels.tobytes())

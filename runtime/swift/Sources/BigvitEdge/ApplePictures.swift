@@ -49,30 +49,45 @@ import CBve
 import CoreVideo
 
 extension Session {
-    /// A frame as the model takes it. Upright, and of 32BGRA, which a camera gives if it is asked to:
-    /// `videoSettings = [kCVPixelBufferPixelFormatTypeKey: kCVPixelFormatType_32BGRA]`.
-    public func prepare(_ frame: CVPixelBuffer) throws -> [Float] {
-        guard CVPixelBufferGetPixelFormatType(frame) == kCVPixelFormatType_32BGRA else {
+    /// Runs a camera's frame where it lies, as run(_: Frame): of 420f or 420v (what a camera gives) or 32BGRA. rotation:
+    /// degrees clockwise that turn it upright. Throws BigvitEdgeError on other formats.
+    public func run(_ buffer: CVPixelBuffer, rotation: Int = 0) throws -> [Float] {
+        guard [0, 90, 180, 270].contains(rotation) else {
+            throw BigvitEdgeError(met: "a rotation of \(rotation) degrees", expected: "0, 90, 180 or 270")
+        }
+        CVPixelBufferLockBaseAddress(buffer, .readOnly)
+        defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }
+        var frame = bve_frame()
+        frame.width = UInt32(CVPixelBufferGetWidth(buffer))
+        frame.height = UInt32(CVPixelBufferGetHeight(buffer))
+        frame.rotation = UInt32(rotation)
+        let attachment = CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil) as? String
+        let isHD = attachment == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String
+        switch CVPixelBufferGetPixelFormatType(buffer) {
+        case kCVPixelFormatType_32BGRA:
+            frame.format = Frame.Format.bgra.code
+            frame.setPlane(0, CVPixelBufferGetBaseAddress(buffer), CVPixelBufferGetBytesPerRow(buffer))
+            return try run(&frame)
+        case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange:
+            frame.matrix = (isHD ? Frame.Matrix.bt709Full : .bt601Full).code
+        case kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange:
+            frame.matrix = (isHD ? Frame.Matrix.bt709 : .bt601).code
+        case let format:
             throw BigvitEdgeError(
-                met: "a frame of format \(CVPixelBufferGetPixelFormatType(frame))", expected: "kCVPixelFormatType_32BGRA",
+                met: "a frame of format \(format)", expected: "420f, 420v or 32BGRA",
                 action: "ask the camera for it by its videoSettings")
         }
-        CVPixelBufferLockBaseAddress(frame, .readOnly)
-        defer { CVPixelBufferUnlockBaseAddress(frame, .readOnly) }
-        guard let pixels = CVPixelBufferGetBaseAddress(frame) else {
-            throw BigvitEdgeError(met: "a frame without memory", expected: "one that the processor can read")
+        frame.format = Frame.Format.nv12.code
+        for plane in 0..<2 {
+            let stride = CVPixelBufferGetBytesPerRowOfPlane(buffer, plane)
+            frame.setPlane(plane, CVPixelBufferGetBaseAddressOfPlane(buffer, plane), stride)
         }
-        var picture = bve_picture()
-        picture.pixels = UnsafeRawPointer(pixels)
-        picture.stride_bytes = CVPixelBufferGetBytesPerRow(frame)
-        picture.width = UInt32(CVPixelBufferGetWidth(frame))
-        picture.height = UInt32(CVPixelBufferGetHeight(frame))
-        picture.format = Picture.Format.bgra.code
-        return try prepare(&picture)
+        return try run(&frame)
     }
 
-    public func classify(_ frame: CVPixelBuffer, top: Int = 5) throws -> [Guess] {
-        guess(try run(prepare(frame)), top: top)
+    /// The most probable classes of a camera's frame, as classify(_: Frame).
+    public func classify(_ buffer: CVPixelBuffer, rotation: Int = 0, top: Int = 5) throws -> [Guess] {
+        guess(try run(buffer, rotation: rotation), top: top)
     }
 }
 #endif

@@ -57,6 +57,17 @@ public final class Session: @unchecked Sendable {
         return logits
     }
 
+    func run(_ frame: inout bve_frame) throws -> [Float] {
+        var logits = [Float](repeating: 0, count: bve_logits_count(session))
+        var error = bve_error()
+        lock.lock()
+        defer { lock.unlock() }
+        guard bve_set_frame(session, &frame, &error) == 0,
+            bve_run(session, nil, 0, &logits, logits.count, &error) == 0
+        else { throw BigvitEdgeError(error) }
+        return logits
+    }
+
     /// How it runs, as JSON: CPU features, kernels, threads and memory.
     public func inspect() -> String {
         lock.lock()
