@@ -220,14 +220,26 @@ int run(const Arguments& arguments) {
   const Program program = open_program(arguments);
   const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
   const size_t count = bve_image_count(session.get());
-  const std::vector<float> image = choose_image(arguments, count);
-  std::vector<float> logits(bve_logits_count(session.get()));
+  std::vector<std::string> notes, values;
+  std::vector<float> image, logits(bve_logits_count(session.get()));
+  if (arguments.nv21[0] != 0) {
+    set_frame(session, arguments);
+  } else if (!arguments.picture.empty()) {
+    image = prepare_picture(program, arguments.picture, count, notes);
+  } else {
+    image = choose_image(arguments, count);
+  }
   run_once(session, image, logits);
-  std::vector<std::string> values;
   for (const float value : logits) values.push_back(print(value, 9));
+  for (std::string& note : notes) note = quote(note);
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
-  std::puts(
-      object({{"top", print_whole(best)}, {"logits", json::list(values, ", ")}}, kLines).c_str());
+  const char* const label = bve_label(program.get(), static_cast<size_t>(best));
+  std::puts(object({{"top", print_whole(best)},
+                    {"label", label ? quote(label) : "null"},
+                    {"notes", json::list(notes, ", ")},
+                    {"logits", json::list(values, ", ")}},
+                   kLines)
+                .c_str());
   return 0;
 }
 

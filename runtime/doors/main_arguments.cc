@@ -102,6 +102,18 @@ const Option kOptions[] = {
      }},
     {"--input", "PATH", "run profile", "image: raw float32, [3, size, size]; 'random' if not given",
      [](Arguments& to, const std::string&, const std::string& text) { to.input = text; }},
+    {"--nv21", "WxH", "run", "PICTURE is a camera's frame, raw NV21 of that size without gaps",
+     [](Arguments& to, const std::string& name, const std::string& text) {
+       const size_t middle = text.find('x');
+       if (middle == text.npos)
+         throw UserError(name + " " + text + ", expected as 1920x1080; check the value");
+       to.nv21[0] = parse_count(name, text.substr(0, middle), 1);
+       to.nv21[1] = parse_count(name, text.substr(middle + 1), 1);
+     }},
+    {"--rotation", "DEGREES", "run", "of that frame, clockwise, which turn it upright; 0",
+     [](Arguments& to, const std::string& name, const std::string& text) {
+       to.rotation = parse_count(name, text, 0);
+     }},
     {"--threads", "T", "run bench profile serve", "threads, at most the cores it may use; 1",
      [](Arguments& to, const std::string& name, const std::string& text) {
        to.options.threads = parse_count(name, text, 1);
@@ -166,7 +178,7 @@ struct Verb {
 
 const Verb kVerbs[] = {
     {"info", "FILE.bve", "check all of the file; what it holds, and what this CPU has"},
-    {"run", "FILE.bve", "one image to logits"},
+    {"run", "FILE.bve [PICTURE]", "one image to logits; PICTURE: PPM, JPEG or PNG"},
     {"bench", "FILE.bve", "latency, memory and cold load"},
     {"profile", "FILE.bve", "where its time goes: every op of 20 traced runs, the machine's roof"},
     {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
@@ -254,6 +266,10 @@ Arguments parse(const std::vector<std::string>& words) {
         to.files.push_back(words[i]);
         continue;
       }
+      if (to.verb == "run" && !to.file.empty() && to.picture.empty()) {
+        to.picture = words[i];
+        continue;
+      }
       if (!*verb.what || !to.file.empty()) {
         throw UserError(words[i] + ", expected " + (*verb.what ? "one file" : "no file") + " for " +
                         to.verb + "; leave it out");
@@ -286,6 +302,13 @@ Arguments parse(const std::vector<std::string>& words) {
       throw UserError(std::string(one) + " and " + other + ", expected one of them; leave one out");
     }
   }
+  if (!to.picture.empty() && std::count(given.begin(), given.end(), "--input"))
+    throw UserError("--input beside " + to.picture + ", expected one of them; leave one out");
+  if (to.nv21[0] == 0 && to.rotation != 0)
+    throw UserError("--rotation, expected a frame by --nv21 with it; leave it out");
+  if (to.picture.empty() && to.nv21[0] != 0)
+    throw UserError(
+        "--nv21, expected the frame's file; write bve-run run FILE.bve FRAME --nv21 WxH");
   if (*verb.what && to.file.empty() && to.files.empty()) {
     throw UserError("no file, expected one; write bve-run " + to.verb + " " + verb.what);
   }

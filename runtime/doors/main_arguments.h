@@ -24,6 +24,9 @@ struct Arguments {
   std::vector<float> keeps{0};     // one or more; 0: the file's first entry
   bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
   std::string input = "random";  // or a path
+  std::string picture;           // run: a file; or else `input`
+  uint32_t nv21[2] = {0, 0};  // run: the picture is a frame of that width and height; 0: it is not
+  uint32_t rotation = 0;      // of that frame
   uint32_t runs = 200;
   uint32_t warmup = 20;
   uint32_t pause_ms = 0;

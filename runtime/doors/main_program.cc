@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "json.h"
+#include "main_picture.h"
 #include "select.h"
 
 namespace bve {
@@ -32,7 +33,8 @@ SessionHandle start_session(const Program& program, float keep, const Arguments&
 void run_once(const SessionHandle& session, const std::vector<float>& image,
               std::vector<float>& logits) {
   bve_error error{};
-  if (bve_run(session.get(), image.data(), image.size(), logits.data(), logits.size(), &error)) {
+  const float* const given = image.empty() ? nullptr : image.data();
+  if (bve_run(session.get(), given, image.size(), logits.data(), logits.size(), &error)) {
     throw UserError(error.text);
   }
 }
@@ -73,6 +75,42 @@ std::vector<float> read_image(const std::string& path, size_t count) {
 
 std::vector<float> choose_image(const Arguments& arguments, size_t count) {
   return arguments.input == "random" ? make_image(count) : read_image(arguments.input, count);
+}
+
+std::vector<float> prepare_picture(const Program& program, const std::string& path, size_t count,
+                                   std::vector<std::string>& notes) {
+  DecodedPicture decoded = read_picture(path);
+  const bve_picture picture = decoded.describe();
+  std::vector<float> image(count);
+  bve_error error{};
+  if (bve_prepare(program.get(), &picture, image.data(), count, &error))
+    throw UserError(path + ": " + error.text);
+  notes = std::move(decoded.notes);
+  return image;
+}
+
+void set_frame(const SessionHandle& session, const Arguments& arguments) {
+  const Bytes bytes = read_bytes(arguments.picture);
+  const uint32_t width = arguments.nv21[0], height = arguments.nv21[1];
+  const size_t luma = size_t{width} * height, row = size_t{2} * ((width + 1) / 2);
+  const size_t expected = luma + row * ((height + 1) / 2);
+  if (bytes.size() != expected) {
+    throw UserError(arguments.picture + " of " + std::to_string(bytes.size()) +
+                    " bytes, expected " + std::to_string(expected) + " for NV21 of " +
+                    std::to_string(width) + " x " + std::to_string(height) + "; check --nv21");
+  }
+  bve_frame frame{};
+  frame.planes[0] = bytes.data();
+  frame.planes[1] = bytes.data() + luma;
+  frame.stride_bytes[0] = width;
+  frame.stride_bytes[1] = row;
+  frame.width = width;
+  frame.height = height;
+  frame.format = BVE_NV21;
+  frame.rotation = arguments.rotation;
+  bve_error error{};
+  if (bve_set_frame(session.get(), &frame, &error))
+    throw UserError(arguments.picture + ": " + error.text);
 }
 
 std::string describe_machine() {

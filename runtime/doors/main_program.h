@@ -19,6 +19,7 @@ using SessionHandle = std::unique_ptr<bve_session, decltype(&bve_stop)>;
 // These throw UserError with the library's own text.
 Program open_program(const Arguments& arguments);
 SessionHandle start_session(const Program& program, float keep, const Arguments& arguments);
+// An empty image: of the frame that was set.
 void run_once(const SessionHandle& session, const std::vector<float>& image,
               std::vector<float>& logits);
 std::string inspect(const SessionHandle& session);
@@ -28,6 +29,13 @@ std::vector<float> make_image(size_t count);
 std::vector<float> read_image(const std::string& path, size_t count);
 // Whichever --input asks for.
 std::vector<float> choose_image(const Arguments& arguments, size_t count);
+
+// A picture's file as the program takes it; what was assumed is added to the notes. Throws
+// UserError.
+std::vector<float> prepare_picture(const Program& program, const std::string& path, size_t count,
+                                   std::vector<std::string>& notes);
+// The file of a camera's frame, for the next run. Throws UserError.
+void set_frame(const SessionHandle& session, const Arguments& arguments);
 
 inline double read_clock_ms() { return static_cast<double>(read_clock_ns()) * 1e-6; }
 
