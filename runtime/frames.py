@@ -94,9 +94,9 @@ class Frame:
         cls, data: bytes | bytearray | memoryview | Pixels, width: int, height: int, format: str,
         rotation: int = 0, matrix: str = "BT.601 full",
     ) -> Self:  # fmt: skip
-        """Take a frame whose rows and planes lie one behind the other, such as a camera's byte[] of NV21.
+        """Take a frame whose rows and planes lie without gaps.
 
-        Nothing is copied. UserError where the bytes are not as many as that.
+        Such as NV21 of a camera. Nothing is copied. UserError where the bytes are not as many as that.
         """
         if format not in FORMATS:
             raise UserError(f"format {format!r}", f"one of {', '.join(FORMATS)}", suggest(str(format), list(FORMATS)))
