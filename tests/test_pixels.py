@@ -1,0 +1,105 @@
+"""Files that take pixels, from one command to a picture's class: every format that has them, in float and in int8."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from bigvit_edge.cli import app
+from bigvit_edge.manifest import read_manifest
+from bigvit_edge.runtime.opening import load_file, open_entry
+from tests.models.stem import LABELS, build
+
+MODEL = "tests.models.stem:build"
+FORMATS = ("litert", "onnx", "executorch")
+LAYOUTS = {"litert": "NHWC", "onnx": "NCHW", "executorch": "NCHW"}
+LOOSE = [f"limits.convolved_{what}=0" for what in ("cosine", "centred", "agreement")]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def export(folder: Path, formats: str, precisions: str, *settings: str) -> Path:
+    named = [f"formats={formats}", f"precisions={precisions}", "limits.images=8", *LOOSE, *settings]
+    words = [word for setting in named for word in ("--set", setting)]
+    result = call("export", MODEL, "--input", "image", "-o", folder, "--target", "host", "--allow-fallback", *words)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("pixels") / "out", ",".join(FORMATS), "fp32,int8,int8-full")
+
+
+def answer(pixels: Any) -> Any:
+    """PyTorch's softmax for pixels [S, S, 3], normalised here as torchvision's Normalize says it."""
+    model = build().eval()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (model.mean, model.std))
+    with torch.no_grad():
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+        return model(((image - mean) / std)[None]).softmax(-1)[0].numpy()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_takes_pixels_and_says_what_pytorch_says_of_the_picture(exported: Path, name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    shape = (1, 32, 32, 3) if LAYOUTS[name] == "NHWC" else (1, 3, 32, 32)
+    for entry in read_manifest(exported).artifacts:
+        if entry.format != name:
+            continue
+        (image,), (told,) = entry.inputs, entry.outputs
+        assert (image.dtype, image.shape) == ("uint8", shape)
+        assert (entry.preprocessing.dtype, entry.preprocessing.layout) == ("uint8", LAYOUTS[name])
+        assert told.name == ("probabilities" if name == "litert" else "logits")
+        runner = load_file(name, exported / entry.file)
+        given = pixels[None] if LAYOUTS[name] == "NHWC" else pixels.transpose(2, 0, 1)[None]
+        raw = runner.run(np.ascontiguousarray(given))[0]
+        found = raw if name == "litert" else np.exp(raw) / np.exp(raw).sum()
+        np.testing.assert_allclose(found, answer(pixels), atol=1e-5 if entry.precision == "fp32" else 0.02)
+        assert json.loads(runner.words["preprocessing"])["dtype"] == "uint8"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_run_tells_a_pictures_class_and_check_finds_the_files_good(exported: Path, name: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    suffix = {"litert": "tflite", "onnx": "onnx", "executorch": "pte"}[name]
+    result = call("run", exported / f"tests_models_stem_build_fp32.{suffix}", tmp_path / "p.png", "--json")
+    assert result.exit_code == 0, result.output
+    expected = answer(pixels)
+    first = json.loads(result.stdout)[0]
+    assert first["label"] == LABELS[int(expected.argmax())]
+    assert first["probability"] == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+def test_check_finds_a_bundle_of_pixels_good(exported: Path) -> None:
+    result = call("check", exported, "--model", MODEL, "--json")
+    assert result.exit_code == 0, result.output
+
+
+def test_pixels_lie_as_asked(tmp_path: Path) -> None:
+    folder = export(tmp_path / "out", "onnx,executorch", "fp32", "layout=NHWC")
+    for entry in read_manifest(folder).artifacts:
+        assert entry.inputs[0].shape == (1, 32, 32, 3)
+        assert open_entry(folder, entry).image == (1, 32, 32, 3)
+
+
+def test_a_manifest_that_says_tensor_of_a_file_of_pixels_is_refused(exported: Path, tmp_path: Path) -> None:
+    data = json.loads((exported / "manifest.json").read_text())
+    (entry,) = (e for e in data["artifacts"] if e["file"].endswith("fp32.onnx"))
+    entry["inputs"][0]["dtype"] = entry["preprocessing"]["dtype"] = "float32"
+    data.pop("sha256")
+    data["artifacts"] = [entry]
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    (tmp_path / entry["file"]).write_bytes((exported / entry["file"]).read_bytes())
+    Image.new("RGB", (32, 32)).save(tmp_path / "p.png")
+    result = call("run", tmp_path / entry["file"], tmp_path / "p.png")
+    assert result.exit_code == 2
+    assert "takes an image uint8 [1, 3, 32, 32], where its manifest says float32" in result.stderr
