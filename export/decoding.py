@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.colors import PLAIN_CMYK
+from bigvit_edge.runtime.colors import PLAIN_CMYK
 
 # Decoders that read a picture and do nothing else; others run programs (EPS) or libraries of unknown state.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO", "DDS")

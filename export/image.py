@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bigvit_edge.artifact import Array, Pixels
-from bigvit_edge.export.colors import convert_to_srgb
 from bigvit_edge.export.decoding import decode, is_huge
 from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, NHWC, RESIZES, SQUARE, SQUASH, UINT8, Preprocessing
+from bigvit_edge.runtime.colors import convert_to_srgb
 
 RESAMPLINGS = dict(
     zip(

@@ -6,11 +6,13 @@
 import ctypes
 import json
 import os
+import sys
 import threading
+import warnings
 import weakref
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,9 @@ from bigvit_edge.runtime.abi import (
     load_library,
 )
 from bigvit_edge.runtime.frames import Frame, read_pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "LIBRARY",
@@ -100,7 +105,7 @@ class Session:
         size = self.entry["image_size"]
         self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
 
-    def run(self, image: Array | Pixels | Frame) -> Array:
+    def run(self, image: "Array | Pixels | Image.Image | Frame") -> Array:
         """Run the model on one image.
 
         float32 [1, 3, size, size] as the model takes it; or a picture, which `prepare` is asked for; or a camera's
@@ -134,16 +139,18 @@ class Session:
             self._library()
             return read_pixels("bve_read_frame", self._program, frame, self.shape[-1])
 
-    def prepare(self, picture: Pixels) -> Array:
+    def prepare(self, picture: "Pixels | Image.Image") -> Array:
         """Prepare a picture as the file says it was trained to see.
 
-        Upright sRGB, uint8 [height, width, 3], or 4 with alpha that is not multiplied in -> float32 [1, 3, size, size]:
-        what bigvit_edge.export.image makes of a picture's file, but of more than 50 megapixels in one step.
+        Upright sRGB, uint8 [height, width, 3], or 4 with alpha that is not multiplied in; or an image of Pillow, which
+        is turned upright and brought to sRGB first (a warning says what was changed or assumed) -> float32 [1, 3, size,
+        size]: what bigvit_edge.export.image makes of a picture's file, but of more than 50 megapixels in one step.
         UserError where the file does not say.
         """
         pixels = _find_pixels(picture)
         if pixels is None:
-            raise UserError(_describe(picture, "a picture"), "a numpy array, uint8 [height, width, 3 or 4]")
+            met = _describe(picture, "a picture")
+            raise UserError(met, "a numpy array, uint8 [height, width, 3 or 4], or an image of Pillow")
         height, width, channels = pixels.shape
         if channels not in FORMATS:
             raise UserError(_describe(pixels, "a picture"), "3 channels (RGB) or 4 (RGBA)")
@@ -308,7 +315,15 @@ def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None,
 
 
 def _find_pixels(picture: object) -> Pixels | None:
-    """Of what is a picture."""
+    """Of what is a picture. Who has an image of Pillow has imported it."""
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(picture, pillow.Image):
+        from bigvit_edge.runtime.pictures import read_image
+
+        pixels, notes = read_image(picture)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        return pixels
     is_array = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
     return picture if is_array else None  # type: ignore[return-value]
 

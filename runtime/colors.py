@@ -17,9 +17,9 @@ def convert_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Im
     """Convert L, RGB, La, RGBa, CMYK or LAB to RGB; note how."""
     if image.mode in ("La", "RGBa"):
         opaque, ground = _lay_on_ground(image)
-        rgb, notes = _apply_profile(opaque, profile)
+        rgb, notes = apply_profile(opaque, profile)
         return rgb, (f"its transparent parts are laid on {ground}", *notes)
-    return _apply_profile(image, profile)
+    return apply_profile(image, profile)
 
 
 def _lay_on_ground(image: Image.Image) -> tuple[Image.Image, str]:
@@ -33,7 +33,8 @@ def _lay_on_ground(image: Image.Image) -> tuple[Image.Image, str]:
     return Image.fromarray(opaque[..., 0] if image.mode == "La" else opaque), "black" if hidden else "white"
 
 
-def _apply_profile(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+def apply_profile(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert L, RGB, CMYK or LAB as a profile says; note how."""
     if profile is None or image.mode == "LAB":
         return image.convert("RGB"), ()
     try:
