@@ -35,6 +35,7 @@ from bigvit_edge.export.convert import (
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.inlay import list_inlays
+from bigvit_edge.export.libraries import list_limits
 from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
 from bigvit_edge.export.references import Reference, measure
@@ -107,7 +108,8 @@ def export_bundle(
             evaluation = prepare_evaluation(
                 model, ratios, target.limits.images, found, calibrates, source.calibration, listener.watch
             )
-            model = replace(model, notes=(*model.notes, *evaluation.notes))
+            limits = list_limits(target, ratios, model.labels)
+            model = replace(model, notes=(*model.notes, *evaluation.notes, *limits))
             subject = _make_subject(model, ratios, evaluation.calibration)
             set_dispatch(model.module, target.dispatch)
         entries = []

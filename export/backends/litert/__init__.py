@@ -22,6 +22,7 @@ from bigvit_edge.export.backends.litert.contents import (
     write_model,
 )
 from bigvit_edge.export.backends.litert.delegation import describe_method
+from bigvit_edge.export.backends.litert.descriptions import append_labels, store_description
 from bigvit_edge.export.backends.litert.integers import narrow_file
 from bigvit_edge.export.backends.litert.names import Nodes, untag_names
 from bigvit_edge.export.backends.litert.quantization import quantize_file
@@ -63,7 +64,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         data = narrow_file(quantize_file(floats, graphs), graphs, nodes, floats)
         model = read_model(data)
         store_strings(model, metadata)
-        data = write_model(model)
+        store_description(model, metadata)
+        data = append_labels(write_model(model), metadata)
         methods = [describe_method(data, name, graph.keep) for name, graph in zip(names, graphs, strict=True)]
         for number, graph in enumerate(graphs):
             if graph.integers.ops:

@@ -15,6 +15,7 @@ from zipfile import ZipFile, ZipInfo
 
 from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.contents import Model, add_buffer
+from bigvit_edge.preprocessing import UINT8
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -89,8 +90,11 @@ def _pack(builder: Builder, value: Any) -> tuple[int, bool]:
 def store_description(model: Model, words: Mapping[str, str]) -> None:
     """Describe a model that turns pixels into probabilities.
 
-    words: Subject.metadata and 'precision'. append_labels is to follow, when its bytes are there.
+    words: as lower has them; those of one that takes a tensor leave it as it is. append_labels is to follow, when the
+    file's bytes are there.
     """
+    if not _takes_pixels(words):
+        return
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME.encode(), add_buffer(model, _describe_model(words, len(model.subgraphs)))
     model.metadata = [*(model.metadata or []), entry]
@@ -150,11 +154,11 @@ def _describe_content(kind: int, properties: _Table) -> _Table:
 
 
 def append_labels(data: bytes, words: Mapping[str, str]) -> bytes:
-    """Append the file of labels to a .tflite, where there are labels.
+    """Append the file of labels that store_description told of.
 
     It lies in the archive as it is, which MediaPipe wants, with no time. A line break in a label becomes a space.
     """
-    labels = _read_labels(words)
+    labels = _read_labels(words) if _takes_pixels(words) else ()
     if not labels:
         return data
     text = "".join(re.sub(r"[\r\n]+", " ", label) + "\n" for label in labels)
@@ -165,6 +169,10 @@ def append_labels(data: bytes, words: Mapping[str, str]) -> bytes:
     with ZipFile(whole, "a") as archive:
         archive.writestr(ZipInfo(LABELS), text)
     return whole.getvalue()
+
+
+def _takes_pixels(words: Mapping[str, str]) -> bool:
+    return "preprocessing" in words and json.loads(words["preprocessing"]).get("dtype") == UINT8
 
 
 def _read_labels(words: Mapping[str, str]) -> Sequence[str]:

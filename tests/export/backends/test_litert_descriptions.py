@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from bigvit_edge.artifact import Array
 from bigvit_edge.export.backends.litert import contents
 from bigvit_edge.export.backends.litert.descriptions import LABELS, append_labels, store_description
 from bigvit_edge.runtime.tflite import read_strings, select_method
-from tests.libraries import ask_mediapipe, ask_tasks_vision, run_mediapipe
+from tests.libraries import ask_mediapipe, run_mediapipe
 
 SIZE, COLOURS = 8, ("red", "green", "blue")
 
 
-def write_file(labels: Sequence[str] | None, subgraphs: int = 1) -> bytes:
+def write_file(labels: Sequence[str] | None, subgraphs: int = 1, dtype: str = "uint8") -> bytes:
     """A classifier of colours: pixels [1, 8, 8, 3] -> softmax of each channel's mean over 64, [1, 3]."""
     model = schema.ModelT(version=3, buffers=[schema.BufferT()], operatorCodes=[], metadata=[])
     axes = contents.add_buffer(model, np.array([1, 2], np.int32).tobytes())
@@ -54,7 +55,8 @@ def write_file(labels: Sequence[str] | None, subgraphs: int = 1) -> bytes:
         schema.SignatureDefT([schema.TensorMapT(b"image", 0)], [schema.TensorMapT(b"probabilities", 6)], key, number)
         for number, key in enumerate((b"keep_100", b"keep_50")[:subgraphs])
     ]
-    words = {"model": "colours", "precision": "fp32", "labels": json.dumps(labels), "preprocessing": '{"size": 8}'}
+    how = json.dumps({"size": SIZE, "dtype": dtype})
+    words = {"model": "colours", "precision": "fp32", "labels": json.dumps(labels), "preprocessing": how}
     store_description(model, words)
     contents.store_strings(model, words)
     return append_labels(contents.write_model(model), words)
@@ -100,12 +102,15 @@ def test_mediapipe_takes_the_file_as_it_is(tmp_path: Path) -> None:
     assert (labels["name"], labels["type"]) == (LABELS, 2)  # of an axis
 
 
-def test_a_browser_takes_it_too(tmp_path: Path) -> None:
-    file, (pictures, expected) = tmp_path / "colours.tflite", draw()
+def test_mediapipe_squashes_larger_pictures_and_skips_pixels(tmp_path: Path) -> None:
+    """As docs/libraries.md says: of 16 x 32 pixels for 8 x 8 it sees each second of each fourth column."""
+    file, picture = tmp_path / "colours.tflite", np.zeros((16, 32, 3), np.uint8)
     file.write_bytes(write_file(COLOURS))
-    names, scores = ask_tasks_vision(file, pictures, tmp_path / "chromium")
-    assert names[:3] == list(COLOURS)
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    picture[..., 2] = 255
+    picture[::2, ::4] = (255, 0, 0)
+    told = ask_mediapipe(file, picture[None])
+    assert told.names == ["red"]
+    np.testing.assert_allclose(told.scores[0, 1:], 1 / (2 + np.exp(255 / 64)), rtol=1e-4)
 
 
 def test_litert_and_our_readers_pass_over_it(tmp_path: Path) -> None:
@@ -117,6 +122,13 @@ def test_litert_and_our_readers_pass_over_it(tmp_path: Path) -> None:
     (tmp_path / "two.tflite").write_bytes(two)
     refused = run_mediapipe(tmp_path / "two.tflite", pictures)
     assert "single subgraph" in refused.stderr  # if it takes them one day, the note of the export is to go
+
+
+def test_of_a_tensor_nothing_is_said(tmp_path: Path) -> None:
+    data = write_file(COLOURS, dtype="float32")
+    assert not zipfile.is_zipfile(BytesIO(data))
+    assert b"TFLITE_METADATA" not in data
+    assert b"TFLITE_METADATA" in write_file(COLOURS)
 
 
 def test_a_class_without_a_name_has_its_number(tmp_path: Path) -> None:
