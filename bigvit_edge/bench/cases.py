@@ -4,7 +4,7 @@ import json
 import os
 import struct
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified, find_format, hash_file, measure_size
@@ -56,7 +56,7 @@ class Case:
         "" where only the file's own runtime can say.
         """
         if self.entry:
-            return json.dumps(asdict(self.entry.preprocessing))
+            return json.dumps(self.entry.preprocessing.spell())
         if self.format != "litert":
             return ""
         try:

@@ -96,12 +96,14 @@ class FrameReader:
             self.size, self.is_bgr = int(how["size"]), how["color"] == "BGR"
             self.scale = np.float32(1 / how["scale"])
             self.mean, self.std = (np.array(how[name], np.float32) for name in ("mean", "std"))
+            dtype, self.is_nhwc = how.get("dtype", "float32"), how["layout"] == "NHWC"
         except (ValueError, TypeError, KeyError, ArithmeticError) as e:
             raise LackError(f"a preprocessing that cannot be understood ({type(e).__name__}: {e})") from e
-        self.is_nhwc, self.is_float = image.shape[1] != 3, image.dtype == np.float32
         expected = (1, self.size, self.size, 3) if self.is_nhwc else (1, 3, self.size, self.size)
-        if image.shape != expected:
-            raise LackError(f"an input of {list(image.shape)}, where the preprocessing makes {list(expected)}")
+        if (image.dtype, image.shape) != (dtype, expected):
+            met = f"an input of {image.dtype} {list(image.shape)}"
+            raise LackError(f"{met}, where the preprocessing makes {dtype} {list(expected)}")
+        self.is_float = dtype == "float32"
         self.prepared_by = f"{PREPARED_BY}, numpy" if self.is_float else PREPARED_BY
         pixels = {name: value for name, value in how.items() if name not in ("dtype", "layout")}
         self.metadata = json.dumps({"preprocessing": json.dumps(pixels)}).encode()

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from bigvit_edge.bench.comparison import compare
+from bigvit_edge.bench.frame_reader import FRAME
 from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import from_bytes, to_bytes
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.results import Result, describe_times, read_result
+from bigvit_edge.results import Frames, Result, describe_times, read_result
 from tests.app.bridge import Phone, serve_page
 from tests.app.chromium import WAIT_S, Tab, open_chromium
 from tests.runtime.test_session import build, write
@@ -91,13 +92,15 @@ def test_a_model_is_measured_and_the_figures_are_those_of_the_lines(phone: Phone
     timed = [turn for turn in phone.turns if len(turn["times_ms"]) > 10 or turn["end_ns"] - turn["start_ns"] > 1e8][-9:]
     assert [list(turn.times_ms) for turn in row.turns] == [turn["times_ms"] for turn in timed]
     assert row.latency_ms == describe_times([ms for turn in timed for ms in turn["times_ms"]])
+    assert isinstance(row.frame, Frames)
+    assert (row.frame.frame, row.frame.turns[0]) == (FRAME, 0)
     assert row.surroundings
     assert (row.surroundings.foreground, row.surroundings.thermal_status) == (True, (1, 1))
     assert row.energy == "not available: Android 14; expected Android 15, which first tells apps what they use"
     for shown in (
         f"Verdict: {', '.join(row.verdicts)}", *row.reasons, "p50", "p90", "p99", "In the foreground\nall the time",
         "/top-app", "1 (light) before, 1 (light) after", "expected Android 15", "Layers", "layers.0",
-        "big", "LITTLE", "of the time throttled",
+        "big", "LITTLE", "of the time throttled", "frame to label", "preparing by bve_set_frame",
     ):  # fmt: skip
         assert shown in text
     assert "isolated" not in text  # of a browser's rows alone

@@ -192,7 +192,7 @@ def test_answers_are_those_of_its_runtime(file: str, method: str | None, folder:
 def read_pixels() -> np.ndarray:
     """The frame as a file of that preprocessing sees it, uint8 [S, S, 3]."""
     image = np.empty((1, SIDE, SIDE, 3), np.uint8)
-    reader = FrameReader(json.dumps({**json.loads(HOW), "dtype": "uint8"}), image)
+    reader = FrameReader(json.dumps({**json.loads(HOW), "dtype": "uint8", "layout": "NHWC"}), image)
     return reader.prepare()[0]  # type: ignore[no-any-return]
 
 
@@ -230,7 +230,11 @@ def test_where_there_are_no_frames_images_go_on(folder: Path, tmp_path: Path) ->
     make_onnx(tmp_path / "other.onnx", (1, 3, SIDE + 1, SIDE + 1))
     lines = "frame 0 1 0\nrun 0 1 0\nframe 0 1 0\n"
     _, lack, turn, again = speak(lines, spell(tmp_path / "other.onnx"))
-    assert lack == again == {"lack": "an input of [1, 3, 33, 33], where the preprocessing makes [1, 3, 32, 32]"}
+    assert (
+        lack
+        == again
+        == {"lack": "an input of float32 [1, 3, 33, 33], where the preprocessing makes float32 [1, 3, 32, 32]"}
+    )
     assert len(turn["times_ms"]) == 1
     _, old, *_ = speak(lines, spell(folder / "one.onnx"), BVE_LIBRARY=str(tmp_path / "none.so"))
     assert "none.so reads no frames" in old["lack"]

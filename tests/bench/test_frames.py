@@ -126,7 +126,8 @@ def test_an_image_file_is_given_the_pixels(layout: str, pixels: np.ndarray) -> N
         ("[]", "cannot be understood (TypeError"),
         ('{"size": 6}', "cannot be understood (KeyError: 'color')"),
         (json.dumps({**asdict(HOW), "scale": "a"}), "cannot be understood (TypeError"),
-        (json.dumps({**asdict(HOW), "size": 7}), "an input of [1, 3, 6, 6], where the preprocessing makes [1, 3, 7"),
+        (json.dumps({**asdict(HOW), "size": 7}), "input of float32 [1, 3, 6, 6], where the preprocessing makes float32 [1, 3, 7"),
+        (json.dumps({**asdict(HOW), "dtype": "uint8"}), "float32 [1, 3, 6, 6], where the preprocessing makes uint8 [1"),
         (json.dumps({**asdict(HOW), "scale": 0}), "cannot be understood (ZeroDivisionError"),
     ],
 )  # fmt: skip

@@ -109,7 +109,8 @@ def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -
     assert sum(turn["label_ms"]) <= (turn["end_ns"] - turn["start_ns"]) / 1e6 * 1.001
     assert paced["end_ns"] - paced["start_ns"] >= 20e6
     assert long["end_ns"] - long["start_ns"] >= 50e6
-    pixels = FrameReader(json.dumps(asdict(how) | {"dtype": "uint8"}), np.empty((1, 32, 32, 3), np.uint8)).prepare()
+    words = json.dumps(asdict(how) | {"dtype": "uint8", "layout": "NHWC"})
+    pixels = FrameReader(words, np.empty((1, 32, 32, 3), np.uint8)).prepare()
     with Session(file) as session:
         logits = session.run(normalize(pixels.transpose(0, 3, 1, 2).astype(np.float32), how))
     assert turn["top"] == paced["top"] == logits.argmax()
