@@ -100,7 +100,7 @@ class FrameReader:
         except (ValueError, TypeError, KeyError, ArithmeticError) as e:
             raise LackError(f"a preprocessing that cannot be understood ({type(e).__name__}: {e})") from e
         expected = (1, self.size, self.size, 3) if self.is_nhwc else (1, 3, self.size, self.size)
-        if (image.dtype, image.shape) != (dtype, expected):
+        if (str(image.dtype), image.shape) != (dtype, expected):
             met = f"an input of {image.dtype} {list(image.shape)}"
             raise LackError(f"{met}, where the preprocessing makes {dtype} {list(expected)}")
         self.is_float = dtype == "float32"
