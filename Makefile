@@ -146,10 +146,12 @@ sanitize: .venv/.ready
 
 fuzz: .venv/.ready
 	CXX="$(CLANG)" $(CONFIGURE) -B build/fuzz -DBVE_FUZZ=ON -DBVE_SANITIZE=address,undefined
-	$(CMAKE) --build build/fuzz --target runtime_fuzz_program
-	mkdir -p build/fuzz/found
+	$(CMAKE) --build build/fuzz --target runtime_fuzz_program runtime_fuzz_frame
+	mkdir -p build/fuzz/found build/fuzz/found_frames
 	build/fuzz/tests/runtime/fuzz_program -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ \
 		build/fuzz/found tests/runtime/corpus
+	build/fuzz/tests/runtime/fuzz_frame -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/frame- \
+		build/fuzz/found_frames
 
 venv: .venv/.ready
 

@@ -7,7 +7,7 @@ struct bve_bench_result {
   const char* kernel;
   const char* what;  // which of a kernel's jobs, "layernorm"; "" where there is but one
   size_t m, n, k;  // pack: m rows of k. softmax: m rows of n. keys, values: n rows of k. route: of
-                   // n rows of k, m
+                   // n rows of k, m. yuv, rgb: m rows of n. down, across: n sums of k
   double ns;       // of one call, the fastest
   double gmac_per_s, peak_gmac_per_s;  // 0 of what is no matrix product
   bool correct;                        // if not, it was not timed

@@ -18,6 +18,15 @@ TEST_CASE("bench: by name, checked, timed") {
   CHECK(bve_bench_kernels("no such kernel", 0, results, 64) == 0);
 }
 
+TEST_CASE("bench: every kernel of frames gives the scalar one's bits") {
+  bve_bench_result results[64];
+  for (const char* name : {"bve_yuv", "bve_rgb", "bve_down", "bve_across"}) {
+    const size_t count = bve_bench_kernels(name, 0, results, 64);
+    CHECK(count >= 1);
+    for (size_t i = 0; i < count; i++) CHECK(results[i].correct);
+  }
+}
+
 TEST_CASE("bench: results beyond the capacity are counted, not written") {
   bve_bench_result results[2] = {};
   const size_t count = bve_bench_kernels("values", 0, results, 1);
