@@ -103,14 +103,25 @@ void bve_yuv_u8_u8_u32_avx2(const bve_yuv* a) {
 
 namespace {
 
-// Pixels of 4 bytes: a loop that the compiler makes vectors of.
-void sort_words(const uint8_t* first, const uint8_t* second, size_t n, int shift, uint8_t* dst) {
-  for (size_t x = 0; x < n; x++) {
-    uint32_t a, b;
-    memcpy(&a, first + x * 4, 4);
-    memcpy(&b, second + x * 4, 4);
-    const auto pair = static_cast<uint16_t>((a >> shift & 0xff) | (b >> shift & 0xff) << 8);
-    memcpy(dst + x * 2, &pair, 2);
+// 16 pixels of 4 bytes, of two rows.
+inline void sort_quads(const uint8_t* first, const uint8_t* second, uint8_t* const* dst, size_t x) {
+  const V order = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  V low[2], high[2];  // pairs of channels 0 and 1, of 2 and 3; of 4 pixels in each half
+  for (int i = 0; i < 2; i++) {
+    const auto load = [&](const uint8_t* row) {
+      return _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const V*>(row) + i), order);
+    };
+    const V a = load(first), b = load(second);
+    low[i] = _mm256_unpacklo_epi8(a, b);
+    high[i] = _mm256_unpackhi_epi8(a, b);
+  }
+  const V channels[3] = {_mm256_unpacklo_epi64(low[0], low[1]),
+                         _mm256_unpackhi_epi64(low[0], low[1]),
+                         _mm256_unpacklo_epi64(high[0], high[1])};
+  for (int c = 0; c < 3; c++) {
+    _mm256_store_si256(reinterpret_cast<V*>(dst[c] + x * 2),
+                       _mm256_permute4x64_epi64(channels[c], 0xd8));
   }
 }
 
@@ -147,20 +158,16 @@ inline void sort_triples(const uint8_t* first, const uint8_t* second, uint8_t* c
 }  // namespace
 
 void bve_rgb_u8_u8_u16_avx2(const bve_rgb* a) {
-  if (a->bytes == 4) {
-    for (int c = 0; c < 3; c++) {
-      const int at = c == 1 ? 1 : c == 0 ? a->red : 2 - a->red;
-      sort_words(a->rows[0], a->rows[1], a->n, at * 8, a->dst[c]);
-    }
-    return;
-  }
   uint8_t* const dst[3] = {a->dst[a->red], a->dst[1], a->dst[2 - a->red]};
+  const auto sort = a->bytes == 4 ? sort_quads : sort_triples;
+  const uint8_t *first = a->rows[0], *second = a->rows[1];
   size_t x = 0;
-  for (; x + 16 <= a->n; x += 16) sort_triples(a->rows[0] + x * 3, a->rows[1] + x * 3, dst, x);
+  for (; x + 16 <= a->n; x += 16) sort(first + x * a->bytes, second + x * a->bytes, dst, x);
   if (x == a->n) return;
-  uint8_t rows[2][48] = {};
-  for (int row = 0; row < 2; row++) memcpy(rows[row], a->rows[row] + x * 3, (a->n - x) * 3);
-  sort_triples(rows[0], rows[1], dst, x);
+  uint8_t rows[2][64] = {};
+  for (int row = 0; row < 2; row++)
+    memcpy(rows[row], a->rows[row] + x * a->bytes, (a->n - x) * a->bytes);
+  sort(rows[0], rows[1], dst, x);
 }
 
 void bve_down_i16_u8_u32_avx2(const bve_down* a) {

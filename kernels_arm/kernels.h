@@ -176,6 +176,9 @@ typedef void bve_route_fn(const bve_route* args);
 // BVE_COLUMNS may hold anything; sources are not read beyond n pixels.
 enum { BVE_COLUMNS = 32 };
 
+// What two signed bytes can hold, the lower one rounding the upper: 127 * 256 + 127.
+enum { BVE_MOST_WEIGHT = 32639 };
+
 // Two rows of YUV that share their chroma to red, green and blue. With >> 15 rounded to nearest:
 //   y = (luma << 7) * gain >> 15, u = (u - 128) * 256, v likewise
 //   red = y + (v * red_v >> 15) + offset >> 6, blue = y + (u * blue_u >> 15) + offset >> 6
@@ -209,7 +212,7 @@ struct bve_down {
   size_t n;                   // columns
   size_t pairs;               // 1 or more
   const uint8_t* const* src;  // [pairs]: pairs of rows; 64-byte aligned, as dst
-  const int16_t* weights;     // [pairs][2]
+  const int16_t* weights;     // [pairs][2], at most BVE_MOST_WEIGHT
   uint8_t shift;              // 1 or more
   int16_t most;
   int16_t* dst;  // [n rounded up to BVE_COLUMNS]

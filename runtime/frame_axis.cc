@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "kernels.h"
+
 namespace bve {
 namespace {
 
@@ -26,7 +28,8 @@ std::vector<int16_t> round_weights(const std::vector<int32_t>& weights, int bits
   for (const int32_t weight : weights) {
     sum += weight;
     const long long after = std::llround(std::ldexp(sum / total, bits));
-    rounded.push_back(static_cast<int16_t>(std::clamp<long long>(after - before, -32768, 32767)));
+    rounded.push_back(static_cast<int16_t>(
+        std::clamp<long long>(after - before, -BVE_MOST_WEIGHT, BVE_MOST_WEIGHT)));
     before = after;
   }
   return rounded;

@@ -39,12 +39,12 @@ struct Input {
 
 Preprocessing take_preprocessing(Input& input) {
   Preprocessing how;
-  how.size = 1 + input.take(1) % 40;
+  how.size = 1 + input.take(1) % 24;
   how.std = {1, 1, 1};
   how.scale = 1;
   how.crop = static_cast<Crop>(input.take(1) % 4);
   how.resize = static_cast<Filter>(input.take(1) % 4);
-  how.resize_to = how.crop == Crop::kLargestSquare ? 0 : input.take(1) % 64;
+  how.resize_to = how.crop == Crop::kLargestSquare ? 0 : input.take(1) % 40;
   how.rounds_down = input.take(1) % 2;
   return how;
 }
@@ -64,8 +64,8 @@ size_t measure(const bve_frame& frame, size_t plane) {
 
 bve_frame take_frame(Input& input) {
   bve_frame frame{};
-  frame.width = input.choose(150);
-  frame.height = input.choose(150);
+  frame.width = input.choose(80);
+  frame.height = input.choose(80);
   frame.format = 1 + input.choose(6);
   frame.rotation = input.choose(4) * 90;
   frame.matrix = input.choose(4);
