@@ -72,7 +72,7 @@ def test_python_refuses_what_it_cannot_read(bundle: Path, tmp_path: Path) -> Non
         ((bundle / "manifest.json",), "manifest.json cannot be read as a picture: "),
         ((tmp_path / "cut.png",), "cut.png cannot be read as a picture: "),
         ((tmp_path / "broken.png",), "broken.png cannot be read as a picture: "),
-        ((tmp_path / "deep.png",), "deep.png has more than 8 bits a channel"),
+        ((tmp_path / "deep.png",), "deep.png: an image of mode I;16; expected 8 bits a channel"),
     ):
         command = (sys.executable, bundle / "use/classify.py", *words)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -153,7 +153,10 @@ def test_what_kotlin_calls_is_there(bundle: Path) -> None:
     imported = re.findall(r"import dev\.bigvit\.edge\.(\w+)", text)
     assert imported
     assert set(imported) <= java.keys()
-    for name in ("open(byte[] bytes)", "start(float keep)", "classify(Bitmap bitmap, int most)", "getProbability()"):
+    for name in (
+        "open(byte[] bytes)", "start(float keep)", "classify(Bitmap bitmap, int most)", "getProbability()",
+        "classify(Frame frame, int most)",
+    ):  # fmt: skip
         assert any(name in source for source in java.values())
 
 
@@ -166,6 +169,7 @@ def test_what_swift_calls_is_there(bundle: Path) -> None:
         "init(contentsOf url: URL)",
         "init(_ model: Model, keep: Float?",
         "classify(_ image: CGImage, top: Int",
+        "classify(_ buffer: CVPixelBuffer, rotation: Int",
     ):
         assert name in swift
 

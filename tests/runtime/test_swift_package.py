@@ -18,7 +18,7 @@ from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.runtime import Session
+from bigvit_edge.runtime import Frame, Session
 from bigvit_edge.runtime.swift_package import write_swift_package
 from tests.native import ROOT, emulate, skip
 from tests.swift import run_swift
@@ -65,6 +65,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Session(folder / "tiny.bve") as session:
         image = session.prepare(pixels)
         logits = session.run(image).ravel()
+        nv12 = np.random.default_rng(4).integers(0, 256, WIDTH * HEIGHT + 2 * 12 * 10, dtype=np.uint8)
+        frame = session.run(Frame.from_bytes(nv12, WIDTH, HEIGHT, "NV12", 90, "BT.709")).ravel()
     answer = {
         "keep": 0,
         "width": WIDTH,
@@ -73,6 +75,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "image": image.ravel().tolist(),
         "logits": logits.tolist(),
         "label": LABELS[int(logits.argmax())],
+        "nv12": nv12.tolist(),
+        "turned": frame.tolist(),
     }
     (folder / "answers.json").write_text(json.dumps([answer]))
     return folder

@@ -4,7 +4,8 @@ import XCTest
 @testable import BigvitEdge
 
 /// The model is the file that $BVE_MODEL names; $BVE_ANSWERS: a JSON file, [{"keep", "width", "height", "rgb", "image",
-/// "logits", "label"}, ...]: a picture's bytes, it as the model takes it, and what the model says of it.
+/// "logits", "label", "nv12", "turned"}, ...]: a picture's bytes, it as the model takes it, and what the model says of it;
+/// a frame of that size, and what it says of that after a turn by 90 degrees.
 final class ModelTests: XCTestCase {
     private struct Answer: Decodable {
         let keep: Float
@@ -12,6 +13,8 @@ final class ModelTests: XCTestCase {
         let rgb: [UInt8]
         let image, logits: [Float]
         let label: String
+        let nv12: [UInt8]
+        let turned: [Float]
     }
 
     private func openModel() throws -> Model {
@@ -68,6 +71,45 @@ final class ModelTests: XCTestCase {
         XCTAssertNotNil(meet { _ = try Picture(pixels: [0, 0], width: 1, height: 1, format: .rgb) })
         XCTAssertNotNil(meet { _ = try Picture(pixels: [], width: -1, height: 0, format: .rgb) })
         XCTAssertNotNil(meet { _ = try Picture(pixels: [0, 0, 0], width: 1, height: 1, strideBytes: 2, format: .rgb) })
+    }
+
+    func testRunsFrames() throws {
+        let session = try Session(openModel())
+        for answer in try readAnswers() {
+            let (width, height) = (answer.width, answer.height)
+            let (row, rows) = (2 * ((width + 1) / 2), (height + 1) / 2)
+            let (y, uv) = (Array(answer.nv12.prefix(width * height)), Array(answer.nv12.dropFirst(width * height)))
+            var spread = [UInt8]()  // with a few bytes behind each row but the last
+            for start in stride(from: 0, to: uv.count, by: row) { spread += uv[start..<start + row] + [1, 2, 3] }
+            spread.removeLast(3)
+            let close = try Frame(
+                planes: [y, uv], width: width, height: height, format: .nv12, rotation: 90, matrix: .bt709)
+            let apart = try Frame(
+                planes: [y, spread], strideBytes: [width, row + 3], width: width, height: height, format: .nv12,
+                rotation: 90, matrix: .bt709)
+            let (u, v) = (stride(from: 0, to: row * rows, by: 2), stride(from: 1, to: row * rows, by: 2))
+            let planar = try Frame(
+                planes: [y, u.map { uv[$0] }, v.map { uv[$0] }], width: width, height: height, format: .yuv420,
+                rotation: 90, matrix: .bt709)
+            for frame in [close, apart, planar] {
+                for (met, expected) in zip(try session.run(frame), answer.turned) {
+                    XCTAssertEqual(met, expected, accuracy: 1e-4)
+                }
+            }
+            XCTAssertEqual(try session.classify(close, top: 2).count, 2)
+            let rgb = try Frame(planes: [answer.rgb], width: width, height: height, format: .rgb)
+            XCTAssertEqual(try session.classify(rgb, top: 1)[0].label, answer.label)
+        }
+        for (planes, strides, side, rotation) in [
+            ([[0, 0, 0]], [3], 1, 45), ([[0, 0, 0]], [3], 0, 0), ([[0, 0]], [3], 1, 0), ([[0, 0, 0]], [2], 1, 0),
+            ([[0, 0, 0]], [-3], 1, 0), ([], [], 1, 0), ([[0, 0, 0], []], [3, 3], 1, 0), ([[0, 0, 0]], [], 1, 0),
+        ] as [([[UInt8]], [Int], Int, Int)] {
+            XCTAssertNotNil(
+                meet {
+                    _ = try Frame(
+                        planes: planes, strideBytes: strides, width: side, height: side, format: .rgb, rotation: rotation)
+                }, "\(planes) \(strides) \(side) \(rotation)")
+        }
     }
 
     func testNamesClassesAndKeepRatios() throws {
