@@ -1,5 +1,6 @@
 // Runs an image through a .pte whose backend is native: executorch_example FILE.pte IMAGE [METHOD]
-// IMAGE is floats of [1, 3, size, size], as the model takes them. Prints the logits, one a line.
+// IMAGE is what its input tensor holds: floats of [1, 3, size, size], or pixels, uint8, of a file
+// that takes them. Prints the logits, one a line.
 // Nothing here is about our backend: linking it is enough.
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/executor/program.h>
@@ -58,7 +59,7 @@ int main(int argc, char** argv) {
   Bytes image = read(argv[2]);
   if (image.size() != input->nbytes()) return fail("IMAGE is missing or not of METHOD's size");
   const auto tensor = executorch::extension::from_blob(
-      image.data(), {input->sizes().begin(), input->sizes().end()});
+      image.data(), {input->sizes().begin(), input->sizes().end()}, input->scalar_type());
   if (method->set_input(*tensor, 0) != Error::Ok || method->execute() != Error::Ok)
     return fail("METHOD cannot be run");
   const auto logits = method->get_output(0).toTensor();

@@ -1,5 +1,6 @@
 // Runs an image through a .tflite whose backend is native: litert_example FILE.tflite IMAGE
-// IMAGE is floats of [1, 3, size, size], as the model takes them. Prints the logits, one a line.
+// IMAGE is what its input tensor holds: floats of [1, 3, size, size], or pixels, uint8, of a file
+// that takes them. Prints the logits, one a line.
 #include <tensorflow/lite/c/c_api.h>
 
 #include <cstdio>
