@@ -20,7 +20,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch as backend
 from bigvit_edge.runtime import Session, executorch
 from tests.native import HOST, ROOT, SECONDS, emulate, need_cores, skip
-from tests.runtime.doors import write_pte
+from tests.runtime.doors import made, write_pte
 from tests.runtime.test_session import KEEPS, build, draw, write
 
 ARM = "cortex-a76"
@@ -211,6 +211,21 @@ def test_a_file_cut_short_is_refused(share: float, pte: Path, tmp_path: Path) ->
     for load in (executorch.load, backend.load):
         with pytest.raises(UserError, match=r"cut\.pte: .*; export the model again"):
             load(cut)
+
+
+def test_pixels_are_run_where_the_file_takes_them(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+    planar = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    others = {"packed": torch.from_numpy(pixels), "planar": torch.from_numpy(planar)}
+    (tmp_path / "tiny.pte").write_bytes(write_pte.make_file(made.read_program(), {}, others))
+    (tmp_path / "tiny.bve").write_bytes(made.read_program())
+    expected = Session(tmp_path / "tiny.bve").run(pixels[0])
+    for name, image in (("packed", pixels), ("planar", planar)):
+        session = executorch.load(tmp_path / "tiny.pte", method=name)
+        assert (session.shape, session.dtype) == (image.shape, "uint8")
+        assert np.array_equal(session.run(image), expected)
+        with pytest.raises(UserError, match=r"an image of float32 .*; expected a numpy array, uint8 \[1, "):
+            session.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
 def test_without_the_library_the_file_says_what_it_needs(pte: Path, tmp_path: Path) -> None:

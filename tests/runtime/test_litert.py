@@ -25,7 +25,7 @@ from bigvit_edge.runtime import Session, litert
 from bigvit_edge.target import load_target
 from tests.models import around
 from tests.native import ARM_ROOT, HOST, ROOT, SECONDS, emulate, need_cores, skip
-from tests.runtime.doors import write_tflite
+from tests.runtime.doors import made, write_tflite
 from tests.runtime.test_session import KEEPS, SHAPE, build, draw, write
 
 ARM = "cortex-a76"
@@ -174,6 +174,17 @@ def test_a_session_of_each_kind_of_choice(tflite: Path, bve: Path) -> None:
     for wrong, met in ((draw()[0], r"float32 \[3, 32, 32\]"), (draw().astype(float), "float64"), ([1], "list")):
         with pytest.raises(UserError, match=rf"an image of {met}.*; expected a numpy array, float32 \[1, 3, 32, 32\]"):
             session.run(wrong)  # type: ignore[arg-type]
+
+
+def test_pixels_are_run_where_the_file_takes_them(tmp_path: Path) -> None:
+    path = write_tflite.write(tmp_path / "tiny.tflite")
+    (tmp_path / "tiny.bve").write_bytes(made.read_program())
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
+    session = litert.load(f"{path}.pixels", 0.5)
+    assert (session.shape, session.dtype) == ((1, 4, 4, 3), "uint8")
+    assert np.array_equal(session.run(pixels), Session(tmp_path / "tiny.bve", keep=0.5).run(pixels[0]))
+    with pytest.raises(UserError, match=r"an image of float32 .*; expected a numpy array, uint8 \[1, 4, 4, 3\]"):
+        session.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
 def test_signatures_share_one_copy_of_the_program(tflite: Path, bve: Path) -> None:
