@@ -270,5 +270,7 @@ inline void sum_across(const bve_across* a) {
 void bve_across_u8_i16_u4_avx2(const bve_across* a) {
   if (a->depth == 8) return sum_across<8>(a);
   if (a->depth == 16) return sum_across<16>(a);
+  if (a->depth == 24) return sum_across<24>(a);
+  if (a->depth == 32) return sum_across<32>(a);
   sum_across<0>(a);
 }

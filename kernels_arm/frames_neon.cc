@@ -139,38 +139,57 @@ void bve_down_i16_u8_u16_neon(const bve_down* a) {
 
 namespace {
 
-// Products of a pixel's taps and one channel, in 4 sums.
-inline int32x4_t multiply(const int16_t* src, const int16_t* weights, size_t depth) {
-  int32x4_t sum = vdupq_n_s32(0);
+// Products of a pixel's taps and each channel, in 4 sums. kDepth: of the taps; 0: any.
+template <size_t kDepth>
+inline void multiply(const bve_across* a, size_t pixel, int32x4_t* red, int32x4_t* green,
+                     int32x4_t* blue) {
+  const size_t depth = kDepth ? kDepth : a->depth, start = a->starts[pixel];
+  const int16_t* weights = a->weights + pixel * depth;
+  int32x4_t sums[3] = {};
   for (size_t j = 0; j < depth; j += 8) {
-    const int16x8_t x = vld1q_s16(src + j), w = vld1q_s16(weights + j);
-    sum = vmlal_s16(sum, vget_low_s16(x), vget_low_s16(w));
-    sum = vmlal_high_s16(sum, x, w);
+    const int16x8_t w = vld1q_s16(weights + j);
+#pragma GCC unroll 3
+    for (int c = 0; c < 3; c++) {
+      const int16x8_t x = vld1q_s16(a->src[c] + start + j);
+      sums[c] = vmlal_s16(sums[c], vget_low_s16(x), vget_low_s16(w));
+      sums[c] = vmlal_high_s16(sums[c], x, w);
+    }
   }
-  return sum;
+  *red = sums[0], *green = sums[1], *blue = sums[2];
+}
+
+template <size_t kDepth>
+inline void sum_across(const bve_across* a) {
+  const int32x4_t half = vdupq_n_s32(1 << (a->shift - 1)), shift = vdupq_n_s32(-a->shift);
+  const auto round = [&](const int32x4_t(&parts)[4]) {
+    const int32x4_t sum =
+        vpaddq_s32(vpaddq_s32(parts[0], parts[1]), vpaddq_s32(parts[2], parts[3]));
+    return vqmovn_s32(vshlq_s32(vaddq_s32(sum, half), shift));
+  };
+  const ptrdiff_t stride = a->dst_stride_bytes, channel = a->dst_channel_bytes;
+  uint8_t* dst = a->dst;
+  for (size_t i = 0; i < a->n; i += 4) {
+    const size_t last = a->n - i < 4 ? a->n - i - 1 : 3;
+    int32x4_t red[4], green[4], blue[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++)
+      multiply<kDepth>(a, i + (k < last ? k : last), &red[k], &green[k], &blue[k]);
+    uint8_t levels[16];
+    const int16x4_t rounded = round(blue);
+    vst1q_u8(levels, vqmovun_high_s16(vqmovun_s16(vcombine_s16(round(red), round(green))),
+                                      vcombine_s16(rounded, rounded)));
+    for (size_t k = 0; k <= last; k++, dst += stride) {
+      dst[0] = levels[k];
+      dst[channel] = levels[4 + k];
+      dst[2 * channel] = levels[8 + k];
+    }
+  }
 }
 
 }  // namespace
 
 void bve_across_u8_i16_u4_neon(const bve_across* a) {
-  const int32x4_t half = vdupq_n_s32(1 << (a->shift - 1)), shift = vdupq_n_s32(-a->shift);
-  for (size_t i = 0; i < a->n; i += 4) {
-    const size_t left = a->n - i < 4 ? a->n - i : 4;
-    uint8_t levels[3][8];
-    for (int c = 0; c < 3; c++) {
-      int32x4_t parts[4];
-      for (size_t k = 0; k < 4; k++) {
-        const size_t pixel = i + (k < left ? k : 0);
-        parts[k] = multiply(a->src[c] + a->starts[pixel], a->weights + pixel * a->depth, a->depth);
-      }
-      const int32x4_t sum =
-          vpaddq_s32(vpaddq_s32(parts[0], parts[1]), vpaddq_s32(parts[2], parts[3]));
-      const int16x4_t rounded = vqmovn_s32(vshlq_s32(vaddq_s32(sum, half), shift));
-      vst1_u8(levels[c], vqmovun_s16(vcombine_s16(rounded, rounded)));
-    }
-    for (size_t k = 0; k < left; k++) {
-      uint8_t* pixel = a->dst + static_cast<ptrdiff_t>(i + k) * a->dst_stride_bytes;
-      for (int c = 0; c < 3; c++) pixel[c * a->dst_channel_bytes] = levels[c][k];
-    }
-  }
+  if (a->depth == 8) return sum_across<8>(a);
+  if (a->depth == 16) return sum_across<16>(a);
+  sum_across<0>(a);
 }

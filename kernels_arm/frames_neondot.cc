@@ -28,25 +28,28 @@ void bve_down_i16_u8_u32_neondot(const bve_down* a) {
   for (size_t x = 0; x < a->n; x += BVE_COLUMNS) {
     int32x4_t high[8] = {}, low[8];
     for (int32x4_t& sum : low) sum = start;
-    for (size_t p = 0; p < a->pairs; p += 2) {
-      const bool is_last = p + 1 == a->pairs;
-      int16_t four[4] = {};
-      memcpy(four, a->weights + p * 2, is_last ? 4 : 8);
-      const int16x4_t weights = vld1_s16(four);
+    const auto add = [&](int16x4_t weights, const uint8_t* first, const uint8_t* second) {
       const int16x8_t both = vcombine_s16(weights, weights);
       // weight = 256 * upper + lower, each of 8 bits
       const int8x8_t upper = vrshrn_n_s16(both, 8), lower = vmovn_s16(both);
       const int8x16_t uppers = vcombine_s8(upper, upper), lowers = vcombine_s8(lower, lower);
-      const uint8_t *first = a->src[p] + x * 2, *second = a->src[is_last ? p : p + 1] + x * 2;
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) {
-        const Columns columns(first + i * 16, second + i * 16);
+        const Columns columns(first + x * 2 + i * 16, second + x * 2 + i * 16);
+#pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
           const int at = i * 2 + half;
           high[at] = vdotq_s32(high[at], columns.part[half], uppers);
           low[at] = vdotq_s32(low[at], columns.part[half], lowers);
         }
       }
+    };
+    size_t p = 0;
+    for (; p + 2 <= a->pairs; p += 2) add(vld1_s16(a->weights + p * 2), a->src[p], a->src[p + 1]);
+    if (p < a->pairs) {
+      uint32_t pair;
+      memcpy(&pair, a->weights + p * 2, sizeof pair);
+      add(vcreate_s16(pair), a->src[p], a->src[p]);
     }
     for (int i = 0; i < 4; i++) {
       const int32x4_t even = vaddq_s32(vshlq_n_s32(high[i * 2], 8), low[i * 2]);
