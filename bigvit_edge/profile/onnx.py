@@ -39,8 +39,9 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int) -
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         session = open_session(path, options)
+        (name,) = (value.name for value in session.get_inputs())
         for _ in range(warmup + runs):
-            session.run(["logits"], {"image": image})
+            session.run(["logits"], {name: image})
         told = json.loads(Path(session.end_profiling()).read_text())
     return read_events(told, runs)
 

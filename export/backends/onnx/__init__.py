@@ -58,4 +58,4 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         quantized.check(data, graph)
     # no delegate and nothing left over: the CPU provider runs it all, or refuses a file with an op that it has not
     method = Method(METHOD, graph.keep, 0, (), {})
-    return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES))
+    return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES), input=model.INPUT)

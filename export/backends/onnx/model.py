@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bigvit_edge.console import silenced
+from bigvit_edge.export.backends.onnx.denotation import denote
 from bigvit_edge.export.graph import copy_program, insert, replace_node, shape_of
 
 with silenced():
@@ -23,6 +24,7 @@ with silenced():
 aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 OPSET, IR = 20, 9
+INPUT, OUTPUT = "pixel_values", "logits"  # as Hugging Face's libraries feed and read image classifiers
 SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
 INTEGERS = ".int8"  # how the names of constants end that insert_integers made
 LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
@@ -55,7 +57,7 @@ _models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
 
 
 def export(exported: ExportedProgram) -> ModelProto:
-    """Export the model, from 'image' to 'logits'.
+    """Export the model, from INPUT to OUTPUT.
 
     It is as the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note
     LINEAR; all values have their shapes.
@@ -73,7 +75,7 @@ def _export(exported: ExportedProgram) -> ModelProto:
     _allow_copies(program)
     program.graph_module.recompile()
     made = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+        program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
         optimize=False, verbose=False,
     )  # fmt: skip
     assert made is not None
@@ -233,7 +235,7 @@ def finish(model: ModelProto, metadata: Mapping[str, str]) -> None:
     model.opset_import.extend(helper.make_opsetid(*domain) for domain in sorted(domains.items()))
     model.ir_version, model.producer_name, model.producer_version = IR, "bigvit-edge", ""
     model.graph.name = metadata.get("model", "model")
-    helper.set_model_props(model, dict(metadata))
+    helper.set_model_props(model, denote(model, metadata))
 
 
 def _name_nodes(model: ModelProto) -> None:

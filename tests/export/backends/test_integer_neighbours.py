@@ -94,7 +94,7 @@ def test_an_onnx_file_opens_where_products_must_be_exact(tmp_path: Path) -> None
     options = set_options(1)
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"])
-    got = np.concatenate([session.run(None, {"image": image[None]})[0] for image in IMAGES])
+    got = np.concatenate([session.run(None, {"pixel_values": image[None]})[0] for image in IMAGES])
     np.testing.assert_allclose(got, emulate(graph, IMAGES), atol=0.05 * np.abs(got).max())
 
 

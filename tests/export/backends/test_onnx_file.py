@@ -100,7 +100,7 @@ def test_the_head_of_the_file(files: dict[str, Artifact], precision: str) -> Non
     assert {prop.key: prop.value for prop in model.metadata_props} == METADATA
     values = [(v.name, v.type.tensor_type.elem_type, [d.dim_value for d in v.type.tensor_type.shape.dim])
               for v in (*model.graph.input, *model.graph.output)]  # fmt: skip
-    assert values == [("image", TensorProto.FLOAT, [1, 3, 16, 16]), ("logits", TensorProto.FLOAT, [1, 10])]
+    assert values == [("pixel_values", TensorProto.FLOAT, [1, 3, 16, 16]), ("logits", TensorProto.FLOAT, [1, 10])]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

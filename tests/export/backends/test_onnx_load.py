@@ -58,7 +58,7 @@ def outside(make: Callable[[TensorProto], onnx.NodeProto | None]) -> Callable[[b
 
 def nest(tensor: TensorProto) -> onnx.NodeProto:
     branch = helper.make_graph([helper.make_node("Constant", [], ["y"], value=tensor)], "branch", [], [])
-    return helper.make_node("If", ["image"], ["x"], then_branch=branch, else_branch=branch)
+    return helper.make_node("If", ["pixel_values"], ["x"], then_branch=branch, else_branch=branch)
 
 
 def stamp(opset: int, ir: int) -> Callable[[bytes], bytes]:
@@ -70,12 +70,17 @@ def stamp(opset: int, ir: int) -> Callable[[bytes], bytes]:
     return spoil
 
 
-def rename(data: bytes) -> bytes:
-    model = onnx.load_from_string(data)
-    model.graph.input[0].name = "pixels"
-    for node in model.graph.node:
-        node.input[:] = ["pixels" if name == "image" else name for name in node.input]
-    return model.SerializeToString()
+def rename(old: str, new: str) -> Callable[[bytes], bytes]:
+    def spoil(data: bytes) -> bytes:
+        model = onnx.load_from_string(data)
+        for port in (*model.graph.input, *model.graph.output):
+            port.name = new if port.name == old else port.name
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
+        return model.SerializeToString()
+
+    return spoil
 
 
 def unknown_op(data: bytes) -> bytes:
@@ -91,7 +96,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut short": (lambda data: data[:-8], "no ONNX model"),
     "newer opset": (stamp(99, 9), "pset 99"),
     "newer IR": (stamp(20, 99), "IR version"),
-    "other input": (rename, r"from and to pixels \(tensor\(float\)\), logits"),
+    "other output": (rename("logits", "scores"), r"from and to pixel_values \(tensor\(float\)\), scores"),
     "unknown op": (unknown_op, "Nothing"),
     "tensor outside": (outside(lambda tensor: None), "'far' is in another file"),
     "tensor outside, in an attribute": (
@@ -114,6 +119,14 @@ def test_a_damaged_file_is_refused(damage: str, data: bytes, tmp_path: Path, cap
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"m\.onnx: ONNX Runtime cannot load it"):
         backend.load(tmp_path / "m.onnx")
+
+
+def test_a_file_of_before_whose_input_is_called_image_keeps_opening(data: bytes, tmp_path: Path) -> None:
+    answers = []
+    for name, content in (("new.onnx", data), ("old.onnx", rename("pixel_values", "image")(data))):
+        (tmp_path / name).write_bytes(content)
+        answers.append(backend.load(tmp_path / name)(IMAGE))
+    assert (answers[0] == answers[1]).all()
 
 
 def test_a_method_that_is_not_there_is_refused(data: bytes, tmp_path: Path) -> None:
