@@ -225,8 +225,9 @@ class Manifest:
     tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
     limits being what `check` holds the files to; pictures: the user's own, if they were given; calibrated: the
     beginnings of the sha256 of those that it was calibrated on; samples: the sha256 of each, by its path ('use/...');
-    none are in an older manifest; input: what the files take, as of Target; sha256: of the manifest itself, before this
-    was added; None in one of version 2.
+    extras: that of each file beside the models which other libraries read, by its name; an older manifest has neither;
+    input: what the files take, as of Target; sha256: of the manifest itself, before this was added; None in one of
+    version 2.
     """
 
     model: str
@@ -247,6 +248,7 @@ class Manifest:
     pictures: Evaluated | None = None
     calibrated: tuple[str, ...] = ()
     samples: dict[str, str] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
     input: str = TENSOR
     version: int = VERSION
     sha256: str | None = None
@@ -259,6 +261,10 @@ class Manifest:
         for name in self.samples:
             if PurePosixPath(name).parts != (SAMPLES, PurePosixPath(name).name) or not name.isprintable():
                 raise ValueError(f"sample {name!r}, which is not in {SAMPLES}/")
+        taken = {"", "..", MANIFEST, SAMPLES, *(entry.file for entry in self.artifacts)}
+        for name in self.extras:
+            if Path(name).name != name or name in taken or not name.isprintable():
+                raise ValueError(f"file {name!r} is not in the bundle, or another's")
         for what, word, known in (
             ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),

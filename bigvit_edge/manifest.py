@@ -15,7 +15,7 @@ from bigvit_edge.folders import check_rights, is_plain, resolve_output
 
 READABLE = (2, 3, 4)  # versions of the layout; what a newer one has besides has a default
 MOST_BYTES = 2**26  # of a manifest
-MOST_SAMPLE = 2**20  # bytes; all that are shipped are far smaller
+MOST_SAMPLE, MOST_EXTRA = 2**20, 2**26  # bytes; all that are shipped are far smaller
 AGAIN = "export the model again"
 EDITED = f"{MANIFEST} was edited after the export"
 
@@ -118,10 +118,10 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
     """
     entries = {entry.file: entry for entry in manifest.artifacts}
     names = sorted(path.name for path in folder.iterdir())
-    own = (MANIFEST, *entries, *([SAMPLES] if manifest.samples else []))
+    own = (MANIFEST, *entries, *manifest.extras, *([SAMPLES] if manifest.samples else []))
     foreign = [f"{name} is not the bundle's" for name in names if name not in own]
     changed = [f"{name}: {fault}" for name, entry in entries.items() if (fault := find_fault(folder, entry))]
-    changed += [f"{name}: {fault}" for name, fault in list_sample_faults(folder, manifest)]
+    changed += [f"{name}: {fault}" for name, fault in list_side_faults(folder, manifest)]
     if manifest.samples and is_folder(folder / SAMPLES):
         within = sorted(f"{SAMPLES}/{path.name}" for path in (folder / SAMPLES).iterdir())
         foreign += [f"{name} is not the bundle's" for name in within if name not in manifest.samples]
@@ -175,14 +175,14 @@ def find_fault(folder: Path, entry: Entry) -> str | None:
     return _find_other_bytes(path, entry.sha256)
 
 
-def list_sample_faults(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
-    """List the samples that were changed, and how."""
+def list_side_faults(folder: Path, manifest: Manifest) -> list[tuple[str, str]]:
+    """List the samples and extras that were changed, and how."""
     faults = []
-    for name, sha256 in manifest.samples.items():
+    for name, sha256 in {**manifest.samples, **manifest.extras}.items():
         path = folder / name
-        fault = None if is_folder(folder / SAMPLES) else f"{SAMPLES} is no folder"
+        fault = None if name in manifest.extras or is_folder(folder / SAMPLES) else f"{SAMPLES} is no folder"
         fault = fault or _find_other_kind(path, False)
-        if not fault and (size := measure_size(path)) > MOST_SAMPLE:
+        if not fault and (size := measure_size(path)) > (MOST_EXTRA if name in manifest.extras else MOST_SAMPLE):
             fault = f"the file was changed after the export: {size} bytes"
         if fault := fault or _find_other_bytes(path, sha256):
             faults.append((name, fault))

@@ -34,6 +34,7 @@ from bigvit_edge.export.convert import (
 )
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.hf_configs import write_configs
 from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.libraries import list_limits
 from bigvit_edge.export.parity import judge, name_standard
@@ -126,7 +127,9 @@ def export_bundle(
             pictures=evaluation.pictures, calibrated=evaluation.digests, input=target.input,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
-        manifest = replace(manifest, samples=write_samples(entries, part))
+        extras, notes = write_configs(entries, part)
+        model = replace(model, notes=(*model.notes, *notes))
+        manifest = replace(manifest, samples=write_samples(entries, part), extras=extras)
         write_manifest(manifest, part)
     return manifest, model
 

@@ -12,7 +12,7 @@ from bigvit_edge.export.parity import explain_reference, judge, name_standard
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
-from bigvit_edge.manifest import AGAIN, EDITED, find_fault, is_edited, list_sample_faults, read_manifest
+from bigvit_edge.manifest import AGAIN, EDITED, find_fault, is_edited, list_side_faults, read_manifest
 from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.load import Loaded, is_factory, load
@@ -56,7 +56,8 @@ def check_bundle(
 
     Each file's hash is verified, what the manifest says of it compared with the model and with the file itself, and the
     file reloaded in its real runtime and its answers compared with PyTorch's. A file whose hash is wrong is not loaded:
-    native runtimes trust their input. Of the samples, those that are not as exported are named.
+    native runtimes trust their input. Of samples and extras, those that are not as exported are
+    named.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
     since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. images: a folder of
@@ -78,7 +79,7 @@ def check_bundle(
     with redirect_stdout(sys.stderr):  # what a user's model prints is no part of --json
         references, notes = prepare_check(loaded, keeps, found, manifest, watch)
     files = (_check_file(folder, entry, manifest, loaded, references, edited) for entry in manifest.artifacts)
-    samples = [Checked(name, None, (fault,)) for name, fault in list_sample_faults(folder, manifest)]
+    samples = [Checked(name, None, (fault,)) for name, fault in list_side_faults(folder, manifest)]
     return [replace(checked, notes=(*checked.notes, *notes)) for methods in files for checked in methods] + samples
 
 

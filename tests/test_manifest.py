@@ -132,6 +132,10 @@ def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
         (lambda data: data | {"samples": {"/etc/passwd": "0"}}, r"which is not in use/"),
         (lambda data: data | {"samples": {"use": "0"}}, r"which is not in use/"),
         (lambda data: data | {"samples": ["use/x"]}, "samples"),
+        (lambda data: data | {"extras": {"../x": "0"}}, r"file '../x' is not in the bundle"),
+        (lambda data: data | {"extras": {"manifest.json": "0"}}, r"file 'manifest.json' is not in the bundle"),
+        (lambda data: data | {"extras": {ENTRY.file: "0"}}, r"or another's"),
+        (lambda data: data | {"extras": {"use": "0"}}, r"or another's"),
         (lambda data: spoil(data, outputs=[]), r"where one image and its logits"),
         (lambda data: spoil(data, methods=data["artifacts"][0]["methods"] * 2), r"two methods"),
         (lambda data: spoil(data, preprocessing=asdict(ENTRY.preprocessing) | {"size": 9}), r"does not make an input"),
@@ -229,8 +233,9 @@ def make_bundle(folder: Path) -> Path:
     (folder / "use/classify.py").write_text("print(3)")
     kinds = (("litert", ENTRY.file), ("coreml", "m.mlpackage"))
     entries = tuple(describe(folder / name, kind) for kind, name in kinds)
-    samples = {"use/classify.py": hash_file(folder / "use/classify.py")}
-    write_manifest(replace(MANIFEST, artifacts=entries, samples=samples), folder)
+    (folder / "config.json").write_text("{}")
+    samples, extras = ({name: hash_file(folder / name)} for name in ("use/classify.py", "config.json"))
+    write_manifest(replace(MANIFEST, artifacts=entries, samples=samples, extras=extras), folder)
     return folder
 
 
@@ -291,6 +296,13 @@ MINE: dict[str, tuple[Callable[[Path], object], str]] = {
         "use/classify.py: use is no folder"),
     "a sample of another size": (
         lambda f: (f / "use/classify.py").write_bytes(bytes(2**21)), "changed after the export: 2097152 bytes"),
+    "an extra that was edited": (lambda f: (f / "config.json").write_text("[]"), "config.json: the file was changed"),
+    "an extra that is gone": (lambda f: (f / "config.json").unlink(), "config.json: the file is missing"),
+    "a folder named like an extra": (
+        lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json: a folder is in its place"),
+    "a link in an extra's place": (
+        lambda f: ((f / "config.json").rename(f.parent / "mine"), (f / "config.json").symlink_to("../mine")),
+        "config.json: a link is in its place"),
     "a word in the manifest": (lambda f: edit(f, lambda d: d.update(note="mine")), "manifest.json has note"),
     "a word deep in the manifest": (
         lambda f: edit(f, lambda d: d["artifacts"][1]["methods"][0].update(todo="mine")),
