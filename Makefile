@@ -37,7 +37,7 @@ define sanitize
 endef
 
 .PHONY: demo test tests venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch mediapipe \
-	device-roots board-root npm-packages swift-root bve-run-arm wheels sanitize fuzz
+	device-roots board-root npm-packages transformers-js swift-root bve-run-arm wheels sanitize fuzz
 
 demo: .venv/.ready
 	.venv/bin/bigvit-edge export --target android -o dist/android --force
@@ -114,6 +114,12 @@ build/mediapipe/.ready: Makefile | .venv/.ready
 npm-packages: build/npm/.ready
 build/npm/.ready: Makefile
 	npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(@D) $(AXE)
+	touch $@
+
+# transformers.js, which tests run on .onnx files in Node: 124 MB brought, 70 MB kept. No other target asks for it.
+transformers-js: build/transformers_js/.ready
+build/transformers_js/.ready: tests/onnx_libraries.py | .venv/.ready
+	.venv/bin/python -m tests.onnx_libraries $(@D)
 	touch $@
 
 # build/aarch64/bve-run: one file for any 64-bit ARM Linux or Android. zig builds its own C and C++ library first: minutes.

@@ -56,7 +56,9 @@ def measure(
     tab: Tab, told: dict[str, Any], method: dict[str, Any], path: Path, threads: int, options: argparse.Namespace
 ) -> tuple[str, ...]:
     run = open_entry(path.parent, find_entry(path), threads, method["name"])
-    image = np.random.default_rng(0).standard_normal(run.image).astype(np.float32)
+    noise = np.random.default_rng(0)
+    image = noise.integers(0, 256, run.image, np.uint8) if run.dtype == "uint8" else noise.standard_normal(run.image)
+    image = image.astype(run.dtype)
     words = ", ".join(map(json.dumps, (told, method)))
     ready = tab.evaluate(
         f"host.open({words}, {{ threads: {threads} }}).then(one => {{ window.one = one; return one.ready }})"

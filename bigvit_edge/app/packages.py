@@ -78,11 +78,15 @@ def find_package(package: Package, step: Step = nullcontext) -> dict[str, Path]:
     if not all(path.is_file() for path in paths.values()):
         npm = find_tool("npm", "apt-get install npm", "which brings what runs files in a browser")
         with step(f"{package.name} {package.version}, brought once by npm: a minute"):
-            _unpack(package, _download(package, npm), folder)
+            _unpack(package, download(package, npm), folder)
     return paths
 
 
-def _download(package: Package, npm: str) -> bytes:
+def download(package: Package, npm: str) -> bytes:
+    """Download a package by npm: the archive's bytes.
+
+    UserError where npm fails, or brings what is not pinned.
+    """
     wanted = f"{package.name}@{package.version}"
     with tempfile.TemporaryDirectory(prefix="bigvit-edge-") as folder:
         command = (npm, "pack", "--silent", "--ignore-scripts", wanted)

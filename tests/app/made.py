@@ -7,13 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from bigvit_edge.app.inbox import Inbox
 from bigvit_edge.app.offers import Offer
+from bigvit_edge.app.packages import find_packages
 from bigvit_edge.app.server import Site
-from bigvit_edge.app.web import listen, make_server
+from bigvit_edge.app.web import list_page, listen, make_server
+from bigvit_edge.cli import app
+from bigvit_edge.errors import UserError
+from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.results import write_result
 from tests.bench.made import make_result, make_row
+from tests.native import skip
+from tests.test_tiny import TINY
 
+ELSEWHERE = "elsewhere.test"  # a name of this machine's loopback, to which browsers grant no isolation
 JSON = {"content-type": "application/json"}
 BROWSER: dict[str, Any] = {"launch": "browser", "cores_asked": None, "cores_allowed": (), "policy": "any"}
 
@@ -36,6 +45,27 @@ def make_site(folder: Path, **fields: Any) -> Site:
     status = model.stat()
     offers = {"0": Offer(model, {"id": "0", "name": "a.onnx"}, (status.st_size, status.st_mtime_ns))}
     return Site(**{"files": {"": page}, "offers": offers, "inbox": Inbox(folder / "results"), **fields})
+
+
+def make_page(offers: dict[str, Offer], folder: Path) -> Site:
+    """The page with both runtimes; skips the test where npm does not bring them."""
+    try:
+        packages = find_packages()
+    except UserError as e:
+        skip(str(e), "have npm and a network")
+    files = list_page() | {f"npm/{name}": path for name, path in packages.items()}
+    inbox, names = Inbox(folder / "results"), frozenset({"localhost", ELSEWHERE})
+    return Site(files, offers, inbox, names, tool="0.1", command=("bigvit-edge", "app", "web"))
+
+
+def export_tiny(folder: Path, *words: str) -> Path:
+    """A bundle of a tiny model, in fp32."""
+    CARDS["tiny"] = TINY
+    settings = ("--set", "precisions=fp32", "--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98")
+    made = CliRunner().invoke(app, ["export", "tiny", "-o", str(folder), *words, *settings])
+    del CARDS["tiny"]
+    assert made.exit_code == 0, made.output
+    return folder
 
 
 @contextmanager

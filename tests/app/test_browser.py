@@ -14,42 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from bigvit_edge.app.inbox import Inbox
 from bigvit_edge.app.offers import Offer, list_offers
-from bigvit_edge.app.packages import PACKAGES, find_packages
+from bigvit_edge.app.packages import PACKAGES
 from bigvit_edge.app.server import Site
-from bigvit_edge.app.web import PACKAGE, list_page
+from bigvit_edge.app.web import PACKAGE
 from bigvit_edge.artifact import Verified
 from bigvit_edge.bench.agent import PIP
 from bigvit_edge.bench.frame_reader import UNTOLD
-from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.inference import find_entry
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.results import Frames, Turn, read_result
 from bigvit_edge.runtime import tflite
 from bigvit_edge.runtime.opening import open_entry
 from tests.app.chromium import Tab, open_chromium
-from tests.app.made import serving
-from tests.native import need_cores, skip
-from tests.test_tiny import TINY
-
-ELSEWHERE = "elsewhere.test"  # a name of this machine's loopback, to which browsers grant no isolation
+from tests.app.made import ELSEWHERE, export_tiny, make_page, serving
+from tests.native import need_cores
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser") / "bundle"
-    CARDS["tiny"] = TINY
-    settings = ("--set", "precisions=fp32", "--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98")
-    words = ["export", "tiny", "--format", "litert,onnx", "--keep", "0.25,0.5", "-o", str(folder), *settings]
-    made = CliRunner().invoke(app, words)
-    del CARDS["tiny"]
-    assert made.exit_code == 0, made.output
-    return folder
+    return export_tiny(tmp_path_factory.mktemp("browser") / "bundle", "--format", "litert,onnx", "--keep", "0.25,0.5")
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +47,7 @@ def offers(bundle: Path) -> dict[str, Offer]:
 
 @pytest.fixture(scope="module")
 def site(offers: dict[str, Offer], tmp_path_factory: pytest.TempPathFactory) -> Site:
-    try:
-        packages = find_packages()
-    except UserError as e:
-        skip(str(e), "have npm and a network")
-    files = list_page() | {f"npm/{name}": path for name, path in packages.items()}
-    inbox, names = Inbox(tmp_path_factory.mktemp("site") / "results"), frozenset({"localhost", ELSEWHERE})
-    return Site(files, offers, inbox, names, tool="0.1", command=("bigvit-edge", "app", "web"))
+    return make_page(offers, tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,25 @@ import pytest
 from PIL import Image
 
 from bigvit_edge.export.image import read_image
-from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
+from bigvit_edge.preprocessing import (
+    BORDER,
+    CENTER,
+    CROPS,
+    FLOAT32,
+    NCHW,
+    NHWC,
+    RESIZES,
+    SQUARE,
+    UINT8,
+    Preprocessing,
+)
 from tests.app.page import run_module
 
 SIZES = ((1, 1), (2, 9), (17, 17), (31, 64), (64, 31), (97, 40), (65, 64), (3, 200))
 PREPARE = """(m, [width, height, data, how]) => {
   const {pixels, seen} = m.preparePicture({width, height, data: Uint8ClampedArray.from(data)}, how);
-  return [Array.from(new Uint32Array(pixels.buffer)), Array.from(seen.data)];
+  const bits = pixels instanceof Float32Array ? new Uint32Array(pixels.buffer) : pixels;
+  return [Array.from(bits), Array.from(seen.data), pixels.constructor.name];
 }"""
 
 
@@ -29,10 +41,11 @@ def list_ways(rng: random.Random) -> list[Preprocessing]:
             mean = tuple(rng.uniform(0, 255 * scale) for _ in range(3))
             std = tuple(rng.uniform(0.1, 255) * scale for _ in range(3))
             more = rng.choice((None, size, size + 5, max(1, size - 6))) if crop != SQUARE else None
+            dtype, layout = rng.choice(((FLOAT32, NCHW), (FLOAT32, NCHW), (UINT8, NCHW), (UINT8, NHWC)))
             ways.append(
                 Preprocessing(
-                    size, mean, std, rng.choice(("RGB", "BGR")), crop, resize, scale=scale, resize_to=more,
-                    crop_rounding=rng.choice(("half to even", "down")),
+                    size, mean, std, rng.choice(("RGB", "BGR")), crop, resize, layout, scale, more,
+                    rng.choice(("half to even", "down")), dtype,
                 )  # type: ignore[arg-type]
             )  # fmt: skip
     return ways
@@ -57,8 +70,10 @@ def test_every_bit_is_as_pillow_and_numpy_make_it(tmp_path: Path) -> None:
     (folder := tmp_path / "node").mkdir()
     answers = run_module(folder, "picture.js", PREPARE, cases)
     for case, answer, pixels in zip(cases, answers, here, strict=True):
-        found = np.array(answer["value"][0], np.uint32)
-        assert (found == np.ascontiguousarray(pixels, np.float32).view(np.uint32).ravel()).all(), (case[:2], case[3])
+        bits, _, kind = answer["value"]
+        assert kind == {FLOAT32: "Float32Array", UINT8: "Uint8Array"}[case[3]["dtype"]]
+        assert bits == pixels.view(np.uint32 if pixels.dtype == np.float32 else np.uint8).ravel().tolist(), case
+    assert len({(case[3]["dtype"], case[3]["layout"], case[3]["color"]) for case in cases}) == 6
 
 
 def test_what_the_model_sees_is_shown(tmp_path: Path) -> None:
@@ -67,8 +82,8 @@ def test_what_the_model_sees_is_shown(tmp_path: Path) -> None:
     pixels[:, 20:60] = (10, 200, 30, 255)
     pixels[:, :20], pixels[:, 60:] = 255, 255
     how = Preprocessing(8, (0, 0, 0), (1, 1, 1), "BGR", CENTER, RESIZES[0])
-    (answer,) = run_module(tmp_path, "picture.js", PREPARE, [[80, 40, pixels.ravel().tolist(), asdict(how)]])
-    bits, seen = answer["value"]
+    (answer,) = run_module(tmp_path, "picture.js", PREPARE, [[80, 40, pixels.ravel().tolist(), how.spell()]])
+    bits, seen, _ = answer["value"]
     assert seen == [10, 200, 30, 255] * 64
     values = np.array(bits, np.uint32).view(np.float32).reshape(3, 64) * 255
     assert np.allclose(values.T, (30, 200, 10))
@@ -77,5 +92,7 @@ def test_what_the_model_sees_is_shown(tmp_path: Path) -> None:
 def test_what_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
     how = asdict(Preprocessing(8, (0, 0, 0), (1, 1, 1), crop=BORDER))
     cases = [[20, 10, [0] * 800, {**how, "crop": "diagonal"}], [20, 10, [0] * 800, {**how, "resize": "magic"}]]
+    cases += [[20, 10, [0] * 800, {**how, "dtype": "int8"}], [20, 10, [0] * 800, {**how, "layout": "NHWC"}]]
     answers = run_module(tmp_path, "picture.js", PREPARE, cases)
-    assert ["diagonal" in answers[0]["error"], "magic" in answers[1]["error"]] == [True, True]
+    words = ("diagonal", "magic", "int8 in NCHW", "float32 in NHWC")
+    assert [word in answer["error"] for word, answer in zip(words, answers, strict=True)] == [True] * 4
