@@ -43,6 +43,7 @@ FIELDS = {
         "name", "description", "dimension_names", "content", "process_units", "stats", "associated_files",
     ),
 }  # fmt: skip
+ABOUT = ("description", "version", "author", "license")  # of a model, where somebody said so
 PARSER = "1.0.0"  # the oldest that knows all of these
 FEATURE, IMAGE = 1, 2  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions
@@ -110,6 +111,7 @@ def _describe_model(words: Mapping[str, str], subgraphs: int) -> bytes:
     model = {
         "name": name,
         "description": f"Classifies pictures: {name}, {words['precision']}, exported by bigvit-edge.",
+        **{field: words[field] for field in ABOUT if words.get(field)},
         "subgraph_metadata": [_Table("SubGraphMetadata", tensors)] * subgraphs,
         "min_parser_version": PARSER,
     }

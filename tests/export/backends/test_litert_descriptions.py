@@ -20,7 +20,7 @@ from tests.libraries import ask_mediapipe, run_mediapipe
 SIZE, COLOURS = 8, ("red", "green", "blue")
 
 
-def write_file(labels: Sequence[str] | None, subgraphs: int = 1, dtype: str = "uint8") -> bytes:
+def write_file(labels: Sequence[str] | None, subgraphs: int = 1, dtype: str = "uint8", **about: str) -> bytes:
     """A classifier of colours: pixels [1, 8, 8, 3] -> softmax of each channel's mean over 64, [1, 3]."""
     model = schema.ModelT(version=3, buffers=[schema.BufferT()], operatorCodes=[], metadata=[])
     axes = contents.add_buffer(model, np.array([1, 2], np.int32).tobytes())
@@ -56,7 +56,7 @@ def write_file(labels: Sequence[str] | None, subgraphs: int = 1, dtype: str = "u
         for number, key in enumerate((b"keep_100", b"keep_50")[:subgraphs])
     ]
     how = json.dumps({"size": SIZE, "dtype": dtype})
-    words = {"model": "colours", "precision": "fp32", "labels": json.dumps(labels), "preprocessing": how}
+    words = {"model": "colours", "precision": "fp32", "labels": json.dumps(labels), "preprocessing": how, **about}
     store_description(model, words)
     contents.store_strings(model, words)
     return append_labels(contents.write_model(model), words)
@@ -122,6 +122,14 @@ def test_litert_and_our_readers_pass_over_it(tmp_path: Path) -> None:
     (tmp_path / "two.tflite").write_bytes(two)
     refused = run_mediapipe(tmp_path / "two.tflite", pictures)
     assert "single subgraph" in refused.stderr  # if it takes them one day, the note of the export is to go
+
+
+def test_who_made_a_model_is_said(tmp_path: Path) -> None:
+    file, about = tmp_path / "colours.tflite", {"author": "Ada É.", "license": "MIT", "description": "Tells colours."}
+    file.write_bytes(write_file(COLOURS, **about))
+    told = ask_mediapipe(file, draw()[0][:1]).metadata
+    assert about == {field: told[field] for field in about}
+    assert "version" not in told
 
 
 def test_of_a_tensor_nothing_is_said(tmp_path: Path) -> None:
