@@ -183,9 +183,9 @@ class Target:
     def takes_pixels(self, name: str) -> bool:
         """Tell whether files of that format take the pixels themselves.
 
-        Those for Core ML inside ExecuTorch, and for our core inside another runtime, take tensors all the same.
+        Those for Core ML inside ExecuTorch take tensors all the same: it hands that one nothing else.
         """
-        return self.input == IMAGE and name in PIXELS and self.find_backend(name) in ("", "xnnpack")
+        return self.input == IMAGE and name in PIXELS and self.find_backend(name) != "coreml"
 
     def find_layout(self, name: str) -> str:
         """Find the layout of what files of that format take."""

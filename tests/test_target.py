@@ -132,7 +132,7 @@ def test_pixels_lie_as_a_formats_users_expect_or_as_asked() -> None:
     asked.list_cells()
     assert [asked.find_layout(name) for name in asked.formats] == ["NHWC", "NHWC", "NHWC", "NCHW"]
     assert not override(image, ["input=tensor"]).takes_pixels("litert")
-    assert not override(image, ["backend=native"]).takes_pixels("litert")
+    assert not override(image, ["backend=coreml"]).takes_pixels("executorch")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ except UserError as e:
 ALONE = ("ai-edge-litert", "torch")  # packages that a file without a graph around the program needs
 ALIGNMENT = 64  # of the program in the file, which is then used where it lies
 MOST_BYTES = 2**31 - 2**20  # offsets in a .tflite are of 31 bits; the rest of the file needs less than that difference
+FLOATS, BYTES = schema.TensorType.FLOAT32, schema.TensorType.UINT8
 PLACE = f"custom_call.{CUSTOM_OP.decode()}"  # the converter makes a custom op of what is called so
 
 
@@ -53,7 +54,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     lowered = lower_native(graphs, target, metadata)
     names = _name(lowered.entries)
     if graphs[0].inlay is None:
-        data = write_file(lowered.data, lowered.entries, metadata)
+        data = write_file(lowered.data, lowered.entries, metadata, _list_pixels(graphs[0]))
         methods = [describe_entry(entry, name) for entry, name in zip(lowered.entries, names, strict=True)]
     else:
         rest = [rest_of(graph) for graph in sorted(graphs, key=lambda graph: -(graph.keep or 0))]
@@ -95,14 +96,24 @@ def _lower_program(context: LoweringContext, image: ir.Value, classes: int) -> i
     return stablehlo.custom_call([kind], [image], ir.StringAttr.get(PLACE))
 
 
-def write_file(program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+def _list_pixels(graph: Graph) -> tuple[int, ...] | None:
+    """The shape of the pixels that a file takes; None of one that takes the normalised image."""
+    if graph.outline is None:
+        return None
+    (image,), _ = graph.outline.example_inputs
+    return tuple(image.shape)
+
+
+def write_file(
+    program: bytes, entries: Sequence[Entry], metadata: Mapping[str, str], pixels: tuple[int, ...] | None = None
+) -> bytes:
     """Write the .tflite of a .bve that has those entries.
 
-    RuntimeError if a signature of the file has anything but one op of ours with the whole program; UserError if that is
-    too large for the format.
+    pixels: the shape of what it takes in uint8; without, float32 [1, 3, S, S]. RuntimeError if a signature of the file
+    has anything but one op of ours with the whole program; UserError if that is too large for the format.
     """
     names = _name(entries)
-    return _write(_build_model(program, entries, names), program, names, metadata)
+    return _write(_build_model(program, entries, names, pixels), program, names, metadata)
 
 
 def _write(model: Model, program: bytes, names: Sequence[str], metadata: Mapping[str, str]) -> bytes:
@@ -120,12 +131,16 @@ def _name(entries: Sequence[Entry]) -> list[str]:
     return [name_method(entry.keep) for entry in entries] if len(entries) > 1 else [SINGLE]
 
 
-def _build_model(program: bytes, entries: Sequence[Entry], names: Sequence[str]) -> Model:
+def _build_model(
+    program: bytes, entries: Sequence[Entry], names: Sequence[str], pixels: tuple[int, ...] | None
+) -> Model:
     model = schema.ModelT(version=3, description=b"bigvit-edge", buffers=[schema.BufferT()])
     code = schema.BuiltinOperator.CUSTOM
     model.operatorCodes = [schema.OperatorCodeT(code, CUSTOM_OP, 1, code)]
     options = np.frombuffer(program, np.uint8)
-    model.subgraphs = [_build_graph(model, options, entry, name) for entry, name in zip(entries, names, strict=True)]
+    model.subgraphs = [
+        _build_graph(model, options, entry, name, pixels) for entry, name in zip(entries, names, strict=True)
+    ]
     model.signatureDefs = [
         schema.SignatureDefT(
             inputs=[schema.TensorMapT(b"image", 0)], outputs=[schema.TensorMapT(b"logits", 2)],
@@ -136,10 +151,11 @@ def _build_model(program: bytes, entries: Sequence[Entry], names: Sequence[str])
     return model
 
 
-def _build_graph(model: Model, program: np.ndarray, entry: Entry, name: str) -> Model:
+def _build_graph(model: Model, program: np.ndarray, entry: Entry, name: str, pixels: tuple[int, ...] | None) -> Model:
     keep = add_buffer(model, np.float32(entry.keep or 0).tobytes())
+    shape = pixels or (1, 3, entry.image_size, entry.image_size)
     tensors = [
-        _build_tensor(b"image", [1, 3, entry.image_size, entry.image_size]),
+        _build_tensor(b"image", shape, type_=BYTES if pixels else FLOATS),
         _build_tensor(b"keep", [], keep),
         _build_tensor(b"logits", [1, entry.classes]),
     ]
@@ -147,8 +163,8 @@ def _build_graph(model: Model, program: np.ndarray, entry: Entry, name: str) -> 
     return schema.SubGraphT(tensors, np.array([0], np.int32), np.array([2], np.int32), [op], name.encode())
 
 
-def _build_tensor(name: bytes, shape: Sequence[int], buffer: int = 0) -> Model:
-    return schema.TensorT(np.array(shape, np.int32), schema.TensorType.FLOAT32, buffer, name, hasRank=True)
+def _build_tensor(name: bytes, shape: Sequence[int], buffer: int = 0, type_: int = FLOATS) -> Model:
+    return schema.TensorT(np.array(shape, np.int32), type_, buffer, name, hasRank=True)
 
 
 def _check(data: bytes, program: bytes, names: Sequence[str]) -> None:
