@@ -30,14 +30,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_both_formats_have_it_with_nothing_left_over(exported: Path) -> None:
+def test_both_formats_have_it_with_nothing_left_over_but_the_pixels_cast(exported: Path) -> None:
     entries: list[Entry] = list(read_manifest(exported).artifacts)
     cells = {(entry.format, entry.precision) for entry in entries}
     assert cells == {(name, precision) for name in ("executorch", "litert") for precision in ("fp32", "int8")}
     for entry in entries:
         assert {method.keep for method in entry.methods} == {0.5, 1.0}
         for method in entry.methods:
-            assert (method.delegates, method.leftovers) == (3, ())
+            assert method.delegates == 3
+            assert {leftover.op for leftover in method.leftovers} <= {"aten._to_copy.default", "CAST"}  # of the pixels
             assert method.parity.cosine_min > (0.99999 if entry.precision == "fp32" else 0.99)
         int8 = {layer for layer, how in entry.layers.items() if how == "int8"}
         assert {"net.embedding.patches", "net.layers.0.p.mlp.fc1", "out"} <= int8 or entry.precision == "fp32"

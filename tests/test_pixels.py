@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
+from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
+from bigvit_edge.models.load import load
 from bigvit_edge.runtime.opening import load_file, open_entry
 from tests.models.stem import LABELS, build
 
@@ -103,3 +105,22 @@ def test_a_manifest_that_says_tensor_of_a_file_of_pixels_is_refused(exported: Pa
     result = call("run", tmp_path / entry["file"], tmp_path / "p.png")
     assert result.exit_code == 2
     assert "takes an image uint8 [1, 3, 32, 32], where its manifest says float32" in result.stderr
+
+
+def test_a_file_that_our_core_runs_takes_pixels(tmp_path: Path) -> None:
+    words = ["--set", "precisions=fp32", "--set", "limits.images=8", "-o", tmp_path / "out"]
+    result = call("export", "vit_demo", "--target", "android-native", *words)
+    assert result.exit_code == 0, result.output
+    pixels = np.random.default_rng(2).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    model = load("vit_demo")
+    with torch.no_grad():
+        expected = model.module(torch.from_numpy(make_input(pixels, model.preprocessing))).numpy()
+    entries = read_manifest(tmp_path / "out").artifacts
+    assert {entry.format: entry.inputs[0].shape for entry in entries} == {
+        "litert": (1, 64, 64, 3), "executorch": (1, 3, 64, 64)
+    }  # fmt: skip
+    for entry in entries:
+        (method,) = entry.methods
+        assert (entry.inputs[0].dtype, method.delegates, method.leftovers) == ("uint8", 1, ())
+        found = open_entry(tmp_path / "out", entry)(make_input(pixels, entry.preprocessing))
+        np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-4)
