@@ -1,20 +1,16 @@
 """From a camera's frame to a label, for the agent: it is copied to the device beside that, and imports nothing but the
-standard library and numpy. The pixels are libbve.so's (runtime/bve.h), which bigvit-edge brings there."""
+standard library and numpy, until a frame is asked for: bigvit-edge reads those, where it is installed there."""
 
-import ctypes
-import importlib.util
+import importlib
 import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-LIBRARY, OVERRIDE = "libbve.so", "BVE_LIBRARY"  # as bigvit_edge.runtime has them
-WIDTH, HEIGHT, NV21, ROTATION = 1920, 1080, 5, 90
-FRAME = f"{WIDTH}x{HEIGHT} NV21, turned by {ROTATION} degrees"
+WIDTH, HEIGHT, FORMAT, ROTATION = 1920, 1080, "NV21", 90
+FRAME = f"{WIDTH}x{HEIGHT} {FORMAT}, turned by {ROTATION} degrees"
 PREPARED_BY = "bve_read_frame_by"
 PICTURES = "metadata_preprocessing"  # of a .pte: a method that says how they are prepared
 UNTOLD = "neither the file nor its bundle says how pictures are prepared"
@@ -22,18 +18,6 @@ UNTOLD = "neither the file nor its bundle says how pictures are prepared"
 
 class LackError(Exception):
     """Why no frame can be prepared."""
-
-
-class _Error(ctypes.Structure):
-    _fields_ = (("text", ctypes.c_char * 512),)
-
-
-class _Frame(ctypes.Structure):
-    _fields_ = (
-        ("planes", ctypes.c_void_p * 3), ("stride_bytes", ctypes.c_size_t * 3), ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32), ("format", ctypes.c_uint32), ("rotation", ctypes.c_uint32),
-        ("matrix", ctypes.c_uint32), ("pixel_stride", ctypes.c_uint32), ("reserved", ctypes.c_uint32 * 2),
-    )  # fmt: skip
 
 
 class Frames:
@@ -91,41 +75,41 @@ class FrameReader:
     def __init__(self, preprocessing: str, image: Any) -> None:
         if not preprocessing:
             raise LackError(UNTOLD)
+        frames, words = import_ours("runtime.frames"), import_ours("preprocessing")
         try:
-            how = json.loads(preprocessing)
-            self.size, self.is_bgr = int(how["size"]), how["color"] == "BGR"
-            self.scale = np.float32(1 / how["scale"])
-            self.mean, self.std = (np.array(how[name], np.float32) for name in ("mean", "std"))
-            dtype, self.is_nhwc = how.get("dtype", "float32"), how["layout"] == "NHWC"
-        except (ValueError, TypeError, KeyError, ArithmeticError) as e:
+            self.how = how = words.Preprocessing(**json.loads(preprocessing))
+        except (ValueError, TypeError) as e:
             raise LackError(f"a preprocessing that cannot be understood ({type(e).__name__}: {e})") from e
-        expected = (1, self.size, self.size, 3) if self.is_nhwc else (1, 3, self.size, self.size)
-        if (str(image.dtype), image.shape) != (dtype, expected):
+        if (str(image.dtype), image.shape) != (how.dtype, how.shape):
             met = f"an input of {image.dtype} {list(image.shape)}"
-            raise LackError(f"{met}, where the preprocessing makes {dtype} {list(expected)}")
-        self.is_float = dtype == "float32"
+            raise LackError(f"{met}, where the preprocessing makes {how.dtype} {list(how.shape)}")
+        self.is_float, self.is_nhwc = how.dtype == "float32", how.layout == "NHWC"
         self.prepared_by = f"{PREPARED_BY}, numpy" if self.is_float else PREPARED_BY
-        pixels = {name: value for name, value in how.items() if name not in ("dtype", "layout")}
-        self.metadata = json.dumps({"preprocessing": json.dumps(pixels)}).encode()
-        self.pixels, self.error = np.empty((self.size, self.size, 3), np.uint8), _Error()
-        self.read, self.planes = find_function(), draw_frame()
-        places = (ctypes.c_void_p * 3)(*(plane.ctypes.data for plane in self.planes))
-        self.frame = _Frame(places, (ctypes.c_size_t * 3)(WIDTH, WIDTH), WIDTH, HEIGHT, NV21, ROTATION)
-        self.prepare()
+        self.scale = np.float32(1 / how.scale)
+        self.mean, self.std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
+        self.read = frames.read_frame
+        try:
+            self.frame = frames.Frame(draw_frame(), FORMAT, ROTATION)
+            self.prepare()
+        except import_ours("errors").UserError as e:
+            raise LackError(f"{e.met}, expected {e.expected}") from e
 
     def prepare(self) -> Any:
         """Prepare the frame: the model's input."""
-        status = self.read(
-            self.metadata, ctypes.byref(self.frame), self.pixels.ctypes.data_as(ctypes.c_void_p),
-            ctypes.c_size_t(self.pixels.size), ctypes.byref(self.error),
-        )  # fmt: skip
-        if status:
-            raise LackError(self.error.text.decode(errors="replace"))
-        image: Any = self.pixels
+        pixels = self.read(self.frame, self.how)
         if self.is_float:
-            colors = image[..., ::-1] if self.is_bgr else image
-            image = (colors / self.scale - self.mean) / self.std
-        return np.ascontiguousarray((image if self.is_nhwc else image.transpose(2, 0, 1))[None])
+            colors = pixels[..., ::-1] if self.how.color == "BGR" else pixels
+            pixels = (colors / self.scale - self.mean) / self.std
+        return np.ascontiguousarray((pixels if self.is_nhwc else pixels.transpose(2, 0, 1))[None])
+
+
+def import_ours(name: str) -> Any:
+    """Import a module of bigvit-edge on this machine."""
+    try:
+        return importlib.import_module(f"bigvit_edge.{name}")
+    except ImportError as e:
+        met = f"no bigvit-edge for {sys.executable} that reads frames ({e})"
+        raise LackError(f"{met}; do there: pip install bigvit-edge") from e
 
 
 def read_preprocessing(runtime: Any) -> str:
@@ -144,18 +128,5 @@ def draw_frame() -> "tuple[Any, Any]":
     Planes of Y, and of pairs of V and U.
     """
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    planes = 31 * x + 17 * y, (7 * x + 11 * y)[: HEIGHT // 2]
-    first, second = (np.ascontiguousarray(plane & 255, np.uint8) for plane in planes)
-    return first, second
-
-
-def find_function() -> Any:
-    """Find the library's function on this machine."""
-    named, spec = os.environ.get(OVERRIDE), importlib.util.find_spec("bigvit_edge")
-    if not named and not (spec and spec.origin):
-        raise LackError(f"no bigvit-edge for {sys.executable}, which reads frames; do there: pip install bigvit-edge")
-    path = named or Path(spec.origin).parent / "runtime" / LIBRARY  # type: ignore[union-attr, arg-type]
-    try:
-        return getattr(ctypes.CDLL(str(path)), PREPARED_BY)
-    except (OSError, AttributeError) as e:
-        raise LackError(f"{path} reads no frames ({e})") from e
+    pairs = (7 * x + 11 * y)[: HEIGHT // 2].reshape(HEIGHT // 2, WIDTH // 2, 2)
+    return (31 * x + 17 * y).astype(np.uint8), pairs.astype(np.uint8)

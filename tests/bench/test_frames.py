@@ -1,22 +1,22 @@
 """Frames beside the model alone: when they come, what is kept of them, and why there may be none."""
 
-import ctypes
 import json
-from dataclasses import asdict
-from pathlib import Path
+import sys
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bigvit_edge.bench import frame_reader
-from bigvit_edge.bench.frame_reader import HEIGHT, UNTOLD, WIDTH, FrameReader, LackError, find_function
+from bigvit_edge.bench.frame_reader import HEIGHT, UNTOLD, WIDTH, FrameReader, LackError
 from bigvit_edge.bench.frames import SHARE, Spent, add_frames, begin_frames
 from bigvit_edge.bench.runners import FrameTurn
-from bigvit_edge.export.image import normalize
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.image import make_input
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.results import Frames, Row
+from bigvit_edge.runtime.frames import Frame
 from tests.bench.made import PROTOCOL, make_row, make_turn
 
 SIZE = 6
@@ -78,21 +78,17 @@ def test_a_later_part_goes_on_with_its_frames() -> None:
 
 @pytest.fixture
 def pixels(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """What stands in for the library gives; it looks at the frame and at the words as that does."""
+    """What stands in for the library gives; it looks at the frame as that does."""
     given = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 
-    def read(metadata: bytes, frame: Any, out: Any, count: Any, error: Any) -> int:
-        told = frame._obj
-        planes = [ctypes.string_at(place, size) for place, size in zip(told.planes, (WIDTH * HEIGHT, 1), strict=False)]
-        assert (told.width, told.height, told.format, told.rotation, told.pixel_stride) == (WIDTH, HEIGHT, 5, 90, 0)
-        assert (planes[0][WIDTH + 2], planes[1][0]) == ((31 * 2 + 17) & 255, 0)
-        assert list(told.stride_bytes) == [WIDTH, WIDTH, 0]
-        words = json.loads(json.loads(metadata)["preprocessing"])
-        assert (words["size"], count.value, "dtype" in words) == (SIZE, 3 * SIZE**2, False)
-        ctypes.memmove(out, given.ctypes.data, given.size)
-        return 0
+    def read(frame: Frame, how: Preprocessing) -> np.ndarray:
+        luma, pairs = frame.planes
+        assert (luma.shape, pairs.shape) == ((HEIGHT, WIDTH), (HEIGHT // 2, WIDTH // 2, 2))
+        assert (frame.format, frame.rotation, frame.matrix) == ("NV21", 90, "BT.601 full")
+        assert (luma[1, 2], *pairs[3, 5]) == (31 * 2 + 17, 7 * 10 + 11 * 3, 7 * 11 + 11 * 3)
+        return given
 
-    monkeypatch.setattr(frame_reader, "find_function", lambda: read)
+    monkeypatch.setattr("bigvit_edge.runtime.frames.read_frame", read)
     return given
 
 
@@ -100,7 +96,7 @@ def pixels(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1 / 255, 1.0])
 def test_a_float_input_is_normalised_as_elsewhere(color: str, scale: float, pixels: np.ndarray) -> None:
     how = Preprocessing(SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), color, scale=scale)
-    expected = normalize(pixels.transpose(2, 0, 1)[None].astype(np.float32), how)
+    expected = make_input(pixels[None], how)
     made = FrameReader(json.dumps(asdict(how)), np.empty(expected.shape, np.float32))
     assert made.prepared_by == "bve_read_frame_by, numpy"
     image = made.prepare()
@@ -110,9 +106,9 @@ def test_a_float_input_is_normalised_as_elsewhere(color: str, scale: float, pixe
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_an_image_file_is_given_the_pixels(layout: str, pixels: np.ndarray) -> None:
-    expected = pixels[None] if layout == "NHWC" else pixels.transpose(2, 0, 1)[None]
-    words = {**asdict(HOW), "dtype": "uint8", "layout": layout}
-    made = FrameReader(json.dumps(words), np.empty(expected.shape, np.uint8))
+    how = replace(HOW, dtype="uint8", layout=layout, color="BGR")  # which the file itself does
+    expected = make_input(pixels[None], how)
+    made = FrameReader(json.dumps(how.spell()), np.empty(expected.shape, np.uint8))
     image = made.prepare()
     assert (made.prepared_by, image.dtype, image.flags.c_contiguous) == ("bve_read_frame_by", np.uint8, True)
     assert np.array_equal(image, expected)
@@ -124,12 +120,12 @@ def test_an_image_file_is_given_the_pixels(layout: str, pixels: np.ndarray) -> N
         ("", UNTOLD),
         ("{", "cannot be understood (JSONDecodeError"),
         ("[]", "cannot be understood (TypeError"),
-        ('{"size": 6}', "cannot be understood (KeyError: 'color')"),
+        ('{"size": 6}', "cannot be understood (TypeError"),
         (json.dumps({**asdict(HOW), "scale": "a"}), "cannot be understood (TypeError"),
         (json.dumps({**asdict(HOW), "size": 7}), "[1, 3, 6, 6], where the preprocessing makes float32 [1, 3, 7"),
-        (json.dumps({**asdict(HOW), "dtype": "a"}), "float32 [1, 3, 6, 6], where the preprocessing makes a [1, 3, 6"),
+        (json.dumps({**asdict(HOW), "dtype": "a"}), "cannot be understood (ValueError: dtype 'a'"),
         (json.dumps({**asdict(HOW), "dtype": "uint8"}), "float32 [1, 3, 6, 6], where the preprocessing makes uint8 [1"),
-        (json.dumps({**asdict(HOW), "scale": 0}), "cannot be understood (ZeroDivisionError"),
+        (json.dumps({**asdict(HOW), "scale": 0}), "cannot be understood (ValueError: scale 0"),
     ],
 )  # fmt: skip
 def test_words_that_prepare_nothing_are_no_frames(words: str, says: str, pixels: np.ndarray) -> None:
@@ -138,11 +134,13 @@ def test_words_that_prepare_nothing_are_no_frames(words: str, says: str, pixels:
     assert says in str(e.value)
 
 
-def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("BVE_LIBRARY", str(tmp_path / "libbve.so"))
-    with pytest.raises(LackError, match=r"libbve.so reads no frames \(.*cannot open shared object"):
-        find_function()
-    monkeypatch.delenv("BVE_LIBRARY")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LackError, match="which reads frames; do there: pip install bigvit-edge"):
-        find_function()
+def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(frame: Frame, how: Preprocessing) -> None:
+        raise UserError("no libbve.so", "one built for this machine")
+
+    monkeypatch.setattr("bigvit_edge.runtime.frames.read_frame", read)
+    with pytest.raises(LackError, match=r"no libbve.so, expected one built for this machine"):
+        FrameReader(json.dumps(HOW.spell()), np.empty(HOW.shape, np.float32))
+    monkeypatch.setitem(sys.modules, "bigvit_edge.runtime.frames", None)
+    with pytest.raises(LackError, match=r"no bigvit-edge for .* that reads frames .*pip install bigvit-edge"):
+        FrameReader(json.dumps(HOW.spell()), np.empty(HOW.shape, np.float32))
