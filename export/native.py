@@ -51,8 +51,8 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     quantised in a way that a program cannot say.
     """
     start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
+    metadata = _describe_core(metadata, is_part=graphs[0].inlay is not None)
     graphs = [part_of(graph) for graph in graphs]
-    metadata = _describe_core(metadata)
     precision, kept = graphs[0].precision, set(f"{start}{PATCHES}".split(".")) & set(target.quant.keep_float)
     layers = {PATCHES: precision} if precision == "int8" and not kept else {}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
@@ -67,8 +67,11 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     return lowered
 
 
-def _describe_core(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a program says of itself, of what its file does: the core normalises, whatever the file takes."""
+def _describe_core(metadata: Mapping[str, str], is_part: bool) -> dict[str, str]:
+    """What a program says of itself, of what its file does: the core normalises, whatever the file takes. A part of a
+    model says nothing of pictures, or a frame would go past what is in front of it."""
+    if is_part:
+        return {key: value for key, value in metadata.items() if key != "preprocessing"}
     if "preprocessing" not in metadata:
         return dict(metadata)
     told = json.loads(metadata["preprocessing"]) | {"layout": NCHW}

@@ -278,6 +278,14 @@ def test_a_head_that_was_taken_off_gives_features() -> None:
     assert entry.classes == 32
 
 
+def test_a_part_says_nothing_of_pictures() -> None:
+    """Else a camera's frame would go to it past what is in front of it."""
+    graph = part(rewrite(capture(Using(lambda net, x: net(-x)), SIZE)), "net", IMAGES)
+    words = {"preprocessing": "{}", "labels": "null"}
+    lowered = lower_native([replace(graph, precision="fp32")], load_target("android-native"), words)
+    assert from_bytes(lowered.data).metadata == {"labels": "null"}
+
+
 def test_a_head_of_another_kind_is_refused() -> None:
     model = Using(lambda net, x: net(x))
     model.net.head = nn.Sequential(nn.Dropout(), nn.Linear(32, 5))  # type: ignore[assignment]
