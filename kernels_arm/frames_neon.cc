@@ -45,39 +45,40 @@ inline void convert(const bve_yuv* a, const uint8_t* y0, const uint8_t* y1, Chro
   store_pairs(rows, vaddq_s16(vqrdmulhq_n_s16(chroma.u, a->blue_u), offset), a->dst[2] + x * 2);
 }
 
-inline Chroma load_turns(const uint8_t* uv, bool is_v_first) {
-  const uint8x8x2_t both = vld2_u8(uv);
+// 8 pixels of chroma: in turns, or each in a plane.
+template <bool kTurns>
+inline Chroma load(const uint8_t* first, const uint8_t* second, bool is_v_first) {
+  if (!kTurns) return {center(vld1_u8(first)), center(vld1_u8(second))};
+  const uint8x8x2_t both = vld2_u8(first);
   return {center(both.val[is_v_first]), center(both.val[!is_v_first])};
 }
 
-inline Chroma load_planes(const uint8_t* u, const uint8_t* v) {
-  return {center(vld1_u8(u)), center(vld1_u8(v))};
+template <bool kTurns>
+inline void convert_rows(const bve_yuv* a) {
+  const bool is_v_first = kTurns && a->v < a->u;
+  const uint8_t *y0 = a->y[0], *y1 = a->y[1];
+  const uint8_t *first = is_v_first ? a->v : a->u, *second = kTurns ? first : a->v;
+  constexpr size_t kColumns = kTurns ? 1 : 2;  // to a byte of chroma
+  size_t x = 0;
+  for (; x + 16 <= a->n; x += 16) {
+    const size_t at = x / kColumns;
+    convert(a, y0 + x, y1 + x, load<kTurns>(first + at, second + at, is_v_first), x);
+  }
+  const size_t left = a->n - x, bytes = (left + 1) / 2 * 2 / kColumns;
+  if (left == 0) return;
+  uint8_t y[2][16] = {}, chroma[2][16] = {};
+  memcpy(y[0], y0 + x, left);
+  memcpy(y[1], y1 + x, left);
+  memcpy(chroma[0], first + x / kColumns, bytes);
+  memcpy(chroma[1], second + x / kColumns, bytes);
+  convert(a, y[0], y[1], load<kTurns>(chroma[0], chroma[1], is_v_first), x);
 }
 
 }  // namespace
 
 void bve_yuv_u8_u8_u16_neon(const bve_yuv* a) {
-  const uint8_t *y0 = a->y[0], *y1 = a->y[1], *u = a->u, *v = a->v;
-  const bool in_turns = a->uv_step == 2, is_v_first = v < u;
-  const uint8_t* uv = is_v_first ? v : u;
-  size_t x = 0;
-  for (; x + 16 <= a->n; x += 16) {
-    convert(a, y0 + x, y1 + x,
-            in_turns ? load_turns(uv + x, is_v_first) : load_planes(u + x / 2, v + x / 2), x);
-  }
-  const size_t left = a->n - x, half = (left + 1) / 2;
-  if (left == 0) return;
-  uint8_t y[2][16] = {}, chroma[2][16] = {};
-  memcpy(y[0], y0 + x, left);
-  memcpy(y[1], y1 + x, left);
-  if (in_turns) {
-    memcpy(chroma[0], uv + x, half * 2);
-    convert(a, y[0], y[1], load_turns(chroma[0], is_v_first), x);
-  } else {
-    memcpy(chroma[0], u + x / 2, half);
-    memcpy(chroma[1], v + x / 2, half);
-    convert(a, y[0], y[1], load_planes(chroma[0], chroma[1]), x);
-  }
+  if (a->uv_step == 2) return convert_rows<true>(a);
+  convert_rows<false>(a);
 }
 
 namespace {

@@ -1,7 +1,8 @@
 """ARM without ARM hardware: `python tests/bench_arm.py`, in markdown. Modelled cycles, and counted instructions.
 
 Without arguments: for each matrix product of kernels.inc that runs on ARM, the loop over k that clang makes of it, and
-what llvm-mca says of that loop on each core. These cycles are a model's: no cache, no memory, no branch is missed.
+what llvm-mca says of that loop on each core; then the same of the kernels of frames, by the levels that a turn of their
+longest loop makes. These cycles are a model's: no cache, no memory, no branch is missed.
 
 With a program for 64-bit ARM and its arguments (`python tests/bench_arm.py build/aarch64/bve-run bench MODEL`): the
 instructions that it executes, by class, counted by qemu. Run it on one thread; two counts of different length tell what
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +56,21 @@ CORES = (
 )
 
 
+# Levels of one turn of a loop: columns x rows x channels, which are made, or summed up.
+LEVELS = {
+    "bve_yuv_u8_u8_u16_neon": 16 * 2 * 3,
+    "bve_rgb_u8_u8_u16_neon": 16 * 2 * 3,
+    "bve_down_i16_u8_u16_neon": 16 * 2,
+    "bve_down_i16_u8_u32_neondot": 32 * 4,
+}
+
+
 @dataclass(frozen=True)
 class Kernel:
     name: str
     isa: str
     core: str
+    args: str = "bve_gemm"  # the struct of its arguments
 
 
 def main() -> None:
@@ -94,7 +105,7 @@ def model_kernels(clang: str, mca: str) -> None:
             )
     rows = []
     for kernel in list_kernels():
-        loop = slice_loop(compile_kernel(clang, kernel), kernel)
+        loop = slice_loop(compile_kernel(clang, kernel), kernel, lambda loop: count_products(loop)[1])
         kind, count = count_products(loop)
         macs = count * PRODUCTS[kind]
         for core in CORES:
@@ -108,8 +119,23 @@ def model_kernels(clang: str, mca: str) -> None:
         ("kernel", "core", "by", "instructions", "cycles", "MAC/cycle", "peak", "share of peak"),
         rows,
     )
+    print()
+    model_frames(clang, mca)
     version = run([clang, "--version"]).splitlines()[0]
-    print(f"\nModelled, not measured: one turn of the loop over k by llvm-mca, compiled by {version}.")
+    print(f"\nModelled, not measured: one turn of each loop by llvm-mca, compiled by {version}.")
+
+
+def model_frames(clang: str, mca: str) -> None:
+    rows = []
+    text = (KERNELS / "kernels.inc").read_text()
+    for args, name, isa in re.findall(r"^BVE_(YUV|RGB|DOWN)\((\w+),\s*bve_(neon\w*)\)", text, re.MULTILINE):
+        kernel = Kernel(name, isa, "bve_any_core", f"bve_{args.lower()}")
+        loop = slice_loop(compile_kernel(clang, kernel), kernel, len)
+        for core in CORES:
+            cycles = measure_cycles(mca, core, loop)
+            figures = (str(len(loop)), f"{cycles:.1f}", f"{LEVELS[name] / cycles:.1f}")
+            rows.append((f"`{name}`", f"{core.name} ({core.stands_for})", *figures))
+    print_markdown(("kernel", "core", "instructions", "cycles", "levels/cycle"), rows)
 
 
 def list_kernels() -> list[Kernel]:
@@ -130,12 +156,12 @@ def compile_kernel(clang: str, kernel: Kernel) -> str:
     return run([clang, *common, *(flags[0].split() if flags else ()), "-S", "-o", "-", str(file)])
 
 
-def slice_loop(assembly: str, kernel: Kernel) -> list[str]:
-    """Of the kernel's innermost loops, the one with the most products: the full tile's. Its branch goes to `loop`.
+def slice_loop(assembly: str, kernel: Kernel, weigh: Callable[[list[str]], int]) -> list[str]:
+    """Of the kernel's innermost loops, the one that weighs most: the full tile's. Its branch goes to `loop`.
 
     Markers for llvm-mca would change the code, so the loop is found by its label and the branch back to it.
     """
-    symbol = f"_Z{len(kernel.name)}{kernel.name}PK8bve_gemm"
+    symbol = f"_Z{len(kernel.name)}{kernel.name}PK{len(kernel.args)}{kernel.args}"
     found = re.search(rf"^{symbol}:[^\n]*\n(.*?)^\.Lfunc_end", assembly, re.MULTILINE | re.DOTALL)
     lines = found[1].splitlines() if found else []
     labels: dict[str, int] = {}
@@ -150,10 +176,10 @@ def slice_loop(assembly: str, kernel: Kernel) -> list[str]:
         if any(re.match(r"\.LBB\w+:", inner) for inner in body):
             continue  # another loop within, or a choice
         loop = [inner.split("//")[0].strip() for inner in body if re.match(r"\s+[a-z]", inner)]
-        if count_products(loop)[1] > count_products(best)[1]:
+        if weigh(loop) > weigh(best):
             best = [*loop[:-1], loop[-1].replace(branch[1], "loop")]
     if not best:
-        raise Missing(f"{kernel.name}: no loop with products stands in the code that clang made of it")
+        raise Missing(f"{kernel.name}: no such loop stands in the code that clang made of it")
     return best
 
 
