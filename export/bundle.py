@@ -175,6 +175,7 @@ def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: 
     metadata = {
         "model": name_source(model.source),
         "labels": json.dumps(model.labels),
+        **model.about,
     }
     trained = model.weights != RANDOM
     return Subject(model.module, model.image_size, ratios, calibration, trained, metadata, model.preprocessing)

@@ -1,4 +1,4 @@
-"""What a user's module says of itself by its attributes: image size, transform, labels, keep."""
+"""What a user's module says of itself by its attributes: image size, transform, labels, keep, who made it."""
 
 import math
 from collections.abc import Callable, Container, Mapping
@@ -16,6 +16,7 @@ from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_SIZE = 224  # pixels, for a module that does not say
 MOST_SHOWN = 60  # letters of a wrong value
+ABOUT = ("description", "author", "license", "version")
 ITSELF = {"mean": (0, 0, 0), "std": (1, 1, 1)}  # what a module says that normalises images by itself
 
 
@@ -80,6 +81,17 @@ def to_names(value: Any) -> tuple[str, ...] | None:
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return None
     return tuple(map(str, value))
+
+
+def read_about(model: nn.Module, source: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Read the attributes description, author, license and version, if texts.
+
+    By their names; and notes on those that are something else.
+    """
+    told = {name: value for name in ABOUT if (value := _get(model, source, name)) is not None}
+    texts = {name: value for name, value in told.items() if isinstance(value, str) and value}
+    others = [name for name in told if name not in texts]
+    return texts, tuple(f"the attribute `{name}` of {source} is no text: taken for something else" for name in others)
 
 
 def check_keep(model: nn.Module, source: str) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """From what a user calls MODEL to a module: the one place where models are built."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, name_type, suggest
-from bigvit_edge.models.attributes import check_keep, read_labels, read_preprocessing, read_size
+from bigvit_edge.models.attributes import check_keep, read_about, read_labels, read_preprocessing, read_size
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
 from bigvit_edge.models.contract import count_classes, settle
@@ -22,7 +22,7 @@ from bigvit_edge.models.fitting import fit, infer_card, set_heads
 from bigvit_edge.models.hf_models import HF, build_hf, find_folder, read_hf_labels
 from bigvit_edge.models.hf_processors import read_processor
 from bigvit_edge.models.memory import require_memory
-from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import_timm, list_labels
+from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import_timm, list_labels, read_license
 from bigvit_edge.models.transforms import read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
@@ -31,6 +31,7 @@ from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
 MOST = {"--image-size": MOST_SIZE, "--num-classes": MOST_CLASSES, "--heads": 4096}
+OURS = {"author": "bigvit-edge", "license": "Apache-2.0"}  # what is said of the models that come with weights
 SEED = 0  # a model without weights starts from this, so that two exports of it are equal
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json")
 
@@ -44,7 +45,7 @@ class Loaded:
     source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
     checkpoint file, of an hf: folder's files, or of the tensors where there is neither (PRETRAINED, FACTORY), None if
     RANDOM. notes: what the user has to know: what the checkpoint lacked and how it was initialised, positions
-    interpolated, keys not used, things assumed.
+    interpolated, keys not used, things assumed. about: description, author, license and version, those that are known.
     """
 
     module: nn.Module
@@ -55,6 +56,7 @@ class Loaded:
     weights: str
     weights_sha256: str | None
     notes: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -218,7 +220,7 @@ def _load_card(source: str, wanted: Wanted) -> Loaded:
         loaded = _fill_card(source, card, read_checkpoint(shipped), trained)
     if card.num_classes != CARDS[source].num_classes:
         return replace(loaded, weights=RANDOM, weights_sha256=None)  # the head is, and with it every answer
-    return replace(loaded, weights=SHIPPED)
+    return replace(loaded, weights=SHIPPED, about=OURS)
 
 
 def _load_checkpoint(source: str, wanted: Wanted) -> Loaded:
@@ -272,7 +274,8 @@ def _load_timm(source: str, wanted: Wanted) -> Loaded:
         kind, digest = FILE, hash_weights(Path(weights))
     classes, said = count_classes(model.eval(), how.size, source, "take another --image-size, or leave it out")
     labels = list_labels(model, classes) if pretrained else None
-    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said))
+    about = read_license(model) if pretrained else {}
+    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said), about)
 
 
 def _load_hf(source: str, wanted: Wanted) -> Loaded:
@@ -315,8 +318,9 @@ def _load_factory(source: str, wanted: Wanted) -> Loaded:
     how, of_images = read_preprocessing(model, source, size)
     classes, of_answers = count_classes(model, size, source)
     labels = read_labels(model, source, classes)
-    notes = (*unwrapped, *settled, *taken, *of_keep, *of_size, *of_images, *of_answers)
-    return Loaded(model, source, classes, labels, how, kind, digest, notes)
+    about, of_about = read_about(model, source)
+    notes = (*unwrapped, *settled, *taken, *of_keep, *of_size, *of_images, *of_answers, *of_about)
+    return Loaded(model, source, classes, labels, how, kind, digest, notes, about)
 
 
 @contextmanager

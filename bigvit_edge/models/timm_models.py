@@ -78,3 +78,9 @@ def list_labels(model: nn.Module, classes: int) -> tuple[str, ...] | None:
         return None
     info = data.ImageNetInfo(subset)
     return tuple(map(info.index_to_description, range(classes))) if info.num_classes() == classes else None
+
+
+def read_license(model: nn.Module) -> dict[str, str]:
+    """Read the license that timm names for its weights, if any."""
+    license_ = (getattr(model, "pretrained_cfg", None) or {}).get("license")
+    return {"license": license_} if license_ else {}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.attributes import check_keep, read_labels, read_preprocessing, read_size
+from bigvit_edge.models.attributes import check_keep, read_about, read_labels, read_preprocessing, read_size
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -131,3 +131,11 @@ def test_a_crop_that_cannot_be_is_not_blamed_on_the_mean(share: float, message: 
 def test_a_keep_that_is_no_share_is_told() -> None:
     assert "is 2.5, no share" in check_keep(make(keep=2.5), "mine")[0]
     assert not check_keep(make(keep=0.25), "mine")
+
+
+def test_what_is_known_of_a_model() -> None:
+    model = make(author="Ada", license="MIT", version=2, description="")
+    texts, notes = read_about(model, "mine")
+    assert texts == {"author": "Ada", "license": "MIT"}
+    assert [note.split(" of mine")[0] for note in notes] == ["the attribute `description`", "the attribute `version`"]
+    assert read_about(make(), "mine") == ({}, ())

@@ -35,6 +35,7 @@ def test_shipped_weights_are_not_a_random_start(name: str) -> None:
     loaded = load(name)
     assert loaded.module.head.bias.abs().max() > 0  # a random start has zero biases
     assert (loaded.weights, loaded.notes, loaded.labels) == (SHIPPED, (), tuple("0123456789"))
+    assert loaded.about["license"] == "Apache-2.0"
 
 
 def test_other_sizes_of_an_own_model() -> None:

@@ -34,6 +34,8 @@ def test_timm_transformers_take_another_image_size() -> None:
     loaded = load("timm:vit_tiny_patch16_224.augreg_in21k", image_size=64, num_classes=5)
     assert loaded.module(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
     assert loaded.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert timm_models.read_license(loaded.module) == {"license": "apache-2.0"}
+    assert loaded.about == {}  # its weights are none of timm's
 
 
 @needs_timm
