@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,6 +12,7 @@ from bigvit_edge.artifact import Entry, Verified, list_versions
 from bigvit_edge.errors import UserError
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import find_fault, read_manifest
+from bigvit_edge.preprocessing import FLOAT32, NCHW, UINT8
 from bigvit_edge.runtime.libraries import check_output
 from bigvit_edge.runtime.swift_package import write_swift_package
 
@@ -60,7 +61,15 @@ def write_ios_app(output: Path, bundle: Path) -> tuple[str, ...]:
 
 
 def _describe(entry: Entry, method: Verified) -> dict[str, Any]:
-    """As BundledModel in Swift."""
+    """As BundledModel in Swift.
+
+    The core prepares tensors: of a package that takes pixels, the app makes those of them again.
+    """
+    how, levels = entry.preprocessing, None
+    if how.dtype == UINT8:
+        mean, std = (values[::-1] if how.color == "BGR" else values for values in (how.mean, how.std))
+        how = replace(how, dtype=FLOAT32, layout=NCHW, color="RGB", mean=mean, std=std)
+        levels = [{"factor": s / how.scale, "offset": m / how.scale} for m, s in zip(mean, std, strict=True)]
     return {
         "subject": {
             "file": entry.file,
@@ -75,6 +84,7 @@ def _describe(entry: Entry, method: Verified) -> dict[str, Any]:
         "input": entry.inputs[0].name,
         "output": entry.outputs[0].name,
         "size": entry.preprocessing.size,
-        "preprocessing": json.dumps(asdict(entry.preprocessing)),
+        "preprocessing": json.dumps(how.spell()),
+        "levels": levels,
         "labels": list(entry.labels or ()),
     }

@@ -4,11 +4,15 @@ is built and tested."""
 import hashlib
 import json
 import random
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from bigvit_edge.app.ios import write_ios_app
@@ -17,9 +21,12 @@ from bigvit_edge.bench.comparison import compare
 from bigvit_edge.bench.verdicts import judge
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.manifest import write_manifest
+from bigvit_edge.export.image import make_input, prepare
+from bigvit_edge.manifest import read_manifest, write_manifest
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.results import describe_times, read_result
 from tests.bench.made import make_machine, make_row, make_turn
+from tests.native import ROOT
 from tests.swift import run_swift
 from tests.test_artifact import ENTRY, MANIFEST
 
@@ -57,12 +64,38 @@ def test_the_folder_holds_packages_and_what_the_manifest_says_of_them(bundle: Pa
     first, second = json.loads((models / "models.json").read_text())["models"]
     assert (first["subject"]["method"], second["subject"]["method"]) == ("keep_0.5", "keep_1.0")
     assert (first["size"], first["input"], first["output"], first["labels"]) == (8, "image", "logits", ["a", "b"])
-    assert json.loads(first["preprocessing"]) == json.loads(json.dumps(asdict(ENTRY.preprocessing)))
+    assert json.loads(first["preprocessing"]) == ENTRY.preprocessing.spell() | {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert first["levels"] is None
     text = (there / "Package.swift").read_text()
     assert '.iOS("17.0")' in text
     assert "@" not in text
     assert (there / "BigvitEdge/Sources/CBve/include/bve.h").is_file()
     assert "never built on a Mac" in (there / "README.md").read_text()
+
+
+@pytest.mark.parametrize("color", ["RGB", "BGR"])
+def test_the_app_finds_the_pixels_of_a_package_again(bundle: Path, tmp_path: Path, color: str) -> None:
+    """It prepares a tensor, as the core can, and gives the package the pixels that this was made of."""
+    how = Preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), color=color, crop="border", dtype="uint8", layout="NHWC")
+    (package, *_) = read_manifest(bundle).artifacts
+    image = replace(package.inputs[0], shape=how.shape, dtype="uint8")
+    answer = replace(package.outputs[0], name="classLabel_probs")
+    save(bundle, replace(package, inputs=(image,), outputs=(answer,), preprocessing=how))
+    write_ios_app(tmp_path / "there", bundle)
+    told = json.loads((tmp_path / "there/Sources/BigvitBench/Bundle/models.json").read_text())["models"][0]
+    Image.new("RGB", (16, 8), (10, 20, 30)).save(tmp_path / "wide.png")
+    pixels = prepare(tmp_path / "wide.png", how).pixels  # [8, 8, 3], a border of the mean's colour above and below
+    tensor = prepare_by(told["preprocessing"], tmp_path / "wide.png")  # [3, 8, 8]
+    levels = [plane * level["factor"] + level["offset"] for plane, level in zip(tensor, told["levels"], strict=True)]
+    np.testing.assert_array_equal(np.stack(levels, -1).round(), pixels)
+    assert {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()} > {(10, 20, 30)}
+    assert told["output"] == "classLabel_probs"
+
+
+def prepare_by(spelled: str, path: Path) -> Any:
+    """A picture as a model of these words, of a tensor, takes it."""
+    how = TypeAdapter(Preprocessing).validate_json(spelled)
+    return make_input(prepare(path, how).pixels[None], how)[0]
 
 
 def test_what_cannot_be_written_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
@@ -138,6 +171,14 @@ def test_swift_spells_judges_and_writes_as_python_does(bundle: Path, tmp_path: P
     assert measured.surroundings is not None
     assert measured.surroundings.thermal_status == (0, 3)
     assert compare(read, read)[0][0].ratio.value == 1
+
+
+def test_swift_parses_what_the_documentation_shows(tmp_path: Path) -> None:
+    blocks = re.findall(r"```swift\n(.*?)```", (ROOT / "docs/libraries.md").read_text(), re.DOTALL)
+    assert any("VNCoreMLRequest" in block for block in blocks)
+    for at, block in enumerate(blocks):
+        (tmp_path / f"{at}.swift").write_text(block)
+        run_swift(tmp_path, "swiftc", "-parse", tmp_path / f"{at}.swift")
 
 
 def test_swift_parses_all_of_it(bundle: Path, tmp_path: Path) -> None:

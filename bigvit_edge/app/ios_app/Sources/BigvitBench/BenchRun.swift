@@ -123,9 +123,7 @@ final class BenchJob {
         let count = 3 * bundled.size * bundled.size
         let model = try CoreMLModel(bundled, compiled: MLModel.compileModel(at: bundled.package), units: units)
         model.fill(try Picture(pixels).prepare(by: bundled.preprocessing, count: count))
-        let logits = try model.run()
-        let order = logits.indices.sorted { logits[$0] > logits[$1] }
-        return order.prefix(3).map { bundled.labels.indices.contains($0) ? bundled.labels[$0] : "class \($0)" }
+        return Array(try model.rank(model.run()).prefix(3))
     }
 
     private var compiled: URL?

@@ -4,11 +4,17 @@ import Foundation
 
 /// A package of the bundle that this was written from, as its manifest has it.
 struct BundledModel: Codable, Identifiable {
+    /// Of a channel, red, green, blue: pixel = normalised value * factor + offset.
+    struct Level: Codable {
+        let factor, offset: Float
+    }
+
     let subject: Subject
     let several: Bool  // whether it has a function for each keep ratio
     let input, output: String
     let size: Int
     let preprocessing: String
+    let levels: [Level]?  // of a package that takes pixels
     let labels: [String]
 
     var id: String { subject.file + " " + subject.method }
