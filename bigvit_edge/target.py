@@ -21,7 +21,7 @@ PACKINGS = ("dot", "i8mm")
 INPUTS = TENSOR, IMAGE = "tensor", "image"
 LAYOUTS = ("", "NCHW", "NHWC")
 # The layouts that pixels have in each format, the one its users expect first.
-PIXELS = {"executorch": ("NCHW", "NHWC"), "onnx": ("NCHW", "NHWC"), "litert": ("NHWC",)}
+PIXELS = {"executorch": ("NCHW", "NHWC"), "onnx": ("NCHW", "NHWC"), "litert": ("NHWC",), "coreml": ("NHWC",)}
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are

@@ -1,10 +1,11 @@
-"""From the names that pictures are filed under to the classes of a model."""
+"""The names of classes: those that pictures are filed under, and one for each where they have to differ."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from unicodedata import normalize
 
-from bigvit_edge.errors import list_few
+from bigvit_edge.errors import UserError, list_few
 
 WNID = re.compile(r"n\d{8}\b")  # of WordNet, as ImageNet's folders are called
 
@@ -68,3 +69,23 @@ def _index_labels(labels: Sequence[str]) -> dict[str, int]:
 
 def _normalize(name: str) -> str:
     return " ".join(re.sub(r"[_\-]", " ", name).casefold().split())
+
+
+def name_classes(labels: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Name the classes of a classifier, each otherwise.
+
+    Core ML answers with a dictionary. A label that several classes have is followed by the class, 'crane (class 134)';
+    equal are, as in Swift, texts of the same characters however they are composed. Without labels the names are the
+    classes' numbers, '0' to count - 1. UserError where labels are equal all the same.
+    """
+    if labels is None:
+        return tuple(map(str, range(count)))
+    times = Counter(map(_compose, labels))
+    names = tuple(label if times[_compose(label)] == 1 else f"{label} (class {i})" for i, label in enumerate(labels))
+    if again := [name for name, number in Counter(map(_compose, names)).items() if number > 1]:
+        raise UserError(f"the label {again[0]!r} of two classes", "labels that differ, in a Core ML classifier")
+    return names
+
+
+def _compose(text: str) -> str:
+    return normalize("NFC", text)

@@ -27,7 +27,7 @@ from bigvit_edge.export.graph import (
     read_constants,
     set_constant,
 )
-from bigvit_edge.preprocessing import NHWC, Preprocessing
+from bigvit_edge.preprocessing import NCHW, NHWC, Preprocessing
 
 aten = torch.ops.aten
 
@@ -42,7 +42,7 @@ PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns
 NORMALIZED = "normalized"  # how the constants are called
 
 # Kept as long as the program, because backends start every precision from the one they know.
-_taking: WeakKeyDictionary[ExportedProgram, dict[Any, tuple[ExportedProgram | None, str]]] = WeakKeyDictionary()
+_taking: WeakKeyDictionary[ExportedProgram, dict[Any, tuple[ExportedProgram, str]]] = WeakKeyDictionary()
 
 
 def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Graph:
@@ -52,6 +52,8 @@ def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Grap
     float32 of its own, [1, 3, S, S]. What computed in int8 stays so, on the same ranges; of the calibration the first
     image is left.
     """
+    if not as_bytes:
+        how = replace(how, layout=NCHW)
     found = _find_product(graph)
     fold = None if found is None else found.name
     key = how, as_bytes, fold
@@ -59,7 +61,6 @@ def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Grap
     if key not in known:
         known[key] = _write(graph.exported, how, as_bytes, fold)
     program, value = known[key]
-    assert program is not None
     (image,) = graph.exported.graph_signature.user_inputs
     spans = {value if name == image else name: span for name, span in graph.integers.spans.items()}
     seen = None if graph.calibration is None else restore_pixels(graph.calibration[:1], how)
@@ -83,19 +84,20 @@ def answer_probabilities(graph: Graph) -> Graph:
 
     One that ends with a softmax stays as it is.
     """
+    ((logits,),) = graph.exported.graph.output_node().args
+    if logits.target is aten.softmax.int:
+        return graph
     known = _taking.setdefault(graph.exported, {})
     if PROBABILITIES not in known:
-        known[PROBABILITIES] = _append_softmax(graph.exported), PROBABILITIES
-    program, _ = known[PROBABILITIES]
-    return graph if program is None else replace(graph, exported=program, output=PROBABILITIES)
+        known[PROBABILITIES] = append_softmax(graph.exported), PROBABILITIES
+    return replace(graph, exported=known[PROBABILITIES][0], output=PROBABILITIES)
 
 
-def _append_softmax(program: ExportedProgram) -> ExportedProgram | None:
+def append_softmax(program: ExportedProgram) -> ExportedProgram:
+    """Copy a program with a softmax behind its answer."""
     program = copy_program(program)
     output = program.graph.output_node()
     ((logits,),) = output.args
-    if logits.target is aten.softmax.int:
-        return None
     answer = insert(output, aten.softmax.int, logits, -1)
     answer.meta["nn_module_stack"] = {}  # it is no module's
     output.args = ((answer,),)

@@ -124,3 +124,17 @@ def test_a_file_that_our_core_runs_takes_pixels(tmp_path: Path) -> None:
         assert (entry.inputs[0].dtype, method.delegates, method.leftovers) == ("uint8", 1, ())
         found = open_entry(tmp_path / "out", entry)(make_input(pixels, entry.preprocessing))
         np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_a_core_ml_package_is_a_classifier_of_pictures(tmp_path: Path) -> None:
+    """With a convolution that has zeros around it, before which normalisation stays."""
+    folder = export(tmp_path / "out", "coreml", "fp16")
+    (entry,) = read_manifest(folder).artifacts
+    assert (entry.inputs[0].dtype, entry.inputs[0].shape) == ("uint8", (1, 32, 32, 3))
+    assert entry.outputs[0].name == "classLabel_probs"
+    assert entry.methods[0].parity is not None
+    assert entry.methods[0].parity.cosine_min > 0.999
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    np.testing.assert_allclose(open_entry(folder, entry).run(pixels[None])[0], answer(pixels), atol=2e-3)
+    result = call("check", folder, "--model", MODEL)
+    assert result.exit_code == 0, result.output

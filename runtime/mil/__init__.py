@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bigvit_edge.artifact import Array, Runner
+from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, Array, Runner
 from bigvit_edge.errors import UserError
+from bigvit_edge.preprocessing import FLOAT32, UINT8
 from bigvit_edge.runtime.mil.definitions import list_defaults
 from bigvit_edge.runtime.mil.ops import ABSENT, OPS, SEVERAL
 from bigvit_edge.runtime.mil.package import Function, Op, Picture, Type, read_folder, read_function
@@ -52,12 +53,12 @@ def load_files(
         raise UserError(met, "one image in, logits or a classifier's probabilities out")
     ((image, type_),), (answer,) = chosen.inputs.items(), answers
     picture = chosen.pictures.get(image)
-    shape, dtype = (type_.shape, "float32") if picture is None else ((1, picture.height, picture.width, 3), "uint8")
+    shape, dtype = (type_.shape, FLOAT32) if picture is None else ((1, picture.height, picture.width, 3), UINT8)
 
     def run(images: NDArray[Any]) -> Array:
         if images.shape != shape:
             raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}")
-        if dtype == "uint8" and images.dtype != np.uint8:
+        if dtype == UINT8 and images.dtype != np.uint8:
             raise UserError(f"{where}: an image of {images.dtype}", "one of uint8")
         given = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         before = torch.get_num_threads()
@@ -70,7 +71,8 @@ def load_files(
 
     declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
     answered = declared.get(answer, ()) if chosen.classes is None else (1, len(chosen.classes))
-    return Runner(run, shape, answered, chosen.words)
+    output = LOGITS if chosen.classes is None else CLASS_PROBABILITIES
+    return Runner(run, shape, answered, chosen.words, dtype, output)
 
 
 def _arrange(pixels: Tensor, picture: Picture) -> Tensor:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bigvit_edge.export.classes import match_classes
+from bigvit_edge.errors import UserError
+from bigvit_edge.export.classes import match_classes, name_classes
 
 IMAGENET = (
     "tench, Tinca tinca",
@@ -71,3 +72,10 @@ def test_a_model_without_labels_takes_numbers_or_the_order_of_as_many_folders() 
     found, (note,) = match_classes(["dog", "cat"], None, 3)
     assert found == {}
     assert "the model has no labels for cat, dog" in note
+
+
+def test_a_label_of_several_classes_is_told_apart() -> None:
+    assert name_classes(["crane", "cat", "crane"], 3) == ("crane (class 0)", "cat", "crane (class 2)")
+    assert name_classes(["\u00e9", "e\u0301"], 2) == ("\u00e9 (class 0)", "e\u0301 (class 1)")  # one text to Swift
+    with pytest.raises(UserError, match=r"the label 'a \(class 0\)' of two classes; expected labels that differ"):
+        name_classes(["a", "a", "a (class 0)"], 3)

@@ -22,3 +22,11 @@ def test_files_that_it_takes_whole_or_never_are_not_told_of() -> None:
         replace(IMAGES, input="tensor"), replace(IMAGES, formats=("onnx",)), replace(IMAGES, backend="native"),
     ):  # fmt: skip
         assert list_limits(other, KEEPS, ("a\nb",)) == []
+
+
+def test_labels_that_core_ml_cannot_tell_apart_are_told() -> None:
+    ios = replace(IMAGES, formats=("coreml",))
+    (note,) = list_limits(ios, KEEPS, ("crane", "cat", "crane"))
+    assert "crane (class 0), crane (class 2)" in note
+    assert list_limits(ios, KEEPS, ("crane", "cat")) == list_limits(ios, KEEPS, None) == []
+    assert list_limits(replace(ios, input="tensor"), KEEPS, ("a", "a")) == []

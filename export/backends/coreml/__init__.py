@@ -7,20 +7,27 @@ a palette, found by k-means, and an index for each weight: one palette for every
 where they divide into groups, else one a tensor. mixed: each layer its own.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import Artifact, list_versions, name_method
+from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, Artifact, list_versions, name_method
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.backends.coreml.interface import (
+    check_interface,
+    choose_precision,
+    describe_classifier,
+    describe_package,
+    describe_tensors,
+)
 from bigvit_edge.export.backends.coreml.neural_engine import describe_method
 from bigvit_edge.export.backends.coreml.operations import write_operations
 from bigvit_edge.export.backends.coreml.package import (
@@ -32,8 +39,10 @@ from bigvit_edge.export.backends.coreml.package import (
 )
 from bigvit_edge.export.backends.coreml.weights import Palettes, compress_weights
 from bigvit_edge.export.capture_errors import find_shortage
-from bigvit_edge.export.graph import Graph, layer_of, weight_name
+from bigvit_edge.export.classes import name_classes
+from bigvit_edge.export.graph import Graph, layer_of, shape_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
+from bigvit_edge.export.pixels import append_softmax
 from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
 from bigvit_edge.runtime import mil
@@ -51,6 +60,7 @@ SUFFIX = ".mlpackage"
 SEVERAL = True
 PACKAGES = ("coremltools", "torch")
 
+Classes = tuple[str, ...]
 Layers = dict[str, str]  # the output of an op -> its layer, or the Linear that it is
 
 
@@ -58,12 +68,13 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     """Lower the graphs to an .mlpackage.
 
     UserError if target.deployment is too old for what is asked; RuntimeError if other Linears were quantised than
-    Graph.layers names.
+    Graph.layers names, or the package takes or answers otherwise than target.input wants.
     """
     _check_deployment(graphs, target)
+    classes = _name_classes(graphs[0], metadata) if target.takes_pixels(FORMAT) else None
     palettes: Palettes = {}
     with silenced():
-        packages, layers = zip(*(_lower_one(graph, target, palettes) for graph in graphs), strict=True)
+        packages, layers = zip(*(_lower_one(graph, target, palettes, classes) for graph in graphs), strict=True)
         names, files = [ENTRY], packages[0]
         if len(graphs) > 1:
             names = [name_method(graph.keep) for graph in graphs if graph.keep]
@@ -73,6 +84,10 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
                 for name, of in zip(names, layers, strict=True)
             )
         files = finish_package(files, metadata)
+        if classes is not None:
+            files = describe_package(files, metadata)
+        for name, graph in zip(names, graphs, strict=True):
+            check_interface(files, name, graph.exported, classes, metadata)
     methods = tuple(
         describe_method(files, name, graph, of) for name, graph, of in zip(names, graphs, layers, strict=True)
     )
@@ -80,8 +95,14 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         (reason for name, of in zip(names, layers, strict=True) if (reason := _explain_unchecked(files, name, of))), ""
     )
     return Artifact(
-        FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True, unchecked=unchecked
-    )
+        FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True, unchecked=unchecked,
+        output=LOGITS if classes is None else CLASS_PROBABILITIES,
+    )  # fmt: skip
+
+
+def _name_classes(graph: Graph, metadata: Mapping[str, str]) -> Classes:
+    (logits,) = graph.exported.graph.output_node().args[0]
+    return name_classes(json.loads(metadata.get("labels", "null")), shape_of(logits)[-1])
 
 
 def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) -> str:
@@ -105,14 +126,16 @@ def _check_deployment(graphs: Sequence[Graph], target: "Target") -> None:
 # ---- conversion ------------------------------------------------------------------------------------------------------
 
 
-def _lower_one(graph: Graph, target: "Target", palettes: Palettes) -> tuple[dict[str, bytes], Layers]:
+def _lower_one(
+    graph: Graph, target: "Target", palettes: Palettes, classes: Classes | None
+) -> tuple[dict[str, bytes], Layers]:
     """The files of a package with one function, and the layer of each op in it."""
     program = _quantize_activations(graph)
     precision = ct.precision.FLOAT32 if graph.precision == "fp32" else ct.precision.FLOAT16
     made = _models.setdefault(program, {})
-    key = (target.deployment, precision.value)
+    key = (target.deployment, precision.value, classes)
     if key not in made:
-        made[key] = _convert(program, target, precision)
+        made[key] = _convert(program, target, precision, classes)
     model = made[key]
     layers = {
         op.outputs[0].name: op.scopes[ScopeSource.EXIR_STACK_TRACE][0]
@@ -123,17 +146,21 @@ def _lower_one(graph: Graph, target: "Target", palettes: Palettes) -> tuple[dict
 
 
 # Converted models, kept as long as their graphs: most precisions start from the same, and this is where the time goes.
-_models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str], Any]] = WeakKeyDictionary()
+_models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str, Classes | None], Any]] = WeakKeyDictionary()
 
 
-def _convert(exported: ExportedProgram, target: "Target", precision: Any) -> Any:
-    program = write_operations(exported)
+def _convert(exported: ExportedProgram, target: "Target", precision: Any, classes: Classes | None) -> Any:
+    """The program converted.
+
+    classes: their names, where it is to be a classifier of pictures.
+    """
+    program = write_operations(exported if classes is None else append_softmax(exported))
     lines = {node.name: node.meta.get("stack_trace") for node in program.graph.nodes}
     for node in program.graph.nodes:
         # the one thing that coremltools hands on from a node to all the ops it becomes
         node.meta["stack_trace"] = _layer(program, node)
     try:
-        return _convert_program(program, target, precision)
+        return _convert_program(program, target, precision, classes)
     except Exception as e:
         node = _find_at_work(e, program)
         if node is None or find_shortage(e):
@@ -149,15 +176,13 @@ def _find_at_work(error: Exception, program: ExportedProgram) -> Node | None:
     return next((node for node in reversed(found) if node is not None), None)
 
 
-def _convert_program(program: ExportedProgram, target: "Target", precision: Any) -> Any:
-    (image,) = program.example_inputs[0]
+def _convert_program(program: ExportedProgram, target: "Target", precision: Any, classes: Classes | None) -> Any:
     return ct.convert(
         program,
-        inputs=[ct.TensorType(name="image", shape=tuple(image.shape), dtype=np.float32)],
-        outputs=[ct.TensorType(name="logits", dtype=np.float32)],
+        **(describe_tensors(program) if classes is None else describe_classifier(program, classes)),
         convert_to="mlprogram",
         minimum_deployment_target=ct.target[target.deployment],
-        compute_precision=precision,
+        compute_precision=precision if classes is None else choose_precision(precision),
         pass_pipeline=_choose_passes(program),
         skip_model_load=True,
     )

@@ -30,7 +30,7 @@ MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 
 def aim(deployment: str = "iOS18") -> Target:
-    return cast(Target, SimpleNamespace(deployment=deployment))
+    return Target("test", "", ("coreml",), deployment=deployment)
 
 
 def build(keep: float | None, depth: int = 1) -> nn.Module:

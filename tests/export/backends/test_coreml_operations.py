@@ -1,7 +1,6 @@
 """Ops that coremltools refuses, in others that it takes: the saved package against eager PyTorch."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -82,7 +81,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, An
     """What one saved package with all programs in it, and what PyTorch, say of each."""
     image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     graph = rewrite(capture(Answers().eval(), SIDE))
-    artifact = coreml.lower([graph], cast(Target, SimpleNamespace(deployment="iOS17")), {})
+    artifact = coreml.lower([graph], Target("test", "", ("coreml",), deployment="iOS17"), {})
     path = tmp_path_factory.mktemp("all") / "all.mlpackage"
     write_data(cast(dict[str, bytes], artifact.data), path)
     expected = [function(image).flatten(1).numpy() for function in PROGRAMS.values()]
