@@ -143,7 +143,8 @@ BVE_API int bve_prepare_by(const char* metadata, const bve_picture* picture, flo
 
 // A frame as the model sees it: turned upright, cropped and resized with antialiasing as the
 // program's metadata says, RGB, uint8 [size, size, 3]. Within a level of what Pillow makes of the
-// same frame in RGB. Reads the rows' pixels and nothing behind them. 0 if all went well.
+// same frame in RGB, of noise but for two in ten thousand. Reads the rows' pixels and nothing
+// behind them. 0 if all went well.
 BVE_API int bve_read_frame(const bve_program* program, const bve_frame* frame, uint8_t* pixels,
                            size_t count, bve_error* error);
 

@@ -16,6 +16,7 @@ from bigvit_edge.runtime import load_library
 from tests.runtime.test_picture import need_pillow_13
 
 SIZE, MEAN = 12, (9, 8, 7)
+FRAMES = 400  # at random
 FORMATS = ("RGB", "RGBA", "BGRA", "NV12", "NV21", "YUV420")  # from 1 on, in bve.h
 MATRICES = ((0.299, 0.114, True), (0.299, 0.114, False), (0.2126, 0.0722, True), (0.2126, 0.0722, False))
 # Odd sides, thin ones, one pixel, wider than a block of columns, and larger and smaller than the model's.
@@ -145,3 +146,22 @@ def test_every_crop_filter_and_rotation_is_within_a_level_of_pillow(kind: str) -
         # Of YUV, some levels are rounded to the neighbour of what floats are; two filters spread that.
         most = 2 if len(frame.pixels) == 3 and resize in RESIZES[2:] else 1
         assert distance(found, expected) <= most, (width, height, crop, resize, rotation, matrix, step)
+
+
+def test_of_random_frames_few_levels_are_further_than_one_from_pillows() -> None:
+    need_pillow_13()
+    rng = np.random.default_rng(1)
+    levels = np.zeros(4, int)  # by how far they are; further ones are an error
+    for seed in range(FRAMES):
+        kind, resize, crop = (words[rng.integers(len(words))] for words in (FORMATS, RESIZES, CROPS))
+        width, height = map(int, np.exp(rng.uniform(0, 6, 2)))
+        size, rotation = int(rng.choice([1, 2, 7, 16, 33, 64])), 90 * int(rng.integers(4))
+        rest = {} if crop == SQUARE else {"resize_to": int(rng.integers(1, 100))}
+        metadata = describe(size=size, crop=crop, resize=resize, **rest)
+        matrix, step, room = (int(rng.integers(*limits)) for limits in ((4,), (1, 3), (7,)))
+        frame = Frame(draw(width, height, kind, seed), kind, rotation, matrix, step, room)
+        away = np.abs(read(frame, metadata, size).astype(int) - prepare(frame.convert(), metadata, size))
+        counts = np.bincount(away.ravel(), minlength=4)
+        assert counts[2:].sum() == 0 or len(frame.pixels) == 3 or resize in RESIZES[2:], (resize, width, height)
+        levels += counts
+    assert levels[2:].sum() < levels.sum() / 5000
