@@ -1,12 +1,14 @@
 // Frames of any size, layout and preprocessing: an Error that can be printed, or pixels, the same
 // ones with and without vectors. Planes have not a byte more than they must.
-#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "error.h"
 #include "frame_reader.h"
+#include "program.h"
 
 namespace bve {
 namespace {

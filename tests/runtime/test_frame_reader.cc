@@ -4,8 +4,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstring>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <new>
