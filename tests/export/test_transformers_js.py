@@ -1,4 +1,4 @@
-"""The demo's .onnx in transformers.js under Node, by docs/libraries.md's samples as they are written there."""
+"""The demo's .onnx in transformers.js and transformers, by docs/libraries.md's samples as they are written there."""
 
 import json
 import shutil
@@ -13,9 +13,10 @@ from PIL import Image
 from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.bundle import Source, export_bundle
+from bigvit_edge.models.hf_models import import_transformers
 from bigvit_edge.models.load import load
 from bigvit_edge.target import Limits, load_target
-from tests.onnx_libraries import ask_pipeline, run_node, write_script
+from tests.onnx_libraries import ask_pipeline, fill_in, read_sample, run_node, write_script
 
 COUNT = 40
 WEB = replace(load_target("web"), limits=Limits(images=4))
@@ -89,3 +90,13 @@ def test_pixels_without_their_line_are_refused_not_misread(dist: Path, pictures:
     assert "expected: (tensor(uint8))" in run_node(
         write_script(dist / "web/blvit_demo_fp32.onnx", False) + more, tmp_path
     )
+
+
+@pytest.mark.parametrize("bundle", ["tensor", "web"])
+def test_the_sample_in_python_finds_the_class(
+    dist: Path, pictures: list[Path], expected: Array, bundle: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_transformers()  # beside PyTorch for CPUs it wants ops of torchvision's, which a user's may bring
+    words = {"dist/web": str(dist / bundle), "picture.jpg": str(pictures[0])}
+    exec(fill_in(read_sample("AutoImageProcessor"), **words), {})
+    assert capsys.readouterr().out.split() == [LABELS[expected[0].argmax()]]

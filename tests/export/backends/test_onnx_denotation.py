@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from bigvit_edge.export.backends.onnx.denotation import denote
 from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
 
+ABOUT = {"description": "Finds ants", "author": "A. Nobody, B. Nobody", "license": "Apache-2.0"}
 PLACES = {NCHW: [1, 3, 4, 4], NHWC: [1, 4, 4, 3]}
 DENOTED = {
     NCHW: ["DATA_BATCH", "DATA_CHANNEL", "DATA_FEATURE", "DATA_FEATURE"],
@@ -32,13 +33,15 @@ def make(how: Preprocessing | None) -> tuple[Any, dict[str, str]]:
     )
     constants = [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 48])]
     model = helper.make_model(helper.make_graph(nodes, "tiny", *ports, constants), ir_version=9)
-    words = {"labels": '["a"]'} | ({"preprocessing": json.dumps(how.spell())} if how else {})
+    words = {"labels": '["a"]'} | (ABOUT | {"preprocessing": json.dumps(how.spell())} if how else {})
     helper.set_model_props(model, denote(model, words))
     model.opset_import[0].version = 20
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return onnx.load_from_string(data), session.get_modelmeta().custom_metadata_map
+    told = session.get_modelmeta()
+    assert told.description == ("Finds ants" if how else "")
+    return onnx.load_from_string(data), told.custom_metadata_map
 
 
 @pytest.mark.parametrize("layout", [NCHW, NHWC])
@@ -68,6 +71,7 @@ def test_a_normalised_picture_is_none_and_says_so() -> None:
     assert [each.denotation for each in image.type.tensor_type.shape.dim] == DENOTED[NCHW]
     assert "BGR, NCHW" in image.doc_string
     assert "before the softmax" in logits.doc_string
+    assert (metadata["model_author"], metadata["model_license"]) == ("A. Nobody, B. Nobody", "Apache-2.0")
     assert not any(key.startswith("Image.") for key in metadata)
 
 
