@@ -13,7 +13,7 @@ def list_limits(target: Target, keeps: Sequence[float | None], labels: Sequence[
     As notes of an export.
     """
     notes = []
-    if "litert" in target.formats and target.takes_pixels("litert"):
+    if "litert" in target.formats and target.takes_pixels("litert") and not target.is_native("litert"):
         notes += _list_limits_of_mediapipe(keeps, labels)
     if "coreml" in target.formats and target.takes_pixels("coreml"):
         names = name_classes(labels, len(labels or ()))
