@@ -78,6 +78,12 @@ def test_a_browser_says_the_same(demo: Path, pictures: Pixels, expected: Array, 
     np.testing.assert_allclose(scores, expected[:20], atol=1e-4)
 
 
+def test_a_browser_resizes_alike(demo: Path, tmp_path: Path) -> None:
+    larger = np.random.default_rng(0).integers(0, 256, (5, 96, 150, 3), np.uint8)
+    _, scores = ask_tasks_vision(demo / "blvit_demo_fp32.tflite", larger, tmp_path / "chromium")
+    np.testing.assert_allclose(scores, ask_mediapipe(demo / "blvit_demo_fp32.tflite", larger).scores, atol=1e-4)
+
+
 def test_several_keep_ratios_are_for_litert_alone_and_said_to_be(tiny: str, tmp_path: Path) -> None:
     told = export(
         tmp_path / "bundle", tiny, "--input", "image", "--keep", "0.25,0.5", "--set", "precisions=fp32", *LOOSE
