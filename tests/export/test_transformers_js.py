@@ -13,6 +13,7 @@ from PIL import Image
 from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.bundle import Source, export_bundle
+from bigvit_edge.manifest import list_changes, read_manifest
 from bigvit_edge.models.hf_models import import_transformers
 from bigvit_edge.models.load import load
 from bigvit_edge.target import Limits, load_target
@@ -49,6 +50,15 @@ def expected() -> Array:
     with torch.no_grad():
         answers: Array = load("blvit_demo").module((held_out().images[:COUNT] - 0.5) / 0.5).softmax(1).numpy()
     return answers
+
+
+def test_the_two_files_are_the_bundles_own(dist: Path) -> None:
+    for folder in (dist / "tensor", dist / "web"):
+        manifest = read_manifest(folder)
+        assert set(manifest.extras) == {"config.json", "preprocessor_config.json"}
+        assert list_changes(folder, manifest) == []
+        told = json.loads((folder / "preprocessor_config.json").read_text())
+        assert told["do_rescale"] is told["do_normalize"] is (folder.name == "tensor")
 
 
 def order(told: list[dict[str, float]]) -> Array:
