@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -83,7 +83,7 @@ def test_frames_follow_turns_and_why_there_are_none_is_told(tmp_path: Path) -> N
 
 
 def make_framed(path: Path) -> Path:
-    words = {"preprocessing": json.dumps(asdict(Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))))}
+    words = {"preprocessing": json.dumps(Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)).spell())}
     graph = replace(capture(build(little=True), 32, None), keep=0.5)
     path.write_bytes(to_bytes(emit_program([graph], 4, words)))
     return path
