@@ -232,6 +232,7 @@ def test_several_keep_ratios_in_one_file(tiny: str, tmp_path: Path) -> None:
     words = ["--target", "android", "--set", "precisions=fp32", "--keep", "0.25,1.0", *LOOSE]
     result = call("export", tiny, *words, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
+    assert "MediaPipe takes no .tflite of 2 keep ratios" in " ".join(result.output.split())
     Image.new("RGB", (40, 40), (200, 30, 90)).save(tmp_path / "image.png")
     for file in ("tiny_fp32.pte", "tiny_fp32.tflite", "tiny_fp32.bve"):
         answers = {

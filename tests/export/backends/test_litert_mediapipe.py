@@ -1,6 +1,5 @@
 """Exported .tflite files in MediaPipe, in Python and in a browser, beside LiteRT and PyTorch."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,28 @@ from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.load import load
-from bigvit_edge.models.zoo import CARDS, DIGITS
+from bigvit_edge.models.zoo import DIGITS
 from bigvit_edge.runtime.opening import open_entry
 from tests.libraries import ask_mediapipe, ask_tasks_vision
-from tests.test_tiny import LOOSE, TINY
 
 COUNT = 100
-
-
-def export(folder: Path, *words: str) -> str:
-    done = CliRunner().invoke(app, ["export", *words, "--format", "litert", "-o", str(folder)])
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Iterator[str]:
-    CARDS["tiny"] = TINY
-    yield "tiny"
-    del CARDS["tiny"]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "bundle"
-    export(folder, "blvit_demo", "--input", "image", "--set", "precisions=fp32,int8,int4", "--set", "limits.images=50")
+    words = [
+        "--format",
+        "litert",
+        "--input",
+        "image",
+        "--set",
+        "precisions=fp32,int8,int4",
+        "--set",
+        "limits.images=50",
+    ]
+    done = CliRunner().invoke(app, ["export", "blvit_demo", *words, "-o", str(folder)])
+    assert done.exit_code == 0, done.output
     return folder
 
 
@@ -82,13 +78,3 @@ def test_a_browser_resizes_alike(demo: Path, tmp_path: Path) -> None:
     larger = np.random.default_rng(0).integers(0, 256, (5, 96, 150, 3), np.uint8)
     _, scores = ask_tasks_vision(demo / "blvit_demo_fp32.tflite", larger, tmp_path / "chromium")
     np.testing.assert_allclose(scores, ask_mediapipe(demo / "blvit_demo_fp32.tflite", larger).scores, atol=1e-4)
-
-
-def test_several_keep_ratios_are_for_litert_alone_and_said_to_be(tiny: str, tmp_path: Path) -> None:
-    told = export(
-        tmp_path / "bundle", tiny, "--input", "image", "--keep", "0.25,0.5", "--set", "precisions=fp32", *LOOSE
-    )
-    assert "MediaPipe takes no .tflite of 2 keep ratios" in " ".join(told.split())
-    picture = np.zeros((1, 32, 32, 3), np.uint8)
-    with pytest.raises(RuntimeError, match="single subgraph"):
-        ask_mediapipe(tmp_path / "bundle/tiny_fp32.tflite", picture)
