@@ -1,4 +1,4 @@
-"""The demo's .onnx in other libraries, each with its own resize: `python -m tests.bench_transformers BUNDLE ...`.
+"""The demo's .onnx in other libraries, each with its own resize: `python tests/bench_transformers.py BUNDLE ...`.
 
 On the demo's held-out pictures, in their own size (64 px, where nothing is resized) and enlarged to 256 px: of how many
 the first class is the one that PyTorch finds on the picture as Pillow resizes it, and by how much a probability differs
