@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -35,7 +35,7 @@ CHOOSE = "document.querySelector('form button')"
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A routed model of two keep ratios, with its preprocessing and labels."""
     path = write(build(little=True), tmp_path_factory.mktemp("model") / "tiny_fp32.bve", KEEPS)
-    words = {"preprocessing": json.dumps(asdict(HOW)), "labels": json.dumps(LABELS)}
+    words = {"preprocessing": json.dumps(HOW.spell()), "labels": json.dumps(LABELS)}
     path.write_bytes(to_bytes(replace(from_bytes(path.read_bytes()), metadata=words)))
     return path
 
