@@ -132,7 +132,8 @@ def parse(words: "list[str]") -> argparse.Namespace:
     parser.add_argument("--clock", help="bve-run, which measures the clock")
     parser.add_argument("--delegate", help="our core for this runtime, a shared object")
     parser.add_argument("--preprocessing", default="", help="how pictures are prepared, JSON; else as the file says")
-    parser.add_argument("--frames", help="frame_reader.py, which prepares camera frames")
+    beside = os.path.join(os.path.dirname(__file__), "frame_reader.py")  # noqa: PTH118, PTH120  one import less
+    parser.add_argument("--frames", default=beside, help="where frame_reader.py lies, which prepares camera frames")
     parser.add_argument("--saturating", action="store_true", help="onnx: the CPU's int8 products saturate")
     return parser.parse_args(words)
 
