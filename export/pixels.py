@@ -31,13 +31,8 @@ from bigvit_edge.preprocessing import NCHW, NHWC, Preprocessing
 
 aten = torch.ops.aten
 
-OPTIONS: tuple[Any, ...] = (
-    None,
-    [1, 1],
-    [0, 0],
-    [1, 1],
-    1,
-)  # of a convolution, if not given: bias, stride, padding ...
+# of a convolution, if not given: bias, stride, padding, dilation, groups
+OPTIONS: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
 PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns, 3, p, q]
 NORMALIZED = "normalized"  # how the constants are called
 
