@@ -122,6 +122,19 @@ def test_isolation_and_threads_are_read_back(tab: Tab, offers: dict[str, Offer])
         enter(tab, "127.0.0.1")
 
 
+def test_who_asks_a_runtime_that_has_ended_is_told_so(tab: Tab, offers: dict[str, Offer]) -> None:
+    """It would wait for ever for its answer."""
+    script = (
+        "const {Worker: Kept} = self; let worker;"
+        "self.Worker = class extends Kept { constructor(...words) { super(...words); worker = this; } };"
+        "const r = await host.open(w0, w1, {threads: 1}).finally(() => { self.Worker = Kept; });"
+        "worker.dispatchEvent(new ErrorEvent('error', {message: 'no memory'})); worker.terminate();"
+        "const said = await r.run(0, 1, 0).catch((error) => error.message); await r.close(); return said"
+    )
+    offer, method = list_methods(offers)[0]
+    assert ask(tab, script, offer.told, method) == "its runtime ended (no memory)"
+
+
 def test_a_turn_has_what_a_result_wants_and_no_time_shorter_than_the_clock_tells(
     tab: Tab, offers: dict[str, Offer]
 ) -> None:

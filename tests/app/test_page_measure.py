@@ -38,6 +38,7 @@ MEASURE = """async (m, {plan, models, machine, cancelAt, keepFails, surroundings
       frames: async (seconds, images, period_ms) => {
         log.push(["frames", model.name, seconds, images, period_ms, log.length]);
         if (model.lacks) return {lack: model.lacks};
+        if (log.filter(([verb]) => verb === "frames").length === model.breaks) throw new Error("a NaN, it seems");
         const start = now * 1e6;
         now += Math.max(seconds * 1e3, images) * (model.slow || 1);
         return {frame: "a frame", prepared_by: "somebody", start_ns: start, end_ns: now * 1e6,
@@ -146,6 +147,15 @@ def test_who_prepares_no_frames_says_why(tmp_path: Path) -> None:
     assert row["frame"] == "not available: nobody says how"
     assert (row["verdicts"], sum(entry[0] == "frames" for entry in lacking["log"])) == (["valid"], 1)
     assert [entry[2:5] for entry in paced["log"] if entry[0] == "frames"] == [[0, 1, 0], [1, 3, 40]]
+
+
+@pytest.mark.parametrize("breaks", [1, 2, 3])  # while it warms up, after the first turn, after a later one
+def test_frames_that_fail_leave_the_model_its_turns(breaks: int, tmp_path: Path) -> None:
+    (told,) = measure(tmp_path, {"models": [{**ONE, "breaks": breaks}]})
+    (row,) = told["result"]["rows"]
+    assert (row["frame"], row["error"]) == ("not available: a NaN, it seems", "")
+    assert (row["verdicts"], len(row["turns"])) == (["valid"], 30)
+    assert sum(entry[0] == "frames" for entry in told["log"]) == breaks
 
 
 def test_turns_are_long_where_minutes_or_a_pace_are_asked_for(tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ export const host = {
   async open(model, method, policy) {
     const worker = new Worker("worker.js");
     const waiting = new Map();
+    let ended = null;
     const fail = (text) => {
-      for (const { reject } of waiting.values()) reject(new Error(text));
+      ended = new Error(text);
+      for (const { reject } of waiting.values()) reject(ended);
       waiting.clear();
     };
     worker.onmessage = ({ data: { number, value, error } }) => {
@@ -87,6 +89,7 @@ export const host = {
     worker.onerror = (event) => fail(`its runtime ended (${event.message || "out of memory, perhaps"})`);
     let count = 0;
     const call = (verb, words) => new Promise((resolve, reject) => {
+      if (ended) throw ended; // nobody is left to answer
       waiting.set(count += 1, { resolve, reject });
       worker.postMessage({ number: count, verb, words });
     });

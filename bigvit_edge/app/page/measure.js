@@ -190,7 +190,7 @@ class Bench {
     const { ready } = runner;
     const { ops, cores, ...session } = ready.session || {};
     const { images, isWarm } = await warmUp(runner, () => this.checkAsked());
-    const told = await runner.frames(0, 1, 0); // not counted: whether there are any
+    const told = await tryFrames(runner, 0, 1, 0); // not counted: whether there are any
     this.change(i, {
       frame: told.lack === undefined ? beginFrames(told) : `${NOT_AVAILABLE}: ${told.lack}`,
       runtime: `${ready.runtime} ${ready.version}`.trim(), build: { ...ready.build, ...session },
@@ -231,7 +231,7 @@ class Bench {
     const { start_ns, end_ns } = turns[turns.length - 1];
     spent.turns_ns += end_ns - start_ns;
     if (typeof frame === "string" || spent.frames_ns > FRAMES_SHARE * spent.turns_ns) return;
-    const told = await this.runners.get(i).frames(this.protocol.turn_s, this.protocol.turn_images, period_ms);
+    const told = await tryFrames(this.runners.get(i), this.protocol.turn_s, this.protocol.turn_images, period_ms);
     if (told.lack !== undefined) {
       this.change(i, { frame: `${NOT_AVAILABLE}: ${told.lack}` });
       return;
@@ -295,6 +295,9 @@ export async function warmUp(runner, check = () => null) {
     if (isWarm || (isLate && last.length === BLOCKS)) return { images: medians.length * images, isWarm };
   }
 }
+
+/** A turn of frames, or what they lack: the turns of the model alone are good without them. */
+const tryFrames = (runner, ...turn) => runner.frames(...turn).catch((error) => ({ lack: error.message || String(error) }));
 
 const beginFrames = ({ frame, prepared_by }) => ({
   frame, prepared_by, turns: [], label_times_ms: [], prepare_times_ms: [], label_ms: null, prepare_ms: null,

@@ -102,11 +102,7 @@ const VERBS = {
       findLargest(await opened.run(checkImage(pixels)));
       return [before, prepared, now()];
     };
-    try {
-      await label(); // what rested meanwhile is awake again
-    } catch (error) {
-      return { lack: explain(error) };
-    }
+    await label(); // what rested meanwhile is awake again
     const start = now();
     const end = start + seconds * 1e3;
     const [label_ms, prepare_ms] = [[], []];
