@@ -20,8 +20,9 @@ BACKENDS = ("xnnpack", "coreml", "native")
 PACKINGS = ("dot", "i8mm")
 INPUTS = TENSOR, IMAGE = "tensor", "image"
 LAYOUTS = ("", "NCHW", "NHWC")
-# The layouts that pixels have in each format, the one its users expect first.
-PIXELS = {"executorch": ("NCHW", "NHWC"), "onnx": ("NCHW", "NHWC"), "litert": ("NHWC",), "coreml": ("NHWC",)}
+# The layout that pixels have in each format, as its users expect it; Core ML's is an image's own.
+PIXELS = {"executorch": "NCHW", "onnx": "NCHW", "litert": "NHWC", "coreml": "NHWC"}
+EITHER = ("executorch", "onnx")  # formats that have both layouts
 DEPLOYMENTS = ("iOS16", "iOS17", "iOS18")
 GROUPS = (32, 64, 128, 256)  # what every runtime has a kernel for
 MOST_IMAGES = 1000  # held-out images there are
@@ -189,7 +190,14 @@ class Target:
 
     def find_layout(self, name: str) -> str:
         """Find the layout of what files of that format take."""
-        return self.layout or PIXELS[name][0] if self.takes_pixels(name) else "NCHW"
+        if not self.takes_pixels(name):
+            return "NCHW"
+        return self.layout or PIXELS[name] if name in EITHER else PIXELS[name]
+
+    def gives_probabilities(self, name: str) -> bool:
+        """Tell whether files of that format, where asked for, answer with probabilities."""
+        libraries = name == "coreml" or (name == "litert" and not self.is_native(name))
+        return libraries and name in self.formats and self.takes_pixels(name)
 
     def find_backend(self, name: str) -> str:
         """Find what files of that format delegate to, '' without a choice."""
@@ -228,13 +236,7 @@ class Target:
             met = f"quant.{fixed[0]}={getattr(self.quant, fixed[0])} for {', '.join(self.precisions)}"
             raise UserError(met, "precisions=mixed, which it is for", "leave it out")
         inside = [(name, part) for name, precision in cells if precision == "mixed" for part in parts]
-        if self.layout and self.input != IMAGE:
-            raise UserError(
-                f"layout={self.layout} for input={self.input}", "input=image, which has one", "leave it out"
-            )
-        for name in self.formats if self.layout else ():
-            if self.takes_pixels(name) and self.layout not in PIXELS[name]:
-                raise UserError(f"layout={self.layout} for {name}", " or ".join(PIXELS[name]), "leave it out")
+        self._check_layout()
         for name, precision in cells + inside:
             if self.is_native(name) and precision not in NATIVE:
                 other = "add --set backend=xnnpack" if name in CHOICES else f"{name} out of --set formats="
@@ -250,6 +252,16 @@ class Target:
                 met = f"{name} in {precision} for {self.deployment}"
                 raise UserError(met, f"{since} or later, which has it", f"add --set deployment={since}")
         return cells
+
+    def _check_layout(self) -> None:
+        """UserError on a layout that no file of the target would have, or that one cannot."""
+        laid = [name for name in self.formats if self.takes_pixels(name) and name != "coreml"]
+        if self.layout and not laid:
+            met = f"layout={self.layout} for {', '.join(self.formats)} with input={self.input}"
+            raise UserError(met, f"input=image and one of {', '.join(EITHER)}, whose pixels have one", "leave it out")
+        for name in laid if self.layout else ():
+            if name not in EITHER and self.layout != PIXELS[name]:
+                raise UserError(f"layout={self.layout} for {name}", PIXELS[name], "leave it out")
 
     def list_modules(self) -> list[str]:
         """List the modules of export/backends that the target's formats need."""

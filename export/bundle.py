@@ -39,7 +39,7 @@ from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.libraries import list_limits
 from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
-from bigvit_edge.export.references import Reference, measure
+from bigvit_edge.export.references import Reference, are_probabilities, measure
 from bigvit_edge.export.samples import write_samples
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
@@ -109,7 +109,7 @@ def export_bundle(
             evaluation = prepare_evaluation(
                 model, ratios, target.limits.images, found, calibrates, source.calibration, listener.watch
             )
-            limits = list_limits(target, ratios, model.labels)
+            limits = list_limits(target, ratios, model.labels, _is_bounded(evaluation.references))
             model = replace(model, notes=(*model.notes, *evaluation.notes, *limits))
             subject = _make_subject(model, ratios, evaluation.calibration)
             set_dispatch(model.module, target.dispatch)
@@ -132,6 +132,13 @@ def export_bundle(
         manifest = replace(manifest, samples=write_samples(entries, part), extras=extras)
         write_manifest(manifest, part)
     return manifest, model
+
+
+def _is_bounded(references: Mapping[float | None, Reference]) -> bool:
+    """Whether PyTorch answers with shares, of which a softmax makes others: a sigmoid's, and not a softmax's own."""
+    answers = [reference.logits for reference in references.values()]
+    shares = all(((found >= 0) & (found <= 1)).all() for found in answers)
+    return shares and not all(are_probabilities(found) for found in answers)
 
 
 def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:

@@ -83,7 +83,11 @@ def name_classes(labels: Sequence[str] | None, count: int) -> tuple[str, ...]:
     times = Counter(map(_compose, labels))
     names = tuple(label if times[_compose(label)] == 1 else f"{label} (class {i})" for i, label in enumerate(labels))
     if again := [name for name, number in Counter(map(_compose, names)).items() if number > 1]:
-        raise UserError(f"the label {again[0]!r} of two classes", "labels that differ, in a Core ML classifier")
+        raise UserError(
+            f"the label {again[0]!r} of two classes",
+            "labels that differ, in a Core ML classifier",
+            "rename one, or add --input tensor",
+        )
     return names
 
 

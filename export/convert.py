@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, Runner
+from bigvit_edge.artifact import PROBABILITIES, Array, Artifact, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import Show, assign_layers
@@ -37,7 +37,7 @@ from bigvit_edge.export.inlay import (
 )
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.pictures import Watch, unwatched
-from bigvit_edge.export.pixels import answer_probabilities, take_pixels
+from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
@@ -238,7 +238,9 @@ def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> G
         assert graph.inlay is not None
         return replace(graph, inlay=replace(graph.inlay, around=take_pixels(rest_of(graph), how).exported))
     taken = take_pixels(graph, how, as_bytes=name != "coreml")
-    return answer_probabilities(taken) if name == "litert" else taken
+    if name == "litert":
+        return answer_probabilities(taken)
+    return replace(taken, output=PROBABILITIES) if ends_with_softmax(graph.exported) else taken
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:

@@ -7,15 +7,22 @@ from bigvit_edge.export.classes import name_classes
 from bigvit_edge.target import Target
 
 
-def list_limits(target: Target, keeps: Sequence[float | None], labels: Sequence[str] | None) -> list[str]:
+def list_limits(
+    target: Target, keeps: Sequence[float | None], labels: Sequence[str] | None, is_bounded: bool = False
+) -> list[str]:
     """List what MediaPipe and Core ML do not take, or read otherwise.
 
-    As notes of an export.
+    As notes of an export. is_bounded: the model's answers are in 0..1 and no softmax's.
     """
     notes = []
-    if "litert" in target.formats and target.takes_pixels("litert") and not target.is_native("litert"):
+    scored = [name for name in ("litert", "coreml") if target.gives_probabilities(name)]
+    if is_bounded and scored:
+        files = " and ".join(scored)
+        said = f"the model's answers are all in 0..1, as a sigmoid's: files of {files} have a softmax behind them"
+        notes.append(f"{said}, which their libraries' scores want; --input tensor leaves it away")
+    if "litert" in scored:
         notes += _list_limits_of_mediapipe(keeps, labels)
-    if "coreml" in target.formats and target.takes_pixels("coreml"):
+    if "coreml" in scored:
         names = name_classes(labels, len(labels or ()))
         renamed = [name for name, label in zip(names, labels or (), strict=True) if name != label]
         if renamed:

@@ -6,6 +6,8 @@ nothing is computed; patches are cut of bytes. Elsewhere they stay two ops: zero
 pixels.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +29,7 @@ from bigvit_edge.export.graph import (
     read_constants,
     set_constant,
 )
-from bigvit_edge.preprocessing import NCHW, NHWC, Preprocessing
+from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
 
 aten = torch.ops.aten
 
@@ -77,15 +79,25 @@ def restore_pixels(images: Array, how: Preprocessing) -> Any:
 def answer_probabilities(graph: Graph) -> Graph:
     """Copy a graph with a softmax behind its logits.
 
-    One that ends with a softmax stays as it is.
+    One that ends with a softmax answers with them already.
     """
-    ((logits,),) = graph.exported.graph.output_node().args
-    if logits.target is aten.softmax.int:
-        return graph
+    if ends_with_softmax(graph.exported):
+        return replace(graph, output=PROBABILITIES)
     known = _taking.setdefault(graph.exported, {})
     if PROBABILITIES not in known:
         known[PROBABILITIES] = append_softmax(graph.exported), PROBABILITIES
     return replace(graph, exported=known[PROBABILITIES][0], output=PROBABILITIES)
+
+
+def ends_with_softmax(program: ExportedProgram) -> bool:
+    """Tell whether a program's answer is a softmax's."""
+    ((answer,),) = program.graph.output_node().args
+    return bool(answer.target is aten.softmax.int)
+
+
+def takes_pixels(metadata: Mapping[str, str]) -> bool:
+    """Tell whether a file of these words takes pixels."""
+    return bool(json.loads(metadata.get("preprocessing", "{}")).get("dtype") == UINT8)
 
 
 def append_softmax(program: ExportedProgram) -> ExportedProgram:

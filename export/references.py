@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import interpolate
 
-from bigvit_edge.artifact import Array, Pixels, Run, Runner
+from bigvit_edge.artifact import FAINTEST, Array, Pixels, Run, Runner
 from bigvit_edge.demo.digits import HELD_OUT_SEED, held_out, make_batch
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.errors import UserError
@@ -181,13 +181,20 @@ def measure(run: Run, reference: Reference, how: Preprocessing | None = None) ->
     """Run a file on the reference's images, one by one.
 
     how: the file takes them; as the model if None. Of a file of probabilities, which do not say by what number all
-    logits of an image could be larger, both sides are compared about their mean over the classes.
+    logits of an image could be larger, both sides are compared about their mean over the classes; where PyTorch answers
+    with probabilities too, their logarithms are.
     """
     logits = run_all(run, (make_input(pixels[None], how or reference.how) for pixels in reference.pixels))
     said, expected = logits, reference.logits
     if isinstance(run, Runner) and run.probabilities:
+        expected = np.log(np.maximum(expected, FAINTEST)) if are_probabilities(expected) else expected
         said, expected = (values - values.mean(1, keepdims=True) for values in (logits, expected))
     return Measured(compare(said, expected), _score(logits, reference), _confuse(logits, reference))
+
+
+def are_probabilities(answers: Array) -> bool:
+    """Tell whether answers [n, classes] are those of a softmax."""
+    return bool((answers >= 0).all() and np.allclose(answers.sum(1), 1, atol=1e-3))
 
 
 def run_all(run: Run, images: Iterable[NDArray[Any]]) -> Array:

@@ -109,7 +109,8 @@ class Session:
         """Run the model on one image.
 
         float32 [1, 3, size, size] as the model takes it; or a picture, which `prepare` is asked for; or a camera's
-        Frame, prepared on the way, to a level of 255 as `prepare` does it -> logits, float32 [1, classes].
+        Frame, prepared on the way, to a level of 255 (of noise seldom two) as `prepare` does it -> logits, float32
+        [1, classes].
         """
         if isinstance(image, Frame):
             return self._run(None, image)

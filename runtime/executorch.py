@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import torch  # before ExecuTorch, which finds its libraries loaded
 
@@ -24,7 +25,7 @@ FORWARD = "forward"  # the method of a file that has one
 METADATA = "metadata_"  # before the name of a method that only says what is known of the file
 ORDER = f"{METADATA}methods"  # such a method: the others in the order given, which the file does not keep
 KEEP = f"{METADATA}keep"  # such a method: the keep ratios of those
-DTYPES = {0: "uint8", 6: "float32"}  # by ExecuTorch's numbers
+DTYPES = {0: "uint8", 6: "float32"}  # by ExecuTorch's numbers of types (ScalarType)
 FAILURES = (RuntimeError, ValueError)  # of ExecuTorch
 
 
@@ -42,7 +43,7 @@ class Session:
             self._loaded = file.load_method(method)
         metadata = self._loaded.method_meta()
         image = metadata.input_tensor_meta(0)
-        self.shape, self.dtype = tuple(map(int, image.sizes())), DTYPES.get(image.dtype(), "float32")
+        self.shape, self.dtype = tuple(map(int, image.sizes())), read_dtype(path, image)
         self.classes = int(metadata.output_tensor_meta(0).sizes()[-1])
 
     def run(self, image: Array) -> Array:
@@ -64,6 +65,17 @@ class Session:
             name = find_method(self._path, self._file, method, keep)
             set_threads(self._threads)
         return Session(self._path, self._file, name, self._threads)
+
+
+def read_dtype(path: str | Path, image: Any) -> str:
+    """Read what a method takes from what ExecuTorch says of its input.
+
+    UserError if it is neither float32 nor uint8.
+    """
+    if image.dtype() not in DTYPES:
+        met = f"{path} takes a tensor of ExecuTorch's type {image.dtype()}"
+        raise UserError(met, " or ".join(DTYPES.values()), "export the model again")
+    return DTYPES[image.dtype()]
 
 
 def load(path: str | Path, keep: float | None = None, threads: int = 1, *, method: str | None = None) -> Session:

@@ -42,7 +42,7 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """A frame as it lies in memory, which is not copied.
 
@@ -65,10 +65,18 @@ class Frame:
                 met = f"a frame with {name} {value!r}"
                 raise UserError(met, f"one of {', '.join(known)}", suggest(str(value), list(known)))
         if not isinstance(self.rotation, Integral) or self.rotation not in ROTATIONS:
-            raise UserError(f"a frame with rotation {self.rotation!r}", "0, 90, 180 or 270 degrees")
+            raise UserError(
+                f"a frame with rotation {self.rotation!r}",
+                "0, 90, 180 or 270 degrees",
+                "give how far it is to be turned clockwise",
+            )
         for plane in self.planes:
             if not (isinstance(plane, np.ndarray) and plane.dtype == np.uint8):
-                raise UserError(f"a frame with a plane of {_describe(plane)}", "numpy arrays of uint8")
+                raise UserError(
+                    f"a frame with a plane of {_describe(plane)}",
+                    "numpy arrays of uint8",
+                    "give its planes as they lie",
+                )
         sides = self.planes[0].shape[:2] if len(self.planes) else ()
         height, width = sides if len(sides) == 2 and min(sides) > 0 else (2, 2)  # whatever shows the shapes
         wanted = FORMATS[self.format].list_shapes(height, width)
@@ -100,6 +108,9 @@ class Frame:
         """
         if format not in FORMATS:
             raise UserError(f"format {format!r}", f"one of {', '.join(FORMATS)}", suggest(str(format), list(FORMATS)))
+        if not (isinstance(width, Integral) and isinstance(height, Integral)):
+            met = f"a frame of {width!r} x {height!r} pixels"
+            raise UserError(met, "two whole numbers", "give its width and height")
         flat = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else np.ascontiguousarray(data).ravel()
         shapes = FORMATS[format].list_shapes(height, width)
         counts = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]

@@ -7,6 +7,8 @@ from PIL import Image, ImageOps
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.colors import apply_profile
 
+PLAIN = ("L", "RGB", "CMYK", "LAB")  # modes that a profile is applied to as they are
+
 
 def read_image(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Read an image's pixels, and note what was assumed or changed.
@@ -21,7 +23,7 @@ def read_image(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         upright = ImageOps.exif_transpose(image)
         has_alpha = upright.has_transparency_data
         whole = upright.convert("RGBA") if has_alpha else upright
-        opaque = whole.convert("RGB") if has_alpha else whole
+        opaque = whole if whole.mode in PLAIN else whole.convert("RGB")  # a palette's colours have the profile too
         rgb, notes = apply_profile(opaque, upright.info.get("icc_profile") or None)
         pixels = np.asarray(rgb)
         if has_alpha:

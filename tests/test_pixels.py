@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
@@ -138,3 +139,44 @@ def test_a_core_ml_package_is_a_classifier_of_pictures(tmp_path: Path) -> None:
     np.testing.assert_allclose(open_entry(folder, entry).run(pixels[None])[0], answer(pixels), atol=2e-3)
     result = call("check", folder, "--model", MODEL)
     assert result.exit_code == 0, result.output
+
+
+SHARES = {"softmax": nn.Softmax(-1), "sigmoid": nn.Sigmoid()}
+
+
+def build_shares(name: str) -> nn.Module:
+    """The small model, whose answers are shares already."""
+    inside = build()
+    model = nn.Sequential(inside, SHARES[name])
+    for word in ("image_size", "labels", "mean", "std"):
+        setattr(model, word, getattr(inside, word))
+    return model
+
+
+def build_softmax() -> nn.Module:
+    return build_shares("softmax")
+
+
+def build_sigmoid() -> nn.Module:
+    return build_shares("sigmoid")
+
+
+def test_a_model_that_ends_with_a_softmax_gets_no_second_one(tmp_path: Path) -> None:
+    words = ["--set", "formats=litert,coreml", "--set", "precisions=fp32", "--set", "limits.images=8"]
+    made = call("export", "tests.test_pixels:build_softmax", "--input", "image", "--target", "host", "--allow-fallback",
+                *words, "-o", tmp_path / "out")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "have a softmax behind them" not in made.output
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for entry in read_manifest(tmp_path / "out").artifacts:
+        assert entry.outputs[0].name in ("probabilities", "classLabel_probs")
+        found = open_entry(tmp_path / "out", entry).run(pixels[None])[0]
+        np.testing.assert_allclose(found, answer(pixels), atol=1e-5)
+
+
+def test_a_softmax_behind_a_sigmoid_is_told(tmp_path: Path) -> None:
+    words = ["--set", "formats=litert", "--set", "precisions=fp32", "--set", "limits.images=8"]
+    made = call("export", "tests.test_pixels:build_sigmoid", "--input", "image", "--target", "host", *words,
+                "-o", tmp_path / "out")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "files of litert have a softmax behind them" in " ".join(made.output.split())

@@ -139,7 +139,10 @@ def test_pixels_lie_as_a_formats_users_expect_or_as_asked() -> None:
     ("settings", "message"),
     [
         (["input=image", "layout=NCHW"], "layout=NCHW for litert; expected NHWC"),
-        (["layout=NHWC"], "layout=NHWC for input=tensor"),
+        (["layout=NHWC"], "layout=NHWC for litert, onnx, bve with input=tensor"),
+        (["input=image", "formats=coreml", "layout=NHWC"], "layout=NHWC for coreml with input=image"),
+        (["input=image", "formats=bve", "layout=NCHW"], "layout=NCHW for bve"),
+        (["input=image", "formats=executorch", "backend=coreml", "layout=NHWC"], "layout=NHWC for executorch"),
         (["input=picture"], "unknown word 'picture' in input"),
         (["input=image", "layout=HWC"], "unknown word 'HWC' in layout"),
     ],

@@ -23,11 +23,11 @@ with silenced():
         find_method,
         load_library,
         open_program,
+        read_dtype,
     )
 
 # What ExecuTorch says of our delegate, and of our kernel, where libbve_executorch is not loaded.
 UNREGISTERED = (f"Backend {BACKEND} is not registered", "kernel 'bve::dispatch.out' not found")
-DTYPES = {0: "uint8", 6: "float32"}  # by ExecuTorch's numbers of types (ScalarType)
 COREML = "CoreMLBackend"  # the delegate that runs on Apple's systems alone
 REFERENCE = b"CMJR"  # before the JSON that stands in the place of that one's blob
 
@@ -68,10 +68,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
         raise UserError(met, "one image in, logits out", "export the model again")
     image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
-    if (dtype := DTYPES.get(image.dtype(), "")) == "":
-        raise UserError(
-            f"{path}: {name} takes a tensor of type {image.dtype()}", f"one of {', '.join(DTYPES.values())}"
-        )
+    dtype = read_dtype(path, image)
     known = [program.get_method_name(i) for i in range(program.num_methods())]
     own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
     words = {word: str(say(())[0]) for word, say in own.items()}

@@ -57,9 +57,9 @@ def load_files(
 
     def run(images: NDArray[Any]) -> Array:
         if images.shape != shape:
-            raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}")
+            raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}", "resize it")
         if dtype == UINT8 and images.dtype != np.uint8:
-            raise UserError(f"{where}: an image of {images.dtype}", "one of uint8")
+            raise UserError(f"{where}: an image of {images.dtype}", "uint8, its pixels", "give them as they are")
         given = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         before = torch.get_num_threads()
         torch.set_num_threads(threads)

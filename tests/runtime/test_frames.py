@@ -183,6 +183,14 @@ def test_bytes_of_another_count_are_refused() -> None:
         Frame.from_bytes(b"\0" * 36, 6, 4, "nv21")
 
 
+def test_sides_are_whole_numbers_and_frames_are_compared_as_themselves() -> None:
+    with pytest.raises(UserError, match="a frame of 'a' x 3 pixels; expected two whole numbers"):
+        Frame.from_bytes(bytes(27), "a", 3, "RGB")  # type: ignore[arg-type]
+    frame = Frame.from_bytes(bytes(27), 3, 3, "RGB")
+    assert frame == frame
+    assert frame != Frame.from_bytes(bytes(27), 3, 3, "RGB")
+
+
 def test_a_closed_session_takes_no_frame(session: Session, tmp_path: Path) -> None:
     (tmp_path / "none.bve").write_bytes(Path(Path(__file__).parent / "corpus/valid_tiny.bve").read_bytes())
     frame = Frame((RGB,), "RGB")

@@ -85,15 +85,16 @@ def test_an_image_is_prepared_as_its_file_is(kind: str, session: Session, tmp_pa
         assert np.array_equal(session.run(image), session.run(prepared))
 
 
-def test_a_colour_profile_is_applied_and_told(session: Session, tmp_path: Path) -> None:
-    draw("RGB").save(tmp_path / "picture.png", icc_profile=write_profile())
+@pytest.mark.parametrize("drawn", [draw("RGB"), draw("RGB").quantize(9)], ids=["rgb", "palette"])
+def test_a_colour_profile_is_applied_and_told(drawn: Image.Image, session: Session, tmp_path: Path) -> None:
+    drawn.save(tmp_path / "picture.png", icc_profile=write_profile())
     with Image.open(tmp_path / "picture.png") as image:
         with pytest.warns(UserWarning, match=r"its colours are converted from .* to sRGB"):
             prepared = session.prepare(image)
-        plain = session.prepare(draw("RGB"))
+        plain = session.prepare(drawn.convert("RGB"))
     expected = read_image(tmp_path / "picture.png", HOW)
     assert np.abs(prepared - expected).max() <= 2 / 255 < np.abs(prepared - plain).max()
-    draw("RGB").save(tmp_path / "picture.png", icc_profile=b"no profile")
+    drawn.save(tmp_path / "picture.png", icc_profile=b"no profile")
     with (
         Image.open(tmp_path / "picture.png") as image,
         pytest.warns(UserWarning, match="its colour profile is damaged, or of a kind that is not known: not applied"),

@@ -18,7 +18,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, Artifact, list_versions, name_method
+from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, PROBABILITIES, Artifact, list_versions, name_method
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends.coreml.interface import (
@@ -42,7 +42,7 @@ from bigvit_edge.export.capture_errors import find_shortage
 from bigvit_edge.export.classes import name_classes
 from bigvit_edge.export.graph import Graph, layer_of, shape_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
-from bigvit_edge.export.pixels import append_softmax
+from bigvit_edge.export.pixels import append_softmax, takes_pixels
 from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
 from bigvit_edge.runtime import mil
@@ -68,10 +68,10 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     """Lower the graphs to an .mlpackage.
 
     UserError if target.deployment is too old for what is asked; RuntimeError if other Linears were quantised than
-    Graph.layers names, or the package takes or answers otherwise than target.input wants.
+    Graph.layers names, or the package takes or answers otherwise than its own words say.
     """
     _check_deployment(graphs, target)
-    classes = _name_classes(graphs[0], metadata) if target.takes_pixels(FORMAT) else None
+    classes = _name_classes(graphs[0], metadata) if takes_pixels(metadata) else None
     palettes: Palettes = {}
     with silenced():
         packages, layers = zip(*(_lower_one(graph, target, palettes, classes) for graph in graphs), strict=True)
@@ -135,7 +135,8 @@ def _lower_one(
     made = _models.setdefault(program, {})
     key = (target.deployment, precision.value, classes)
     if key not in made:
-        made[key] = _convert(program, target, precision, classes)
+        answered = program if classes is None or graph.output == PROBABILITIES else append_softmax(program)
+        made[key] = _convert(answered, target, precision, classes)
     model = made[key]
     layers = {
         op.outputs[0].name: op.scopes[ScopeSource.EXIR_STACK_TRACE][0]
@@ -152,9 +153,9 @@ _models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str, Classes | None]
 def _convert(exported: ExportedProgram, target: "Target", precision: Any, classes: Classes | None) -> Any:
     """The program converted.
 
-    classes: their names, where it is to be a classifier of pictures.
+    classes: their names, where it is to be a classifier of pictures and answers with probabilities.
     """
-    program = write_operations(exported if classes is None else append_softmax(exported))
+    program = write_operations(exported)
     lines = {node.name: node.meta.get("stack_trace") for node in program.graph.nodes}
     for node in program.graph.nodes:
         # the one thing that coremltools hands on from a node to all the ops it becomes

@@ -15,7 +15,7 @@ from zipfile import ZipFile, ZipInfo
 
 from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.contents import Model, add_buffer
-from bigvit_edge.preprocessing import UINT8
+from bigvit_edge.export.pixels import takes_pixels
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -94,7 +94,7 @@ def store_description(model: Model, words: Mapping[str, str]) -> None:
     words: as lower has them; those of one that takes a tensor leave it as it is. append_labels is to follow, when the
     file's bytes are there.
     """
-    if not _takes_pixels(words):
+    if not takes_pixels(words):
         return
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME.encode(), add_buffer(model, _describe_model(words, len(model.subgraphs)))
@@ -160,7 +160,7 @@ def append_labels(data: bytes, words: Mapping[str, str]) -> bytes:
 
     It lies in the archive as it is, which MediaPipe wants, with no time. A line break in a label becomes a space.
     """
-    labels = _read_labels(words) if _takes_pixels(words) else ()
+    labels = _read_labels(words) if takes_pixels(words) else ()
     if not labels:
         return data
     text = "".join(re.sub(r"[\r\n]+", " ", label) + "\n" for label in labels)
@@ -171,10 +171,6 @@ def append_labels(data: bytes, words: Mapping[str, str]) -> bytes:
     with ZipFile(whole, "a") as archive:
         archive.writestr(ZipInfo(LABELS), text)
     return whole.getvalue()
-
-
-def _takes_pixels(words: Mapping[str, str]) -> bool:
-    return "preprocessing" in words and json.loads(words["preprocessing"]).get("dtype") == UINT8
 
 
 def _read_labels(words: Mapping[str, str]) -> Sequence[str]:
