@@ -137,7 +137,8 @@ BVE_API int bve_prepare(const bve_program* program, const bve_picture* picture, 
                         size_t image_count, bve_error* error);
 
 // The same by a program's metadata alone, JSON of texts: {"preprocessing": "{\"size\": 224, ...}"},
-// for models of other formats, of which the bundle's manifest says it.
+// for models of other formats, whose own metadata or the bundle's manifest has these words. Refuses
+// those of a file that takes pixels (dtype uint8), which normalises them itself.
 BVE_API int bve_prepare_by(const char* metadata, const bve_picture* picture, float* image,
                            size_t image_count, bve_error* error);
 
@@ -148,7 +149,10 @@ BVE_API int bve_prepare_by(const char* metadata, const bve_picture* picture, flo
 BVE_API int bve_read_frame(const bve_program* program, const bve_frame* frame, uint8_t* pixels,
                            size_t count, bve_error* error);
 
-// The same by a program's metadata alone, as bve_prepare_by.
+// The same by a program's metadata alone, as bve_prepare_by, of any dtype and layout: the pixels
+// are [size, size, 3] all the same, so for layout NCHW move the channels to the front, and for
+// dtype float32 do color, scale, mean and std too. Reads the words and plans the frame anew each
+// time, where bve_set_frame keeps its plan.
 BVE_API int bve_read_frame_by(const char* metadata, const bve_frame* frame, uint8_t* pixels,
                               size_t count, bve_error* error);
 

@@ -3,7 +3,7 @@
 import ctypes
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Self
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.preprocessing import FLOAT32, NCHW, Preprocessing
+from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import abi
 
 Pixels = NDArray[np.uint8]
@@ -157,8 +157,7 @@ def read_frame(frame: Frame, how: Preprocessing) -> Pixels:
 
     Turned upright, cropped and resized as `how` says, for files of any format: uint8 [size, size, 3], RGB.
     """
-    words = replace(how, dtype=FLOAT32, layout=NCHW).spell()  # the rest is what a program's metadata says
-    metadata = json.dumps({"preprocessing": json.dumps(words)})
+    metadata = json.dumps({"preprocessing": json.dumps(how.spell())})
     return read_pixels("bve_read_frame_by", metadata.encode(), frame, how.size)
 
 

@@ -21,7 +21,8 @@ struct Word {
 };
 constexpr Word<bool> kColors[] = {{"RGB", false}, {"BGR", true}};
 constexpr Word<bool> kRoundings[] = {{"half to even", false}, {"down", true}};
-constexpr Word<bool> kLayouts[] = {{"NCHW", true}};
+constexpr Word<bool> kLayouts[] = {{"NCHW", false}, {"NHWC", true}};
+constexpr Word<bool> kDtypes[] = {{"float32", false}, {"uint8", true}};
 constexpr Word<Crop> kCrops[] = {{"largest centre square", Crop::kLargestSquare},
                                  {"center", Crop::kCenter},
                                  {"squash", Crop::kSquash},
@@ -85,7 +86,9 @@ void read_field(const std::string& key, json::Reader& reader, Preprocessing& how
   } else if (key == "resize") {
     how.resize = choose(key, reader.read_string(), kResizes);
   } else if (key == "layout") {
-    choose(key, reader.read_string(), kLayouts);
+    how.is_nhwc = choose(key, reader.read_string(), kLayouts);
+  } else if (key == "dtype") {
+    how.takes_pixels = choose(key, reader.read_string(), kDtypes);
   } else if (key == "scale") {
     how.scale = reader.read_number();
   } else if (key == "resize_to") {
@@ -111,6 +114,9 @@ void check(const Preprocessing& how) {
         "and of scale, mean and std those of a picture; %s",
         how.size, how.scale, how.mean[0], how.mean[1], how.mean[2], how.std[0], how.std[1],
         how.std[2], kExportAgain);
+  }
+  if (how.is_nhwc && !how.takes_pixels) {
+    fail("preprocessing with layout 'NHWC' for dtype 'float32', expected 'NCHW'; %s", kExportAgain);
   }
 }
 

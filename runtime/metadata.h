@@ -25,6 +25,8 @@ struct Preprocessing {
   double scale = 1.0 / 255;
   uint32_t resize_to = 0;  // 0: size
   bool rounds_down = false;
+  bool takes_pixels = false;  // dtype "uint8": the file itself does color, scale, mean and std
+  bool is_nhwc = false;       // layout; of pixels alone
 };
 
 struct Metadata {

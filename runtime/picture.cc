@@ -181,6 +181,9 @@ void write_rows(const Picture& picture, const Preprocessing& how, float* image) 
 void prepare_picture(const Metadata& metadata, const bve_picture* picture, float* image,
                      size_t image_count) {
   const Preprocessing& how = need_preprocessing(metadata);
+  if (how.takes_pixels) {
+    fail("a file that takes pixels, expected one that takes floats; use bve_read_frame_by");
+  }
   if (!picture || !image) {
     fail("%s that is null, expected its memory; give it", picture ? "an image" : "a picture");
   }

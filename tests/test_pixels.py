@@ -1,5 +1,6 @@
 """Files that take pixels, from one command to a picture's class: every format that has them, in float and in int8."""
 
+import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bigvit_edge.cli import app
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.load import load
+from bigvit_edge.runtime import Frame, abi
 from bigvit_edge.runtime.opening import load_file, open_entry
 from tests.models.stem import LABELS, build
 
@@ -80,6 +82,18 @@ def test_run_tells_a_pictures_class_and_check_finds_the_files_good(exported: Pat
     first = json.loads(result.stdout)[0]
     assert first["label"] == LABELS[int(expected.argmax())]
     assert first["probability"] == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_core_reads_a_frame_by_a_files_own_words(exported: Path, name: str) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8)
+    struct = Frame((pixels,), "RGB").to_struct()
+    entry = next(e for e in json.loads((exported / "manifest.json").read_text())["artifacts"] if e["format"] == name)
+    words = json.dumps({"preprocessing": json.dumps(entry["preprocessing"])}).encode()
+    found, error = np.empty_like(pixels), abi.Failure()
+    read, pointer = abi.find_function("bve_read_frame_by"), ctypes.byref(struct)
+    assert read(words, pointer, found.ctypes.data, found.size, ctypes.byref(error)) == 0, error.text
+    assert np.array_equal(found, pixels)  # of the model's own size, a frame is what it sees
 
 
 def test_check_finds_a_bundle_of_pixels_good(exported: Path) -> None:

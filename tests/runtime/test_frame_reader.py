@@ -109,6 +109,15 @@ def prepare(rgb: Pixels, metadata: bytes, size: int = SIZE) -> Pixels:
     return (image.transpose(1, 2, 0) + MEAN).astype(np.uint8)
 
 
+def test_floats_of_a_file_that_takes_pixels_are_refused() -> None:
+    rgb = np.zeros((5, 5, 3), np.uint8)
+    with pytest.raises(
+        AssertionError, match="a file that takes pixels, expected one that takes floats; use bve_read_frame_by"
+    ):
+        prepare(rgb, describe(dtype="uint8", layout="NHWC"))
+    assert not read(Frame((rgb,), "RGB"), describe(dtype="uint8", layout="NHWC")).any()
+
+
 def draw(width: int, height: int, kind: str, seed: int = 0) -> tuple[Pixels, ...]:
     """Noise beside edges; of YUV, many of its colours are beyond what RGB has."""
     rng = np.random.default_rng((width, height, seed))

@@ -38,6 +38,29 @@ TEST_CASE("preprocessing is read field by field") {
   CHECK(how.rounds_down);
 }
 
+TEST_CASE("what a file's input is of is read, and what no file has is refused") {
+  const auto read_input = [](const std::string& words) {
+    return read(R"({"size": 4, "mean": [0, 0, 0], "std": [1, 1, 1])" + words + "}");
+  };
+  for (const char* words : {"", R"(, "dtype": "float32")", R"(, "layout": "NCHW")"}) {
+    const Metadata metadata = read_input(words);
+    REQUIRE_MESSAGE(metadata.preprocessing, metadata.fault);
+    CHECK_FALSE(metadata.preprocessing->takes_pixels);
+  }
+  for (const char* layout : {"NCHW", "NHWC"}) {
+    const Metadata metadata =
+        read_input(R"(, "layout": ")" + std::string(layout) + R"(", "dtype": "uint8")");
+    REQUIRE_MESSAGE(metadata.preprocessing, metadata.fault);
+    CHECK(metadata.preprocessing->takes_pixels);
+  }
+  CHECK(read_input(R"(, "dtype": "int8")").fault ==
+        "preprocessing with dtype 'int8', expected one of 'float32', 'uint8'; update bigvit-edge, "
+        "or export the model again");
+  CHECK(read_input(R"(, "layout": "NHWC")").fault ==
+        "preprocessing with layout 'NHWC' for dtype 'float32', expected 'NCHW'; export the model "
+        "again");
+}
+
 TEST_CASE("a number's point is a point, whatever the program's locale") {
   const char* const comma = std::setlocale(LC_NUMERIC, "de_DE.UTF-8");
   json::Reader reader("a number", " -1.5e1");
