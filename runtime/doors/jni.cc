@@ -254,19 +254,17 @@ BVE_JNI(jboolean, setBytes)(JNIEnv* env, jclass, jlong session, jbyteArray nv21,
 }
 
 BVE_JNI(jboolean, setPlanes)(JNIEnv* env, jclass, jlong session, jint format, jint width,
-                             jint height, jint rotation, jobject first, jint first_offset,
-                             jint first_stride, jobject second, jint second_offset, jobject third,
-                             jint third_offset, jint other_stride, jint pixel_stride,
+                             jint height, jint rotation, jobject first, jint first_stride,
+                             jobject second, jobject third, jint other_stride, jint pixel_stride,
                              jbyteArray reason) {
   return guard<jboolean>(env, reason, JNI_FALSE, [&](bve_error* error) -> jboolean {
-    const auto find_plane = [&](jobject buffer, jint offset) -> const void* {
-      const void* const memory = buffer ? env->GetDirectBufferAddress(buffer) : nullptr;
-      return memory ? static_cast<const char*>(memory) + offset : nullptr;
+    const auto find_plane = [&](jobject buffer) -> const void* {
+      return buffer ? env->GetDirectBufferAddress(buffer) : nullptr;
     };
     bve_frame frame{};
-    frame.planes[0] = find_plane(first, first_offset);
-    frame.planes[1] = find_plane(second, second_offset);
-    frame.planes[2] = find_plane(third, third_offset);
+    frame.planes[0] = find_plane(first);
+    frame.planes[1] = find_plane(second);
+    frame.planes[2] = find_plane(third);
     frame.stride_bytes[0] = static_cast<size_t>(first_stride);
     frame.stride_bytes[1] = frame.stride_bytes[2] = static_cast<size_t>(other_stride);
     frame.width = static_cast<uint32_t>(width);

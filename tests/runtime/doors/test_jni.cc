@@ -32,8 +32,8 @@ BVE_JNI(jboolean, run, jlong, jfloatArray, jfloatArray, jbyteArray);
 BVE_JNI(jboolean, runDirect, jlong, jobject, jint, jint, jobject, jint, jint, jbyteArray);
 BVE_JNI(jboolean, prepare, jlong, jintArray, jint, jint, jfloatArray, jbyteArray);
 BVE_JNI(jboolean, setBytes, jlong, jbyteArray, jint, jint, jint, jbyteArray);
-BVE_JNI(jboolean, setPlanes, jlong, jint, jint, jint, jint, jobject, jint, jint, jobject, jint,
-        jobject, jint, jint, jint, jbyteArray);
+BVE_JNI(jboolean, setPlanes, jlong, jint, jint, jint, jint, jobject, jint, jobject, jobject, jint,
+        jint, jbyteArray);
 #define CALL(name, ...) Java_dev_bigvit_edge_Bve_##name(java.env(), nullptr, __VA_ARGS__)
 
 namespace bve::test {
@@ -313,17 +313,17 @@ TEST_CASE("a frame is run as the C ABI does, from an array and from direct buffe
   CHECK(java.read<float>(logits) == answer);
   CHECK(CALL(run, opened.session, nullptr, logits, opened.reason) == JNI_FALSE);  // it is gone
 
-  std::vector<uint8_t> luma(3 + kLuma), chroma(nv21.begin() + kLuma, nv21.end());
-  std::copy_n(nv21.begin(), kLuma, luma.begin() + 3);
-  const jobject vu = java.add(chroma);
-  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 90, java.add(luma), 3, 7, vu, 1, vu, 0,
-             kRow, 2, opened.reason) == JNI_TRUE);
+  const std::vector<uint8_t> luma(nv21.begin(), nv21.begin() + kLuma);
+  const jobject v = java.add(std::vector<uint8_t>(nv21.begin() + kLuma, nv21.end()));
+  const jobject u = java.add(std::vector<uint8_t>(nv21.begin() + kLuma + 1, nv21.end()));
+  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 90, java.add(luma), 7, u, v, kRow, 2,
+             opened.reason) == JNI_TRUE);
   CHECK(CALL(run, opened.session, nullptr, logits, opened.reason) == JNI_TRUE);
   CHECK(java.read<float>(logits) == answer);
 
   CHECK(CALL(setBytes, opened.session, bytes, 7, 5, 45, opened.reason) == JNI_FALSE);
   CHECK(opened.why().find("45") != std::string::npos);
-  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 0, nullptr, 0, 7, vu, 1, vu, 0, kRow, 2,
+  CHECK(CALL(setPlanes, opened.session, BVE_YUV420, 7, 5, 0, nullptr, 7, u, v, kRow, 2,
              opened.reason) == JNI_FALSE);
   CHECK(opened.why().find("null") != std::string::npos);
 }

@@ -57,11 +57,10 @@ final class Bve {
     /** For the next run without an image, of NV21 that fills the array. */
     static native boolean setBytes(long session, byte[] nv21, int width, int height, int rotation, byte[] error);
 
-    /** The same of direct buffers, one or three, each from an offset on, in bytes. */
+    /** The same of direct buffers, one or three, each from its first byte on. */
     static native boolean setPlanes(
             long session, int format, int width, int height, int rotation,
-            ByteBuffer first, int firstOffset, int firstStride,
-            ByteBuffer second, int secondOffset, ByteBuffer third, int thirdOffset, int otherStride, int pixelStride,
+            ByteBuffer first, int firstStride, ByteBuffer second, ByteBuffer third, int otherStride, int pixelStride,
             byte[] error);
 
     static byte[] encode(String text) {

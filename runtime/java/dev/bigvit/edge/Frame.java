@@ -50,19 +50,20 @@ public final class Frame {
     }
 
     /**
-     * Of the three planes of an {@code Image} or {@code ImageProxy} of YUV_420_888: their buffers, each from its position
-     * on, the bytes from a row to the next, and from a U (or V) to the next. BveException on buffers that are not direct or
-     * too short for that.
+     * Of the three planes of an {@code Image} or {@code ImageProxy} of YUV_420_888: their buffers, each from its present
+     * position on, the bytes from a row to the next, and from a U (or V) to the next. BveException on buffers that are not
+     * direct or too short for that.
      */
     public static Frame yuv420(
             int width, int height, ByteBuffer y, int yRowStride, ByteBuffer u, ByteBuffer v, int uvRowStride,
             int uvPixelStride, int rotation) {
         Frame frame = new Frame(YUV420, width, height, rotation);
         long half = ((width + 1L) / 2 - 1) * Math.max(1, uvPixelStride) + 1; // to the last pixel, of one byte
-        check("y", y, height, width, yRowStride);
-        check("u", u, (height + 1) / 2, half, uvRowStride);
-        check("v", v, (height + 1) / 2, half, uvRowStride);
-        frame.planes = new ByteBuffer[] {y, u, v};
+        frame.planes = new ByteBuffer[] {
+            view("y", y, height, width, yRowStride),
+            view("u", u, (height + 1) / 2, half, uvRowStride),
+            view("v", v, (height + 1) / 2, half, uvRowStride)
+        };
         frame.strides = new int[] {yRowStride, uvRowStride, uvPixelStride};
         return frame;
     }
@@ -70,8 +71,7 @@ public final class Frame {
     /** Of one plane of RGBA, as of CameraX's OUTPUT_IMAGE_FORMAT_RGBA_8888. It is taken as opaque. BveException as above. */
     public static Frame rgba(int width, int height, ByteBuffer pixels, int rowStride, int rotation) {
         Frame frame = new Frame(RGBA, width, height, rotation);
-        check("pixels", pixels, height, 4L * width, rowStride);
-        frame.planes = new ByteBuffer[] {pixels, null, null};
+        frame.planes = new ByteBuffer[] {view("pixels", pixels, height, 4L * width, rowStride), null, null};
         frame.strides = new int[] {rowStride, 0, 0};
         return frame;
     }
@@ -82,15 +82,12 @@ public final class Frame {
             return Bve.setBytes(session, nv21, width, height, rotation, error);
         }
         return Bve.setPlanes(
-                session, format, width, height, rotation, planes[0], planes[0].position(), strides[0],
-                planes[1], find(planes[1]), planes[2], find(planes[2]), strides[1], strides[2], error);
+                session, format, width, height, rotation, planes[0], strides[0], planes[1], planes[2],
+                strides[1], strides[2], error);
     }
 
-    private static int find(ByteBuffer plane) {
-        return plane == null ? 0 : plane.position();
-    }
-
-    private static void check(String name, ByteBuffer plane, int height, long row, int stride) {
+    /** What was checked: a view of its own, which the caller's reading of the buffer does not move. */
+    private static ByteBuffer view(String name, ByteBuffer plane, int height, long row, int stride) {
         if (!Objects.requireNonNull(plane).isDirect()) {
             throw new BveException(
                     "a buffer for " + name + " on Java's heap", "a direct one, as a camera's", "give arrays of NV21");
@@ -100,5 +97,6 @@ public final class Frame {
                     plane.remaining() + " bytes of " + name + " with " + stride + " bytes a row",
                     "at least " + row + " bytes for each of " + height + " rows", "give the plane's own strides");
         }
+        return plane.slice();
     }
 }

@@ -203,6 +203,8 @@ public class ModelTest {
             Frame frame = Frame.rgba(WIDTH, HEIGHT, rgba, WIDTH * 4, 270);
             assertArrayEquals(readFloats("rgba_270.f32"), session.run(frame), 0);
             assertEquals(3, session.classify(frame, 5).size());
+            rgba.position(rgba.capacity()); // what the app reads meanwhile moves nothing
+            assertArrayEquals(readFloats("rgba_270.f32"), session.run(frame), 0);
         }
     }
 
