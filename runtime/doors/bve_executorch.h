@@ -42,7 +42,9 @@ BVE_EXECUTORCH_API const char* bve_executorch_error(void);
 // normalised as the program says (bve_set_frame in bve.h). Used once. The struct is copied, the
 // pixels are not: they stay as they are until that execution has returned. What is set before it is
 // used replaces what was; null takes it back. A frame that cannot be read is told when it is used,
-// as all that fails then.
+// as all that fails then. An execution that fails may have failed before our delegate, and then the
+// frame waits for the next one on this thread: take it back with null after each that failed,
+// before its memory goes.
 BVE_EXECUTORCH_API void bve_executorch_set_frame(const bve_frame* frame);
 
 // Registers the kernel of bve::dispatch, for files of --set dispatch=kernel: call it once before

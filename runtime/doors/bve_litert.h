@@ -41,7 +41,9 @@ __attribute__((visibility("default"))) struct TfLiteDelegate* tflite_plugin_crea
 // image tensor, whatever that holds: turned, cropped, resized and normalised as the program says
 // (bve_set_frame in bve.h). Used once. The struct is copied, the pixels are not: they stay as they
 // are until that Invoke has returned. What is set before it is used replaces what was; null takes
-// it back. A frame that cannot be read is told when it is used, as all that fails then.
+// it back. A frame that cannot be read is told when it is used, as all that fails then. An Invoke
+// that fails may have failed before our op, and then the frame waits for the next one: take it back
+// with null after each that failed, before its memory goes.
 // From any thread; but where several interpreters share a delegate, whichever runs first takes it:
 // give each a delegate of its own.
 __attribute__((visibility("default"))) void bve_litert_set_frame(struct TfLiteDelegate* delegate,
