@@ -41,6 +41,27 @@ for (const path of PICTURES) answers.push(await classify(path, { top_k: null }))
 console.log(JSON.stringify(answers));
 """
 AT_ONCE = 50  # pictures that are handed to a page
+IMAGES = {  # what a page has of a picture's bytes; an element is of another size on the screen
+    "ImageBitmap": "const image = bitmap;",
+    "<img>": """const image = new Image();
+        image.src = URL.createObjectURL(blob);
+        await image.decode();
+        image.style.cssText = "width: 7px; height: 9px";
+        document.body.append(image);""",
+    "<canvas>": """const image = document.createElement("canvas");
+        [image.width, image.height] = [bitmap.width, bitmap.height];
+        image.getContext("2d").drawImage(bitmap, 0, 0);
+        image.style.cssText = "width: 7px; height: 9px";
+        document.body.append(image);""",
+    "<video>": """const [screen, image] = ["canvas", "video"].map((name) => document.createElement(name));
+        [screen.width, screen.height] = [bitmap.width, bitmap.height];
+        const drawn = screen.getContext("2d");
+        image.srcObject = screen.captureStream();
+        drawn.drawImage(bitmap, 0, 0);
+        [image.muted, image.style.cssText] = [true, "width: 7px; height: 9px"];
+        document.body.append(image);
+        await image.play();""",
+}
 TAKEN = {  # of those of which not all is
     "@huggingface/transformers": ("package.json", "dist/transformers.node.mjs"),
     "onnxruntime-node": ("package.json", "dist/*.js", "bin/napi-v6/linux/x64/*"),
@@ -117,10 +138,12 @@ def run_node(script: str, folder: Path) -> str:
     return done.stdout
 
 
-def ask_canvas(tab: Tab, model: str, size: int, pictures: Sequence[Path]) -> list[list[float]]:
+def ask_canvas(
+    tab: Tab, model: str, size: int, pictures: Sequence[Path], image: str = "ImageBitmap"
+) -> list[list[float]]:
     """Classify pictures by the page's sample for onnxruntime-web, in a page of `app web`; the logits of each.
 
-    model: its address there.
+    model: its address there. image: what the page has of a picture, one of IMAGES.
     """
     first, *lines = read_sample("new ort.Tensor(")
     assert first == 'import * as ort from "onnxruntime-web/wasm";'
@@ -132,9 +155,12 @@ def ask_canvas(tab: Tab, model: str, size: int, pictures: Sequence[Path]) -> lis
         const answers = [];
         for (const picture of pictures) {{
           const bytes = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
-          const image = await createImageBitmap(new Blob([bytes]));
+          const blob = new Blob([bytes]);
+          const bitmap = await createImageBitmap(blob);
+          {IMAGES[image]}
           {fill_in(lines[start:], **words)}
           answers.push(Array.from(logits.data));
+          image.remove?.();
         }}
         return answers;
     }})"""

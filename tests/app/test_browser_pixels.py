@@ -13,7 +13,7 @@ from bigvit_edge.runtime.opening import open_entry
 from tests.app.chromium import Tab, open_chromium
 from tests.app.made import export_tiny, make_page, serving
 from tests.app.test_browser import ask, enter, list_methods, pick
-from tests.onnx_libraries import ask_canvas
+from tests.onnx_libraries import IMAGES, ask_canvas
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,10 @@ def test_a_picture_is_classified_by_pixels_as_by_the_command(
 def test_the_sample_for_onnxruntime_web_runs_as_it_is_written(
     tab: Tab, pixels: dict[str, Offer], tmp_path: Path
 ) -> None:
-    """docs/libraries.md's: a picture of the model's size is given as it is, of a larger one the middle."""
+    """docs/libraries.md's: a picture of the model's size is given as it is, of a larger one the middle.
+
+    However large the element that shows it is on the screen.
+    """
     colours = np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8)
     (number, offer), *_ = [(n, each) for n, each in pixels.items() if each.told["preprocessing"]["layout"] == "NCHW"]
     Image.fromarray(colours).save(own := tmp_path / "own.png")
@@ -82,6 +85,7 @@ def test_the_sample_for_onnxruntime_web_runs_as_it_is_written(
     canvas.save(larger := tmp_path / "larger.png")
     run = open_entry(offer.path.parent, find_entry(offer.path), 1, None)
     expected = run(np.ascontiguousarray(colours.transpose(2, 0, 1)[None]))[0]
-    exact, near = np.array(ask_canvas(tab, f"models/{number}", 32, [own, larger]))
-    np.testing.assert_allclose(exact, expected, atol=1e-4)
-    np.testing.assert_allclose(near, expected, atol=0.2 * np.ptp(expected))
+    for image in IMAGES:
+        exact, near = np.array(ask_canvas(tab, f"models/{number}", 32, [own, larger], image))
+        np.testing.assert_allclose(exact, expected, atol=1e-4, err_msg=image)
+        np.testing.assert_allclose(near, expected, atol=0.2 * np.ptp(expected), err_msg=image)
