@@ -134,6 +134,8 @@ def print_compared(compared: Sequence[Compared], alone: Sequence[str]) -> None:
     for pair in compared:
         for obstacle in pair.obstacles:
             print(spell_line(f"{pair.after.name()}: not comparable: {obstacle}"))
+    for lack in _list_lacks([row for pair in compared for row in (pair.before, pair.after)]):
+        print(spell_line(lack))
     for row in alone:
         print(spell_line(f"in one file only: {row}"))
 
@@ -191,8 +193,14 @@ def _explain_frames(rows: Sequence[Row]) -> Iterator[str]:
                 f"{row.name()}: frame to label {told.label_ms.p50:.2f} ms (p90 {p90}), of it {p50} ms preparing by "
                 f"{told.prepared_by}; {told.ratio:.2f} times the model alone, {told.label_ms.images} frames"
             )
-    lacks = (f"frame to label of {row.file}: {row.frame}" for row in rows if isinstance(row.frame, str))
-    yield from dict.fromkeys(lacks)
+    yield from _list_lacks(rows)
+
+
+def _list_lacks(rows: Sequence[Row]) -> list[str]:
+    """List why frames were not timed, once for each file."""
+    return list(
+        dict.fromkeys(f"frame to label of {row.file}: {row.frame}" for row in rows if isinstance(row.frame, str))
+    )
 
 
 def _explain_loads(rows: Sequence[Row]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from bigvit_edge.app.ios import write_ios_app
 from bigvit_edge.artifact import Entry, hash_file, write_data
 from bigvit_edge.bench.comparison import compare
+from bigvit_edge.bench.pages import explain_result
 from bigvit_edge.bench.verdicts import judge
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
@@ -171,6 +172,8 @@ def test_swift_spells_judges_and_writes_as_python_does(bundle: Path, tmp_path: P
     assert measured.surroundings is not None
     assert measured.surroundings.thermal_status == (0, 3)
     assert compare(read, read)[0][0].ratio.value == 1
+    said = f"frame to label of {measured.file}: not available: this app times no frames"
+    assert list(explain_result(read)).count(said) == 1
 
 
 def test_swift_parses_what_the_documentation_shows(tmp_path: Path) -> None:

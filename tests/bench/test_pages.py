@@ -1,6 +1,9 @@
 """What a bench's page tells besides its table."""
 
-from bigvit_edge.bench.pages import explain_result, spell_frame
+import pytest
+
+from bigvit_edge.bench.comparison import compare
+from bigvit_edge.bench.pages import explain_result, print_compared, spell_frame
 from bigvit_edge.bench.verdicts import judge
 from tests.bench.made import make_frames, make_machine, make_result, make_row
 
@@ -23,3 +26,11 @@ def test_frames_are_told_beside_the_model_alone_or_why_there_are_none() -> None:
     assert "frame to label of b.onnx: not available: it is foreign" in told
     assert (spell_frame(framed), spell_frame(make_row()), spell_frame(make_row(frame="none"))) == ("2.00 ms", "–", "–")
     assert "frame to label" not in "\n".join(explain_result(make_result(make_row())))  # of an older result
+
+
+def test_a_comparison_says_why_a_frame_to_label_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    older, newer = (make_result(make_row(frame=frame)) for frame in (None, "not available: this app times no frames"))
+    print_compared(*compare(older, newer))
+    print_compared(*compare(newer, newer))
+    said = [line for line in capsys.readouterr().out.splitlines() if "not available" in line]
+    assert said == ["frame to label of a.bve: not available: this app times no frames"] * 2

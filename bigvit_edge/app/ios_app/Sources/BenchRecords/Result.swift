@@ -16,6 +16,8 @@ public struct Subject: Codable, Equatable, Sendable {
 
 /// What was measured of one model: a row of a result file. Loads in milliseconds, with the first image after each.
 public struct Measured: Sendable {
+    public static let frame = "not available: this app times no frames"  // from a camera's frame to its label
+
     public var subject: Subject
     public var policy: String  // the compute units asked for
     public var version: String  // of the system, which brings Core ML
@@ -93,6 +95,7 @@ extension Measured {
             .init("cpu_ms", .maybe(cpuMs)), .init("first_minute_ms", .maybe(minutes?.0)),
             .init("last_minute_ms", .maybe(minutes?.1)), .init("load", load), .init("memory", .null),
             .init("energy", .text("not available")), .init("answers", .text("not available")),
+            .init("frame", .text(Self.frame)),
             .init("verdicts", .list((isFailed ? ["failed"] : judged?.verdicts ?? []).map { .text($0) })),
             .init("reasons", .list((isFailed ? [failure] : judged?.reasons ?? []).map { .text($0) })),
             .init("error", .text(error)), .init("throttled_share", .null), .init("surroundings", surroundings),

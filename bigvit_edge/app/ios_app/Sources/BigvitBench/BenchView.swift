@@ -35,6 +35,7 @@ public struct BenchView: View {
                         figure("p50", times.p50)
                         figure("p90", times.p90)
                         figure("p99", times.p99)
+                        LabeledContent("Frame to label", value: Measured.frame)
                         Text(run.verdict)
                         if let file = run.file { ShareLink("Share the result", item: file) }
                     }
