@@ -90,6 +90,22 @@ def test_a_picture_is_pillows_to_the_bit(name: str, file: Path, tmp_path: Path) 
     assert (found["label"], found["notes"], found["top"]) == (None, [], int(np.argmax(found["logits"])))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P"])
+def test_a_gamma_changes_no_pixel(mode: str, file: Path, tmp_path: Path) -> None:
+    picture = draw("RGB").quantize(7) if mode == "P" else draw(mode)
+    picture.save(tmp_path / "any.png")
+    data = (tmp_path / "any.png").read_bytes()
+    primaries = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    for kind, values in ((b"gAMA", (100_000,)), (b"cHRM", primaries)):
+        chunk = kind + struct.pack(f">{len(values)}I", *values)
+        data = data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    (tmp_path / "any.png").write_bytes(data)
+    with Image.open(tmp_path / "any.png") as decoded:
+        assert decoded.info["gamma"] == 1
+        pixels = np.asarray(decoded.convert("RGBA" if mode.endswith("A") else "RGB"))
+    assert same(ask(file, tmp_path / "any.png"), expect(file, pixels))
+
+
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("ending", ["jpg", "png"])
 def test_it_is_turned_upright(ending: str, orientation: int, file: Path, tmp_path: Path) -> None:
