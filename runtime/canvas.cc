@@ -101,6 +101,15 @@ void check_size(const char* what, uint32_t width, uint32_t height) {
   }
 }
 
+void check_stride(size_t stride, uint32_t height) {
+  if (stride > SIZE_MAX / 2 / height) {
+    fail(
+        "a stride that is negative or too large for %u rows, expected rows one below the other; "
+        "copy them so",
+        height);
+  }
+}
+
 const Preprocessing& need_preprocessing(const Metadata& metadata) {
   if (!metadata.preprocessing) throw Error(metadata.fault);
   return *metadata.preprocessing;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "metadata.h"
@@ -25,6 +26,8 @@ Ways find_ways(uint32_t width, uint32_t height, const Preprocessing& how);
 
 // Throws Error on a size that none can have. what: "a picture".
 void check_size(const char* what, uint32_t width, uint32_t height);
+// The same of bytes from a row to the next, such as a number below 0 becomes.
+void check_stride(size_t stride, uint32_t height);
 
 // How the model is prepared for; throws Error where the metadata does not say.
 const Preprocessing& need_preprocessing(const Metadata& metadata);

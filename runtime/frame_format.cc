@@ -35,7 +35,8 @@ void check_plane(const bve_frame& frame, const FrameFormat& format, size_t plane
   }
   const size_t stride = frame.stride_bytes[plane];
   const uint64_t least = measure_row(frame, format, plane);
-  if (stride < least || stride > SIZE_MAX / 2 / frame.height) {
+  check_stride(stride, frame.height);
+  if (stride < least) {
     fail(
         "a stride of %zu bytes for plane %zu of %u x %u pixels of %s, expected %llu or more; give "
         "the bytes from one row to the next",
