@@ -4,12 +4,14 @@
 #include <executorch/runtime/platform/runtime.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "bve_executorch.h"
@@ -54,22 +56,48 @@ bool is_plain(const EValue& value, ScalarType type) {
          is_contiguous_dim_order(tensor.dim_order().data(), tensor.dim());
 }
 
-int set_pixels(bve_session* session, const EValue& image, bve_error* error) {
+using Shape = std::array<int, 4>;
+
+bool is_image(const EValue& value, ScalarType type, const Shape& shape) {
+  if (!is_plain(value, type)) return false;
+  const auto sizes = value.toTensor().sizes();
+  return std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
+}
+
+std::string print(const EValue& value) {
+  if (!value.isTensor()) return "what is no tensor";
+  const auto& tensor = value.toTensor();
+  const ScalarType type = tensor.scalar_type();
+  std::string text;
+  for (const auto size : tensor.sizes()) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  text = (type == ScalarType::Float  ? "float32 ["
+          : type == ScalarType::Byte ? "uint8 ["
+                                     : "another type [") +
+         text + "]";
+  if (!tensor.const_data_ptr()) return text + " without memory";
+  return is_plain(value, type) ? text : text + " of another order in memory";
+}
+
+// run: of floats and how many, or of none, for pixels that are set.
+template <typename Run>
+int run_image(bve_session* session, const EValue& image, const Run& run, bve_error* error) {
   const auto size = static_cast<int>(std::lround(std::sqrt(bve_image_count(session) / 3)));
-  const int packed[] = {1, size, size, 3}, planar[] = {1, 3, size, size};
-  if (is_plain(image, ScalarType::Byte)) {
-    const auto& tensor = image.toTensor();
-    const auto sizes = tensor.sizes();
-    for (const auto& shape : {packed, planar}) {
-      if (!std::equal(sizes.begin(), sizes.end(), shape, shape + 4)) continue;
-      return bve_set_pixels(session, tensor.const_data_ptr<uint8_t>(), tensor.numel(),
-                            shape == planar, error);
-    }
+  const Shape packed{1, size, size, 3}, planar{1, 3, size, size};
+  if (is_image(image, ScalarType::Float, planar)) {
+    const auto& floats = image.toTensor();
+    return run(floats.const_data_ptr<float>(), floats.numel());
+  }
+  for (const Shape& shape : {packed, planar}) {
+    if (!is_image(image, ScalarType::Byte, shape)) continue;
+    const auto& pixels = image.toTensor();
+    const int status = bve_set_pixels(session, pixels.const_data_ptr<uint8_t>(), pixels.numel(),
+                                      shape != packed, error);
+    return status ? status : run(nullptr, 0);
   }
   std::snprintf(error->text, sizeof error->text,
-                "an image of another type or shape, expected packed float [1, 3, %d, %d] or uint8 "
-                "[1, %d, %d, 3] or [1, 3, %d, %d]",
-                size, size, size, size, size, size);
+                "an image of %s, expected float32 [1, 3, %d, %d], or uint8 [1, %d, %d, 3] or "
+                "[1, 3, %d, %d], packed; give it as the method's metadata has its input",
+                print(image).c_str(), size, size, size, size, size, size);
   return 1;
 }
 
@@ -115,7 +143,7 @@ class Backend final : public BackendInterface {
   }
 
   Error execute(BackendExecutionContext&, DelegateHandle* handle,
-                Span<EValue*> values) const override {
+                Span<EValue*> values) const override try {
     const auto frame = std::exchange(next_frame, std::nullopt);
     bve_session* const session = static_cast<Delegate*>(handle)->session.get();
     if (values.size() != 2 || !is_plain(*values[1], ScalarType::Float)) {
@@ -132,14 +160,12 @@ class Backend final : public BackendInterface {
     if (frame) {
       status = bve_set_frame(session, &*frame, &error);
       if (!status) status = run(nullptr, 0);
-    } else if (is_plain(*values[0], ScalarType::Float)) {
-      const auto& image = values[0]->toTensor();
-      status = run(image.const_data_ptr<float>(), image.numel());
     } else {
-      status = set_pixels(session, *values[0], &error);
-      if (!status) status = run(nullptr, 0);
+      status = run_image(session, *values[0], run, &error);
     }
     return status ? report(Error::InvalidArgument, "%s", error.text) : Error::Ok;
+  } catch (const std::exception& e) {
+    return report(Error::MemoryAllocationFailed, "%s", e.what());
   }
 
   void destroy(DelegateHandle* handle) const override { delete static_cast<Delegate*>(handle); }

@@ -49,6 +49,7 @@ def write(path: Path) -> Path:
         "double": image.double(),
         "channels_last": image.to(memory_format=torch.channels_last),
         "wide": torch.zeros(1, 3, 4, 5),
+        "packed_floats": torch.zeros(1, 4, 4, 3),
         "pixels": torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
         "planar_pixels": image.byte(),
         "few_pixels": torch.zeros(1, 4, 3, 3, dtype=torch.uint8),
