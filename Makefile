@@ -116,7 +116,7 @@ build/npm/.ready: Makefile
 	npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(@D) $(AXE)
 	touch $@
 
-# transformers.js, which tests run on .onnx files in Node: 124 MB brought, 70 MB kept. No other target asks for it.
+# transformers.js, which tests run on .onnx files in Node; CONTRIBUTING.md has its size. No other target asks for it.
 transformers-js: build/transformers_js/.ready
 build/transformers_js/.ready: tests/onnx_libraries.py | .venv/.ready
 	.venv/bin/python -m tests.onnx_libraries $(@D)

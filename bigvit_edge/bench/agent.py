@@ -80,7 +80,7 @@ def serve(options: argparse.Namespace, tell: "Callable[[dict[str, Any]], None]")
             if verb == "run":
                 told = time_turn(runtime, image, turn, commands, options.clock)
             else:
-                frames = frames or runpy.run_path(options.frames)["Frames"](runtime, image, options.preprocessing)
+                frames = frames or runpy.run_path(options.frames)["Labeller"](runtime, image, options.preprocessing)
                 told = frames.time_turn(turn, commands)
             if told is None:
                 return

@@ -20,7 +20,7 @@ class LackError(Exception):
     """Why no frame can be prepared."""
 
 
-class Frames:
+class Labeller:
     """Turns from a frame in memory to a model's label.
 
     image: one that the model's file takes. preprocessing: JSON, as a manifest has it; "" for what the file says.
