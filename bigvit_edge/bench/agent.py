@@ -32,6 +32,7 @@ except ModuleNotFoundError:
 PIP = {"litert": "ai-edge-litert", "onnx": "onnxruntime", "executorch": "executorch"}
 LITERT = ("ai_edge_litert", "tflite_runtime")  # the first that is installed
 ORDER = "metadata_methods"  # of a .pte: a method that names the others in the order in which they were given
+DTYPES = {0: "uint8", 6: "float32"}  # of a .pte, by number, as bigvit_edge/runtime/executorch.py's
 SEED = 0  # of the image: any would do
 LOOK_NS = 5_000_000  # between looks at whether whoever asks is still there
 
@@ -359,7 +360,7 @@ class ExecuTorch:
             names = str(self.program.load_method(ORDER)(())[0]).split(",")
         self.method = self.program.load_method(options.method or names[0])
         image = self.method.method_meta().input_tensor_meta(0)
-        return tuple(image.sizes()), {0: np.uint8, 6: np.float32}.get(image.dtype(), object)  # numbers of ScalarType
+        return tuple(image.sizes()), np.dtype(DTYPES.get(image.dtype(), "object"))
 
     def run(self, image: Any) -> Any:
         return self.method((self.torch.from_numpy(image),))[0].numpy()

@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from bigvit_edge.bench import agent
 from bigvit_edge.bench.cases import Case
 from bigvit_edge.bench.frame_reader import FRAME, PICTURES, FrameReader
 from bigvit_edge.bench.runners import AGENT, FRAMES
@@ -345,6 +346,11 @@ def test_a_runtime_that_lacks_something_itself_is_not_called_missing(tmp_path: P
         words, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)}
     )
     assert run.stderr.strip() == "ModuleNotFoundError: No module named 'flatbuffers_of_old'"
+
+
+def test_its_types_of_a_pte_are_those_of_the_runtime() -> None:
+    """It has them twice, since nothing of ours need be on a board."""
+    assert agent.DTYPES == executorch.DTYPES
 
 
 def test_what_a_runtime_prints_is_none_of_our_lines(tmp_path: Path) -> None:
