@@ -78,7 +78,7 @@ void turn(DecodedPicture& picture, uint32_t orientation) {
   picture.height = height;
 }
 
-DecodedPicture finish(DecodedPicture picture, const Remarks& remarks) {
+[[maybe_unused]] DecodedPicture finish(DecodedPicture picture, const Remarks& remarks) {
   turn(picture, remarks.orientation);
   if (remarks.has_profile)
     picture.notes.push_back("its colour profile is not applied: it is taken as sRGB");
