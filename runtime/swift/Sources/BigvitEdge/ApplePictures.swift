@@ -53,7 +53,8 @@ extension Session {
     /// degrees clockwise that turn it upright. Throws BigvitEdgeError on other formats.
     public func run(_ buffer: CVPixelBuffer, rotation: Int = 0) throws -> [Float] {
         guard [0, 90, 180, 270].contains(rotation) else {
-            throw BigvitEdgeError(met: "a rotation of \(rotation) degrees", expected: "0, 90, 180 or 270")
+            throw BigvitEdgeError(
+                met: "a rotation of \(rotation) degrees", expected: "0, 90, 180 or 270", action: "give the camera's")
         }
         CVPixelBufferLockBaseAddress(buffer, .readOnly)
         defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }

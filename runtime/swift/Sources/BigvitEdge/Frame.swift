@@ -60,22 +60,26 @@ public struct Frame: Sendable {
     ) throws {
         let sides = 1...(1 << 24)
         guard sides.contains(width), sides.contains(height) else {
-            throw BigvitEdgeError(met: "a frame of \(width) x \(height) pixels", expected: "1 to \(1 << 24) each")
+            throw BigvitEdgeError(
+                met: "a frame of \(width) x \(height) pixels", expected: "1 to \(1 << 24) each", action: "give its size")
         }
         guard [0, 90, 180, 270].contains(rotation) else {
-            throw BigvitEdgeError(met: "a rotation of \(rotation) degrees", expected: "0, 90, 180 or 270")
+            throw BigvitEdgeError(
+                met: "a rotation of \(rotation) degrees", expected: "0, 90, 180 or 270", action: "give the camera's")
         }
         let sizes = format.listSizes(width, height)
         let strides = strideBytes ?? sizes.map(\.row)
         guard planes.count == sizes.count, strides.count == sizes.count else {
             throw BigvitEdgeError(
-                met: "\(planes.count) planes, \(strides.count) strides", expected: "\(sizes.count) each, as \(format) has")
+                met: "\(planes.count) planes, \(strides.count) strides",
+                expected: "\(sizes.count) each, as \(format) has", action: "give its planes as they lie")
         }
         for (plane, (size, stride)) in zip(planes, zip(sizes, strides)) {
             guard (size.row...(1 << 32)).contains(stride), plane.count >= (size.rows - 1) * stride + size.row else {
                 throw BigvitEdgeError(
                     met: "\(plane.count) bytes for a plane with \(stride) bytes a row",
-                    expected: "at least \(size.row) bytes for each of \(size.rows) rows")
+                    expected: "at least \(size.row) bytes for each of \(size.rows) rows",
+                    action: "give the plane's own stride")
             }
         }
         self.planes = planes

@@ -34,7 +34,8 @@ public struct Picture: Sendable {
         else {
             throw BigvitEdgeError(
                 met: "\(pixels.count) bytes for a picture of \(width) x \(height) with \(stride) bytes a row",
-                expected: "\(format.bytes) bytes for each pixel of each row, and sides of at least 1")
+                expected: "\(format.bytes) bytes for each pixel of each row, and sides of at least 1",
+                action: "give its size and the bytes from one row to the next")
         }
         self.pixels = pixels
         self.width = width
