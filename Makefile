@@ -152,12 +152,15 @@ sanitize: .venv/.ready
 
 fuzz: .venv/.ready
 	CXX="$(CLANG)" $(CONFIGURE) -B build/fuzz -DBVE_FUZZ=ON -DBVE_SANITIZE=address,undefined
-	$(CMAKE) --build build/fuzz --target runtime_fuzz_program runtime_fuzz_frame
-	mkdir -p build/fuzz/found build/fuzz/found_frames
+	$(CMAKE) --build build/fuzz --target runtime_fuzz_program runtime_fuzz_frame runtime_fuzz_picture
+	mkdir -p build/fuzz/found build/fuzz/found_frames build/fuzz/found_pictures
+	.venv/bin/python -m tests.runtime.draw_seeds build/fuzz/pictures
 	build/fuzz/tests/runtime/fuzz_program -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ \
 		build/fuzz/found tests/runtime/corpus
 	build/fuzz/tests/runtime/fuzz_frame -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/frame- \
 		build/fuzz/found_frames
+	build/fuzz/tests/runtime/fuzz_picture -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/picture- \
+		build/fuzz/found_pictures build/fuzz/pictures
 
 venv: .venv/.ready
 
