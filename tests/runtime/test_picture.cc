@@ -196,6 +196,15 @@ TEST_CASE("nothing before or behind the pixels is read") {
   munmap(memory, (pages + 2) * page);
 }
 
+TEST_CASE("the stride of a single row is not looked at, however large") {
+  const std::vector<uint8_t> pixels = count_up(12);
+  const Tiny tiny(kPlain);
+  bve_picture picture = describe(pixels.data(), 4, 1, BVE_RGB);
+  const std::vector<float> expected = tiny.prepare(picture);
+  picture.stride_bytes = static_cast<size_t>(-12);
+  CHECK(tiny.prepare(picture) == expected);
+}
+
 TEST_CASE("what cannot be is refused in three parts, and nothing is written") {
   const std::vector<uint8_t> pixels = count_up(48);
   const bve_picture good = describe(pixels.data(), 4, 4, BVE_RGB);
