@@ -109,7 +109,7 @@ class Runner:
 
     image, logits: the shapes that the file itself declares; -1 in a place that it leaves open. words: what it says of
     itself, of Subject's metadata, where it can be asked. dtype: of the image. output: the name of what
-    `run` answers, one of OUTPUTS.
+    `run` answers, one of OUTPUTS; read_logits: of a file of probabilities, what its softmax is given.
     """
 
     run: Callable[[NDArray[Any]], Array]
@@ -118,6 +118,7 @@ class Runner:
     words: Mapping[str, str] = field(default_factory=dict)
     dtype: str = FLOAT32
     output: str = LOGITS
+    read_logits: Callable[[NDArray[Any]], Array] | None = None
 
     @property
     def probabilities(self) -> bool:
@@ -130,8 +131,11 @@ class Runner:
     def __call__(self, images: NDArray[Any]) -> Array:
         """Run an image to logits.
 
-        Of probabilities these are the logarithms, which are logits less a number an image.
+        Of probabilities to what their softmax is given, where the file can be asked for that, else to their logarithms,
+        which are logits less a number an image.
         """
+        if self.read_logits is not None:
+            return self.read_logits(images)
         answer = self.run(images)
         return np.log(np.maximum(answer, FAINTEST)) if self.probabilities else answer
 

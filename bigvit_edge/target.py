@@ -19,7 +19,7 @@ DISPATCHES = ("permute", "onehot", "kernel")
 BACKENDS = ("xnnpack", "coreml", "native")
 PACKINGS = ("dot", "i8mm")
 INPUTS = TENSOR, IMAGE = "tensor", "image"
-LAYOUTS = ("", "NCHW", "NHWC")
+LAYOUTS = ("NCHW", "NHWC")
 # The layout that pixels have in each format, as its users expect it; Core ML's is an image's own.
 PIXELS = {"executorch": "NCHW", "onnx": "NCHW", "litert": "NHWC", "coreml": "NHWC"}
 EITHER = ("executorch", "onnx")  # formats that have both layouts
@@ -176,7 +176,8 @@ class Target:
         _check_word("backend", self.backend, BACKENDS)
         _check_word("packing", self.packing, PACKINGS)
         _check_word("input", self.input, INPUTS)
-        _check_word("layout", self.layout, LAYOUTS)
+        if self.layout:
+            _check_word("layout", self.layout, LAYOUTS)
         _check_word("deployment", self.deployment, DEPLOYMENTS)
         if not 1 <= self.threads <= MOST_THREADS:
             raise UserError(f"threads={self.threads}", f"a whole number from 1 to {MOST_THREADS}")

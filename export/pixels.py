@@ -7,7 +7,7 @@ pixels.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,7 +28,10 @@ from bigvit_edge.export.graph import (
     name_layer,
     read_constants,
     set_constant,
+    shape_of,
 )
+from bigvit_edge.export.integers import Rounded
+from bigvit_edge.export.quantization import CHANNEL, FAINTEST
 from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
 
 aten = torch.ops.aten
@@ -36,6 +39,7 @@ aten = torch.ops.aten
 # of a convolution, if not given: bias, stride, padding, dilation, groups
 OPTIONS: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
 PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns, 3, p, q]
+WHOLE = (0.0, 255.0)  # of pixels: int8 has a step for each
 NORMALIZED = "normalized"  # how the constants are called
 
 # Kept as long as the program, because backends start every precision from the one they know.
@@ -46,23 +50,32 @@ def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Grap
     """Copy a graph so that it takes pixels.
 
     how: of the file, whose shape the input is then, in uint8; as_bytes: False for a runtime that gives the pixels in
-    float32 of its own, [1, 3, S, S]. What computed in int8 stays so, on the same ranges; of the calibration the first
-    image is left.
+    float32 of its own, [1, 3, S, S]. What computed in int8 stays so, of pixels themselves on the range 0..255, which
+    holds them exactly; of the calibration the first image is left.
     """
     if not as_bytes:
         how = replace(how, layout=NCHW)
-    found = _find_product(graph)
-    fold = None if found is None else found.name
-    key = how, as_bytes, fold
+    products = _find_products(graph, how)
+    folded = tuple(node.name for node in products)
+    key = how, as_bytes, folded
     known = _taking.setdefault(graph.exported, {})
     if key not in known:
-        known[key] = _write(graph.exported, how, as_bytes, fold)
+        known[key] = _write(graph.exported, how, as_bytes, folded)
     program, value = known[key]
     (image,) = graph.exported.graph_signature.user_inputs
-    spans = {value if name == image else name: span for name, span in graph.integers.spans.items()}
+    spans, weights = dict(graph.integers.spans), dict(graph.integers.weights)
+    if image in spans:
+        spans[value] = WHOLE if folded else spans[image]
+        if value != image:
+            del spans[image]
+    constants = read_constants(graph.exported)
+    for node in products:
+        if node.name in weights:
+            weights[node.name] = _round_again(node, weights[node.name], constants, how)
     seen = None if graph.calibration is None else restore_pixels(graph.calibration[:1], how)
     seen = seen if as_bytes or seen is None else seen.astype(np.float32)
-    return replace(graph, exported=program, calibration=seen, integers=replace(graph.integers, spans=spans))
+    integers = replace(graph.integers, spans=spans, weights=weights)
+    return replace(graph, exported=program, calibration=seen, integers=integers)
 
 
 def restore_pixels(images: Array, how: Preprocessing) -> Any:
@@ -79,10 +92,13 @@ def restore_pixels(images: Array, how: Preprocessing) -> Any:
 def answer_probabilities(graph: Graph) -> Graph:
     """Copy a graph with a softmax behind its logits.
 
-    One that ends with a softmax answers with them already.
+    One that ends with a softmax answers with them already, one of a single class has none.
     """
     if ends_with_softmax(graph.exported):
         return replace(graph, output=PROBABILITIES)
+    ((answer,),) = graph.exported.graph.output_node().args
+    if shape_of(answer)[-1] == 1:  # of which a softmax makes 1
+        return graph
     known = _taking.setdefault(graph.exported, {})
     if PROBABILITIES not in known:
         known[PROBABILITIES] = append_softmax(graph.exported), PROBABILITIES
@@ -119,21 +135,33 @@ def _find_image(program: ExportedProgram) -> Node:
     return image
 
 
-def _find_product(graph: Graph) -> Node | None:
-    """The convolution of the image, or the Linear over its patches, that can take in the normalisation."""
+def _find_products(graph: Graph, how: Preprocessing) -> list[Node]:
+    """The convolutions of the image, or the Linear over its patches, that can take in the normalisation: all that read
+    the image, or none."""
     image, constants = _find_image(graph.exported), read_constants(graph.exported)
-    node = _follow(image)
-    if node.target is aten.reshape.default:
-        node = _find_linear(node)
-    if node.target not in (aten.conv2d.default, aten.linear.default) or image.name in graph.integers.spans:
-        return None
+    readers = list(image.users)
+    linear = _find_linear(readers[0]) if len(readers) == 1 and readers[0].target is aten.reshape.default else None
+    if linear is not None:
+        fits = image.name not in graph.integers.spans and _can_fold(graph, linear, constants, how)
+        return [linear] if fits else []
+    products = [node for node in readers if node.target is aten.conv2d.default and node.args[0] is image]
+    return (
+        products
+        if len(products) == len(readers) and all(_can_fold(graph, node, constants, how) for node in products)
+        else []
+    )
+
+
+def _can_fold(graph: Graph, node: Node, constants: Mapping[Node, Tensor], how: Preprocessing) -> bool:
+    """Whether a weight and bias can be others for that op alone, and zeros around its input are what they were."""
     given: tuple[Any, ...] = node.args
     _, weight, *rest = given
     bias, _, padding, _, groups = (*rest, *OPTIONS[len(rest) :])
-    weight = _find_data(weight)
-    alone = all(x is None or (x in constants and len(x.users) == 1) for x in (weight, bias))
-    plain = not any(padding) and groups == 1 and name_layer(graph, node) not in graph.layers
-    return node if alone and plain and node.name not in graph.integers.ops else None
+    alone = all(x is None or (x in constants and len(x.users) == 1) for x in (_find_data(weight), bias))
+    narrow = node.name in graph.integers.ops
+    rounded = not narrow or node.name in graph.integers.weights
+    free = narrow or name_layer(graph, node) not in graph.layers
+    return alone and rounded and free and groups == 1 and not (any(padding) and any(how.mean))
 
 
 def _follow(node: Node) -> Node:
@@ -141,15 +169,15 @@ def _follow(node: Node) -> Node:
     return next(iter(node.users)) if len(node.users) == 1 else node
 
 
-def _find_linear(cut: Node) -> Node:
-    """The Linear over the patches that a reshape begins to cut, as rewrite.py writes a patch embedding; else that."""
+def _find_linear(cut: Node) -> Node | None:
+    """The Linear over the patches that a reshape begins to cut, as rewrite.py writes a patch embedding."""
     turn = _follow(cut)
     flat = _follow(turn)
     linear = _follow(flat)
     kinds = [node.target for node in (turn, flat, linear)]
     if kinds != [aten.permute.default, aten.reshape.default, aten.linear.default] or turn.args[1] != PATCHES:
-        return cut
-    return linear if linear.args[0] is flat else cut
+        return None
+    return linear if linear.args[0] is flat else None
 
 
 def _find_data(weight: Any) -> Any:
@@ -158,7 +186,7 @@ def _find_data(weight: Any) -> Any:
 
 
 def _write(
-    program: ExportedProgram, how: Preprocessing, as_bytes: bool, fold: str | None
+    program: ExportedProgram, how: Preprocessing, as_bytes: bool, folded: Sequence[str]
 ) -> tuple[ExportedProgram, str]:
     """The program that takes pixels, and the name of what was its image."""
     program = copy_program(program)
@@ -167,11 +195,11 @@ def _write(
     example = torch.zeros(how.shape, dtype=torch.uint8) if as_bytes else torch.zeros(1, 3, how.size, how.size)
     image.meta["val"] = mode.from_tensor(example, static_shapes=True)
     program._example_inputs = ((example,), {})
-    product = next((node for node in program.graph.nodes if node.name == fold), None)
-    if product is not None:
+    products = [node for node in program.graph.nodes if node.name in folded]
+    for product in products:
         _fold(program, product, how)
-    if product is not None and product.target is aten.linear.default:
-        _cut_bytes(product, how, as_bytes)
+    if products and products[0].target is aten.linear.default:
+        _cut_bytes(products[0], how, as_bytes)
         program.graph_module.recompile()
         return program, image.name
     value, before = image, next(node for node in program.graph.nodes if node.op == "call_function")
@@ -179,7 +207,7 @@ def _write(
         value = insert(before, aten._to_copy.default, value, dtype=torch.float32)
         if how.layout == NHWC:
             value = insert(before, aten.permute.default, value, [0, 3, 1, 2])
-    if product is None:
+    if not products:
         value = _normalize(program, before, value, how)
     for node in readers:
         node.replace_input_with(image, value)
@@ -225,6 +253,21 @@ def _fold(program: ExportedProgram, node: Node, how: Preprocessing) -> None:
     else:
         name = f"{layer_of(node)}.bias".lstrip(".")
         node.args = (*given[:2], add_constant(program, name, offset.float()), *given[3:])
+
+
+def _round_again(node: Node, rounded: Rounded, constants: Mapping[Node, Tensor], how: Preprocessing) -> Rounded:
+    """A convolution's integers for pixels: the same where all channels have one std, else rounded once more."""
+    factor, shift = _measure(how)
+    data = rounded.integers.double() * rounded.scale.double()[:, None, None, None]  # [out, 3, h, w]
+    given: Any = node.args
+    own = constants[given[2]] if len(given) > 2 and given[2] is not None else None
+    own = own if rounded.bias is None else rounded.bias
+    offset = (data * shift[:, None, None]).sum((1, 2, 3)) + (0 if own is None else own.double())
+    data = data * factor[:, None, None]
+    data = data.flip(1) if how.color == "BGR" else data
+    scale = (data.abs().amax((1, 2, 3)) / CHANNEL[1]).clamp(min=FAINTEST)
+    integers = torch.round(data / scale[:, None, None, None]).to(torch.int8)
+    return Rounded(integers, scale.float(), offset.float())
 
 
 def _cut_bytes(linear: Node, how: Preprocessing, as_bytes: bool) -> None:

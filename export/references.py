@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import interpolate
 
-from bigvit_edge.artifact import FAINTEST, Array, Pixels, Run, Runner
+from bigvit_edge.artifact import Array, Pixels, Run, Runner
 from bigvit_edge.demo.digits import HELD_OUT_SEED, held_out, make_batch
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.errors import UserError
@@ -180,14 +180,15 @@ def _round(images: torch.Tensor, model: Loaded) -> Pixels:
 def measure(run: Run, reference: Reference, how: Preprocessing | None = None) -> Measured:
     """Run a file on the reference's images, one by one.
 
-    how: the file takes them; as the model if None. Of a file of probabilities, which do not say by what number all
-    logits of an image could be larger, both sides are compared about their mean over the classes; where PyTorch answers
-    with probabilities too, their logarithms are.
+    how: the file takes them; as the model if None. A file of probabilities is compared by what its softmax is given;
+    where that cannot be asked for by their logarithms, both sides about their mean over the classes, since these do not
+    say by what number all logits of an image could be larger; where PyTorch answers with probabilities, by those.
     """
+    if isinstance(run, Runner) and run.probabilities and are_probabilities(reference.logits):
+        run = run.run
     logits = run_all(run, (make_input(pixels[None], how or reference.how) for pixels in reference.pixels))
     said, expected = logits, reference.logits
-    if isinstance(run, Runner) and run.probabilities:
-        expected = np.log(np.maximum(expected, FAINTEST)) if are_probabilities(expected) else expected
+    if isinstance(run, Runner) and run.probabilities and run.read_logits is None:
         said, expected = (values - values.mean(1, keepdims=True) for values in (logits, expected))
     return Measured(compare(said, expected), _score(logits, reference), _confuse(logits, reference))
 

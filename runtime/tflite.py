@@ -15,12 +15,14 @@ CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc
 # Fields of schema.fbs, by their numbers, which never change: old files could not be read
 OPERATOR_CODES, SUBGRAPHS, BUFFERS, METADATA, SIGNATURES = 1, 2, 4, 6, 7  # of Model
 CUSTOM_CODE = 1  # of OperatorCode
-SIGNATURE_KEY, SUBGRAPH_INDEX = 2, 4  # of SignatureDef
+SIGNATURE_OUTPUTS, SIGNATURE_KEY, SUBGRAPH_INDEX = 1, 2, 4  # of SignatureDef
+TENSOR_INDEX = 1  # of TensorMap
 OLD_CODE, CODE = 0, 3  # of OperatorCode: a byte, and what holds more than 127
-TENSORS, OPERATORS = 0, 3  # of SubGraph
+TENSORS, GRAPH_OUTPUTS, OPERATORS = 0, 2, 3  # of SubGraph
 OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of Operator
 SHAPE, TYPE, TENSOR_NAME = 0, 1, 3  # of Tensor
 BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 10: 64, 15: 32, 17: 4}  # of an element, by TensorType
+SOFTMAX, FLOAT = 25, 0  # of BuiltinOperator, of TensorType
 NAME, BUFFER = 0, 1  # of Metadata
 DATA = 0  # of Buffer
 
@@ -183,6 +185,26 @@ def select_method(data: bytes, method: str) -> bytes:
         struct.pack_into("<I", copy, place, 0)
     _keep_one(model, copy, SUBGRAPHS, methods[method])
     _keep_one(model, copy, SIGNATURES, number)
+    return bytes(copy)
+
+
+def answer_logits(data: bytes) -> bytes | None:
+    """Edit a file to answer with what its softmax is given.
+
+    It has one signature. None where it does not end with a softmax of float32.
+    """
+    copy = bytearray(data)
+    model = read_root(copy)
+    (graph,), (signature,) = model.list_tables(SUBGRAPHS), model.list_tables(SIGNATURES)
+    codes = [max(code.read_byte(OLD_CODE), code.read_number(CODE)) for code in model.list_tables(OPERATOR_CODES)]
+    last, place = list(graph.list_tables(OPERATORS))[-1], graph.find_vector(GRAPH_OUTPUTS)
+    (logits, *_), answers = last.read_numbers(INPUTS), last.read_numbers(OUTPUTS)
+    type_ = list(graph.list_tables(TENSORS))[logits].read_byte(TYPE)
+    if codes[last.read_number(OPCODE)] != SOFTMAX or type_ != FLOAT or answers != graph.read_numbers(GRAPH_OUTPUTS):
+        return None
+    struct.pack_into("<i", copy, place, logits)
+    for output in signature.list_tables(SIGNATURE_OUTPUTS):
+        struct.pack_into("<i", copy, output.find(TENSOR_INDEX), logits)
     return bytes(copy)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
+from bigvit_edge.export.backends.litert.contents import read_model
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.load import load
@@ -194,3 +195,70 @@ def test_a_softmax_behind_a_sigmoid_is_told(tmp_path: Path) -> None:
                 "-o", tmp_path / "out")  # fmt: skip
     assert made.exit_code == 0, made.output
     assert "files of litert have a softmax behind them" in " ".join(made.output.split())
+
+
+class Cut(nn.Module):
+    """A convolution without zeros around the image, whose logits are `gain` times as large."""
+
+    def __init__(self, gain: float, classes: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        stem = [nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+        self.layers, self.gain = nn.Sequential(*stem, nn.Flatten(), nn.Linear(16, classes)), gain
+        self.image_size, self.mean, self.std = 32, (0.5,) * 3, (0.5,) * 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) * self.gain  # type: ignore[no-any-return]
+
+
+def build_cut() -> nn.Module:
+    return Cut(1)
+
+
+def build_far() -> nn.Module:
+    return Cut(3000)
+
+
+def build_near() -> nn.Module:
+    return Cut(1e-14)
+
+
+def build_single() -> nn.Module:
+    return Cut(1, classes=1)
+
+
+def export_cut(name: str, folder: Path, formats: str, precision: str) -> Result:
+    words = [f"formats={formats}", f"precisions={precision}", "limits.images=16", "deployment=iOS17"]
+    settings = [word for setting in words for word in ("--set", setting)]
+    model = f"tests.test_pixels:{name}"
+    return call("export", model, "--input", "image", "--target", "host", "--allow-fallback", *settings, "-o", folder)
+
+
+def test_a_convolution_in_int8_reads_the_pixels_themselves(tmp_path: Path) -> None:
+    made = export_cut("build_cut", tmp_path / "out", "litert,onnx,executorch", "int8")
+    assert made.exit_code == 0, made.output
+    for entry in read_manifest(tmp_path / "out").artifacts:
+        assert entry.layers["layers.0"] == "int8"
+        assert entry.methods[0].parity.centred_cosine > 0.98, entry.file
+    content = (tmp_path / "out" / "tests_test_pixels_build_cut_int8.tflite").read_bytes()
+    scales = [tensor.quantization.scale for tensor in read_model(content).subgraphs[0].tensors if tensor.quantization]
+    assert any(scale is not None and list(scale) == [1.0] for scale in scales)  # a step a level
+
+
+@pytest.mark.parametrize("name", ["build_far", "build_near"])
+def test_logits_are_compared_in_front_of_the_softmax(name: str, tmp_path: Path) -> None:
+    made = export_cut(name, tmp_path / "out", "litert,coreml", "fp32")
+    assert made.exit_code == 0, made.output
+    for entry in read_manifest(tmp_path / "out").artifacts:
+        assert entry.methods[0].parity.centred_cosine > 0.9999
+
+
+def test_a_single_class_has_no_softmax(tmp_path: Path) -> None:
+    made = export_cut("build_single", tmp_path / "out", "litert", "fp32")
+    assert made.exit_code == 0, made.output
+    (entry,) = read_manifest(tmp_path / "out").artifacts
+    assert entry.outputs[0].name == "logits"
+    refused = export_cut("build_single", tmp_path / "no", "coreml", "fp32")
+    assert refused.exit_code == 2
+    assert "a model of one class" in refused.stderr
+    assert not (tmp_path / "no").exists()

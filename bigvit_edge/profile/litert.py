@@ -42,7 +42,7 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int, m
     data = path.read_bytes()
     subgraphs = list_methods(data)
     signature = list(subgraphs).index(method) if method in subgraphs else 0
-    model = CompiledModel(path, threads, signature)
+    model = CompiledModel(path, threads, signature, image.dtype.name)
     for _ in range(warmup):
         model.run(image)
     nodes = list_nodes(data, subgraphs.get(method, 0))

@@ -19,7 +19,7 @@ from bigvit_edge.runtime.litert import import_framework
 
 LIBRARY = "libLiteRt.so"
 CPU = 1  # kLiteRtHwAcceleratorCpu
-FLOAT32 = 1  # kLiteRtElementTypeFloat32
+ELEMENTS = {"float32": 1, "uint8": 3}  # kLiteRtElementTypeFloat32 and so on
 READ, WRITE = 0, 1  # LiteRtTensorBufferLockMode
 MOST_RANK = 8
 GENERAL, NODE, INSIDE = 1, 2, 4 | 8  # kinds of event: of the run; a node's; of an op inside a delegate
@@ -62,10 +62,10 @@ class Told(NamedTuple):
 class CompiledModel:
     """A .tflite's signature, compiled for the CPU with its profiler on.
 
-    image, logits: the shapes. UserError if LiteRT refuses the file, or has no profiler.
+    image, logits: the shapes; dtype: of the image. UserError if LiteRT refuses the file, or has no profiler.
     """
 
-    def __init__(self, path: Path, threads: int, signature: int) -> None:
+    def __init__(self, path: Path, threads: int, signature: int, dtype: str = "float32") -> None:
         self._library, self._path = load_library(), path
         self._signature = ctypes.c_size_t(signature)
         with silenced():
@@ -77,11 +77,14 @@ class CompiledModel:
                 self._call("LiteRtAddOpaqueOptions", options, self._make_words(name, text))
             self._model = self._make("LiteRtCreateCompiledModel", self._environment, model, options)
             self._profiler = self._make("LiteRtCompiledModelGetProfiler", self._model)
-            self._input, self.image = self._make_buffer("Input")
-            self._output, self.logits = self._make_buffer("Output")
+            self._input, self.image = self._make_buffer("Input", dtype)
+            self._output, self.logits = self._make_buffer("Output", "float32")
 
     def run(self, image: Array) -> Array:
-        """Run the model on one image, float32 of the shape `image`."""
+        """Run the model on one image.
+
+        Of the shape `image`, as the file takes it.
+        """
         with self._locked(self._input, WRITE) as memory:
             ctypes.memmove(memory, np.ascontiguousarray(image).ctypes.data, image.nbytes)
         one, first, last = ctypes.c_size_t(1), ctypes.byref(self._input), ctypes.byref(self._output)
@@ -108,8 +111,8 @@ class CompiledModel:
             for event in events
         ]
 
-    def _make_buffer(self, side: str) -> tuple[ctypes.c_void_p, tuple[int, ...]]:
-        first, type_ = ctypes.c_size_t(0), _TensorType(FLOAT32)
+    def _make_buffer(self, side: str, dtype: str) -> tuple[ctypes.c_void_p, tuple[int, ...]]:
+        first, type_ = ctypes.c_size_t(0), _TensorType(ELEMENTS[dtype])
         layout = ctypes.byref(type_.layout)
         if side == "Input":
             self._call("LiteRtGetCompiledModelInputTensorLayout", self._model, self._signature, first, layout)

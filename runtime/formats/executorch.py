@@ -59,7 +59,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
 
     def run(images: NDArray[Any]) -> Array:
         with explained(path):
-            outputs = loaded((torch.from_numpy(np.ascontiguousarray(images, dtype)),))
+            outputs = loaded((torch.from_numpy(np.require(images, dtype, ["C", "W"])),))
         (logits,) = outputs
         return np.asarray(logits.numpy(), np.float32)
 

@@ -1,18 +1,19 @@
 """A .tflite, run by LiteRT's interpreter with XNNPACK, or with our core where the file holds a program of ours."""
 
 import struct
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import LOGITS, OUTPUTS, Array, Runner
+from bigvit_edge.artifact import LOGITS, OUTPUTS, PROBABILITIES, Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
 from bigvit_edge.runtime.litert import load as load_native
-from bigvit_edge.runtime.tflite import holds_program, list_methods, read_strings, select_method
+from bigvit_edge.runtime.tflite import answer_logits, holds_program, list_methods, read_strings, select_method
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
@@ -40,6 +41,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             if len(methods) > 1:
                 content = select_method(content, name)
                 interpreter = make(model_content=content, num_threads=threads)
+            rest = answer_logits(content) if answer == PROBABILITIES else None
             del content
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError, OSError, struct.error, IndexError) as e:
@@ -55,13 +57,27 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         raise UserError(met, "one image in, float32 or uint8, and logits out", "export the model again")
     (image,), (logits,) = tensors
 
-    def run(images: NDArray[Any]) -> Array:
-        interpreter.set_tensor(image["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(logits["index"])  # type: ignore[no-any-return]
+    def run(images: NDArray[Any], of: Any = interpreter) -> Array:
+        answered = of.get_output_details()[0]["index"] if of is not interpreter else logits["index"]
+        of.set_tensor(image["index"], images)
+        of.invoke()
+        return of.get_tensor(answered)  # type: ignore[no-any-return]
+
+    @cache
+    def open_rest() -> Any:
+        """Once it is asked for: it has weights of its own."""
+        with silenced():
+            opened = make(model_content=rest, num_threads=threads)
+            opened.allocate_tensors()
+        return opened
+
+    def read_logits(images: NDArray[Any]) -> Array:
+        return run(images, open_rest())
 
     shape, answered = (tuple(map(int, tensor["shape"])) for tensor in (image, logits))
-    return Runner(run, shape, answered, words, types[0][0], answer if answer in OUTPUTS else LOGITS)
+    return Runner(
+        run, shape, answered, words, types[0][0], answer if answer in OUTPUTS else LOGITS, read_logits if rest else None
+    )
 
 
 def _name_answer(interpreter: Any, method: str) -> str:

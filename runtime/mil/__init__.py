@@ -6,6 +6,8 @@ What Core ML's own kernels round inside an op does not show; with `half` what ov
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def load_files(
     picture = chosen.pictures.get(image)
     shape, dtype = (type_.shape, FLOAT32) if picture is None else ((1, picture.height, picture.width, 3), UINT8)
 
-    def run(images: NDArray[Any]) -> Array:
+    def run(images: NDArray[Any], by: Evaluate = evaluate, named: str = answer) -> Array:
         if images.shape != shape:
             raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}", "resize it")
         if dtype == UINT8 and images.dtype != np.uint8:
@@ -64,15 +66,39 @@ def load_files(
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            found = evaluate({image: given if picture is None else _arrange(given, picture)})[answer]
+            found = by({image: given if picture is None else _arrange(given, picture)})[named]
         finally:
             torch.set_num_threads(before)
         return _read_answer(found)
 
+    rest = find_logits(chosen) if chosen.classes is not None else None
+
+    @cache
+    def open_rest() -> Evaluate:
+        return open_function(replace(chosen, outputs=(str(rest),), classes=None), where, half)
+
+    def read_logits(images: NDArray[Any]) -> Array:
+        return run(images, open_rest(), str(rest))
+
     declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
     answered = declared.get(answer, ()) if chosen.classes is None else (1, len(chosen.classes))
     output = LOGITS if chosen.classes is None else CLASS_PROBABILITIES
-    return Runner(run, shape, answered, chosen.words, dtype, output)
+    return Runner(run, shape, answered, chosen.words, dtype, output, None if rest is None else read_logits)
+
+
+def find_logits(function: Function) -> str | None:
+    """Find what a classifier's softmax is given, by the value's name.
+
+    None where it ends with no softmax.
+    """
+    makers = {name: op for op in function.ops for name in op.outputs}
+    op = next(op for op in function.ops if op.type == "classify")
+    given = op.inputs.get("probabilities")
+    while given and (made := makers.get(str(given[0]))) is not None and made.type in ("cast", "softmax"):
+        given = made.inputs.get("x", ())
+        if made.type == "softmax":
+            return str(given[0])
+    return None
 
 
 def _arrange(pixels: Tensor, picture: Picture) -> Tensor:

@@ -85,7 +85,7 @@ def test_what_is_no_picture_of_that_size_is_refused(saved: Files) -> None:
     run = mil.load_files(saved, "net").run
     with pytest.raises(UserError, match=r"net: an image of shape \(1, 3, 6, 6\); expected one of shape \(1, 6, 6, 3\)"):
         run(PIXELS.transpose(0, 3, 1, 2))
-    with pytest.raises(UserError, match="net: an image of float32; expected one of uint8"):
+    with pytest.raises(UserError, match="net: an image of float32; expected uint8, its pixels"):
         run(PIXELS.astype(np.float32))
 
 

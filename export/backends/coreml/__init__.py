@@ -102,6 +102,9 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
 
 def _name_classes(graph: Graph, metadata: Mapping[str, str]) -> Classes:
     (logits,) = graph.exported.graph.output_node().args[0]
+    if shape_of(logits)[-1] == 1:
+        met = "a model of one class, whose probability is always 1, as a classifier of Core ML"
+        raise UserError(met, "two classes or more", "add --input tensor")
     return name_classes(json.loads(metadata.get("labels", "null")), shape_of(logits)[-1])
 
 

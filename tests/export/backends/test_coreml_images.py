@@ -21,7 +21,8 @@ from tests.export.backends.test_coreml import MODEL, build, capture, linears, re
 
 LABELS = ('"quoted" ü', "line\nbreak", "", "😀", "é", "e", "/", "0", "a b", "x" * 500)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HOW = {"crop": "largest centre square", "resize": "bilinear, antialiased"}
+HOW = {"crop": "largest centre square", "resize": "bilinear, antialiased", "dtype": "uint8"}
+PIXELS = {"preprocessing": json.dumps(HOW)}
 METADATA = {
     "model": "tiny", "labels": json.dumps(LABELS), "preprocessing": json.dumps(HOW), "author": "Ada", "license": "MIT",
 }  # fmt: skip
@@ -102,7 +103,7 @@ def test_small_probabilities_are_kept_in_half(tmp_path: Path) -> None:
             return pixels.mean((2, 3)) * torch.tensor([0.5, 0.25, 0.125])
 
     exported = capture(Steep())
-    artifact = coreml.lower([Graph(exported, "fp16")], aim(), {})
+    artifact = coreml.lower([Graph(exported, "fp16")], aim(), PIXELS)
     write_data(artifact.data, tmp_path / "steep.mlpackage")
     ((a, b, c),) = coreml.load(tmp_path / "steep.mlpackage").run(np.full((1, 32, 32, 3), 160, np.uint8))
     assert a == 1
@@ -178,7 +179,7 @@ def test_the_label_is_that_of_the_largest_logit(case: Any) -> None:
 
 
 def test_classes_without_labels_are_numbers(case: Any, tmp_path: Path) -> None:
-    artifact = coreml.lower([Graph(case.exported, "fp32")], aim(), {"labels": "null"})
+    artifact = coreml.lower([Graph(case.exported, "fp32")], aim(), {"labels": "null", **PIXELS})
     (op,) = list_values(artifact, "classify")
     assert op.inputs["classes"] == (tuple("0123456789"),)
     assert np.abs(answer(artifact, tmp_path) - softmax(expect(case.model))).max() < 1e-5
