@@ -106,12 +106,18 @@ class Frame:
 
         Such as NV21 of a camera. Nothing is copied. UserError where the bytes are not as many as that.
         """
-        if format not in FORMATS:
+        if not isinstance(format, str) or format not in FORMATS:
             raise UserError(f"format {format!r}", f"one of {', '.join(FORMATS)}", suggest(str(format), list(FORMATS)))
         if not (isinstance(width, Integral) and isinstance(height, Integral)):
             met = f"a frame of {width!r} x {height!r} pixels"
             raise UserError(met, "two whole numbers", "give its width and height")
-        flat = np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else np.ascontiguousarray(data).ravel()
+        width, height = int(width), int(height)
+        try:
+            given = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+        except (TypeError, ValueError, BufferError) as e:
+            met = f"a frame's bytes of {type(data).__name__} ({e})"
+            raise UserError(met, "bytes that lie one after the other, or a numpy array", "copy them") from e
+        flat = np.ascontiguousarray(given).ravel()
         shapes = FORMATS[format].list_shapes(height, width)
         counts = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
         if width < 1 or height < 1 or flat.size != sum(counts) or flat.dtype != np.uint8:

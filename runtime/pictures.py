@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.runtime.colors import apply_profile
+from bigvit_edge.runtime.colors import PLAIN_CMYK, apply_profile
 
 PLAIN = ("L", "RGB", "CMYK", "LAB")  # modes that a profile is applied to as they are
 
@@ -24,7 +24,10 @@ def read_image(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         has_alpha = upright.has_transparency_data
         whole = upright.convert("RGBA") if has_alpha else upright
         opaque = whole if whole.mode in PLAIN else whole.convert("RGB")  # a palette's colours have the profile too
-        rgb, notes = apply_profile(opaque, upright.info.get("icc_profile") or None)
+        profile = upright.info.get("icc_profile") or None
+        rgb, notes = apply_profile(opaque, profile)
+        if opaque.mode == "CMYK" and profile is None:
+            notes += (PLAIN_CMYK,)
         pixels = np.asarray(rgb)
         if has_alpha:
             pixels = np.dstack((pixels, np.asarray(whole.getchannel("A"))))

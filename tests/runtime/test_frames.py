@@ -186,6 +186,11 @@ def test_bytes_of_another_count_are_refused() -> None:
 def test_sides_are_whole_numbers_and_frames_are_compared_as_themselves() -> None:
     with pytest.raises(UserError, match="a frame of 'a' x 3 pixels; expected two whole numbers"):
         Frame.from_bytes(bytes(27), "a", 3, "RGB")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="a frame's bytes of list"):
+        Frame.from_bytes([0] * 27, 3, 3, "RGB")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"format \['RGB'\]"):
+        Frame.from_bytes(bytes(27), 3, 3, ["RGB"])  # type: ignore[arg-type]
+    assert Frame.from_bytes(bytes(255 * 255 * 3), np.uint8(255), np.uint8(255), "RGB").width == 255
     frame = Frame.from_bytes(bytes(27), 3, 3, "RGB")
     assert frame == frame
     assert frame != Frame.from_bytes(bytes(27), 3, 3, "RGB")

@@ -102,6 +102,11 @@ def test_a_colour_profile_is_applied_and_told(drawn: Image.Image, session: Sessi
         assert np.array_equal(session.prepare(image), plain)
 
 
+def test_cmyk_without_a_profile_is_told(session: Session) -> None:
+    with pytest.warns(UserWarning, match="its CMYK colours have no profile of their own"):
+        session.prepare(draw("CMYK"))
+
+
 def test_what_is_no_picture_of_8_bits_is_refused(session: Session, tmp_path: Path) -> None:
     for mode in ("I", "F", "I;16"):
         with pytest.raises(UserError, match=f"an image of mode {mode}; expected 8 bits a channel; save it, and let"):
