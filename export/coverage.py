@@ -118,4 +118,7 @@ def explain_coverage(coverage: Iterable[Coverage], precision: str) -> str | None
     }
     left = sorted((c for c in coverage if c.precision == FLOAT and c.macs), key=lambda c: -c.macs)
     rest = ", ".join(f"{c.kind} {c.macs:.1%}{reasons.get(c.kind, '')}" for c in left)
-    return f"{precision} covers {share:.1%} of the multiply-accumulates; in float stay {rest}"
+    others = sorted({c.precision for c in coverage if c.macs} - {FLOAT, precision})
+    said = [f"in float stay {rest}"] if left else []
+    said += [f"in {other} are {sum(c.macs for c in coverage if c.precision == other):.1%}" for other in others]
+    return f"{precision} covers {share:.1%} of the multiply-accumulates; {', '.join(said)}"

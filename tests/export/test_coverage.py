@@ -11,6 +11,7 @@ from bigvit_edge.export.assignment import assign_layers
 from bigvit_edge.export.convert import capture, lower, rewrite
 from bigvit_edge.export.coverage import add_coverage, count_conversions, count_coverage, explain_coverage, share_covered
 from bigvit_edge.export.integers import Integers
+from bigvit_edge.measures import Coverage
 from bigvit_edge.models.load import load
 from bigvit_edge.target import load_target
 
@@ -53,6 +54,8 @@ def test_a_file_mostly_in_float_says_what_is_left_there() -> None:
     assert f"in float stay convolutions {convolutions:.1%}" in said
     assert explain_coverage(count_coverage(capture(Counted().eval(), 8), {}, {}), "fp32") is None
     assert explain_coverage((), "int8") is None  # of a manifest that does not tell
+    instead = explain_coverage((Coverage("int8", "Linears", 0.9, 1.0), Coverage("int4", "Linears", 0.1, 0.0)), "int4")
+    assert instead == "int4 covers 10.0% of the multiply-accumulates; in int8 are 90.0%"
 
 
 def test_fp16_is_of_the_whole_graph() -> None:
