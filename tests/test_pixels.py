@@ -262,3 +262,10 @@ def test_a_single_class_has_no_softmax(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "a model of one class" in refused.stderr
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_file_of_pixels_is_profiled(exported: Path, suffix: str) -> None:
+    result = call("profile", exported / f"tests_models_stem_build_fp32.{suffix}", "--runs", 3)
+    assert result.exit_code == 0, result.output
+    assert "image: noise" in result.output
