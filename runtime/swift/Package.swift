@@ -4,7 +4,7 @@ import PackageDescription
 let package = Package(
     name: "BigvitEdge",
     platforms: [.iOS(.v15), .macOS(.v12)],
-    products: [.library(name: "BigvitEdge", targets: ["BigvitEdge"])],
+    products: [.`library`(name: "BigvitEdge", targets: ["BigvitEdge"])],
     targets: [
         // The core from its sources. A kernel's file says itself which instructions it is for: SwiftPM refuses a
         // package that others depend on any compiler's flags of its own.

@@ -4,7 +4,7 @@ import PackageDescription
 let package = Package(
     name: "BigvitBench",
     platforms: [.iOS("@IOS@.0"), .macOS(.v12)],
-    products: [.library(name: "BigvitBench", targets: ["BigvitBench"])],
+    products: [.`library`(name: "BigvitBench", targets: ["BigvitBench"])],
     dependencies: [.package(path: "BigvitEdge")],
     targets: [
         // What needs no framework of Apple's: the bench, its verdicts and the result file.
