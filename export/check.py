@@ -56,8 +56,8 @@ def check_bundle(
 
     Each file's hash is verified, what the manifest says of it compared with the model and with the file itself, and the
     file reloaded in its real runtime and its answers compared with PyTorch's. A file whose hash is wrong is not loaded:
-    native runtimes trust their input. Of samples and extras, those that are not as exported are
-    named.
+    native runtimes trust their input. Of samples and extras, those that are not as exported
+    are named.
 
     weights, model: as they were given to the export, if they were; model need not be told again unless it is a factory,
     since a bundle must not choose what code runs. weights_key, heads: instead of the manifest's. images: a folder of

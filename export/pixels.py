@@ -1,15 +1,15 @@
 """A graph that takes the pixels themselves: how the model wants them is the file's own business then.
 
-What normalisation does is one product and one sum a channel: x = pixel * scale / std - mean / std. Where the image goes
-into one float convolution without padding, or is cut into patches for a Linear, both become its weight and bias, and
+What normalisation does is one product and one sum a channel: x = pixel * scale / std - mean / std. Where convolutions
+without padding alone read the image, or it is cut into patches for a Linear, both become their weights and biases, and
 nothing is computed; patches are cut of bytes. Elsewhere they stay two ops: zeros around a normalised image are no black
-pixels.
+pixels, but where black is 0 to the model.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -31,13 +31,12 @@ from bigvit_edge.export.graph import (
     shape_of,
 )
 from bigvit_edge.export.integers import Rounded
+from bigvit_edge.export.products import list_options
 from bigvit_edge.export.quantization import CHANNEL, FAINTEST
 from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
 
 aten = torch.ops.aten
 
-# of a convolution, if not given: bias, stride, padding, dilation, groups
-OPTIONS: tuple[Any, ...] = (None, [1, 1], [0, 0], [1, 1], 1)
 PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns, 3, p, q]
 WHOLE = (0.0, 255.0)  # of pixels: int8 has a step for each
 NORMALIZED = "normalized"  # how the constants are called
@@ -144,24 +143,20 @@ def _find_products(graph: Graph, how: Preprocessing) -> list[Node]:
     if linear is not None:
         fits = image.name not in graph.integers.spans and _can_fold(graph, linear, constants, how)
         return [linear] if fits else []
-    products = [node for node in readers if node.target is aten.conv2d.default and node.args[0] is image]
-    return (
-        products
-        if len(products) == len(readers) and all(_can_fold(graph, node, constants, how) for node in products)
-        else []
-    )
+    convolve = all(node.target is aten.conv2d.default and node.args[0] is image for node in readers)
+    return readers if convolve and all(_can_fold(graph, node, constants, how) for node in readers) else []
 
 
 def _can_fold(graph: Graph, node: Node, constants: Mapping[Node, Tensor], how: Preprocessing) -> bool:
     """Whether a weight and bias can be others for that op alone, and zeros around its input are what they were."""
-    given: tuple[Any, ...] = node.args
-    _, weight, *rest = given
-    bias, _, padding, _, groups = (*rest, *OPTIONS[len(rest) :])
-    alone = all(x is None or (x in constants and len(x.users) == 1) for x in (_find_data(weight), bias))
+    bias, *options = list_options(node)
+    alone = all(x is None or (x in constants and len(x.users) == 1) for x in (_find_data(node.args[1]), bias))
     narrow = node.name in graph.integers.ops
-    rounded = not narrow or node.name in graph.integers.weights
-    free = narrow or name_layer(graph, node) not in graph.layers
-    return alone and rounded and free and groups == 1 and not (any(padding) and any(how.mean))
+    known = node.name in graph.integers.weights if narrow else name_layer(graph, node) not in graph.layers
+    if node.target is aten.linear.default:
+        return alone and known
+    _, padding, _, groups = options
+    return alone and known and groups == 1 and not (any(padding) and any(how.mean))
 
 
 def _follow(node: Node) -> Node:
@@ -231,43 +226,41 @@ def _normalize(program: ExportedProgram, before: Node, value: Node, how: Preproc
     return value
 
 
+def _absorb(data: Tensor, how: Preprocessing) -> tuple[Tensor, Tensor]:
+    """A weight [out, 3, ...] for pixels in RGB, of one for normalised images, and what its bias grows by; float64."""
+    factor, shift = (each[:, None] for each in _measure(how))
+    channels = data.double().flatten(2)  # [out, 3, pixels]
+    weight = (channels * factor).reshape(data.shape)
+    return weight.flip(1) if how.color == "BGR" else weight, (channels * shift).sum((1, 2))
+
+
 def _fold(program: ExportedProgram, node: Node, how: Preprocessing) -> None:
     """Write the normalisation of what a convolution or Linear reads into its weight and bias.
 
     Those of a Linear over patches of an NHWC image in the order that these have: row, column, channel.
     """
-    constants = read_constants(program)
-    given: Any = node.args
-    weight, bias = _find_data(given[1]), given[2] if len(given) > 2 else None
-    shape = constants[weight].shape
-    data = constants[weight].double().reshape(len(constants[weight]), 3, -1)  # [out, 3, pixels of a patch]
-    factor, shift = _measure(how)
-    offset = (data * shift[:, None]).sum((1, 2)) + (0 if bias is None else constants[bias].double())
-    data = data * factor[:, None]
-    data = data.flip(1) if how.color == "BGR" else data
+    constants, given = read_constants(program), cast(tuple[Any, ...], node.args)
+    weight, (bias, *options) = _find_data(given[1]), list_options(node)
+    whole = constants[weight]
+    data, offset = _absorb(whole.reshape(len(whole), 3, -1), how)
     if node.target is aten.linear.default and how.layout == NHWC:
         data = data.transpose(1, 2)
-    set_constant(program, weight, data.reshape(shape).float().contiguous())
+    set_constant(program, weight, data.reshape(whole.shape).float().contiguous())
     if bias is not None:
-        set_constant(program, bias, offset.float())
+        set_constant(program, bias, (constants[bias].double() + offset).float())
     else:
         name = f"{layer_of(node)}.bias".lstrip(".")
-        node.args = (*given[:2], add_constant(program, name, offset.float()), *given[3:])
+        node.args = (*given[:2], add_constant(program, name, offset.float()), *options)
 
 
 def _round_again(node: Node, rounded: Rounded, constants: Mapping[Node, Tensor], how: Preprocessing) -> Rounded:
     """A convolution's integers for pixels: the same where all channels have one std, else rounded once more."""
-    factor, shift = _measure(how)
-    data = rounded.integers.double() * rounded.scale.double()[:, None, None, None]  # [out, 3, h, w]
-    given: Any = node.args
-    own = constants[given[2]] if len(given) > 2 and given[2] is not None else None
-    own = own if rounded.bias is None else rounded.bias
-    offset = (data * shift[:, None, None]).sum((1, 2, 3)) + (0 if own is None else own.double())
-    data = data * factor[:, None, None]
-    data = data.flip(1) if how.color == "BGR" else data
+    data, offset = _absorb(rounded.integers.double() * rounded.scale.double()[:, None, None, None], how)
+    bias = list_options(node)[0]
+    own = rounded.bias if rounded.bias is not None or bias is None else constants[bias]
     scale = (data.abs().amax((1, 2, 3)) / CHANNEL[1]).clamp(min=FAINTEST)
     integers = torch.round(data / scale[:, None, None, None]).to(torch.int8)
-    return Rounded(integers, scale.float(), offset.float())
+    return Rounded(integers, scale.float(), (offset if own is None else own.double() + offset).float())
 
 
 def _cut_bytes(linear: Node, how: Preprocessing, as_bytes: bool) -> None:

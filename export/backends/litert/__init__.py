@@ -64,7 +64,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         data = narrow_file(quantize_file(floats, graphs), graphs, nodes, floats)
         model = read_model(data)
         store_strings(model, metadata)
-        store_description(model, metadata)
+        store_description(model, metadata, graphs[0].output)
         data = append_labels(write_model(model), metadata)
         methods = [describe_method(data, name, graph.keep) for name, graph in zip(names, graphs, strict=True)]
         for number, graph in enumerate(graphs):

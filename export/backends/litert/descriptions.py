@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
+from bigvit_edge.artifact import PROBABILITIES
 from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.litert.contents import Model, add_buffer
 from bigvit_edge.export.pixels import takes_pixels
@@ -88,25 +89,25 @@ def _pack(builder: Builder, value: Any) -> tuple[int, bool]:
     return builder.EndVector(), False
 
 
-def store_description(model: Model, words: Mapping[str, str]) -> None:
-    """Describe a model that turns pixels into probabilities.
+def store_description(model: Model, words: Mapping[str, str], output: str = PROBABILITIES) -> None:
+    """Describe a model that turns pixels into a number for each class.
 
-    words: as lower has them; those of one that takes a tensor leave it as it is. append_labels is to follow, when the
-    file's bytes are there.
+    words: as lower has them; those of one that takes a tensor leave it as it is. output: what its answer is called.
+    append_labels is to follow, when the file's bytes are there.
     """
     if not takes_pixels(words):
         return
     entry = schema.MetadataT()
-    entry.name, entry.buffer = NAME.encode(), add_buffer(model, _describe_model(words, len(model.subgraphs)))
+    entry.name, entry.buffer = NAME.encode(), add_buffer(model, _describe_model(words, len(model.subgraphs), output))
     model.metadata = [*(model.metadata or []), entry]
 
 
-def _describe_model(words: Mapping[str, str], subgraphs: int) -> bytes:
+def _describe_model(words: Mapping[str, str], subgraphs: int, output: str) -> bytes:
     """The metadata. Subgraphs differ in their keep ratio alone."""
     name, size = words["model"], json.loads(words["preprocessing"])["size"]
     tensors = {
         "input_tensor_metadata": [_describe_image(size)],
-        "output_tensor_metadata": [_describe_probabilities(bool(_read_labels(words)))],
+        "output_tensor_metadata": [_describe_answer(output, bool(_read_labels(words)))],
     }
     model = {
         "name": name,
@@ -136,16 +137,17 @@ def _describe_image(size: int) -> _Table:
     )
 
 
-def _describe_probabilities(labelled: bool) -> _Table:
+def _describe_answer(output: str, labelled: bool) -> _Table:
     """Without labels MediaPipe names a class by its number alone."""
     file = {"name": LABELS, "description": "The classes' names, one a line.", "type": TENSOR_AXIS_LABELS}
+    shares = {"stats": _Table("Stats", {"max": [1.0], "min": [0.0]})} if output == PROBABILITIES else {}
     return _Table(
         "TensorMetadata",
         {
-            "name": "probabilities",
-            "description": "Probability of each class.",
+            "name": output,
+            "description": "Probability of each class." if shares else "Logit of each class.",
             "content": _describe_content(FEATURE, _Table("FeatureProperties", {})),
-            "stats": _Table("Stats", {"max": [1.0], "min": [0.0]}),
+            **shares,
             "associated_files": [_Table("AssociatedFile", file)] if labelled else [],
         },
     )

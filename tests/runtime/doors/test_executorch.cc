@@ -14,6 +14,7 @@
 #include "bve_executorch.h"
 #include "doctest.h"
 #include "doors/executorch_file.h"
+#include "doors/pixels.h"
 #include "program_builder.h"
 
 namespace bve::test {
@@ -26,7 +27,7 @@ using executorch::runtime::Error;  // not the core's
 using executorch::runtime::Program;
 
 constexpr char kBackend[] = "libbve_executorch";
-constexpr size_t kPixels = 3 * 4 * 4, kClasses = 3;
+constexpr size_t kClasses = 3;
 
 Bytes read_file() { return read_file_of("BVE_TINY_PTE"); }
 
@@ -37,8 +38,6 @@ size_t find_program(Bytes& bytes) {
   REQUIRE(start % 64 == 0);
   return start;
 }
-
-std::vector<float> draw_image(uint32_t seed = 7) { return Noise(seed).take(kPixels); }
 
 // What the core says itself, of the bytes that are in the file.
 std::vector<float> ask_core(const std::vector<float>& image, float keep) {
@@ -182,30 +181,6 @@ TEST_CASE("tensors that are not the program's are refused") {
   REQUIRE(turned.execute(image, ScalarType::Float, {1, 4, 4, 3}) == Error::InvalidArgument);
   CHECK(take_error() == "an image of float32 [1, 4, 4, 3]" + expected);
 }
-
-// 4 x 4 RGB, and as the program takes it: level / 255.
-struct Pixels {
-  std::array<uint8_t, kPixels> packed, planar;
-  std::vector<float> image = std::vector<float>(kPixels);
-
-  explicit Pixels(uint32_t seed) {
-    const auto noise = draw_image(seed);
-    for (size_t i = 0; i < kPixels; i++) {
-      packed[i] = static_cast<uint8_t>(static_cast<int>(noise[i] * 1000) & 255);
-      const size_t at = i % 3 * 16 + i / 3;
-      planar[at] = packed[i];
-      image[at] = packed[i] / 255.0f;
-    }
-  }
-  bve_frame describe() const {
-    bve_frame frame{};
-    frame.planes[0] = packed.data();
-    frame.stride_bytes[0] = 12;
-    frame.width = frame.height = 4;
-    frame.format = BVE_RGB;
-    return frame;
-  }
-};
 
 TEST_CASE("pixels are taken where they are the method's input") {
   Opened opened(read_file());

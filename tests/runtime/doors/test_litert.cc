@@ -14,6 +14,7 @@
 #include "bve.h"
 #include "bve_litert.h"
 #include "doctest.h"
+#include "doors/pixels.h"
 #include "program_builder.h"
 #include "tensorflow/lite/c/c_api.h"
 
@@ -24,7 +25,7 @@ template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
 using Options = std::vector<std::pair<const char*, const char*>>;
 
-constexpr size_t kPixels = 3 * 4 * 4, kClasses = 3;
+constexpr size_t kClasses = 3;
 thread_local std::string refusal;  // what the last delegate was refused with
 
 Bytes read(const char* path) {
@@ -47,8 +48,6 @@ const Bytes& read_file() {
   REQUIRE(bytes.count() > 0);
   return bytes;
 }
-
-std::vector<float> draw_image(uint32_t seed = 7) { return Noise(seed).take(kPixels); }
 
 // What the core says itself.
 std::vector<float> ask_core(const std::vector<float>& image) {
@@ -195,30 +194,6 @@ TEST_CASE("interpreters of the same bytes share one program, which goes with the
   }
   CHECK(!Runtime(bytes).interpreter);
 }
-
-// 4 x 4 RGB, and as the program takes it: level / 255.
-struct Pixels {
-  std::array<uint8_t, kPixels> packed, planar;
-  std::vector<float> image = std::vector<float>(kPixels);
-
-  explicit Pixels(uint32_t seed) {
-    const auto noise = draw_image(seed);
-    for (size_t i = 0; i < kPixels; i++) {
-      packed[i] = static_cast<uint8_t>(static_cast<int>(noise[i] * 1000) & 255);
-      const size_t at = i % 3 * 16 + i / 3;
-      planar[at] = packed[i];
-      image[at] = packed[i] / 255.0f;
-    }
-  }
-  bve_frame describe() const {
-    bve_frame frame{};
-    frame.planes[0] = packed.data();
-    frame.stride_bytes[0] = 12;
-    frame.width = frame.height = 4;
-    frame.format = BVE_RGB;
-    return frame;
-  }
-};
 
 TEST_CASE("pixels are taken where they are the file's input") {
   Runtime runtime(read_pixels_file());
