@@ -34,6 +34,7 @@ NO_VERBS = {
 }
 MAX_WEIGHTS_BYTES = 3_000_000
 MAX_SEEDS_BYTES = 64_000
+MAX_FILES_BYTES = 256_000
 MACHINE_PATH = re.compile(r"/(?:(?:home|Users)/\w+|root)/")
 
 
@@ -111,9 +112,11 @@ def test_only_small_weights_are_binary() -> None:
     binaries = [path for path in list_files() if is_binary(path)]
     weights = list((PACKAGE / "demo").glob("*.safetensors"))
     seeds = list((ROOT / "tests" / "runtime" / "corpus").iterdir())  # what the fuzzer starts from
-    assert sorted(binaries) == sorted(weights + seeds)
+    files = list((ROOT / "tests" / "runtime" / "files").iterdir())  # what readers of today must read for ever
+    assert sorted(binaries) == sorted(weights + seeds + files)
     assert sum(path.stat().st_size for path in weights) < MAX_WEIGHTS_BYTES
     assert sum(path.stat().st_size for path in seeds) < MAX_SEEDS_BYTES
+    assert sum(path.stat().st_size for path in files) < MAX_FILES_BYTES
 
 
 def test_no_file_names_a_machine() -> None:
