@@ -197,7 +197,7 @@ def runtime_libs(
 ) -> None:
     """Build the native core for C++ programs, or as a Swift package.
 
-    Of --abi: libraries, the doors into ExecuTorch and LiteRT, headers, find_package(bigvit_edge) and examples.
+    Of --abi: libraries, the delegates for ExecuTorch and LiteRT, headers, find_package(bigvit_edge) and examples.
     """
     from bigvit_edge import tables
     from bigvit_edge.errors import UserError

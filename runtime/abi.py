@@ -11,7 +11,7 @@ from bigvit_edge.errors import UserError
 
 LIBRARY = "libbve.so"
 OVERRIDE = "BVE_LIBRARY"  # the environment's word for libbve.so elsewhere, and for the others beside it
-# What a door is built with; where that is missing, pip builds the others.
+# What a library is built with; where that is missing, pip builds the others.
 NEEDED = {
     "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
     "libbve_litert.so": "install npm, then ",

@@ -14,7 +14,7 @@
 //  6. ops (struct Op): each entry's own, in order. `stage` never falls. Inside a stage the ops of
 //     lane 0 (big) and those of lane 1 (LITTLE) are independent of each other; inside a lane each
 //     op sees those before it.
-//  7. metadata: a JSON object of strings, for people and for the door's user.
+//  7. metadata: a JSON object of strings, for people and for whoever opens the file.
 //  8. zeros up to a multiple of 4096.
 //  9. weights, to the end of the file: each on a multiple of 64, counted from their own start.
 //     They are packed as kernels_arm/kernels.h says under 1, so a mapped file is used as it is. On

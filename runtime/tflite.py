@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
-CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
+CUSTOM_OP = b"libbve_litert"  # what our delegate takes; runtimes without it print the name
 
 # Fields of schema.fbs, by their numbers, which never change: old files could not be read
 OPERATOR_CODES, SUBGRAPHS, BUFFERS, METADATA, SIGNATURES = 1, 2, 4, 6, 7  # of Model

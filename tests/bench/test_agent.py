@@ -28,7 +28,7 @@ from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import executorch, find_library
 from bigvit_edge.runtime.opening import load_file
 from tests.native import ROOT, run_program, skip
-from tests.runtime.doors import write_pte
+from tests.runtime.delegates import write_pte
 from tests.runtime.test_session import build, write
 
 SERVED = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -89,7 +89,7 @@ def make_onnx(
     onnx.save(model, str(path))
 
 
-def find_door(format_: str) -> list[str]:
+def find_delegate(format_: str) -> list[str]:
     if format_ == "onnx":
         return []
     try:
@@ -103,7 +103,7 @@ def spell(path: Path, *options: str) -> list[str]:
     format_ = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnx"}[path.suffix]
     case = Case(path.name, path, "", 0, format_)
     frames = ("--frames", str(FRAMES), "--preprocessing", case.spell_preprocessing())
-    return [sys.executable, str(AGENT), format_, str(path), *find_door(format_), *frames, *options]
+    return [sys.executable, str(AGENT), format_, str(path), *find_delegate(format_), *frames, *options]
 
 
 def speak(lines: str, words: list[str], **environment: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The door to ExecuTorch from Python: a .pte says what Session says of the same program, and what is wrong in words."""
+"""The ExecuTorch delegate from Python: a .pte says what Session says, and what is wrong is said in words."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export.backends import executorch as backend
 from bigvit_edge.runtime import Session, executorch
 from tests.native import HOST, ROOT, SECONDS, emulate, need_cores, skip
-from tests.runtime.doors import made, write_pte
+from tests.runtime.delegates import made, write_pte
 from tests.runtime.test_session import KEEPS, build, draw, write
 
 ARM = "cortex-a76"
@@ -303,10 +303,10 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("machine", [HOST, ARM])
 @pytest.mark.parametrize("name", ["test_executorch", "test_executorch_dispatch"])
 def test_program(name: str, machine: str, tmp_path: Path) -> None:
-    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors" / name
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/delegates" / name
     emulator = emulate(machine)
     if not program.is_file():
-        skip(f"no {program.relative_to(ROOT)}", "make native doors-arm")
+        skip(f"no {program.relative_to(ROOT)}", "make native delegates-arm")
     environment = os.environ | {
         "BVE_TINY_PTE": str(write_pte.write(tmp_path / "tiny.pte")),
         "BVE_DISPATCH_PTE": str(write_pte.write_dispatch(tmp_path / "dispatch.pte")),

@@ -125,9 +125,9 @@ def test_each_native_function_is_there_by_the_name_that_java_looks_for(classes: 
 
 
 @pytest.mark.parametrize("machine", [HOST, "cortex-a76"])
-def test_the_door_to_java(machine: str) -> None:
+def test_the_java_binding(machine: str) -> None:
     """With a JNIEnv of the test's own, here and on ARM."""
-    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors/test_jni"
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/java/test_jni"
     if not program.is_file():
-        skip(f"no {program.relative_to(ROOT)}", "make native or make doors-arm, with default-jdk-headless")
+        skip(f"no {program.relative_to(ROOT)}", "make native or make delegates-arm, with default-jdk-headless")
     run_java(*emulate(machine), program)

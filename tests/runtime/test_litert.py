@@ -1,4 +1,4 @@
-"""The door to LiteRT: both of its runtimes, here and on an ARM CPU that qemu plays, say what Session says."""
+"""The delegate for LiteRT: both of its runtimes, here and on an ARM CPU that qemu plays, say what Session says."""
 
 import json
 import os
@@ -25,11 +25,11 @@ from bigvit_edge.runtime import Session, litert
 from bigvit_edge.target import load_target
 from tests.models import around
 from tests.native import ARM_ROOT, HOST, ROOT, SECONDS, emulate, need_cores, skip
-from tests.runtime.doors import made, write_tflite
+from tests.runtime.delegates import made, write_tflite
 from tests.runtime.test_session import KEEPS, SHAPE, build, draw, write
 
 ARM = "cortex-a76"
-DOORS = ROOT / "build/aarch64-linux"
+ARM_LIBRARIES = ROOT / "build/aarch64-linux"
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def run_python(machine: str, folder: str, *arguments: str | Path) -> subprocess.
     if packages is not None and not any(packages.glob("*/interpreter.py")):
         if machine == HOST and sys.version_info >= (3, 12):
             pytest.skip("tflite-runtime 2.14 has no wheel for Python 3.12")
-        skip(f"no packages in build/{folder}", "make doors-arm" if machine != HOST else "make tflite-runtime")
-    if machine != HOST and not (DOORS / litert.LIBRARY).is_file():
-        skip(f"no {litert.LIBRARY} in build/aarch64-linux", "make doors-arm")
-    library = runtime.find_library() if machine == HOST else DOORS / runtime.LIBRARY
+        skip(f"no packages in build/{folder}", "make delegates-arm" if machine != HOST else "make tflite-runtime")
+    if machine != HOST and not (ARM_LIBRARIES / litert.LIBRARY).is_file():
+        skip(f"no {litert.LIBRARY} in build/aarch64-linux", "make delegates-arm")
+    library = runtime.find_library() if machine == HOST else ARM_LIBRARIES / runtime.LIBRARY
     paths = [str(path) for path in (packages, ROOT) if path]
     python = [*emulate(machine), sys.executable if machine == HOST else find_arm_python()]
     environment = os.environ | {"PYTHONPATH": ":".join(paths), runtime.OVERRIDE: str(library)}
@@ -108,9 +108,9 @@ def asked(
 def test_each_runtime_says_what_session_says(asked: Any) -> None:
     _, answers = asked
     for keep in KEEPS:
-        assert np.array_equal(answers[f"door {keep:g}"], answers[f"session {keep:g}"])
-    assert np.array_equal(answers["content"], answers["door 1"])
-    assert np.abs(answers["door 1"] - answers["door 0.5"]).max() > 1e-3 < np.abs(answers["door 0.5"]).max()
+        assert np.array_equal(answers[f"delegate {keep:g}"], answers[f"session {keep:g}"])
+    assert np.array_equal(answers["content"], answers["delegate 1"])
+    assert np.abs(answers["delegate 1"] - answers["delegate 0.5"]).max() > 1e-3 < np.abs(answers["delegate 0.5"]).max()
 
 
 def test_each_runtime_runs_what_is_around_ours(asked: Any) -> None:
@@ -151,10 +151,10 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
 @pytest.mark.parametrize("machine", [HOST, ARM])
 @pytest.mark.parametrize("name", ["test_litert", "test_litert_context"])
 def test_program(machine: str, name: str, tmp_path: Path) -> None:
-    program = (ROOT / "build/host" if machine == HOST else DOORS) / f"tests/runtime/doors/{name}"
+    program = (ROOT / "build/host" if machine == HOST else ARM_LIBRARIES) / f"tests/runtime/delegates/{name}"
     command = [*emulate(machine), program]
     if not program.is_file():
-        skip(f"no {program.relative_to(ROOT)}", "make native" if machine == HOST else "make doors-arm")
+        skip(f"no {program.relative_to(ROOT)}", "make native" if machine == HOST else "make delegates-arm")
     environment = os.environ | {"BVE_TINY_TFLITE": str(write_tflite.write(tmp_path / "tiny.tflite"))}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert run.returncode == 0, run.stdout + run.stderr

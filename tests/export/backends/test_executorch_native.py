@@ -24,7 +24,7 @@ from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.references import draw_calibration
 from bigvit_edge.models.load import Loaded, load
 from bigvit_edge.runtime import Session
-from bigvit_edge.runtime import executorch as door
+from bigvit_edge.runtime import executorch as delegate
 from bigvit_edge.runtime.executorch import BACKEND
 from bigvit_edge.target import load_target, override
 from tests.models import around
@@ -94,7 +94,7 @@ def test_either_packing_runs_and_the_other_is_told_of(
     path = write(lower("blvit_demo", "int8", packing)[0], tmp_path / "m.pte")
     expected = Session(write(lower("blvit_demo", "int8")[1], tmp_path / "m.bve"), keep=0.5)
     capfd.readouterr()
-    session = door.load(path, method="keep_0_5")
+    session = delegate.load(path, method="keep_0_5")
     of_file = Session(write(lower("blvit_demo", "int8", packing)[1], tmp_path / "n.bve"), keep=0.5)
     repacked = of_file.inspect()["repacked_bytes"]
     told = f"libbve_executorch: {repacked} bytes of weights packed anew for this CPU" in capfd.readouterr().err
@@ -147,7 +147,7 @@ def test_the_file_is_the_program_once_and_little_else(name: str) -> None:
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     path = write(lower("blvit_demo", "int8")[0], tmp_path / "m.pte")
-    program = door.open_program(path, 1)
+    program = delegate.open_program(path, 1)
     words = {"metadata_labels": '["null", "één"]', "metadata_methods": "keep_0_5,keep_0_25,keep_1"}
     assert {name: program.load_method(name)(())[0] for name in words} == words
 
@@ -207,7 +207,7 @@ def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precisio
             expected = model(torch.from_numpy(image)).numpy()
         found = executorch.load(path, method=method.name)(image)
         np.testing.assert_allclose(found, expected, atol=1e-5 if precision == "fp32" else 0.02)
-        assert np.array_equal(door.load(path, keep=method.keep).run(image), found)
+        assert np.array_equal(delegate.load(path, keep=method.keep).run(image), found)
 
 
 def test_the_core_gets_what_the_model_hands_ours(tmp_path: Path) -> None:

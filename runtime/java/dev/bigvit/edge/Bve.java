@@ -5,7 +5,7 @@ import java.nio.FloatBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * The functions of runtime/doors/jni.cc.
+ * The functions of runtime/java/jni.cc.
  *
  * <p>Handles are pointers: whoever calls holds what keeps them valid. Texts are UTF-8 bytes. What fails returns 0, false
  * or null, and has written its reason into {@code error}, which ends with a 0.

@@ -1,4 +1,4 @@
-// ExecuTorch's door to token dispatch: the kernel of bve::dispatch, the op that
+// Token dispatch for ExecuTorch: the kernel of bve::dispatch, the op that
 // bigvit_edge/models/dispatch.py defines, for programs whose other ops ExecuTorch runs by itself.
 // Not registered when the library is loaded: a build that selects its ops has room for these alone.
 #include <executorch/runtime/kernel/kernel_includes.h>

@@ -1,4 +1,4 @@
-// What both doors' tests give the tiny program: an image, or pixels.
+// What both delegates' tests give the tiny program: an image, or pixels.
 #pragma once
 
 #include <array>

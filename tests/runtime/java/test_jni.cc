@@ -1,4 +1,4 @@
-// The door to Java through a JNIEnv of our own, which a JVM's arm64 build is not at hand for: what
+// The Java binding through a JNIEnv of our own, which a JVM's arm64 build is not at hand for: what
 // it hands Java, that it asks JNI for nothing it may not, and that it keeps nothing.
 #include <jni.h>
 

@@ -1,4 +1,4 @@
-# libbve.so, and the doors of those frameworks whose headers are there. Each has the core inside.
+# libbve.so, and the delegates of those frameworks whose headers are there. Each has the core inside.
 
 set(LIBRARIES bve)
 
@@ -7,16 +7,16 @@ function(add_core_library name exports) # then its sources
   file(WRITE "${CMAKE_BINARY_DIR}/${name}.map" "{ global: ${exports} local: *; };\n")
   add_library(${name} SHARED ${ARGN})
   target_link_libraries(${name} PRIVATE bve_core bve_kernels)
-  target_include_directories(${name} INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/runtime/doors>)
+  target_include_directories(${name} INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/runtime/delegates>)
   target_link_options(${name} PRIVATE ${SELF_CONTAINED} "-Wl,--version-script=${CMAKE_BINARY_DIR}/${name}.map"
     -Wl,-z,nodelete) # ExecuTorch forgets no backend, and threads that met the C++ library in here end in it
 endfunction()
 
-function(leave_out door why)
-  if(BVE_PACKAGE OR BVE_ALL_DOORS)
-    message(FATAL_ERROR "${door} cannot be built: ${why}")
+function(leave_out library why)
+  if(BVE_PACKAGE OR BVE_ALL_LIBRARIES)
+    message(FATAL_ERROR "${library} cannot be built: ${why}")
   endif()
-  message(STATUS "${door} is left out: ${why}")
+  message(STATUS "${library} is left out: ${why}")
 endfunction()
 
 add_core_library(bve "bve_*;")
@@ -28,7 +28,7 @@ if(NOT BVE_EXECUTORCH AND Python_EXECUTABLE AND NOT CMAKE_CROSSCOMPILING)
     OUTPUT_VARIABLE BVE_EXECUTORCH OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   set(BVE_EXECUTORCH "${BVE_EXECUTORCH}/executorch")
 endif()
-file(GLOB EXECUTORCH_DOOR CONFIGURE_DEPENDS runtime/doors/executorch*.cc)
+file(GLOB EXECUTORCH_DELEGATE CONFIGURE_DEPENDS runtime/delegates/executorch*.cc)
 if(NOT EXISTS "${BVE_EXECUTORCH}/include/executorch")
   leave_out(libbve_executorch.so "no headers of ExecuTorch in '${BVE_EXECUTORCH}'; give -DBVE_EXECUTORCH=")
 else()
@@ -38,7 +38,7 @@ else()
   target_include_directories(executorch_headers SYSTEM INTERFACE "${BVE_EXECUTORCH}/include"
     "${BVE_EXECUTORCH}/include/executorch/runtime/core/portable_type/c10")
   target_compile_definitions(executorch_headers INTERFACE C10_USING_CUSTOM_GENERATED_MACROS)
-  add_core_library(bve_executorch "bve_executorch_*;" ${EXECUTORCH_DOOR})
+  add_core_library(bve_executorch "bve_executorch_*;" ${EXECUTORCH_DELEGATE})
   target_link_libraries(bve_executorch PRIVATE executorch_headers)
   target_compile_definitions(bve_executorch PRIVATE BVE_VERSION="${VERSION}"
     BVE_EXECUTORCH_VERSION="${EXECUTORCH_VERSION}")
@@ -75,13 +75,13 @@ if(NOT BVE_TFLITE)
     endif()
   endif()
 endif()
-file(GLOB LITERT_DOOR CONFIGURE_DEPENDS runtime/doors/litert*.cc)
+file(GLOB LITERT_DELEGATE CONFIGURE_DEPENDS runtime/delegates/litert*.cc)
 if(NOT EXISTS "${BVE_TFLITE}/include/tensorflow/lite/c/common.h")
   leave_out(libbve_litert.so "${why}; have npm, which gets them, and a network, or give -DBVE_TFLITE=")
 else()
   add_library(tflite_headers INTERFACE)
   target_include_directories(tflite_headers SYSTEM INTERFACE "${BVE_TFLITE}/include")
-  add_core_library(bve_litert "tflite_plugin_*; bve_litert_*;" ${LITERT_DOOR})
+  add_core_library(bve_litert "tflite_plugin_*; bve_litert_*;" ${LITERT_DELEGATE})
   target_link_libraries(bve_litert PRIVATE tflite_headers)
   if(NOT BVE_SANITIZE) # whose library comes with the program
     target_link_options(bve_litert PRIVATE -Wl,-z,defs) # it calls its runtime by what it is handed alone
@@ -105,7 +105,7 @@ if(BVE_JNI)
     if(NOT ANDROID)
       target_include_directories(jni_headers SYSTEM INTERFACE "${JNI_INCLUDE}" "${JNI_INCLUDE}/linux")
     endif()
-    add_core_library(bve_jni "Java_dev_bigvit_edge_*;" runtime/doors/jni.cc)
+    add_core_library(bve_jni "Java_dev_bigvit_edge_*;" runtime/java/jni.cc)
     target_link_libraries(bve_jni PUBLIC jni_headers)
     set(JNI bve_jni)
   endif()
@@ -118,5 +118,5 @@ if(SKBUILD)
   install(DIRECTORY kernels_arm runtime DESTINATION bigvit_edge/sources
     FILES_MATCHING REGEX "\\.(cc|h|inc|cmake|in|java|swift|modulemap|xml|txt)$")
 elseif(BVE_PACKAGE)
-  include(runtime/doors/package/package.cmake)
+  include(runtime/package/package.cmake)
 endif()

@@ -1,4 +1,4 @@
-// What the door to LiteRT hands its runtime, and what it takes, by a context of our own.
+// What the delegate for LiteRT hands its runtime, and what it takes, by a context of our own.
 #include <cstdarg>
 #include <cstdio>
 #include <memory>

@@ -1,4 +1,4 @@
-// The door to Java: the functions of runtime/java/dev/bigvit/edge/Bve.java. Handles are pointers.
+// The Java binding: the functions of runtime/java/dev/bigvit/edge/Bve.java. Handles are pointers.
 // Texts are bytes of UTF-8, for JNI's own strings are in another encoding; a reason goes into the
 // caller's array, and Java throws.
 #include <jni.h>

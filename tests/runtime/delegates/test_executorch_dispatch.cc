@@ -9,8 +9,8 @@
 
 #include "bve.h"
 #include "bve_executorch.h"
+#include "delegates/executorch_file.h"
 #include "doctest.h"
-#include "doors/executorch_file.h"
 
 namespace bve::test {
 namespace {

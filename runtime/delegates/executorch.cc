@@ -1,4 +1,4 @@
-// The door to ExecuTorch: a backend that runs a method's delegate, as bve_executorch.h says.
+// The delegate for ExecuTorch: a backend that runs a method's delegate, as bve_executorch.h says.
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/core/exec_aten/util/dim_order_util.h>
 #include <executorch/runtime/platform/runtime.h>

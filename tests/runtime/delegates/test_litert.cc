@@ -1,5 +1,6 @@
-// The door to LiteRT through TensorFlow Lite's C API. $BVE_TINY_TFLITE: what write_tflite.py made
-// of valid_tiny.bve; beside it, with .pixels behind the name, the same with uint8 as its input.
+// The delegate for LiteRT through TensorFlow Lite's C API. $BVE_TINY_TFLITE: what write_tflite.py
+// made of valid_tiny.bve; beside it, with .pixels behind the name, the same with uint8 as its
+// input.
 #include <array>
 #include <atomic>
 #include <cstdarg>
@@ -13,8 +14,8 @@
 
 #include "bve.h"
 #include "bve_litert.h"
+#include "delegates/pixels.h"
 #include "doctest.h"
-#include "doors/pixels.h"
 #include "program_builder.h"
 #include "tensorflow/lite/c/c_api.h"
 

@@ -1,4 +1,4 @@
-"""One program, every door to it: bve-run, Session, ExecuTorch and LiteRT give the same bits from the same bytes."""
+"""One program, every way to run it: bve-run, Session, ExecuTorch and LiteRT give the same bits from the same bytes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ Files = dict[tuple[str, str], Path]  # of a format and a precision
 
 @pytest.fixture(scope="module", params=KEEPS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Files]:
-    folder, model = tmp_path_factory.mktemp("doors"), load(request.param)
+    folder, model = tmp_path_factory.mktemp("ways"), load(request.param)
     subject = Subject(model.module, model.image_size, KEEPS[request.param], draw_calibration(model)[:32], True, {})
     return request.param, {
         (artifact.format, artifact.precision): write(artifact, folder)
@@ -52,7 +52,7 @@ def run_alone(path: Path, keep: float | None, image: Array) -> Array:
     return np.array([json.loads(run.stdout)["logits"]], np.float32)
 
 
-DOORS: dict[str, Callable[[Files, str, float | None, Array], Array]] = {
+WAYS: dict[str, Callable[[Files, str, float | None, Array], Array]] = {
     "bve-run": lambda files, precision, keep, image: run_alone(files["bve", precision], keep, image),
     "executorch": lambda files, precision, keep, image: executorch.load(files["executorch", precision], keep=keep).run(
         image
@@ -61,16 +61,16 @@ DOORS: dict[str, Callable[[Files, str, float | None, Array], Array]] = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_door_gives_the_bits_of_session(precision: str, door: str, exported: tuple[str, Files]) -> None:
+def test_every_way_gives_the_bits_of_session(precision: str, way: str, exported: tuple[str, Files]) -> None:
     name, files = exported
     answers = []
     for keep in KEEPS[name]:
         session = Session(files["bve", precision], keep=keep)
         image = np.random.default_rng(0).standard_normal(session.shape, dtype=np.float32)
         answers.append(session.run(image))
-        assert np.array_equal(DOORS[door](files, precision, keep, image), answers[-1])
+        assert np.array_equal(WAYS[way](files, precision, keep, image), answers[-1])
     assert len({answer.tobytes() for answer in answers}) == len(answers)  # each ratio answers otherwise
 
 

@@ -1,8 +1,8 @@
-"""Our core behind the doors of ExecuTorch and LiteRT, at full size: `python tests/bench_doors.py`. On a quiet machine.
+"""Time our core as a delegate of ExecuTorch and LiteRT: `python tests/bench_delegates.py`. On a quiet machine.
 
-Latency: the same model through our own Session, through each door, and as each runtime runs it without us, all timed in
-turn on one core, one thread, each checked against PyTorch first. Start and memory: each file in a process of its own,
-five times, the framework imported before the clock starts.
+Latency: the same model at full size through our own Session, through each delegate, and as each runtime runs it without
+us, all timed in turn on one core, one thread, each checked against PyTorch first. Start and memory: each file in a
+process of its own, five times, the framework imported before the clock starts.
 """
 
 import argparse
@@ -41,23 +41,23 @@ import json, sys, time
 import numpy as np
 way, path, *keeps = sys.argv[1:]
 if "ExecuTorch" in way:
-    from bigvit_edge.runtime import executorch as door
+    from bigvit_edge.runtime import executorch as delegate
 elif "LiteRT" in way:
     import ai_edge_litert.interpreter
-    from bigvit_edge.runtime import litert as door
+    from bigvit_edge.runtime import litert as delegate
 else:
-    import bigvit_edge.runtime as door
+    import bigvit_edge.runtime as delegate
 def read(field):
     lines = open("/proc/self/smaps_rollup").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1e3
 start = time.perf_counter()
-door.load_library()
+delegate.load_library()
 library = time.perf_counter()
 before = read("Rss"), read("Anonymous")
 opening = time.perf_counter()
 ratios = [float(keep) for keep in keeps]
-programs = [(door.Session if way == "bve" else door.load)(path, keep=ratios[0])]
-load = getattr(programs[0], "load", lambda keep: door.Session(path, keep=keep))  # on the same weights where it can
+programs = [(delegate.Session if way == "bve" else delegate.load)(path, keep=ratios[0])]
+load = getattr(programs[0], "load", lambda keep: delegate.Session(path, keep=keep))  # on the same weights where it can
 programs += [load(keep) for keep in ratios[1:]]
 opened = time.perf_counter()
 for program in programs:
@@ -120,7 +120,7 @@ def print_latency(times: dict[str, float]) -> None:
     for way, ms in times.items():
         ours = times.get(f"{way.split(',')[0]}, our core", ms)
         rows.append((way, f"{ms:.2f} ms", f"{ms / times[OURS]:.3f}" if OURS in times else "–", f"{ms / ours:.2f}"))
-    tables.print_rows(("way", "latency", "to bve", "to our core behind the same door"), rows)
+    tables.print_rows(("way", "latency", "to bve", "to our core behind the same delegate"), rows)
 
 
 def measure_start(way: str, path: Path, keeps: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The small program of made.py as a .pte for test_executorch.cc, and bve::dispatch alone, as one for
 test_executorch_dispatch.cc:
 
-python -m tests.runtime.doors.write_pte FILE FILE
+python -m tests.runtime.delegates.write_pte FILE FILE
 """
 
 import sys
@@ -16,7 +16,7 @@ from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.models.dispatch import DISPATCH
 from bigvit_edge.runtime.executorch import FORWARD
-from tests.runtime.doors import made
+from tests.runtime.delegates import made
 
 
 class Outline(nn.Module):

@@ -1,4 +1,5 @@
-// The door to LiteRT: runs the custom op "libbve_litert" of a .tflite, whose options are a .bve.
+// The delegate for LiteRT: runs the custom op "libbve_litert" of a .tflite, whose options are a
+// .bve.
 
 #include <algorithm>
 #include <charconv>

@@ -1,6 +1,6 @@
 """The small program of made.py as a .tflite for test_litert.cc; as FILE.pixels, one whose input is uint8 [1, 4, 4, 3]:
 
-python -m tests.runtime.doors.write_tflite FILE
+python -m tests.runtime.delegates.write_tflite FILE
 """
 
 import sys
@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from bigvit_edge.export.backends.litert.contents import read_model, write_model
 from bigvit_edge.export.backends.litert.native import ALIGNMENT, write_file
 from bigvit_edge.export.program import from_bytes
-from tests.runtime.doors import made
+from tests.runtime.delegates import made
 
 
 def write(path: Path) -> Path:

@@ -1,4 +1,4 @@
-// The door to ExecuTorch in ExecuTorch's own runtime. $BVE_TINY_PTE: what write_pte.py made of
+// The delegate for ExecuTorch in ExecuTorch's own runtime. $BVE_TINY_PTE: what write_pte.py made of
 // valid_tiny.bve.
 #include <executorch/runtime/backend/interface.h>
 
@@ -12,9 +12,9 @@
 
 #include "bve.h"
 #include "bve_executorch.h"
+#include "delegates/executorch_file.h"
+#include "delegates/pixels.h"
 #include "doctest.h"
-#include "doors/executorch_file.h"
-#include "doors/pixels.h"
 #include "program_builder.h"
 
 namespace bve::test {
