@@ -35,6 +35,7 @@ NO_VERBS = {
 MAX_WEIGHTS_BYTES = 3_000_000
 MAX_SEEDS_BYTES = 64_000
 MAX_FILES_BYTES = 256_000
+LINK = re.compile(r"\]\(([^()\s]+)\)|(?:src|href)=\"([^\"]+)\"")  # of Markdown, and of HTML in it
 MACHINE_PATH = re.compile(r"/(?:(?:home|Users)/\w+|root)/")
 
 
@@ -106,6 +107,24 @@ def test_floors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_readme_names_the_two_commands(command: str) -> None:
     assert f"make {command}" in (ROOT / "README.md").read_text()
     assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def list_anchors(page: str) -> set[str]:
+    """List the anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+    headings = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text) for text in re.findall(r"^#+ (.*)$", prose, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere() -> None:
+    pages = {path: path.read_text() for path in list_files() if path.suffix == ".md"}
+    links = [(path, link) for path, text in pages.items() for pair in LINK.findall(text) if (link := "".join(pair))]
+    local = [(path, *link.partition("#")[::2]) for path, link in links if "://" not in link]
+    assert len(local) > 50
+    lost = [(path.name, name) for path, name, _ in local if not (path.parent / name).exists()]
+    assert lost == []
+    aims = [(path, (path.parent / name).resolve() if name else path, anchor) for path, name, anchor in local if anchor]
+    assert [(path.name, anchor) for path, aim, anchor in aims if anchor not in list_anchors(aim.read_text())] == []
 
 
 def test_only_small_weights_are_binary() -> None:
