@@ -88,10 +88,10 @@ def export(
 
     Each file's answers are compared with PyTorch's.
     """
+    from bigvit_edge.arguments import parse_keeps, parse_share
     from bigvit_edge.extras import require
     from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
-    from bigvit_edge.words import parse_keeps, parse_share
 
     folder = check_output(output, force)  # a wrong path shows before the heavy imports
 
@@ -110,7 +110,7 @@ def export(
     source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads, images)
     manifest, loaded = export_bundle(
         source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, unchecked=unchecked,
-        listener=report.LISTENER,
+        progress=report.PROGRESS,
     )  # fmt: skip
     report.finish_export(manifest, loaded, folder, output)
 

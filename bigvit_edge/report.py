@@ -15,7 +15,7 @@ from bigvit_edge import machine, runtime
 from bigvit_edge.artifact import Entry, Manifest, Tensor
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.convert import Listener
+from bigvit_edge.export.convert import Progress
 from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.full import CALIBRATED
 from bigvit_edge.export.gate import list_fallbacks
@@ -23,7 +23,7 @@ from bigvit_edge.export.parity import explain_reference, name_standard
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
-from bigvit_edge.models.load import Loaded
+from bigvit_edge.models.loading import Loaded
 from bigvit_edge.preprocessing import UINT8
 from bigvit_edge.results import Times, describe_times
 from bigvit_edge.runtime.opening import open_entry
@@ -96,7 +96,7 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-LISTENER = Listener(print_step, print_sensitivities, watch)
+PROGRESS = Progress(print_step, print_sensitivities, watch)
 
 
 def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) -> None:

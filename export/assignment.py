@@ -25,16 +25,21 @@ PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modul
 HEADROOM = 0.25  # of what a limit allows: the search sees calibration images, the check others
 FEW = 8  # images are enough for SQNR, which sums over all their tokens
 
-Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
+OnSensitivities = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
 
 
 def assign_layers(
-    graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
+    graphs: Sequence[Graph],
+    precision: str,
+    target: Target,
+    images: Array,
+    trained: bool,
+    on_sensitivities: OnSensitivities,
 ) -> list[Graph]:
     """Assign each layer one precision in all graphs of a model.
 
     The graphs are of several keep ratios. Where ranges are needed, these are one for each Linear too. images: to
-    calibrate on. show is told the sensitivities and the choice of `mixed`.
+    calibrate on. on_sensitivities is given those of `mixed`, and its choice.
 
     UserError if a word of the settings fits no Linear, or nothing is left to quantise.
     """
@@ -52,7 +57,7 @@ def assign_layers(
     graphs = [replace(graph, precision=precision, ranges=ranges, group=target.quant.group) for graph in graphs]
     if precision != "mixed":
         return [_choose(graph, {layer: precisions[0] for layer, precisions in candidates.items()}) for graph in graphs]
-    chosen = _search(graphs, candidates, target.limits, images, trained, show)
+    chosen = _search(graphs, candidates, target.limits, images, trained, on_sensitivities)
     return [_choose(graph, chosen) for graph in graphs]
 
 
@@ -154,7 +159,7 @@ def _choose(graph: Graph, precisions: Mapping[str, str]) -> Graph:
 
 def _search(
     graphs: Sequence[Graph], candidates: Mapping[str, tuple[str, ...]], limits: Limits, images: Array, trained: bool,
-    show: Show,
+    on_sensitivities: OnSensitivities,
 ) -> dict[str, str]:  # fmt: skip
     """By sensitivities at the smallest keep ratio, where every Linear has work; good enough means at every ratio."""
     first = min(graphs, key=lambda graph: graph.keep or 0)
@@ -173,7 +178,7 @@ def _search(
         return True
 
     chosen = choose_precisions(sensitivities, good_enough)
-    show(sensitivities, chosen)
+    on_sensitivities(sensitivities, chosen)
     return chosen
 
 

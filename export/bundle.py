@@ -25,7 +25,7 @@ from bigvit_edge.errors import InternalError, LimitError, UserError
 from bigvit_edge.export.calibrated import convolves
 from bigvit_edge.export.convert import (
     SILENT,
-    Listener,
+    Progress,
     Subject,
     convert_model,
     describe_input,
@@ -45,7 +45,7 @@ from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.hf_models import HF
-from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
+from bigvit_edge.models.loading import Loaded, load, read_keep, set_keep
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Target, load_target
@@ -80,7 +80,7 @@ def export_bundle(
     force: bool = False,
     allow_fallback: bool = False,
     unchecked: bool = False,
-    listener: Listener = SILENT,
+    progress: Progress = SILENT,
 ) -> tuple[Manifest, Loaded]:
     """Export a model for a target as a bundle in `folder`.
 
@@ -97,7 +97,7 @@ def export_bundle(
         found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
             load_backend(name)  # a missing package shows now, not after minutes
-        with listener.step("reference"):
+        with progress.on_step("reference"):
             model = load(
                 source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
                 num_classes=source.num_classes, heads=source.heads,
@@ -107,17 +107,17 @@ def export_bundle(
             ratios = _set_keeps(model, keeps)
             calibrates = _check_calibration(model, target, source)
             evaluation = prepare_evaluation(
-                model, ratios, target.limits.images, found, calibrates, source.calibration, listener.watch
+                model, ratios, target.limits.images, found, calibrates, source.calibration, progress.on_pictures
             )
             limits = list_limits(target, ratios, model.labels, _is_bounded(evaluation.references))
             model = replace(model, notes=(*model.notes, *evaluation.notes, *limits))
             subject = _make_subject(model, ratios, evaluation.calibration)
             set_dispatch(model.module, target.dispatch)
         entries = []
-        for artifact, layers in convert_model(subject, target, listener):
+        for artifact, layers in convert_model(subject, target, progress):
             path = part / _name_file(model, artifact, subject)
             write_data(artifact.data, path)
-            with listener.step(f"check {artifact.format} {artifact.precision}"):
+            with progress.on_step(f"check {artifact.format} {artifact.precision}"):
                 entries.append(_describe(artifact, path, layers, model, target, evaluation.references, unchecked))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,

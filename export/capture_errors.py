@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.errors import cut_message, lacks_memory
 from bigvit_edge.export.graph import layer_of
-from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source, list_causes
+from bigvit_edge.models.user_errors import Line, find_line, find_line_in, is_source, list_causes
 
 DATA_DEPENDENT = (
     "GuardOnDataDependentSymNode",

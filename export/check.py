@@ -15,7 +15,7 @@ from bigvit_edge.interruption import check_interruption
 from bigvit_edge.manifest import AGAIN, EDITED, find_fault, is_edited, list_side_faults, read_manifest
 from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
-from bigvit_edge.models.load import Loaded, is_factory, load
+from bigvit_edge.models.loading import Loaded, is_factory, load
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.runtime.opening import open_entry
 from bigvit_edge.target import LAYER_PRECISIONS

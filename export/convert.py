@@ -14,7 +14,7 @@ from torch import nn
 from bigvit_edge.artifact import PROBABILITIES, Array, Artifact, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.assignment import Show, assign_layers
+from bigvit_edge.export.assignment import OnSensitivities, assign_layers
 from bigvit_edge.export.calibrated import add_integers
 from bigvit_edge.export.capture_errors import (
     explain_capture_failure,
@@ -41,7 +41,7 @@ from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, t
 from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import read_keep, set_keep
+from bigvit_edge.models.loading import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
 from bigvit_edge.target import CHOICES, Target
@@ -50,19 +50,19 @@ Step = Callable[[str], AbstractContextManager[None]]  # told the name of each st
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Those who are told how an export goes.
+class Progress:
+    """Tell how an export goes, to whom it concerns.
 
-    step: the name of each step, for as long as it takes; show: the sensitivities of `mixed` and what was chosen; watch:
-    pictures as they are gone through.
+    on_step: gets the name of each step, for as long as it takes; on_sensitivities: those of `mixed`, and what was
+    chosen; on_pictures: pictures as they are gone through.
     """
 
-    step: Step = lambda name: nullcontext()
-    show: Show = lambda sensitivities, chosen: None
-    watch: Watch = unwatched
+    on_step: Step = lambda name: nullcontext()
+    on_sensitivities: OnSensitivities = lambda sensitivities, chosen: None
+    on_pictures: Watch = unwatched
 
 
-SILENT = Listener()
+SILENT = Progress()
 FIXED = "operations whose shapes and branches do not depend on the image"
 LEAVE = "write it without, or leave that part out of the model"
 
@@ -102,7 +102,7 @@ class Backend(Protocol):
 
 
 def convert_model(
-    subject: Subject, target: Target, listener: Listener = SILENT
+    subject: Subject, target: Target, progress: Progress = SILENT
 ) -> Iterator[tuple[Artifact, Mapping[str, str]]]:
     """Convert a model to every file of a target.
 
@@ -110,24 +110,24 @@ def convert_model(
     one only, keep ratio.
     """
     cells = target.list_cells()
-    with listener.step("capture"):
+    with progress.on_step("capture"):
         captured = [capture(subject.module, subject.image_size, keep) for keep in subject.keeps]
-    with listener.step("rewrite"):
+    with progress.on_step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
     inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
     if len(inlays) == 1 and inlays != [""]:
-        with listener.step(f"part {inlays[0]} for our core"):
+        with progress.on_step(f"part {inlays[0]} for our core"):
             rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
-        with listener.step(f"quantize {precision}"):
-            chosen = quantize(rewritten, precision, target, subject, listener.show)
+        with progress.on_step(f"quantize {precision}"):
+            chosen = quantize(rewritten, precision, target, subject, progress.on_sensitivities)
             quantized[precision] = place(chosen, target, subject)
     for name, precision in cells:
         graphs = quantized[precision][name]
         for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
-            with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
+            with progress.on_step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
                 words, ready = {**subject.metadata, "precision": precision, "keep": keeps}, group
                 if subject.preprocessing is not None:
                     how = describe_input(subject.preprocessing, name, target)
@@ -200,14 +200,16 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
     return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
 
 
-def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
+def quantize(
+    graphs: list[Graph], precision: str, target: Target, subject: Subject, on_sensitivities: OnSensitivities
+) -> list[Graph]:
     """Decide what becomes of each layer.
 
     The backends apply it in their own terms.
     """
     seen = subject.calibration if subject.trained else None
     graphs = [replace(graph, calibration=seen) for graph in graphs]
-    return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
+    return assign_layers(graphs, precision, target, subject.calibration, subject.trained, on_sensitivities)
 
 
 def place(graphs: Sequence[Graph], target: Target, subject: Subject) -> dict[str, list[Graph]]:

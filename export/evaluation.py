@@ -21,7 +21,7 @@ from bigvit_edge.export.pictures import (
 )  # fmt: skip
 from bigvit_edge.export.references import Reference, answer_pictures, draw_calibration, knows_digits, make_references
 from bigvit_edge.measures import Evaluated
-from bigvit_edge.models.load import Loaded
+from bigvit_edge.models.loading import Loaded
 
 Found = tuple[list[Picture], list[str]]  # as of find_pictures
 

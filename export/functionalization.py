@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import SLICE, add_constant, describe_view, insert, read_constants, shape_of
-from bigvit_edge.models.traces import find_line_in
+from bigvit_edge.models.user_errors import find_line_in
 
 aten = torch.ops.aten
 

@@ -25,7 +25,7 @@ from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, cut_message
 from bigvit_edge.export.capture_errors import describe_node
 from bigvit_edge.export.graph import Graph, read_constants
-from bigvit_edge.models.traces import SELF, is_source, list_causes
+from bigvit_edge.models.user_errors import SELF, is_source, list_causes
 
 EXPECTED = "operations that its converter takes; the model itself is sound"
 MOST = 100  # kinds of op that are converted alone, the rarest first

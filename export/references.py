@@ -20,7 +20,7 @@ from bigvit_edge.export.image import make_input
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.pictures import CALIBRATION, Pictures
 from bigvit_edge.measures import Accuracy, Confusion, Parity, bound_share
-from bigvit_edge.models.load import Loaded, set_keep
+from bigvit_edge.models.loading import Loaded, set_keep
 from bigvit_edge.models.zoo import DIGITS
 from bigvit_edge.preprocessing import Preprocessing
 

@@ -48,7 +48,7 @@ struct bve_counters {
 namespace {
 
 // Cut where it is too long, between two letters.
-void tell(bve_error* error, const char* text) {
+void set_error(bve_error* error, const char* text) {
   if (!error) return;
   size_t bytes = std::strlen(text);
   if (bytes >= sizeof error->text) {
@@ -65,11 +65,11 @@ Result guard(Result failed, bve_error* error, Work work) {
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    tell(error, "no memory left; close other programs");
+    set_error(error, "no memory left; close other programs");
   } catch (const std::exception& e) {
-    tell(error, e.what());
+    set_error(error, e.what());
   } catch (...) {
-    tell(error, "an unknown error");
+    set_error(error, "an unknown error");
   }
   return failed;
 }

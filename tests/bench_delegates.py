@@ -19,9 +19,9 @@ import bench_models
 from amx import refuse_amx
 
 from bigvit_edge import machine, report, runtime, tables
+from bigvit_edge.arguments import parse_keeps
 from bigvit_edge.artifact import Run
-from bigvit_edge.models.load import load
-from bigvit_edge.words import parse_keeps
+from bigvit_edge.models.loading import load
 
 OURS = "bve"
 # name of a row -> settings of its target

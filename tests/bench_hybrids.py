@@ -20,7 +20,7 @@ from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.coverage import share_covered
 from bigvit_edge.export.image import normalize
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.target import load_target, override
 from tests.conformance import models
 

@@ -23,7 +23,7 @@ from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import draw_calibration, make_references
 from bigvit_edge.export.sensitivity import STATIC, Rounder
-from bigvit_edge.models.load import Loaded, load
+from bigvit_edge.models.loading import Loaded, load
 from bigvit_edge.target import Quant
 
 PRECISIONS = ("fp16", "int8", STATIC, "int4")

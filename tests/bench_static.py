@@ -26,7 +26,7 @@ from bigvit_edge.export.integers import Range
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import choose_scale, insert_quantization
 from bigvit_edge.export.references import draw_calibration, make_references
-from bigvit_edge.models.load import has_keep, load
+from bigvit_edge.models.loading import has_keep, load
 from bigvit_edge.target import OBSERVERS, load_target
 
 Change = Callable[[Node, Tensor], Tensor]

@@ -113,7 +113,7 @@ def export(model: str, formats: list[str], folder: Path, precision: str = "int8"
     from bigvit_edge.artifact import write_data
     from bigvit_edge.export.convert import Subject, convert_model, load_backend
     from bigvit_edge.export.references import make_references
-    from bigvit_edge.models.load import load
+    from bigvit_edge.models.loading import load
     from bigvit_edge.target import load_target, override
 
     loaded = load(model)
@@ -122,7 +122,7 @@ def export(model: str, formats: list[str], folder: Path, precision: str = "int8"
     target = override(load_target("host"), [f"formats={','.join(formats)}", f"precisions={precision}"])
     subject = Subject(loaded.module, loaded.image_size, keeps, images, trained=False, metadata={})
     files = {}
-    for artifact, _ in convert_model(subject, target, report.LISTENER):
+    for artifact, _ in convert_model(subject, target, report.PROGRESS):
         files[artifact.format] = folder / f"{model}_{precision}{load_backend(artifact.format).SUFFIX}"
         write_data(artifact.data, files[artifact.format])
     return files

@@ -19,7 +19,7 @@ from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import load_target
 

@@ -71,6 +71,16 @@ def list_docstrings(place: str, node: ast.AST) -> Iterator[tuple[str, ast.AST, s
             yield from list_docstrings(where, child)
 
 
+def test_no_module_has_the_name_of_a_function_in_it() -> None:
+    sources = [path for path in list_files() if path.suffix == ".py"]
+    names = {path: path.parent.name if path.stem == "__init__" else path.stem for path in sources}
+    functions = {
+        path: [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        for path in sources
+    }
+    assert [path for path in sources if names[path] in {function.name for function in functions[path]}] == []
+
+
 def test_docstrings_begin_with_one_short_line_and_a_verb() -> None:
     folders = {"bigvit_edge", "export", "devices", "runtime", "kernels_arm"}
     names = [path.relative_to(ROOT) for path in list_files() if path.suffix == ".py"]

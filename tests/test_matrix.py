@@ -12,11 +12,11 @@ from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.load import build
-from bigvit_edge.models.zoo import CARDS, DIGITS, Card
+from bigvit_edge.models.loading import build
+from bigvit_edge.models.zoo import CONFIGS, DIGITS, Config
 from bigvit_edge.target import CHOICES, DEPLOYMENTS, FORMATS, FULL, NATIVE, PRECISIONS, SINCE
 
-SMALL = Card(
+SMALL = Config(
     "small", 64, 32, depth=2, head_dim=32, little_head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
 # Of weights drawn at random, large enough that layers differ: the smallest cosine over 8 images.
@@ -38,7 +38,7 @@ def call(*words: object) -> Result:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Weights for a model called 'small', so spread that no layer is idle."""
-    CARDS["small"] = SMALL
+    CONFIGS["small"] = SMALL
     model, generator = build(SMALL), torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if name.endswith("weight") and parameter.dim() == 2:
@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_file(model.state_dict(), path)
     yield path
-    del CARDS["small"]
+    del CONFIGS["small"]
 
 
 def export(name: str, precision: str, weights: Path, folder: Path, *words: str) -> Result:

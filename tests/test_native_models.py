@@ -11,7 +11,7 @@ from bigvit_edge.artifact import Array
 from bigvit_edge.export.convert import Subject, convert_model
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import draw_calibration, make_references
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.target import load_target, override
 from tests.native import CPUS, HOST, run_program
 

@@ -16,7 +16,7 @@ from bigvit_edge.cli import app
 from bigvit_edge.export.backends.litert.contents import read_model
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.runtime import Frame, abi
 from bigvit_edge.runtime.opening import load_file, open_entry
 from tests.models.stem import LABELS, build

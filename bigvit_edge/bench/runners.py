@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from bigvit_edge.bench.cases import Case
-from bigvit_edge.bench.lines import Told, parse_line
+from bigvit_edge.bench.lines import Answer, parse_line
 from bigvit_edge.bench.policies import Policy
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.process import Process, run_words
@@ -131,7 +131,7 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, line: str, timeout_s: float, read: Callable[[dict[str, Any]], Told]) -> Told:
+    def _ask(self, line: str, timeout_s: float, read: Callable[[dict[str, Any]], Answer]) -> Answer:
         return parse_line(self._process.ask(line, timeout_s), self.device, read)
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from bigvit_edge.errors import UserError, describe_error, name_type
 from bigvit_edge.models.memory import check_memory
-from bigvit_edge.models.traces import find_line, list_causes
+from bigvit_edge.models.user_errors import find_line, list_causes
 
 PLAIN = "a module of Python code with float tensors, dense and on the CPU"
 QUANTIZED = "return the float model: the export quantises, by --set precisions=int8"

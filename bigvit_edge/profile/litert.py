@@ -5,7 +5,7 @@ from math import isqrt, prod
 from pathlib import Path
 
 from bigvit_edge.artifact import Array
-from bigvit_edge.profile.litert_library import GENERAL, INSIDE, NODE, CompiledModel, Told
+from bigvit_edge.profile.litert_library import GENERAL, INSIDE, NODE, CompiledModel, Timing
 from bigvit_edge.profile.records import Event, Op, Span, Traced, Track, name_layer
 from bigvit_edge.runtime.tflite import Node, list_methods, list_nodes
 
@@ -55,7 +55,7 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int, m
     return read_events(told, spans, begun, nodes)
 
 
-def read_events(told: list[list[Told]], spans: list[Span], begun_us: float, nodes: list[Node]) -> Traced:
+def read_events(told: list[list[Timing]], spans: list[Span], begun_us: float, nodes: list[Node]) -> Traced:
     """Read each run's events, in LiteRT's order.
 
     On its clock, which is the monotonic one. nodes: of the file.
@@ -77,11 +77,11 @@ def read_events(told: list[list[Told]], spans: list[Span], begun_us: float, node
     return Traced(tuple(ops), (Track("thread 0 (caller)"),), tuple(runs), tuple(events), notes)
 
 
-def _name_ops(told: list[Told], nodes: list[Node]) -> list[tuple[Op, Told]]:
+def _name_ops(told: list[Timing], nodes: list[Node]) -> list[tuple[Op, Timing]]:
     """Each op of a run with its event; what XNNPACK took lies between the nodes that it did not take."""
     layers = _list_layers(nodes)
-    named, piece, before = list[tuple[Op, Told]](), list[Told](), -1
-    for event in [*(each for each in told if each.kind & (NODE | INSIDE)), Told("", NODE, 0, 0, len(nodes))]:
+    named, piece, before = list[tuple[Op, Timing]](), list[Timing](), -1
+    for event in [*(each for each in told if each.kind & (NODE | INSIDE)), Timing("", NODE, 0, 0, len(nodes))]:
         if event.kind & INSIDE:
             piece.append(event)
             continue
@@ -99,7 +99,7 @@ def _name_ops(told: list[Told], nodes: list[Node]) -> list[tuple[Op, Told]]:
     return named
 
 
-def _match(piece: list[Told], nodes: list[Node], layers: list[str], first: int) -> list[tuple[Op, Told]]:
+def _match(piece: list[Timing], nodes: list[Node], layers: list[str], first: int) -> list[tuple[Op, Timing]]:
     """XNNPACK's ops of one piece, by their products, which are those of the nodes in the same order."""
     anchors = [(node, layer) for node, layer in zip(nodes, layers, strict=True) if node.code in PRODUCTS]
     kinds = [_find_kind(event.tag) for event in piece]
@@ -107,7 +107,7 @@ def _match(piece: list[Told], nodes: list[Node], layers: list[str], first: int) 
     matches = len(places) == len(anchors) and all(
         _agrees(kinds[i], node) for i, (node, _) in zip(places, anchors, strict=True)
     )
-    named, last = list[tuple[Op, Told]](), layers[-1] if layers else UNKNOWN
+    named, last = list[tuple[Op, Timing]](), layers[-1] if layers else UNKNOWN
     for number, (event, kind) in enumerate(zip(piece, kinds, strict=True)):
         macs: int | None = 0 if matches else None
         bytes_: int | None = None

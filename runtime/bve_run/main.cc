@@ -38,8 +38,8 @@ constexpr char kLines[] = ",\n ";  // between the fields of what is printed
 
 // ---- bench -------------------------------------------------------------------------------------
 
-double take(const std::vector<double>& sorted, double quantile) {
-  const auto rank = static_cast<size_t>(std::ceil(quantile * sorted.size()));
+double quantile(const std::vector<double>& sorted, double share) {
+  const auto rank = static_cast<size_t>(std::ceil(share * sorted.size()));
   return sorted[std::max<size_t>(rank, 1) - 1];
 }
 
@@ -52,8 +52,8 @@ double take_median(std::vector<double> values) {
 std::string describe_times(std::vector<double> times_ms) {
   std::sort(times_ms.begin(), times_ms.end());
   return object({{"p50", print(take_median(times_ms))},
-                 {"p90", print(take(times_ms, 0.9))},
-                 {"p99", print(take(times_ms, 0.99))},
+                 {"p90", print(quantile(times_ms, 0.9))},
+                 {"p99", print(quantile(times_ms, 0.99))},
                  {"min", print(times_ms.front())},
                  {"mean", print(std::accumulate(times_ms.begin(), times_ms.end(), 0.0) /
                                 static_cast<double>(times_ms.size()))},
@@ -206,7 +206,7 @@ int bench(const Arguments& arguments) {
 
 // ---- the other verbs ---------------------------------------------------------------------------
 
-int inform(const Arguments& arguments) {
+int print_info(const Arguments& arguments) {
   const Program program = open_program(arguments);
   bve_error error{};
   if (bve_verify(program.get(), &error)) throw UserError(error.text);
@@ -279,7 +279,7 @@ int time_kernels(const Arguments& arguments) {
   return correct ? 0 : 1;
 }
 
-int tell_clock(const Arguments& arguments) {
+int print_clock(const Arguments& arguments) {
   keep_to(arguments.cores);
   const std::optional<int64_t> throttled = count_throttled();
   std::puts(object({{"clock_mhz", print(measure_clock_mhz())},
@@ -303,7 +303,7 @@ int probe(const Arguments& arguments) {
 int main(const Arguments& arguments) {
   if (arguments.verb == "help") return std::fputs(describe_usage().c_str(), stdout), 0;
   if (arguments.verb == "version") return std::puts(BVE_VERSION), 0;
-  if (arguments.verb == "info") return inform(arguments);
+  if (arguments.verb == "info") return print_info(arguments);
   if (arguments.verb == "run") return run(arguments);
   if (arguments.verb == "kernels") return time_kernels(arguments);
   if (arguments.verb == "probe") return probe(arguments);
@@ -311,7 +311,7 @@ int main(const Arguments& arguments) {
   if (arguments.verb == "serve") return serve(arguments);
   if (arguments.verb == "watch") return watch(arguments);
   if (arguments.verb == "hold") return hold(arguments);
-  if (arguments.verb == "clock") return tell_clock(arguments);
+  if (arguments.verb == "clock") return print_clock(arguments);
   return bench(arguments);
 }
 

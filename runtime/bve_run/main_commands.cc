@@ -10,7 +10,7 @@
 
 namespace bve {
 
-void tell(const std::string& line) {
+void print_line(const std::string& line) {
   std::puts(line.c_str());
   if (std::fflush(stdout)) throw UserError("stdout that takes nothing more, expected a reader");
 }

@@ -6,7 +6,7 @@
 namespace bve {
 
 // A line to stdout, at once. UserError if nobody takes it.
-void tell(const std::string& line);
+void print_line(const std::string& line);
 
 // Lines of stdin.
 class Commands {

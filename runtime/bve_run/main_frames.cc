@@ -71,7 +71,7 @@ bool time_frames(const SessionHandle& session, CameraFrame& camera, const Turn& 
   const bve_frame& frame = camera.get();
   bve_error error{};
   if (bve_set_frame(session.get(), &frame, &error)) {
-    tell(object({{"lack", quote(error.text)}}));
+    print_line(object({{"lack", quote(error.text)}}));
     return true;
   }
   std::vector<float> logits(bve_logits_count(session.get()));
@@ -92,14 +92,14 @@ bool time_frames(const SessionHandle& session, CameraFrame& camera, const Turn& 
     prepare_ms.push_back(print_ms(last.start_ns, last.prepared_ns));
     label_ms.push_back(print_ms(last.start_ns, last.end_ns));
   }
-  tell(object({{"frame", quote(std::to_string(kWidth) + "x" + std::to_string(kHeight) +
-                               " NV21, turned by " + std::to_string(kRotation) + " degrees")},
-               {"prepared_by", quote("bve_set_frame")},
-               {"start_ns", print_whole(start)},
-               {"end_ns", print_whole(last.end_ns)},
-               {"label_ms", json::list(label_ms, ", ")},
-               {"prepare_ms", json::list(prepare_ms, ", ")},
-               {"top", print_whole(last.top)}}));
+  print_line(object({{"frame", quote(std::to_string(kWidth) + "x" + std::to_string(kHeight) +
+                                     " NV21, turned by " + std::to_string(kRotation) + " degrees")},
+                     {"prepared_by", quote("bve_set_frame")},
+                     {"start_ns", print_whole(start)},
+                     {"end_ns", print_whole(last.end_ns)},
+                     {"label_ms", json::list(label_ms, ", ")},
+                     {"prepare_ms", json::list(prepare_ms, ", ")},
+                     {"top", print_whole(last.top)}}));
   return true;
 }
 

@@ -170,14 +170,14 @@ bool time_turn(const Served& served, const Turn& turn, Commands& commands) {
     if (spent > 0) thread_ms[work.core] += static_cast<double>(spent) * 1e-6;
   }
   const double images = static_cast<double>(times_ms.size());
-  tell(object({{"start_ns", print_whole(start)},
-               {"end_ns", print_whole(now)},
-               {"times_ms", json::list(times_ms, ", ")},
-               {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
-               {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
-               {"cores", print_by_core(cores)},
-               {"thread_ms", print_by_core(thread_ms)},
-               {"throttled_periods", print_since(throttled, count_throttled())}}));
+  print_line(object({{"start_ns", print_whole(start)},
+                     {"end_ns", print_whole(now)},
+                     {"times_ms", json::list(times_ms, ", ")},
+                     {"cpu_ms", print(static_cast<double>(cpu_ns) * 1e-6 / images)},
+                     {"clock_mhz", json::list({print(clock_before), print(clock_after)}, ", ")},
+                     {"cores", print_by_core(cores)},
+                     {"thread_ms", print_by_core(thread_ms)},
+                     {"throttled_periods", print_since(throttled, count_throttled())}}));
   return true;
 }
 
@@ -246,7 +246,7 @@ void answer(const Served& served, const std::string& command) {
     throw UserError(in + " ends within an image, expected images of " + std::to_string(bytes) +
                     " bytes; check who asks");
   }
-  tell(object({{"images", print_whole(images)}}));
+  print_line(object({{"images", print_whole(images)}}));
 }
 
 }  // namespace
@@ -282,16 +282,16 @@ int serve(const Arguments& arguments) {
   const double first_ms = read_clock_ms();
   run_once(served.session, served.image, served.logits);
   const double end_ms = read_clock_ms();
-  tell(object({{"runtime", quote("bve")},
-               {"version", quote(BVE_VERSION)},
-               {"build", describe_machine()},
-               {"load_ms", print(loaded_ms - start_ms)},
-               {"first_ms", print(end_ms - first_ms)},
-               {"cached_share", cached < 0 ? "null" : print(cached)},
-               {"threads", print_whole(arguments.options.threads)},
-               {"cores_allowed", list_allowed()},
-               {"image_floats", print_whole(served.image.size())},
-               {"session", inspect(served.session)}}));
+  print_line(object({{"runtime", quote("bve")},
+                     {"version", quote(BVE_VERSION)},
+                     {"build", describe_machine()},
+                     {"load_ms", print(loaded_ms - start_ms)},
+                     {"first_ms", print(end_ms - first_ms)},
+                     {"cached_share", cached < 0 ? "null" : print(cached)},
+                     {"threads", print_whole(arguments.options.threads)},
+                     {"cores_allowed", list_allowed()},
+                     {"image_floats", print_whole(served.image.size())},
+                     {"session", inspect(served.session)}}));
   Commands commands;
   CameraFrame camera;
   for (std::string command; commands.read(command);) {
@@ -300,8 +300,8 @@ int serve(const Arguments& arguments) {
     } else if (command.rfind("frame ", 0) == 0) {
       if (!time_frames(served.session, camera, parse_turn(command), commands)) return 0;
     } else if (command == "memory") {
-      tell(object({{"peak_bytes", print_whole(read_status_bytes("VmHWM"))},
-                   {"anonymous_bytes", print_whole(read_status_bytes("RssAnon"))}}));
+      print_line(object({{"peak_bytes", print_whole(read_status_bytes("VmHWM"))},
+                         {"anonymous_bytes", print_whole(read_status_bytes("RssAnon"))}}));
     } else {
       answer(served, command);
     }

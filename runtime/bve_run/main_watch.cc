@@ -37,7 +37,7 @@ void sample(const std::vector<std::string>& sources) {
   const uint64_t start = read_clock_ns();
   for (const std::string& source : sources) texts.push_back(read_source(source));
   const uint64_t middle = start + (read_clock_ns() - start) / 2;
-  tell(object({{"t_ns", print_whole(middle)}, {"texts", json::list(texts, ", ")}}));
+  print_line(object({{"t_ns", print_whole(middle)}, {"texts", json::list(texts, ", ")}}));
 }
 
 }  // namespace
@@ -54,7 +54,7 @@ int watch(const Arguments& arguments) {
         sample(arguments.files);
       } while (!commands.wait(static_cast<int>(every_ms)));
     } else if (command == "stop") {  // which also ends what is done every so often
-      tell(object({{"stopped", "true"}}));
+      print_line(object({{"stopped", "true"}}));
     } else {
       throw UserError("'" + command + "', expected sample, every MS or stop; check who asks");
     }

@@ -45,7 +45,7 @@ jlong hand_out(const void* handle) {
   return static_cast<jlong>(reinterpret_cast<intptr_t>(handle));
 }
 
-void tell(JNIEnv* env, jbyteArray into, const char* text) {
+void set_error(JNIEnv* env, jbyteArray into, const char* text) {
   const auto bytes = static_cast<jsize>(std::strlen(text) + 1);
   env->SetByteArrayRegion(into, 0, std::min(bytes, env->GetArrayLength(into)),
                           reinterpret_cast<const jbyte*>(text));
@@ -57,10 +57,10 @@ Result guard(JNIEnv* env, jbyteArray reason, Result failed, Work work) {
   try {
     bve_error error{};
     const Result result = work(&error);
-    if (result == failed) tell(env, reason, error.text);
+    if (result == failed) set_error(env, reason, error.text);
     return result;
   } catch (const std::bad_alloc&) {
-    tell(env, reason, kNoMemory);
+    set_error(env, reason, kNoMemory);
   }
   return failed;
 }

@@ -17,7 +17,7 @@ from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.check import check_bundle
 from bigvit_edge.export.image import normalize
-from bigvit_edge.models.zoo import CARDS
+from bigvit_edge.models.zoo import CONFIGS
 from bigvit_edge.results import Answers, Protocol
 from bigvit_edge.runtime import Session
 from tests.native import ROOT, run_program
@@ -31,12 +31,12 @@ PLAN = Plan(Protocol(0.001, 2, 1, 0, 0, None, "none"), energy=False)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("answers") / "bundle"
-    CARDS["tiny"] = replace(TINY, image_size=SIZE)
+    CONFIGS["tiny"] = replace(TINY, image_size=SIZE)
     limits = ("--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98", "--set", "precisions=fp32")
     made = call("export", "tiny", "--format", "bve", "-o", folder, *limits)
     assert made.exit_code == 0, made.output
     yield folder
-    del CARDS["tiny"]
+    del CONFIGS["tiny"]
 
 
 @pytest.fixture(scope="module")

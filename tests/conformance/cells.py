@@ -20,7 +20,7 @@ from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.measures import Parity
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.target import Target, load_target, override
 
 FORMATS = ("executorch", "litert", "coreml", "onnx")

@@ -21,12 +21,12 @@ from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle, list_contradictions
 from bigvit_edge.export.inference import classify
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.zoo import CARDS, DIGITS, Card
+from bigvit_edge.models.zoo import CONFIGS, DIGITS, Config
 from bigvit_edge.target import Limits, load_target, override
 
-TINY = Card("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
+TINY = Config("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
 HOST = replace(
     load_target("host"),
     formats=("bve", "onnx", "coreml"),
@@ -38,11 +38,11 @@ HOST = replace(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bundle of a model of a few thousand parameters."""
-    CARDS["tiny_dense"] = TINY
+    CONFIGS["tiny_dense"] = TINY
     folder = tmp_path_factory.mktemp("export") / "bundle"
     export_bundle(Source("tiny_dense"), HOST, folder)
     yield folder
-    del CARDS["tiny_dense"]
+    del CONFIGS["tiny_dense"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bigvit_edge.export.convert import capture, lower, rewrite
 from bigvit_edge.export.coverage import add_coverage, count_conversions, count_coverage, explain_coverage, share_covered
 from bigvit_edge.export.integers import Integers
 from bigvit_edge.measures import Coverage
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.target import load_target
 
 

@@ -30,13 +30,13 @@ from bigvit_edge.export.program import (
     to_bytes,
 )
 from bigvit_edge.models.blvit import BLViT, set_dispatch
-from bigvit_edge.models.load import set_keep
+from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.zoo import Card, count_macs, count_selected
+from bigvit_edge.models.zoo import Config, count_macs, count_selected
 from tests.export.program_interpreter import interpret
 
 SHAPE = dict(image_size=32, patch=8, dim=32, depth=3, head_dim=16, num_classes=5)
-CARD = Card("small", 32, 16, depth=3, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=5)
+CONFIG = Config("small", 32, 16, depth=3, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=5)
 KEEPS = (0.3, 1.0, 0.06, 0.5)  # 0.06: CLS and one other of 17 tokens
 FLOAT = ("router", "little", "down")
 
@@ -127,16 +127,16 @@ def test_entries_come_by_falling_keep_and_share_their_weights() -> None:
 @pytest.mark.parametrize("keep", KEEPS)
 def test_macs_are_the_models_but_for_the_last_layers_dead_rows(keep: float) -> None:
     (entry,) = emit(build(), (keep,)).entries
-    n, big, little = CARD.tokens, CARD.dim, 16
+    n, big, little = CONFIG.tokens, CONFIG.dim, 16
     k = count_selected(keep, n)
     dead = (k - 1) * (10 * big**2 + 2 * n * big + 2 * little * big) + (n - 1) * (10 * little**2 + 2 * n * little)
-    assert entry.macs == count_macs(CARD, keep) - dead
+    assert entry.macs == count_macs(CONFIG, keep) - dead
 
 
 def test_macs_of_a_dense_model() -> None:
     (entry,) = emit(build(little=False), (None,)).entries
-    n, c = CARD.tokens, CARD.dim
-    assert entry.macs == count_macs(replace(CARD, little_dim=None)) - (n - 1) * (10 * c**2 + 2 * n * c)
+    n, c = CONFIG.tokens, CONFIG.dim
+    assert entry.macs == count_macs(replace(CONFIG, little_dim=None)) - (n - 1) * (10 * c**2 + 2 * n * c)
 
 
 def list_reads(op: Op) -> set[int]:

@@ -19,7 +19,7 @@ from bigvit_edge.export.evaluation import prepare_check, prepare_evaluation
 from bigvit_edge.export.pictures import find_pictures, unwatched
 from bigvit_edge.export.references import measure
 from bigvit_edge.measures import Evaluated
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.models.zoo import DIGITS
 
 

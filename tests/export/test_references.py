@@ -6,7 +6,7 @@ import torch
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import make_references
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 
 
 def test_a_model_without_images_of_its_own_gets_photographs() -> None:

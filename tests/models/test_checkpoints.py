@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.models.timm_models import import_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import read_weights

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.load import FACTORY, FILE, load
+from bigvit_edge.models.loading import FACTORY, FILE, load
 from bigvit_edge.models.weights import hash_state
 from bigvit_edge.preprocessing import Preprocessing
 
@@ -162,7 +162,7 @@ def test_extra_state_does_not_hinder(folder: Path) -> None:
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="needs the extra [timm]")
 def test_a_factory_may_import_torchvision_first(folder: Path) -> None:
     """In a process of its own, where nothing has defined torchvision's ops before; what it prints is no output."""
-    line = "from bigvit_edge.models.load import load; print(load('mine:build_vision').num_classes)"
+    line = "from bigvit_edge.models.loading import load; print(load('mine:build_vision').num_classes)"
     done = subprocess.run([sys.executable, "-c", line], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout == "5\n"
     assert "hello" in done.stderr

@@ -13,7 +13,7 @@ from torch import nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import hf_models
 from bigvit_edge.models.hf_models import find_folder, import_transformers
-from bigvit_edge.models.load import PRETRAINED, RANDOM, is_factory, load
+from bigvit_edge.models.loading import PRETRAINED, RANDOM, is_factory, load
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra [hf]")
 

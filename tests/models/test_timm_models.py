@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import timm_models
-from bigvit_edge.models.load import FILE, RANDOM, load
+from bigvit_edge.models.loading import FILE, RANDOM, load
 from bigvit_edge.models.weights import hash_state
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="needs the extra [timm]")

@@ -20,7 +20,7 @@ from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT, selected_tokens
-from bigvit_edge.models.load import set_keep
+from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.runtime import Session, abi, count_cores, find_library, load_library
 from tests.native import need_cores

@@ -19,7 +19,7 @@ from bigvit_edge.console import silenced
 from bigvit_edge.export.backends.executorch.kernels import refuse_missing
 from bigvit_edge.export.backends.executorch.partition import REASON, DepthPartitioner, part_reads
 from bigvit_edge.export.backends.executorch.passes import few_passes
-from bigvit_edge.export.backends.executorch.simplify import flatten_images, simplify
+from bigvit_edge.export.backends.executorch.simplification import flatten_images, simplify
 from bigvit_edge.export.graph import (
     Graph,
     count_node_macs,

@@ -17,7 +17,7 @@ from bigvit_edge.export.convert import Subject, capture, load_backend, quantize,
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import Program, WeightType, from_bytes
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
-from bigvit_edge.models.load import Loaded, load, read_keep
+from bigvit_edge.models.loading import Loaded, load, read_keep
 from bigvit_edge.target import Target, load_target
 
 IMAGES = 200  # of the 1000 held-out ones

@@ -24,7 +24,7 @@ from bigvit_edge.export.graph import Graph, matrix_products
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.models.blvit import BLViT, set_dispatch
 from bigvit_edge.models.dispatch import DISPATCH
-from bigvit_edge.models.load import set_keep
+from bigvit_edge.models.loading import set_keep
 from bigvit_edge.runtime import find_library
 from bigvit_edge.runtime.executorch import LIBRARY
 from bigvit_edge.runtime.executorch import load as load_ours

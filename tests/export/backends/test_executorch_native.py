@@ -22,7 +22,7 @@ from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
 from bigvit_edge.export.graph import Graph, count_node_macs, matrix_products
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.export.references import draw_calibration
-from bigvit_edge.models.load import Loaded, load
+from bigvit_edge.models.loading import Loaded, load
 from bigvit_edge.runtime import Session
 from bigvit_edge.runtime import executorch as delegate
 from bigvit_edge.runtime.executorch import BACKEND

@@ -12,7 +12,7 @@ from bigvit_edge.cli import app
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.load import load
+from bigvit_edge.models.loading import load
 from bigvit_edge.models.zoo import DIGITS
 from bigvit_edge.runtime.opening import open_entry
 from tests.libraries import ask_mediapipe, ask_tasks_vision

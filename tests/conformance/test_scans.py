@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conformance.scan import Scan, describe, scan
+from tests.conformance.scans import Scan, describe, scan
 from tests.conformance.weights import pretend_training
 
 

@@ -15,10 +15,10 @@ from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAI
 from bigvit_edge.errors import UserError, name_type, suggest
 from bigvit_edge.models.attributes import check_keep, read_about, read_labels, read_preprocessing, read_size
 from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.checkpoint_matching import fit, infer_config, set_heads
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
 from bigvit_edge.models.contract import count_classes, settle
 from bigvit_edge.models.factories import call_factory, import_factory, unwrap
-from bigvit_edge.models.fitting import fit, infer_card, set_heads
 from bigvit_edge.models.hf_models import HF, build_hf, find_folder, read_hf_labels
 from bigvit_edge.models.hf_processors import read_processor
 from bigvit_edge.models.memory import require_memory
@@ -26,7 +26,7 @@ from bigvit_edge.models.timm_models import TIMM, build_timm, count_heads, import
 from bigvit_edge.models.transforms import read_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
-from bigvit_edge.models.zoo import CARDS, Card
+from bigvit_edge.models.zoo import CONFIGS, Config
 from bigvit_edge.preprocessing import Preprocessing
 
 DEFAULT_KEEP = 0.5
@@ -169,20 +169,20 @@ def set_keep(module: nn.Module, keep: float) -> None:
     module.keep = float(keep)  # type: ignore[assignment]
 
 
-def build(card: Card) -> ViT | BLViT:
-    """Build the card's module at its random start, in training mode."""
+def build(config: Config) -> ViT | BLViT:
+    """Build the config's module at its random start, in training mode."""
     shape = dict(
-        image_size=card.image_size,
-        patch=card.patch,
-        dim=card.dim,
-        depth=card.depth,
-        head_dim=card.head_dim,
-        num_classes=card.num_classes,
+        image_size=config.image_size,
+        patch=config.patch,
+        dim=config.dim,
+        depth=config.depth,
+        head_dim=config.head_dim,
+        num_classes=config.num_classes,
     )
     with _seeded():
-        if card.little_dim is None:
+        if config.little_dim is None:
             return ViT(**shape)
-        return BLViT(**shape, little_dim=card.little_dim, little_head_dim=card.little_head_dim, keep=DEFAULT_KEEP)
+        return BLViT(**shape, little_dim=config.little_dim, little_head_dim=config.little_head_dim, keep=DEFAULT_KEEP)
 
 
 def _find_loader(source: str) -> Callable[..., Loaded]:
@@ -190,7 +190,7 @@ def _find_loader(source: str) -> Callable[..., Loaded]:
         return _load_timm
     if source.startswith(HF):
         return _load_hf
-    if source in CARDS:
+    if source in CONFIGS:
         return _load_card
     if _is_path(source):
         return _load_checkpoint
@@ -198,8 +198,8 @@ def _find_loader(source: str) -> Callable[..., Loaded]:
         return _load_factory
     raise UserError(
         f"unknown model {source!r}",
-        f"one of {', '.join(CARDS)}; a checkpoint's path; timm:NAME; hf:FOLDER; or package.module:build",
-        suggest(source, CARDS),
+        f"one of {', '.join(CONFIGS)}; a checkpoint's path; timm:NAME; hf:FOLDER; or package.module:build",
+        suggest(source, CONFIGS),
     )
 
 
@@ -208,17 +208,17 @@ def _is_path(source: str) -> bool:
 
 
 def _load_card(source: str, wanted: Wanted) -> Loaded:
-    card = _resize(CARDS[source], wanted)
+    config = _resize(CONFIGS[source], wanted)
     if wanted.weights is not None:
-        return _fill_card(source, card, read_checkpoint(Path(wanted.weights), wanted.weights_key), wanted)
-    if card.weights is None:
-        return _describe(source, build(set_heads(card, wanted.heads, None)), card, RANDOM, None)
-    trained = replace(wanted, heads=card.dim // card.head_dim)
+        return _fill_config(source, config, read_checkpoint(Path(wanted.weights), wanted.weights_key), wanted)
+    if config.weights is None:
+        return _describe(source, build(set_heads(config, wanted.heads, None)), config, RANDOM, None)
+    trained = replace(wanted, heads=config.dim // config.head_dim)
     if wanted.heads not in (None, trained.heads):
         raise UserError(f"--heads {wanted.heads} for {source}", f"{trained.heads}, as it was trained", "leave it out")
-    with as_file(files("bigvit_edge.demo") / card.weights) as shipped:
-        loaded = _fill_card(source, card, read_checkpoint(shipped), trained)
-    if card.num_classes != CARDS[source].num_classes:
+    with as_file(files("bigvit_edge.demo") / config.weights) as shipped:
+        loaded = _fill_config(source, config, read_checkpoint(shipped), trained)
+    if config.num_classes != CONFIGS[source].num_classes:
         return replace(loaded, weights=RANDOM, weights_sha256=None)  # the head is, and with it every answer
     return replace(loaded, weights=SHIPPED, about=OURS)
 
@@ -229,31 +229,31 @@ def _load_checkpoint(source: str, wanted: Wanted) -> Loaded:
             f"--weights {wanted.weights} for {source}", "none: MODEL is a checkpoint already", "leave it out"
         )
     checkpoint = read_checkpoint(Path(source), wanted.weights_key)
-    return _fill_card(source, _resize(infer_card(checkpoint), wanted), checkpoint, wanted)
+    return _fill_config(source, _resize(infer_config(checkpoint), wanted), checkpoint, wanted)
 
 
-def _resize(card: Card, wanted: Wanted) -> Card:
+def _resize(config: Config, wanted: Wanted) -> Config:
     image_size, num_classes = wanted.image_size, wanted.num_classes
-    if image_size is not None and image_size % card.patch:
-        near = max(card.patch, round(image_size / card.patch) * card.patch)
-        raise UserError(f"--image-size {image_size}", f"a multiple of the patch, {card.patch}", f"for example {near}")
-    card = replace(card, image_size=image_size or card.image_size)
-    if num_classes in (None, card.num_classes):
-        return card
-    return replace(card, num_classes=num_classes, labels=None)
+    if image_size is not None and image_size % config.patch:
+        near = max(config.patch, round(image_size / config.patch) * config.patch)
+        raise UserError(f"--image-size {image_size}", f"a multiple of the patch, {config.patch}", f"for example {near}")
+    config = replace(config, image_size=image_size or config.image_size)
+    if num_classes in (None, config.num_classes):
+        return config
+    return replace(config, num_classes=num_classes, labels=None)
 
 
-def _fill_card(source: str, card: Card, checkpoint: Checkpoint, wanted: Wanted) -> Loaded:
-    model = build(set_heads(card, wanted.heads, checkpoint.heads))
+def _fill_config(source: str, config: Config, checkpoint: Checkpoint, wanted: Wanted) -> Loaded:
+    model = build(set_heads(config, wanted.heads, checkpoint.heads))
     notes = fit(model, checkpoint, wanted.num_classes, wanted.heads is not None)
-    return _describe(source, model, card, FILE, hash_weights(checkpoint.path), notes)
+    return _describe(source, model, config, FILE, hash_weights(checkpoint.path), notes)
 
 
 def _describe(
-    source: str, model: nn.Module, card: Card, weights: str, digest: str | None, notes: tuple[str, ...] = ()
+    source: str, model: nn.Module, config: Config, weights: str, digest: str | None, notes: tuple[str, ...] = ()
 ) -> Loaded:
-    how = Preprocessing(card.image_size, card.mean, card.std)
-    return Loaded(model, source, card.num_classes, card.labels, how, weights, digest, notes)
+    how = Preprocessing(config.image_size, config.mean, config.std)
+    return Loaded(model, source, config.num_classes, config.labels, how, weights, digest, notes)
 
 
 def _load_timm(source: str, wanted: Wanted) -> Loaded:

@@ -10,7 +10,7 @@ from torch import nn
 import bigvit_edge
 from bigvit_edge.errors import UserError
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import FILE, SHIPPED, has_keep, is_factory, load, set_keep
+from bigvit_edge.models.loading import FILE, SHIPPED, has_keep, is_factory, load, set_keep
 from bigvit_edge.models.weights import hash_weights
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("executorch")
 
 from bigvit_edge.artifact import write_data
 from bigvit_edge.export.backends import executorch
-from bigvit_edge.export.backends.executorch.simplify import simplify
+from bigvit_edge.export.backends.executorch.simplification import simplify
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.target import Target

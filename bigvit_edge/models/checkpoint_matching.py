@@ -16,7 +16,7 @@ from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoints import OWN, Checkpoint
 from bigvit_edge.models.vit import LAYER_NORM_EPS, Attention, ViT
 from bigvit_edge.models.weights import fill
-from bigvit_edge.models.zoo import CARDS, Card
+from bigvit_edge.models.zoo import CONFIGS, Config
 
 HEAD = r"head\..*|(.*/)?pre_logits[./].*"  # a representation layer in front of the head goes with it
 GROUPS = {  # what a dense checkpoint has nothing for
@@ -28,10 +28,10 @@ GROUPS = {  # what a dense checkpoint has nothing for
 USUAL_HEADS = (64, 32, 16, 8)  # widths of a head, tried in this order
 
 
-def infer_card(checkpoint: Checkpoint) -> Card:
-    """Find the known model with the checkpoint's shapes, or make a card.
+def infer_config(checkpoint: Checkpoint) -> Config:
+    """Find the known model with the checkpoint's shapes, or make a config.
 
-    The card has the checkpoint's own image size and number of classes. Heads, which shapes do not show, are of the
+    The config has the checkpoint's own image size and number of classes. Heads, which shapes do not show, are of the
     usual width. UserError if the shapes are no ViT's.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
@@ -55,52 +55,60 @@ def infer_card(checkpoint: Checkpoint) -> Card:
         raise _misfit(checkpoint, f"its head.weight is {list(shapes['head.weight'])}")
     if "head.weight" in shapes:
         given["num_classes"] = shapes["head.weight"][0]
-    for card in CARDS.values():
-        if all(getattr(card, name) == value for name, value in shape.items()):
-            return replace(card, **given)  # type: ignore[arg-type]
+    for config in CONFIGS.values():
+        if all(getattr(config, name) == value for name, value in shape.items()):
+            return replace(config, **given)  # type: ignore[arg-type]
     if depth == 0:
         raise _misfit(checkpoint, "it has no layers")
     usual = dict(head_dim=_guess(dim), little_head_dim=_guess(little or 32, 32))
-    return Card("unnamed", **usual, **shape, **given)  # type: ignore[arg-type]
+    return Config("unnamed", **usual, **shape, **given)  # type: ignore[arg-type]
 
 
-def set_heads(card: Card, heads: int | None, told: int | None) -> Card:
-    """Give the card that number of heads (of the P-blocks).
+def set_heads(config: Config, heads: int | None, told: int | None) -> Config:
+    """Give the config that number of heads (of the P-blocks).
 
-    Where the number is None, the card gets the heads that the checkpoint tells, and keeps its own where both are None.
-    UserError if they differ or do not divide the width.
+    Where the number is None, the config gets the heads that the checkpoint tells, and keeps its own where both are
+    None. UserError if they differ or do not divide the width.
     """
     if heads is not None and told not in (None, heads):
         raise UserError(f"--heads {heads}", f"{told}, which the checkpoint's shapes show", "leave it out")
     number = heads or told
     if number is None:
-        return card
-    if number > card.dim or card.dim % number:
-        near = ", ".join(str(n) for n in range(1, card.dim + 1) if card.dim % n == 0 and card.dim // n in USUAL_HEADS)
-        raise UserError(f"--heads {number} for a width of {card.dim}", "a divisor of the width", f"for example {near}")
-    return replace(card, head_dim=card.dim // number)
+        return config
+    if number > config.dim or config.dim % number:
+        near = ", ".join(
+            str(n) for n in range(1, config.dim + 1) if config.dim % n == 0 and config.dim // n in USUAL_HEADS
+        )
+        raise UserError(
+            f"--heads {number} for a width of {config.dim}", "a divisor of the width", f"for example {near}"
+        )
+    return replace(config, head_dim=config.dim // number)
 
 
 def _guess(dim: int, most: int = 64) -> int:
     return next((width for width in USUAL_HEADS if width <= most and dim % width == 0), dim)
 
 
-def nearest_card(checkpoint: Checkpoint) -> Card:
+def nearest_config(checkpoint: Checkpoint) -> Config:
     """Find the known model nearest to the checkpoint's width, depth and kind."""
     shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
     dim = next((s[0] for key, s in shapes.items() if key in ("embedding.patches.weight", "norm.weight") and s), 1)
     depth = 1 + max((int(m[1]) for key in shapes if (m := re.match(r"layers\.(\d+)\.", key))), default=0)
 
-    def differ(card: Card) -> float:
-        return abs(log(card.dim / dim)) + abs(log(card.depth / depth)) + ((card.little_dim is None) != checkpoint.dense)
+    def differ(config: Config) -> float:
+        return (
+            abs(log(config.dim / dim))
+            + abs(log(config.depth / depth))
+            + ((config.little_dim is None) != checkpoint.dense)
+        )
 
-    return min(CARDS.values(), key=differ)
+    return min(CONFIGS.values(), key=differ)
 
 
 def _misfit(checkpoint: Checkpoint, met: str) -> UserError:
     return UserError(
         f"{checkpoint.path} holds no model known here: {met} (keys: {list_few(checkpoint.tensors)})",
-        f"the tensors of a Vision Transformer; the nearest known model is {nearest_card(checkpoint).name}",
+        f"the tensors of a Vision Transformer; the nearest known model is {nearest_config(checkpoint).name}",
         "for another architecture take timm:NAME or package.module:build as MODEL, and the file as --weights",
     )
 
@@ -125,7 +133,7 @@ def fit(
     notes += _fit_head(own, tensors, num_classes)
     notes += _fit_positions(own["embedding.position"], tensors)
     misshaped = {key for key in own if key in tensors and tensors[key].shape != own[key].shape}
-    do = f"check MODEL (the nearest known one is {nearest_card(checkpoint).name})"
+    do = f"check MODEL (the nearest known one is {nearest_config(checkpoint).name})"
     if "head.weight" not in tensors:
         do = "the checkpoint has no head: --num-classes N starts one"
     elif misshaped == {"head.weight", "head.bias"}:

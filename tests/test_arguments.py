@@ -2,8 +2,8 @@
 
 import pytest
 
+from bigvit_edge.arguments import parse_keeps, parse_share
 from bigvit_edge.errors import UserError
-from bigvit_edge.words import parse_keeps, parse_share
 
 
 def test_keeps_stay_in_the_order_given() -> None:
