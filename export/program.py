@@ -2,8 +2,8 @@
 
 A program has one table of weights and an entry for each keep ratio. An entry is a list of ops over numbered buffers:
 buffer 0 is the image [3 * size, size], buffer 1 the logits [1, classes]. The fields of an op are its arguments in the
-file's order; fields ending in _rows are row lists, and numbers of buffers or weights may be None where core.h marks
-them so.
+order of runtime/ops.inc; fields ending in _rows are row lists, and numbers of buffers or weights may be None where
+ops.inc marks them so.
 """
 
 import json

@@ -18,14 +18,4 @@ struct Arena {
 // side by side, so there nothing is reused. Stage by stage, best fit, longest lives first: n log n.
 Arena plan_arena(const Program& program, const Entry& entry);
 
-// The buffers that an op reads or writes, up to six.
-struct Operands {
-  uint32_t buffers[6];
-  size_t count = 0;
-  void add(uint32_t buffer) {
-    if (buffer != kNone) buffers[count++] = buffer;
-  }
-};
-Operands list_operands(const Op& op);
-
 }  // namespace bve

@@ -92,34 +92,10 @@ struct Buffer {
 };
 static_assert(sizeof(Buffer) == 16);
 
-// What an op does, and its arguments. b = buffer, w = weight, n = number; kNone where optional (?).
-// A row list is a buffer i32 [1, count]: the rows of src to read or of dst to write, each below
-// that buffer's number of rows, which the reader's kernels rely on and ROUTE and LIST keep.
+// What an op does: ops.inc has the list, and what each argument of one means.
 enum class OpKind : uint32_t {
-  // b image, b dst [patches, 3 * patch^2], n patch: the image cut in patches, rows in raster order,
-  // columns by channel, then row, then column.
-  kPatches = 0,
-  // b dst i32 [1, 1], n value: a row list of one.
-  kList = 1,
-  // w matrix, b dst: dst = matrix, of the same shape.
-  kFill = 2,
-  // b src, b? src_rows, n rows, n before (bve_before), w? gain, w? offset, w linear,
-  // n first_column, n columns, b dst, n dst_first_row, n dst_first_column, b? dst_rows, b? gate,
-  // n accumulate: columns [first_column, + columns) of linear (first_column a multiple of 16)
-  // applied to `rows` rows of src: the listed ones, or the first. They go to rows of dst from
-  // dst_first_row on, or to the listed ones. gate: f32 [1, rows].
-  kLinear = 3,
-  // b qkv [tokens, 3 * dim] (q, k, v side by side), n queries, n heads,
-  // b dst [queries or more, dim], n type: the first `queries` rows' queries over all rows' keys and
-  // values, computed in that bve_type. Queries are already scaled.
-  kAttention = 4,
-  // b src [tokens, c], w gain, w offset, w weight (vector c), w bias (vector 1), n k, b selected
-  // i32 [1, k], b? skipped i32 [1, tokens - k] (none when k = tokens), b gate f32 [1, k]: see
-  // bve_route.
-  kRoute = 5,
-  // b data, b? rows list, n rows, w gain, w offset, w fc1, w fc2, b? gate: row += gate *
-  // fc2(gelu(fc1(layernorm(row)))), for the listed rows or the first `rows`, block by block.
-  kMlp = 6,
+#define BVE_OP(number, name, ...) k##name = number,
+#include "ops.inc"
 };
 
 struct Op {
@@ -127,10 +103,19 @@ struct Op {
   uint16_t stage;
   uint8_t lane;  // 0 big, 1 LITTLE
   uint8_t reserved;
-  Text name;  // 'layers.0.p.mlp'
-  uint32_t args[16];
+  Text name;          // 'layers.0.p.mlp'
+  uint32_t args[16];  // kNone where there is no such buffer or weight; 0 behind the kind's last
 };
 static_assert(sizeof(Op) == 80);
+
+// An op's arguments by name: LinearArgs of kLinear, and so on.
+#define A(role, name) uint32_t name;
+#define O(role, name) uint32_t name;
+#define BVE_OP(number, name, since, arguments) \
+  struct name##Args {                          \
+    arguments                                  \
+  };
+#include "ops.inc"
 
 inline constexpr float kLayerNormEpsilon = 1e-6f;
 

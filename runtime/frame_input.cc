@@ -1,15 +1,14 @@
 #include "frame_input.h"
 
-#include "arena.h"
 #include "error.h"
+#include "operations.h"
 
 namespace bve {
 namespace {
 
 bool names_image(const Op& op) {
-  const Operands operands = list_operands(op);
-  for (size_t i = 0; i < operands.count; ++i) {
-    if (operands.buffers[i] == 0) return true;
+  for (const Operand& operand : list_operands(op)) {
+    if (operand.buffer == 0) return true;
   }
   return false;
 }

@@ -3,7 +3,7 @@
 // that opening costs no more than the tables: damaged ones (infinities, int8 of -128, sums that are
 // not their panel's) give wrong numbers and never anything else. verify() reads and checks them.
 //
-// What an executor may rely on, for each op of an entry, beyond the shapes that core.h gives:
+// What an executor may rely on, for each op of an entry, beyond the shapes that ops.inc gives:
 // - Indices are in range, and of the type and shape asked for; optional ones may be kNone.
 // - All counts are 1 or more, unless said otherwise, and all sizes fit: those of an entry's buffers
 //   together into kMaxArenaBytes, those of the weights into the file.
@@ -37,30 +37,6 @@ struct Records {
   const Record* begin() const { return first; }
   const Record* end() const { return first + count; }
   const Record& operator[](uint32_t index) const { return first[index]; }
-};
-
-// An op's arguments by name, in the order of core.h.
-struct PatchesArgs {
-  uint32_t image, dst, patch;
-};
-struct ListArgs {
-  uint32_t dst, value;  // value may be 0
-};
-struct FillArgs {
-  uint32_t matrix, dst;
-};
-struct LinearArgs {
-  uint32_t src, src_rows, rows, before, gain, offset, linear, first_column, columns;
-  uint32_t dst, dst_first_row, dst_first_column, dst_rows, gate, accumulate;
-};  // first_column, dst_first_row (0 with dst_rows) and dst_first_column may be 0
-struct AttentionArgs {
-  uint32_t qkv, queries, heads, dst, type;
-};
-struct RouteArgs {
-  uint32_t src, gain, offset, weight, bias, k, selected, skipped, gate;
-};
-struct MlpArgs {
-  uint32_t data, list, rows, gain, offset, fc1, fc2, gate;
 };
 
 // get<LinearArgs>(op), where op.kind is kLinear.

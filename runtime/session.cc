@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "cost.h"
 #include "json.h"
+#include "operations.h"
 
 namespace bve {
 namespace {

@@ -18,7 +18,7 @@ FEATURES = {
     "avx2": ("x86_64", "avx2,fma,f16c"),
     "avx512vnni": ("x86_64", "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"),
 }
-CORE = ("runtime", "kernels_arm")
+CORE = ("runtime", "runtime/ops", "kernels_arm")
 HEADER = "bve.h"
 
 

@@ -32,7 +32,9 @@ from bigvit_edge.export.program import (
 )
 
 ROOT = Path(__file__).parents[2]
-CORE, KERNELS = ((ROOT / name).read_text() for name in ("runtime/core.h", "kernels_arm/kernels.h"))
+CORE, KERNELS, LIST = (
+    (ROOT / name).read_text() for name in ("runtime/core.h", "kernels_arm/kernels.h", "runtime/ops.inc")
+)
 CALLS = (
     Patches(0, 2, 8),
     List(3, 7),
@@ -115,18 +117,23 @@ def read_enum(text: str, name: str) -> list[str]:
 def test_words_have_the_numbers_of_the_headers() -> None:
     assert read_enum(CORE, "WeightType") == [word.name for word in WeightType]
     assert read_enum(CORE, "BufferType") == [word.name for word in BufferType]
-    assert read_enum(CORE, "OpKind") == [kind.__name__.upper() for kind in KINDS]
     assert read_enum(KERNELS, "bve_before") == [word.name for word in Before]
     assert read_enum(KERNELS, "bve_type") == [word.name for word in Type]
 
 
+OPS = re.findall(r"^BVE_OP\((\d+), (\w+), (\d+),(.*?)\)\)$", LIST, re.DOTALL | re.MULTILINE)
+
+
+def test_kinds_have_the_numbers_of_the_list() -> None:
+    assert [(int(number), name) for number, name, _, _ in OPS] == [(i, kind.__name__) for i, kind in enumerate(KINDS)]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_arguments_come_as_core_h_lists_them(kind: type) -> None:
-    match = re.search(rf"((?:  //.*\n)+)  k{kind.__name__} = ", CORE)
-    assert match
-    words = re.findall(r"(?:^|[,.] )([bwn])(\??) (\w+)", re.sub(r"\s*//\s*", " ", match[1]).strip())
-    ours = [(field.name.removesuffix("_list"), "None" in str(field.type)) for field in fields(kind)]
-    assert [(name, mark == "?") for _, mark, name in words] == ours
+def test_arguments_come_as_the_list_has_them(kind: type) -> None:
+    (arguments,) = (arguments for _, name, _, arguments in OPS if name == kind.__name__)
+    listed = [(name, mark == "O") for mark, name in re.findall(r"\b([AO])\(\w+, (\w+)\b", arguments)]
+    ours = [(field.name.removeprefix("rows_"), "None" in str(field.type)) for field in fields(kind)]
+    assert ours == listed
 
 
 @pytest.mark.parametrize(

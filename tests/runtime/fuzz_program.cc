@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "metadata.h"
+#include "operations.h"
 #include "program_builder.h"
 #include "serial_run.h"
 
@@ -160,8 +161,7 @@ uint64_t measure(const Program& program, const Entry& entry) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < buffers.count; ++i) sum += area(i);
   for (const Op& op : program.ops(entry)) {
-    const Operands operands = list_operands(op);
-    for (size_t i = 0; i < operands.count; ++i) sum += area(operands.buffers[i]);
+    for (const Operand& operand : list_operands(op)) sum += area(operand.buffer);
     if (op.kind == OpKind::kLinear) {
       const auto args = get<LinearArgs>(op);
       sum += (args.rows + uint64_t{1}) * macs(args.linear);

@@ -43,13 +43,9 @@ class Bytes {
 };
 
 // Which kind of op takes those arguments.
-constexpr OpKind kind_of(PatchesArgs) { return OpKind::kPatches; }
-constexpr OpKind kind_of(ListArgs) { return OpKind::kList; }
-constexpr OpKind kind_of(FillArgs) { return OpKind::kFill; }
-constexpr OpKind kind_of(LinearArgs) { return OpKind::kLinear; }
-constexpr OpKind kind_of(AttentionArgs) { return OpKind::kAttention; }
-constexpr OpKind kind_of(RouteArgs) { return OpKind::kRoute; }
-constexpr OpKind kind_of(MlpArgs) { return OpKind::kMlp; }
+#define BVE_OP(number, name, ...) \
+  constexpr OpKind kind_of(name##Args) { return OpKind::k##name; }
+#include "ops.inc"
 
 template <typename Args>
 Op make_op(const Args& args) {

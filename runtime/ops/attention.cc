@@ -1,4 +1,5 @@
-#include "attention.h"
+// In tiles: the scores of some queries at a time, never all of them.
+#include "ops/ops.h"
 
 namespace bve {
 namespace {
@@ -86,32 +87,20 @@ void attend(const Frame& frame, const AttentionArgs& a, const Kernels& kernels,
 
 }  // namespace
 
-void apply_attention(const Frame& frame, const AttentionArgs& a, Phase phase,
-                     const Kernels& kernels, Range tiles, Bump& bump, std::byte* packed) {
-  if (phase == Phase::kPack) {
-    for (size_t head = tiles.begin; head < tiles.end; head++) {
-      right_of(frame, a, kernels, head, packed).pack(frame, a, kernels, head);
-    }
-    return;
-  }
-  const AttentionScratch scratch(frame, a, kernels, bump);
-  const size_t tiles_a_head = divide_up(a.queries, frame.tile_rows);
-  if (phase == Phase::kAttend) {
-    for (size_t i = tiles.begin; i < tiles.end; i++) {
-      const size_t head = i / tiles_a_head;
-      attend(frame, a, kernels, scratch, right_of(frame, a, kernels, head, packed), head,
-             i % tiles_a_head);
-    }
-    return;
-  }
-  const Right right(frame, a, kernels, bump);
-  for (size_t head = tiles.begin; head < tiles.end; head++) {
-    right.pack(frame, a, kernels, head);
-    for (size_t i = 0; i < tiles_a_head; i++) attend(frame, a, kernels, scratch, right, head, i);
-  }
+void AttentionOp::check(OpValidator& validator, const Args& args) {
+  const Buffer &qkv = validator.buffer(args.qkv), &dst = validator.buffer(args.dst);
+  validator.need(qkv.columns % 3 == 0, args.qkv, "a buffer of 3 * dim columns, and it has %u",
+                 qkv.columns);
+  const uint32_t dim = qkv.columns / 3;
+  validator.need(dim % args.heads == 0, args.heads, "a divisor of dim, %u", dim);
+  validator.need_rows(args.queries, kNone, args.qkv);
+  validator.need_rows(args.queries, kNone, args.dst);
+  validator.need(dst.columns == dim, args.dst, "a buffer of %u columns, and it has %u", dim,
+                 dst.columns);
+  validator.need(args.type <= bve_qd8, args.type, "0, 1 or 2");
 }
 
-Cut cut_attention(const Frame& frame, const AttentionArgs& a, Phase phase) {
+Cut AttentionOp::cut(const Frame& frame, const Args& a, Phase phase) {
   const uint64_t floats =
       uint64_t{2} * frame.shapes[a.qkv].rows * frame.columns(a.qkv) / 3 / a.heads;
   if (phase == Phase::kPack) return {a.heads, 0, floats * kWorkOfFloat};
@@ -119,14 +108,52 @@ Cut cut_attention(const Frame& frame, const AttentionArgs& a, Phase phase) {
   return {a.heads * divide_up(a.queries, frame.tile_rows), 0, floats * frame.tile_rows};
 }
 
-void reserve_attention(const Frame& frame, const AttentionArgs& a, const Kernels& kernels,
-                       Bump& bump) {
-  AttentionScratch(frame, a, kernels, bump);
-  Right(frame, a, kernels, bump);
+void AttentionOp::touch(const Frame& frame, const Args& a, Phase phase, Accesses& accesses) {
+  const size_t dim = frame.columns(a.qkv) / 3, tokens = frame.shapes[a.qkv].rows;
+  if (phase != Phase::kAttend) accesses.touch(a.qkv, false, {0, tokens}, {dim, 3 * dim});
+  if (phase != Phase::kWhole) accesses.touch_packed(phase == Phase::kPack);
+  if (phase == Phase::kPack) return accesses.leave_out(a.dst);
+  accesses.touch(a.qkv, false, {0, a.queries}, {0, dim});
+  accesses.touch(a.dst, true, {0, a.queries}, {0, dim});
 }
 
-size_t measure_packed(const Frame& frame, const AttentionArgs& a, const Kernels& kernels) {
-  return a.heads * measure_right(frame, a, kernels);
+Space AttentionOp::measure(const Frame& frame, const Args& a, const Kernels& kernels) {
+  Bump bump(nullptr);
+  AttentionScratch(frame, a, kernels, bump);
+  Right(frame, a, kernels, bump);
+  return {bump.used(), a.heads * measure_right(frame, a, kernels)};
+}
+
+void AttentionOp::execute(const Frame& frame, const Args& a, const Work& work) {
+  const Kernels& kernels = work.kernels;
+  Bump bump(work.scratch);
+  if (work.phase == Phase::kPack) {
+    for (size_t head = work.tiles.begin; head < work.tiles.end; head++) {
+      right_of(frame, a, kernels, head, work.packed).pack(frame, a, kernels, head);
+    }
+    return;
+  }
+  const AttentionScratch scratch(frame, a, kernels, bump);
+  const size_t tiles_a_head = divide_up(a.queries, frame.tile_rows);
+  if (work.phase == Phase::kAttend) {
+    for (size_t i = work.tiles.begin; i < work.tiles.end; i++) {
+      const size_t head = i / tiles_a_head;
+      attend(frame, a, kernels, scratch, right_of(frame, a, kernels, head, work.packed), head,
+             i % tiles_a_head);
+    }
+    return;
+  }
+  const Right right(frame, a, kernels, bump);
+  for (size_t head = work.tiles.begin; head < work.tiles.end; head++) {
+    right.pack(frame, a, kernels, head);
+    for (size_t i = 0; i < tiles_a_head; i++) attend(frame, a, kernels, scratch, right, head, i);
+  }
+}
+
+Cost AttentionOp::measure_cost(const Frame& frame, const Args& a) {
+  const uint64_t tokens = frame.shapes[a.qkv].rows, dim = frame.columns(a.qkv) / 3;
+  return {2 * a.queries * tokens * dim, count_bytes(2 * a.queries + 2 * tokens, dim),
+          static_cast<bve_type>(a.type)};
 }
 
 }  // namespace bve
