@@ -15,7 +15,7 @@ from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
 from bigvit_edge.preprocessing import FLOAT32, Preprocessing
 from bigvit_edge.target import (
-    BACKENDS,
+    DELEGATES,
     DEPLOYMENTS,
     DISPATCHES,
     FORMATS,
@@ -270,7 +270,7 @@ class Manifest:
             if Path(name).name != name or name in taken or not name.isprintable():
                 raise ValueError(f"file {name!r} is not in the bundle, or another's")
         for what, word, known in (
-            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
+            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, DELEGATES),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),
             ("input", self.input, INPUTS),
         ):  # fmt: skip

@@ -16,7 +16,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-static", FULL, "int4", "mixed")
 LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
 OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot", "kernel")
-BACKENDS = ("xnnpack", "coreml", "native")
+DELEGATES = ("xnnpack", "coreml", "native")
 PACKINGS = ("dot", "i8mm")
 INPUTS = TENSOR, IMAGE = "tensor", "image"
 LAYOUTS = ("NCHW", "NHWC")
@@ -31,8 +31,9 @@ MOST_THREADS = 64
 KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
-# Formats with a choice of BACKENDS; where the one chosen is not theirs, they stay with xnnpack.
-CHOICES = {"executorch": BACKENDS, "litert": ("xnnpack", "native")}
+FORMERLY = {"backend": "delegate"}  # settings, by the names they had
+# Formats with a choice of DELEGATES; where the one chosen is not theirs, they stay with xnnpack.
+CHOICES = {"executorch": DELEGATES, "litert": ("xnnpack", "native")}
 # What our core holds, where others hold all of PRECISIONS; and since which system Core ML has a precision, if not since
 # the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in the place of
 # one that cannot.
@@ -146,7 +147,7 @@ class Target:
 
     name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and timing;
     dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a matrix
-    product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings); backend:
+    product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings); delegate:
     what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
     libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
     dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
@@ -161,7 +162,7 @@ class Target:
     precisions: tuple[str, ...] = ("fp32", "int8")
     threads: int = 1
     dispatch: str = "permute"
-    backend: str = "xnnpack"
+    delegate: str = "xnnpack"
     packing: str = "dot"
     input: str = TENSOR
     layout: str = ""
@@ -173,7 +174,7 @@ class Target:
         _check_words("formats", self.formats, FORMATS)
         _check_words("precisions", self.precisions, PRECISIONS)
         _check_word("dispatch", self.dispatch, DISPATCHES)
-        _check_word("backend", self.backend, BACKENDS)
+        _check_word("delegate", self.delegate, DELEGATES)
         _check_word("packing", self.packing, PACKINGS)
         _check_word("input", self.input, INPUTS)
         if self.layout:
@@ -187,7 +188,7 @@ class Target:
 
         Those for Core ML inside ExecuTorch take tensors all the same: it hands that one nothing else.
         """
-        return self.input == IMAGE and name in PIXELS and self.find_backend(name) != "coreml"
+        return self.input == IMAGE and name in PIXELS and self.find_delegate(name) != "coreml"
 
     def find_layout(self, name: str) -> str:
         """Find the layout of what files of that format take."""
@@ -200,10 +201,10 @@ class Target:
         libraries = name == "coreml" or (name == "litert" and not self.is_native(name))
         return libraries and name in self.formats and self.takes_pixels(name)
 
-    def find_backend(self, name: str) -> str:
+    def find_delegate(self, name: str) -> str:
         """Find what files of that format delegate to, '' without a choice."""
         choices = CHOICES.get(name, ("",))
-        return self.backend if self.backend in choices else choices[0]
+        return self.delegate if self.delegate in choices else choices[0]
 
     def is_native(self, name: str) -> bool:
         """Tell whether our core runs files of that format.
@@ -211,7 +212,7 @@ class Target:
         Such files hold models of this package; where a framework is around our core, also models that have one of them
         inside.
         """
-        return name == "bve" or self.find_backend(name) == "native"
+        return name == "bve" or self.find_delegate(name) == "native"
 
     def calibrates(self) -> bool:
         """Tell whether a file is made by what Linears see on images.
@@ -240,14 +241,14 @@ class Target:
         self._check_layout()
         for name, precision in cells + inside:
             if self.is_native(name) and precision not in NATIVE:
-                other = "add --set backend=xnnpack" if name in CHOICES else f"{name} out of --set formats="
-                met = f"{name} in {precision}" + (", backend=native" if name in CHOICES else "")
+                other = "add --set delegate=xnnpack" if name in CHOICES else f"{name} out of --set formats="
+                met = f"{name} in {precision}" + (", delegate=native" if name in CHOICES else "")
                 do = f"leave {precision} out of --set precisions=, or {other}"
                 raise UserError(met, f"one of {', '.join(NATIVE)}", do)
-            if self.dispatch == "kernel" and (name, self.find_backend(name)) != ("executorch", "xnnpack"):
-                met = f"dispatch=kernel for {name}" + (f", backend={self.backend}" if name in CHOICES else "")
-                raise UserError(met, "executorch files with backend=xnnpack", "add --set dispatch=permute")
-            key = f"{name}/coreml" if self.find_backend(name) == "coreml" else name
+            if self.dispatch == "kernel" and (name, self.find_delegate(name)) != ("executorch", "xnnpack"):
+                met = f"dispatch=kernel for {name}" + (f", delegate={self.delegate}" if name in CHOICES else "")
+                raise UserError(met, "executorch files with delegate=xnnpack", "add --set dispatch=permute")
+            key = f"{name}/coreml" if self.find_delegate(name) == "coreml" else name
             since = SINCE.get((key, precision), DEPLOYMENTS[0])
             if DEPLOYMENTS.index(self.deployment) < DEPLOYMENTS.index(since):
                 met = f"{name} in {precision} for {self.deployment}"
@@ -265,8 +266,8 @@ class Target:
                 raise UserError(f"layout={self.layout} for {name}", PIXELS[name], "leave it out")
 
     def list_modules(self) -> list[str]:
-        """List the modules of export/backends that the target's formats need."""
-        core_ml = ["coreml"] if "executorch" in self.formats and self.backend == "coreml" else []
+        """List the modules of export/formats that the target's formats need."""
+        core_ml = ["coreml"] if "executorch" in self.formats and self.delegate == "coreml" else []
         native = [f"{name}.native" for name in self.formats if name in CHOICES and self.is_native(name)]
         return list(dict.fromkeys([*self.formats, *core_ml, *native]))
 
@@ -301,6 +302,7 @@ def override(target: Target, settings: Iterable[str]) -> Target:
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
+        key = FORMERLY.get(key, key)
         keys = list_settings()
         if not equals:
             raise UserError(f"--set {setting!r}", "key=value", f"for example --set {next(iter(keys))}=...")

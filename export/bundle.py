@@ -30,7 +30,7 @@ from bigvit_edge.export.convert import (
     convert_model,
     describe_input,
     list_refusals,
-    load_backend,
+    load_format,
 )
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
@@ -96,7 +96,7 @@ def export_bundle(
     with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
         found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
-            load_backend(name)  # a missing package shows now, not after minutes
+            load_format(name)  # a missing package shows now, not after minutes
         with progress.on_step("reference"):
             model = load(
                 source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
@@ -121,7 +121,7 @@ def export_bundle(
                 entries.append(_describe(artifact, path, layers, model, target, evaluation.references, unchecked))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
-            dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
+            dispatch=target.dispatch, backend=target.delegate, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
             pictures=evaluation.pictures, calibrated=evaluation.digests, input=target.input,
@@ -156,7 +156,7 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     if refusals != ["bve"]:
         expected += ", or a model around one of them"
     if not rest or target.formats != load_target(target.name).formats:
-        other = "add --set backend=xnnpack" if target.backend == "native" else "take another format, such as litert"
+        other = "add --set delegate=xnnpack" if target.delegate == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)
     note = f"left out {met}, which takes {expected}"
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
@@ -214,7 +214,7 @@ def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
     stem = _name_stem(model.source)
     apart = len(artifact.methods) < len(subject.keeps)
     keep = f"_{artifact.methods[0].keep:g}".replace(".", "") if apart else ""
-    return f"{stem}{keep}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
+    return f"{stem}{keep}_{artifact.precision}{load_format(artifact.format).SUFFIX}"
 
 
 def _describe(
@@ -255,10 +255,10 @@ def _verify(
     references: Mapping[float | None, Reference],
 ) -> tuple[tuple[Verified, ...], str]:  # fmt: skip
     """The entry points against PyTorch, and '' or, of a file that is only evaluated here, why that cannot be."""
-    backend, methods, reason = load_backend(artifact.format), [], artifact.unchecked
+    format_, methods, reason = load_format(artifact.format), [], artifact.unchecked
     for method in artifact.methods if not reason else ():
         try:
-            run = backend.load(path, target.threads, method.name)
+            run = format_.load(path, target.threads, method.name)
             said = run.image, run.dtype, run.logits, run.output
             if said != (image.shape, image.dtype, logits.shape, logits.name):
                 raise InternalError(f"{path.name} says {said} of itself, and was written for {image} -> {logits}")

@@ -70,7 +70,7 @@ def explain_capture_failure(error: BaseException) -> str:
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:
     """Find the first op whose shape or number depends on the image.
 
-    torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no backend here
+    torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no format here
     does. Returns what to tell the user of it, in the words of explain_capture_failure; None if every shape is fixed.
     """
     for node in exported.graph.nodes:

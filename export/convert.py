@@ -85,8 +85,8 @@ class Subject:
     preprocessing: Preprocessing | None = None
 
 
-class Backend(Protocol):
-    """The interface of a module in backends/.
+class Format(Protocol):
+    """The interface of a module in formats/.
 
     SEVERAL: one file can hold several keep ratios; if not, lower gets one graph. lower: graphs of one model and
     precision. load opens a file in its real runtime, on `threads` threads, at the entry point of that name (the first
@@ -125,7 +125,7 @@ def convert_model(
             quantized[precision] = place(chosen, target, subject)
     for name, precision in cells:
         graphs = quantized[precision][name]
-        for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
+        for group in [graphs] if load_format(name).SEVERAL else [[graph] for graph in graphs]:
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
             with progress.on_step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
                 words, ready = {**subject.metadata, "precision": precision, "keep": keeps}, group
@@ -194,7 +194,7 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         around = capture(module, image.shape[-1])
     if (calls := count_calls(around.exported)) != 1:
         met = f"the graph of {kind} reads {calls} answers of {name}"
-        raise UserError(met, "one, for our core", "add --set backend=xnnpack")
+        raise UserError(met, "one, for our core", "add --set delegate=xnnpack")
     around = rewrite(around)
     drop_unread(around.exported)
     return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
@@ -205,7 +205,7 @@ def quantize(
 ) -> list[Graph]:
     """Decide what becomes of each layer.
 
-    The backends apply it in their own terms.
+    The formats apply it in their own terms.
     """
     seen = subject.calibration if subject.trained else None
     graphs = [replace(graph, calibration=seen) for graph in graphs]
@@ -250,15 +250,15 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 
     UserError if its framework cannot, naming the op, its layer and line; where memory or disk runs out, what says so.
     """
-    backend = load_backend(name)
+    format_ = load_format(name)
     try:
-        return backend.lower(graphs, target, metadata)
+        return format_.lower(graphs, target, metadata)
     except (UserError, OSError):
         raise
     except Exception as e:
         if shortage := find_shortage(e):
             raise shortage from None
-        told = explain_lowering_failure(e, graphs[0], name, lambda graph: backend.lower([graph], target, metadata))
+        told = explain_lowering_failure(e, graphs[0], name, lambda graph: format_.lower([graph], target, metadata))
         if told is None:
             raise
         raise told from e
@@ -276,13 +276,13 @@ def list_refusals(target: Target, module: nn.Module) -> list[str]:
     return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
 
 
-def load_backend(name: str) -> Backend:
-    """Import the backend of that name.
+def load_format(name: str) -> Format:
+    """Import the module of that format.
 
     UserError if its packages are not installed.
     """
     try:
-        return cast(Backend, import_module(f"bigvit_edge.export.backends.{name}"))
+        return cast(Format, import_module(f"bigvit_edge.export.formats.{name}"))
     except ModuleNotFoundError as e:
         if e.name and e.name.startswith("bigvit_edge"):
             raise

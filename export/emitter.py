@@ -41,7 +41,9 @@ def _emit_entry(graph: Graph, table: Table) -> Entry:
     model = graph.module
     if not isinstance(model, ViT | BLViT):
         met = f"a {type(model).__module__}.{type(model).__qualname__} for our core"
-        raise UserError(met, "a ViT or big.LITTLE ViT of this package", "use litert or executorch with backend=xnnpack")
+        raise UserError(
+            met, "a ViT or big.LITTLE ViT of this package", "use litert or executorch with delegate=xnnpack"
+        )
     ((image,), _) = graph.exported.example_inputs
     size, classes = image.shape[-1], find_head(model).out_features
     assembler = Assembler(table, size, classes)
@@ -110,7 +112,7 @@ def find_head(model: ViT | BLViT) -> nn.Linear:
         return head
     if type(head) is not nn.Identity:
         met = f"{name_type(head)} as the head of {name_type(model)} for our core"
-        raise UserError(met, "a Linear or an Identity", "put it behind the model, or add --set backend=xnnpack")
+        raise UserError(met, "a Linear or an Identity", "put it behind the model, or add --set delegate=xnnpack")
     (dim,) = model.norm.normalized_shape
     same = nn.Linear(dim, dim, device="meta")
     same.weight, same.bias = nn.Parameter(torch.eye(dim)), nn.Parameter(torch.zeros(dim))

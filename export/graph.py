@@ -70,7 +70,7 @@ class Graph:
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
-    group; input as in int8. fp16 is of the whole graph: layers is empty and the backend sees to it.
+    group; input as in int8. fp16 is of the whole graph: layers is empty and the format sees to it.
     """
 
     exported: ExportedProgram

@@ -1,6 +1,6 @@
 """A ViT or big.LITTLE ViT of this package inside a model of others: our core runs that, the framework what is around.
 
-In the graph of the model around it one op, bve::program, stands in its place; a backend writes that as its framework's
+In the graph of the model around it one op, bve::program, stands in its place; a format writes that as its framework's
 call of our core.
 """
 
@@ -108,7 +108,7 @@ def record_images(module: nn.Module, name: str, images: Array) -> Array:
         wrong = next((g for g in given if not isinstance(g, Tensor) or g.shape != shape), None)
         with_what = f", with {list(wrong.shape)}" if isinstance(wrong, Tensor) else ""
         met = f"{name} of {type(module).__name__} is called {len(given) / len(images):g} times for an image{with_what}"
-        raise UserError(met, f"once, with one float32 {list(shape)}, for our core", "add --set backend=xnnpack")
+        raise UserError(met, f"once, with one float32 {list(shape)}, for our core", "add --set delegate=xnnpack")
     return torch.cat(seen).numpy()
 
 

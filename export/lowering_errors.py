@@ -2,7 +2,7 @@
 
 A model that was captured is sound: what fails after that is a limit of the format or of its converter, and is said so.
 Converters seldom say which op they mean, and then in words of their own. So the op is found in three ways, the cheapest
-first: it is named by the backend (refuse_op); a frame of the traceback works on it; or each kind of op in the graph is
+first: it is named by the format (refuse_op); a frame of the traceback works on it; or each kind of op in the graph is
 converted alone, until one fails alike.
 """
 

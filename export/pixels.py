@@ -41,7 +41,7 @@ PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns
 WHOLE = (0.0, 255.0)  # of pixels: int8 has a step for each
 NORMALIZED = "normalized"  # how the constants are called
 
-# Kept as long as the program, because backends start every precision from the one they know.
+# Kept as long as the program, because formats start every precision from the one they know.
 _taking: WeakKeyDictionary[ExportedProgram, dict[Any, tuple[ExportedProgram, str]]] = WeakKeyDictionary()
 
 

@@ -1,4 +1,4 @@
-"""Graph rewrites that help every backend: the same function, fewer ops."""
+"""Graph rewrites that help every format: the same function, fewer ops."""
 
 from typing import Any
 

@@ -27,10 +27,10 @@ OURS = "bve"
 # name of a row -> settings of its target
 WAYS = {
     OURS: ["formats=bve"],
-    "ExecuTorch, our core": ["formats=executorch", "backend=native"],
+    "ExecuTorch, our core": ["formats=executorch", "delegate=native"],
     "ExecuTorch, XNNPACK": ["formats=executorch"],
     "ExecuTorch, XNNPACK, bve::dispatch": ["formats=executorch", "dispatch=kernel"],
-    "LiteRT, our core": ["formats=litert", "backend=native"],
+    "LiteRT, our core": ["formats=litert", "delegate=native"],
     "LiteRT, XNNPACK": ["formats=litert"],
 }
 NATIVE = [name for name in WAYS if name == OURS or name.endswith("our core")]

@@ -17,7 +17,7 @@ import torch
 from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Artifact, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.export.convert import Subject, convert_model, load_backend
+from bigvit_edge.export.convert import Subject, convert_model, load_format
 from bigvit_edge.export.coverage import share_covered
 from bigvit_edge.export.image import normalize
 from bigvit_edge.models.loading import load
@@ -67,9 +67,9 @@ def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
             target = override(load_target("host"), [f"formats={name}", f"precisions={precision}"])
             ((artifacts[precision], _),) = convert_model(subject, target)
             seconds[precision] = time.perf_counter() - start
-            path = Path(folder) / f"{precision}{load_backend(name).SUFFIX}"
+            path = Path(folder) / f"{precision}{load_format(name).SUFFIX}"
             write_data(artifacts[precision].data, path)
-            runs[precision] = load_backend(name).load(path, 1, None)
+            runs[precision] = load_format(name).load(path, 1, None)
         times = report.measure_latency(runs, subject.calibration[:1], rounds)
     fp32, int8 = (times[precision].p50 for precision in PRECISIONS)
     (method,) = artifacts["int8"].methods

@@ -25,7 +25,7 @@ from torch import nn
 from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.artifact import Array, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.export.convert import Subject, convert_model, load_backend
+from bigvit_edge.export.convert import Subject, convert_model, load_format
 from bigvit_edge.export.parity import compare
 from bigvit_edge.target import load_target, override
 
@@ -55,10 +55,10 @@ def main() -> None:
         for name in options.formats.split(","):
             whole = 0
             for who, write in (("fp32", write_ours), ("ours", write_ours), ("stock", STOCK[name])):
-                path, start = Path(folder) / f"{who}{load_backend(name).SUFFIX}", time.perf_counter()
+                path, start = Path(folder) / f"{who}{load_format(name).SUFFIX}", time.perf_counter()
                 write(module, calibration, path, name, who)
                 seconds = time.perf_counter() - start
-                run = load_backend(name).load(path, 1, None)
+                run = load_format(name).load(path, 1, None)
                 runs[name, who] = run
                 logits = np.concatenate([run(image[None]) for image in images])
                 size = path.stat().st_size

@@ -19,7 +19,7 @@ from bigvit_edge.target import load_target, override
 from tests.native import run_program
 
 KEEPS: Mapping[str, tuple[float | None, ...]] = {"blvit_demo": (1.0, 0.5, 0.25), "vit_demo": (None,)}
-SETTINGS = ["backend=native", "formats=bve,executorch,litert", "precisions=fp32,fp16,int8"]
+SETTINGS = ["delegate=native", "formats=bve,executorch,litert", "precisions=fp32,fp16,int8"]
 SUFFIXES = {"bve": ".bve", "executorch": ".pte", "litert": ".tflite"}
 PRECISIONS = ("fp32", "fp16", "int8")
 Files = dict[tuple[str, str], Path]  # of a format and a precision

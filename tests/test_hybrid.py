@@ -55,8 +55,8 @@ def test_check_runs_a_users_code_only_when_it_is_named(exported: Path) -> None:
     [
         (["--format", "bve"], "bve", "take another format, such as litert"),
         (["--format", "litert,bve"], "bve", "take another format, such as litert"),
-        (["--format", "litert,onnx", "--set", "backend=native"], "litert", "add --set backend=xnnpack"),
-        (["--target", "android-native"], "executorch, litert", "add --set backend=xnnpack"),
+        (["--format", "litert,onnx", "--set", "delegate=native"], "litert", "add --set delegate=xnnpack"),
+        (["--target", "android-native"], "executorch, litert", "add --set delegate=xnnpack"),
     ],
 )
 def test_our_core_refuses_it_when_asked_for(words: list[str], name: str, do: str, tmp_path: Path) -> None:

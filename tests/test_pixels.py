@@ -13,7 +13,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
-from bigvit_edge.export.backends.litert.contents import read_model
+from bigvit_edge.export.formats.litert.contents import read_model
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.loading import load

@@ -1,6 +1,6 @@
 // bigvit-edge as an external delegate of LiteRT (TensorFlow Lite): libbve_litert.so.
 //
-// A .tflite of bigvit-edge (--set backend=native) has one custom op, "libbve_litert", in each of
+// A .tflite of bigvit-edge (--set delegate=native) has one custom op, "libbve_litert", in each of
 // its subgraphs: inputs [image, keep], output logits, custom options the bytes of a .bve program.
 // image is float32 [1, 3, size, size], or pixels, uint8 [1, size, size, 3] or [1, 3, size, size],
 // which the core normalises as the program says; keep a constant float32 (0: the program's first

@@ -21,7 +21,7 @@ from bigvit_edge.bench.cases import Case
 from bigvit_edge.bench.frame_reader import FRAME, PICTURES, FrameReader
 from bigvit_edge.bench.runners import AGENT, FRAMES
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends.litert.native import write_file
+from bigvit_edge.export.formats.litert.native import write_file
 from bigvit_edge.export.image import normalize
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.preprocessing import Preprocessing

@@ -132,7 +132,7 @@ def test_recorded_images_stay_as_they_were_given() -> None:
 )
 def test_another_use_of_ours_is_refused(use: Callable[[ViT, Tensor], Tensor], how: str) -> None:
     model = Using(use)
-    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with one float32 .*backend=xnnpack"):
+    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with one float32 .*delegate=xnnpack"):
         record_images(model, "net", IMAGES)
     assert "forward" not in vars(model.net)
 
@@ -259,7 +259,7 @@ def test_a_model_that_does_not_read_the_answer_is_refused() -> None:
         return images.mean((2, 3))
 
     graph = rewrite(capture(Using(use), SIZE))
-    with pytest.raises(UserError, match=r"graph of Using reads 0 answers of net; expected one.*backend=xnnpack"):
+    with pytest.raises(UserError, match=r"graph of Using reads 0 answers of net; expected one.*delegate=xnnpack"):
         part(graph, "net", IMAGES)
 
 

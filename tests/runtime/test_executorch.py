@@ -17,7 +17,7 @@ pytest.importorskip("executorch")
 
 from bigvit_edge import runtime
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends import executorch as backend
+from bigvit_edge.export.formats import executorch as exporter
 from bigvit_edge.runtime import Session, executorch
 from tests.native import HOST, ROOT, SECONDS, emulate, need_cores, skip
 from tests.runtime.delegates import made, write_pte
@@ -181,7 +181,7 @@ def test_a_bad_program_is_told_of_in_the_cores_words(
     offset: int, fault: str, pte: Path, bve: Path, tmp_path: Path
 ) -> None:
     bad = patch(pte, bve, offset, tmp_path / "bad.pte")
-    for load in (executorch.load, backend.load):
+    for load in (executorch.load, exporter.load):
         with pytest.raises(UserError, match=rf"bad\.pte: .*{fault}".replace("; ", ".*")):
             load(bad)
         assert load(pte)  # and the next is not held to it
@@ -208,7 +208,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_a_file_cut_short_is_refused(share: float, pte: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.pte"
     cut.write_bytes(pte.read_bytes()[: int(share * pte.stat().st_size)])
-    for load in (executorch.load, backend.load):
+    for load in (executorch.load, exporter.load):
         with pytest.raises(UserError, match=r"cut\.pte: .*; export the model again"):
             load(cut)
 
@@ -233,12 +233,12 @@ def test_without_the_library_the_file_says_what_it_needs(pte: Path, tmp_path: Pa
     code = """
 from pathlib import Path
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends import executorch as backend
+from bigvit_edge.export.formats import executorch as exporter
 from bigvit_edge.runtime import executorch
 abi.__file__ = "/nowhere/__init__.py"
 def import_exporter(path):
-    import bigvit_edge.export.backends.executorch.native
-for use in (backend.load, executorch.load, import_exporter):
+    import bigvit_edge.export.formats.executorch.native
+for use in (exporter.load, executorch.load, import_exporter):
     try:
         use(Path(sys.argv[1]))
     except UserError as e:
@@ -251,7 +251,7 @@ for use in (backend.load, executorch.load, import_exporter):
     assert of_file.startswith(f"{pte} is run by libbve_executorch.so: {expected}")
     assert of_library.startswith(expected)
     assert of_exporter.startswith(expected)
-    assert of_exporter.endswith("or add --set backend=xnnpack")
+    assert of_exporter.endswith("or add --set delegate=xnnpack")
 
 
 def test_a_second_copy_in_a_process_is_refused_by_name(pte: Path, tmp_path: Path) -> None:

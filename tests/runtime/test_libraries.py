@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends import executorch, litert
 from bigvit_edge.export.convert import capture, rewrite
+from bigvit_edge.export.formats import executorch, litert
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.runtime import libraries
 from bigvit_edge.runtime.libraries import build_libraries, run_tool

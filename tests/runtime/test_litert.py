@@ -17,9 +17,9 @@ from ai_edge_litert.interpreter import Interpreter, load_delegate
 
 from bigvit_edge import runtime
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.backends import litert as backend
-from bigvit_edge.export.backends.litert import contents
-from bigvit_edge.export.backends.litert.native import write_file
+from bigvit_edge.export.formats import litert as exporter
+from bigvit_edge.export.formats.litert import contents
+from bigvit_edge.export.formats.litert.native import write_file
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.runtime import Session, litert
 from bigvit_edge.target import load_target
@@ -49,7 +49,7 @@ def tflite(bve: Path) -> Path:
 def around_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, path = around.build(), tmp_path_factory.mktemp("around") / "around.tflite"
     graphs = [around.part_model(model, keep=keep) for keep in (1.0, 0.5)]
-    artifact = backend.lower(graphs, load_target("android-native"), {})
+    artifact = exporter.lower(graphs, load_target("android-native"), {})
     assert isinstance(artifact.data, bytes)
     path.write_bytes(artifact.data)
     return path
@@ -269,7 +269,7 @@ def test_a_signature_that_is_not_ours_is_refused(tflite: Path, bve: Path, tmp_pa
     assert np.array_equal(litert.load(path).run(draw()), Session(bve).run(draw()))
     runner = Interpreter(str(path)).get_signature_runner("keep_0_5")
     assert np.array_equal(runner(image=draw())["logits"], np.abs(draw()))  # a sound file for LiteRT itself
-    with pytest.raises(UserError, match=r"mixed\.tflite without an op libbve_litert in .*keep_0_5.*backend=native"):
+    with pytest.raises(UserError, match=r"mixed\.tflite without an op libbve_litert in .*keep_0_5.*delegate=native"):
         litert.load(path, 0.5)
 
 
@@ -283,7 +283,7 @@ def test_without_the_library_it_says_what_to_install(
     with pytest.raises(UserError, match=r"libbve_litert\.so: .*; expected a libbve_litert\.so for this machine"):
         litert.load_library()
     with pytest.raises(UserError, match=r"little\.tflite is run by libbve_litert\.so: .*for this machine"):
-        backend.load(tflite)
+        exporter.load(tflite)
     litert.load_library.cache_clear()
 
 

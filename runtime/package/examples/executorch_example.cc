@@ -1,7 +1,7 @@
-// Runs an image through a .pte whose backend is native: executorch_example FILE.pte IMAGE [METHOD]
+// Runs an image through a .pte whose delegate is native: executorch_example FILE.pte IMAGE [METHOD]
 // IMAGE is what its input tensor holds: floats of [1, 3, size, size], or pixels, uint8, of a file
 // that takes them. Prints the logits, one a line.
-// Nothing here is about our backend: linking it is enough.
+// Nothing here is about our delegate: linking it is enough.
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/executor/program.h>
 #include <executorch/runtime/platform/runtime.h>

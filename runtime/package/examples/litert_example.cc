@@ -1,4 +1,4 @@
-// Runs an image through a .tflite whose backend is native: litert_example FILE.tflite IMAGE
+// Runs an image through a .tflite whose delegate is native: litert_example FILE.tflite IMAGE
 // IMAGE is what its input tensor holds: floats of [1, 3, size, size], or pixels, uint8, of a file
 // that takes them. Prints the logits, one a line.
 #include <tensorflow/lite/c/c_api.h>

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.export.backends.executorch import lower_programs, native
+from bigvit_edge.export.formats.executorch import lower_programs, native
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.models.dispatch import DISPATCH

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from bigvit_edge.export.backends.litert.contents import read_model, write_model
-from bigvit_edge.export.backends.litert.native import ALIGNMENT, write_file
+from bigvit_edge.export.formats.litert.contents import read_model, write_model
+from bigvit_edge.export.formats.litert.native import ALIGNMENT, write_file
 from bigvit_edge.export.program import from_bytes
 from tests.runtime.delegates import made
 
