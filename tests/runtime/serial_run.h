@@ -1,6 +1,7 @@
 // An entry run tile by tile on one thread, in the order that threads could bring about.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <random>
