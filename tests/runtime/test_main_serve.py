@@ -18,7 +18,7 @@ from bigvit_edge.export.image import normalize
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import Session
-from tests.native import CPUS, HOST, ROOT, emulate, run_program
+from tests.native import CPUS, HOST, ROOT, SECONDS, emulate, run_program
 from tests.runtime.test_session import build
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -29,7 +29,7 @@ def speak(lines: str, *words: str | Path, machine: str = HOST) -> list[Any]:
     run_program("bve-run", "--version", machine=machine)  # or skip
     program = ROOT / "build" / ("host" if machine == HOST else "aarch64") / "bve-run"
     command = [*emulate(machine), program, *words]
-    run = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     return [json.loads(line) for line in run.stdout.splitlines()]
 
