@@ -117,7 +117,7 @@ def test_what_a_format_delegates_to(settings: list[str], delegates: dict[str, st
 
 
 def test_a_setting_is_found_by_the_name_it_had() -> None:
-    assert override(load_target("host"), ["delegate=native"]).delegate == "native"
+    assert override(load_target("host"), ["backend=native"]).delegate == "native"
 
 
 @pytest.mark.parametrize("settings", [["formats=litert"], ["formats=executorch", "delegate=native"], ["formats=onnx"]])
