@@ -34,9 +34,9 @@ KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or
 FORMERLY = {"backend": "delegate"}  # settings, by the names they had
 # Formats with a choice of DELEGATES; where the one chosen is not theirs, they stay with xnnpack.
 CHOICES = {"executorch": DELEGATES, "litert": ("xnnpack", "native")}
-# What our core holds, where others hold all of PRECISIONS; and since which system Core ML has a precision, if not since
-# the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in the place of
-# one that cannot.
+# What the bve runtime holds, where others hold all of PRECISIONS; and since which system Core ML has a precision, if
+# not since the oldest of DEPLOYMENTS. Every other pair of format and precision can be made; nothing else is put in the
+# place of one that cannot.
 NATIVE = ("fp32", "fp16", "int8")
 SINCE = {
     ("coreml", "int8-static"): "iOS17",
@@ -148,9 +148,9 @@ class Target:
     name: the preset; formats and precisions: one file for each pair; threads: of the runtime when checking and timing;
     dispatch: how the model arranges its tokens, 'permute' (top-k and gather) or 'onehot' (comparisons and a matrix
     product, for accelerators without those two), 'kernel' (one op of ours, which libbve_executorch brings); delegate:
-    what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (our core does what it can hold, by
-    libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how our core's int8 weights lie, for
-    dot products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
+    what ExecuTorch and LiteRT files delegate to, 'xnnpack', 'native' (the bve runtime does what it can hold, by
+    libbve_executorch or libbve_litert) or 'coreml' (ExecuTorch alone); packing: how its int8 weights lie, for dot
+    products of 4 ('dot': sdot, VNNI) or matrix products of 8 ('i8mm'), and a CPU that wants the other way repacks
     them when it loads the file; input: what files take, a 'tensor', float32 [1, 3, S, S] and normalised, or the
     'image', its pixels in uint8 (a .bve takes both, whatever this says); layout: of the pixels, NCHW or NHWC, '' what a
     format's users expect; deployment: the oldest system that a Core ML model must load on.
@@ -207,23 +207,23 @@ class Target:
         return self.delegate if self.delegate in choices else choices[0]
 
     def is_native(self, name: str) -> bool:
-        """Tell whether our core runs files of that format.
+        """Tell whether the bve runtime runs files of that format.
 
-        Such files hold models of this package; where a framework is around our core, also models that have one of them
-        inside.
+        Such files hold models of this package; where a framework is around the bve runtime, also models that have one
+        of them inside.
         """
         return name == "bve" or self.find_delegate(name) == "native"
 
     def calibrates(self) -> bool:
         """Tell whether a file is made by what Linears see on images.
 
-        That is: ranges, a mixture of precisions, the rounding in files of our core.
+        That is: ranges, a mixture of precisions, the rounding in files of the bve runtime.
         """
         native = "int8" in self.precisions and any(map(self.is_native, self.formats))
         return native or bool({"int8-static", FULL, "mixed"} & set(self.precisions))
 
     def has_integers(self) -> bool:
-        """Tell whether a file is to compute in integers outside our core."""
+        """Tell whether a file is to compute in integers outside the bve runtime."""
         return bool(set(self.precisions) - {"fp32", "fp16"}) and not all(map(self.is_native, self.formats))
 
     def list_cells(self) -> list[tuple[str, str]]:

@@ -167,7 +167,7 @@ def _check_calibration(model: Loaded, target: Target, source: Source) -> bool:
     calibrates = target.calibrates() or (target.has_integers() and convolves(model.module, model.image_size))
     if source.calibration is not None and not calibrates:
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
-        expected = "int8-static, int8-full, mixed, int8 for our core, or integers for a model with convolutions"
+        expected = "int8-static, int8-full, mixed, int8 for the bve runtime, or integers for a model with convolutions"
         raise UserError(met, expected, "leave it out")
     return calibrates
 

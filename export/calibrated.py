@@ -96,8 +96,8 @@ def _name_weight(node: Node) -> tuple[str, ...]:
 
 
 def _find_runtime(target: Target, name: str) -> str:
-    """What runs a format's integers, as in LIGHT; '' where nothing does: our core has no convolutions, and Core ML
-    rounds no activations before iOS17."""
+    """What runs a format's integers, as in LIGHT; '' where nothing does: bve has no convolutions, and Core ML rounds
+    no activations before iOS17."""
     runtime = "coreml" if target.find_delegate(name) == "coreml" else name
     return "" if target.is_native(name) or (runtime == "coreml" and target.deployment < "iOS17") else runtime
 

@@ -116,7 +116,7 @@ def convert_model(
         rewritten = [rewrite(graph) for graph in captured]
     inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
     if len(inlays) == 1 and inlays != [""]:
-        with progress.on_step(f"part {inlays[0]} for our core"):
+        with progress.on_step(f"part {inlays[0]} for the bve runtime"):
             rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
@@ -194,7 +194,7 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         around = capture(module, image.shape[-1])
     if (calls := count_calls(around.exported)) != 1:
         met = f"the graph of {kind} reads {calls} answers of {name}"
-        raise UserError(met, "one, for our core", "add --set delegate=xnnpack")
+        raise UserError(met, "one, for the bve runtime", "add --set delegate=xnnpack")
     around = rewrite(around)
     drop_unread(around.exported)
     return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
@@ -267,8 +267,8 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 def list_refusals(target: Target, module: nn.Module) -> list[str]:
     """List the target's formats that cannot hold the model at all.
 
-    They cannot, whatever its ops: our core takes our models alone, and where a framework is around it, one inside
-    another model.
+    They cannot, whatever its ops: the bve runtime takes our models alone, and where a framework is around it, one
+    inside another model.
     """
     inlays = list_inlays(module)
     if inlays[:1] == [""]:

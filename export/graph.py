@@ -44,9 +44,9 @@ class Ranges:
 class Inlay:
     """A ViT or big.LITTLE ViT of this package inside another model.
 
-    For our core to run. names: of its module, as in named_modules(), which can be several; exported: its own graph, as
-    of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given [n, 3, s, s] where
-    the model is given its calibration.
+    For the bve runtime to run. names: of its module, as in named_modules(), which can be several; exported: its own
+    graph, as of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given [n, 3, s,
+    s] where the model is given its calibration.
     """
 
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ class Graph:
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
-    inlay: what of the module our core can run, where that is not all of it, and was asked for; outline: for our core,
+    inlay: what of the module the bve runtime can run, where that is not all of it, and was asked for; outline: for it,
     that runs `exported` behind pixels, the program that takes those; output: what the program's answer is called.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;

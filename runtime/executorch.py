@@ -1,4 +1,4 @@
-"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods our core runs, image in and logits out."""
+"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods bve runs, image in and logits out."""
 
 import ctypes
 import threading
@@ -110,8 +110,8 @@ def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
     """Open the file in ExecuTorch, with `threads` threads.
 
     ExecuTorch has one pool of threads in a process. It becomes that large for what was loaded before as well: only what
-    our core runs keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is no
-    program.
+    the bve runtime runs keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is
+    no program.
     """
     read_failure()  # what failed before is not of this
     set_threads(threads)
@@ -121,7 +121,7 @@ def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
 def set_threads(threads: int) -> None:
     """Set the threads of ExecuTorch's one pool in this process.
 
-    A method of our core takes its count from it when it is loaded.
+    A method of the bve runtime takes its count from it when it is loaded.
     """
     if framework._threadpool_get_thread_count() != threads:
         framework._unsafe_reset_threadpool(threads)
@@ -157,7 +157,7 @@ def find_method(
 
 
 def read_failure() -> str | None:
-    """Read what our core said last to this thread.
+    """Read what the bve runtime said last to this thread.
 
     None if there is nothing that had not been read, or no library yet.
     """
@@ -170,7 +170,7 @@ def read_failure() -> str | None:
 def explain_failure(path: str | Path, otherwise: str) -> UserError:
     """Explain why a file cannot be loaded or run.
 
-    Our core's word if it has failed, else this reason of ExecuTorch's.
+    The bve runtime's word if it has failed, else this reason of ExecuTorch's.
     """
     if said := read_failure():
         fault = explain(said)
@@ -181,7 +181,7 @@ def explain_failure(path: str | Path, otherwise: str) -> UserError:
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Load libbve_executorch.so, so that ExecuTorch finds our core under BACKEND.
+    """Load libbve_executorch.so, so that ExecuTorch finds the bve runtime under BACKEND.
 
     UserError if it is nowhere, was built for another ExecuTorch (which shows when it has registered itself, and nothing
     of it has run but that), or is not the first copy of itself.

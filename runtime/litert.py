@@ -1,4 +1,4 @@
-"""Our core inside LiteRT, from Python: a .tflite whose ops are programs of ours, which libbve_litert.so takes."""
+"""bve inside LiteRT, from Python: a .tflite whose ops are programs of ours, which libbve_litert.so takes."""
 
 import ctypes
 import threading
@@ -83,7 +83,9 @@ def _open(path: str | Path, interpreter: Any, keep: float | None, method: str | 
         name = _find_method(path, interpreter, method, keep)
         if _find_keep(interpreter, name) is None:
             met = f"{path} without an op {PREFIX.rstrip(': ')} in signature {name}"
-            raise UserError(met, "a .tflite that our core runs", "take a file exported with --set delegate=native")
+            raise UserError(
+                met, "a .tflite that the bve runtime runs", "take a file exported with --set delegate=native"
+            )
         return Session(path, interpreter, name, lock)
     except (RuntimeError, ValueError) as e:
         raise explain_failure(path, str(e)) from e

@@ -1,4 +1,4 @@
-"""Our core as a Swift package: its sources as SwiftPM compiles them, and a Swift API over them."""
+"""The bve runtime as a Swift package: its sources as SwiftPM compiles them, and a Swift API over them."""
 
 import shutil
 from functools import partial

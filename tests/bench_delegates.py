@@ -1,4 +1,4 @@
-"""Time our core as a delegate of ExecuTorch and LiteRT: `python tests/bench_delegates.py`. On a quiet machine.
+"""Time the bve runtime as a delegate of ExecuTorch and LiteRT: `python tests/bench_delegates.py`. On a quiet machine.
 
 Latency: the same model at full size through our own Session, through each delegate, and as each runtime runs it without
 us, all timed in turn on one core, one thread, each checked against PyTorch first. Start and memory: each file in a
@@ -27,13 +27,13 @@ OURS = "bve"
 # name of a row -> settings of its target
 WAYS = {
     OURS: ["formats=bve"],
-    "ExecuTorch, our core": ["formats=executorch", "delegate=native"],
+    "ExecuTorch, the bve runtime": ["formats=executorch", "delegate=native"],
     "ExecuTorch, XNNPACK": ["formats=executorch"],
     "ExecuTorch, XNNPACK, bve::dispatch": ["formats=executorch", "dispatch=kernel"],
-    "LiteRT, our core": ["formats=litert", "delegate=native"],
+    "LiteRT, the bve runtime": ["formats=litert", "delegate=native"],
     "LiteRT, XNNPACK": ["formats=litert"],
 }
-NATIVE = [name for name in WAYS if name == OURS or name.endswith("our core")]
+NATIVE = [name for name in WAYS if name == OURS or name.endswith("the bve runtime")]
 PROCESSES = 5
 # What a process of its own does: import the framework, load our library, open the file at each keep ratio, run it.
 CHILD = """
@@ -115,12 +115,12 @@ def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> t
 
 
 def print_latency(times: dict[str, float]) -> None:
-    """Each way's median, to our own runtime's, and what our core saves in the runtime of that row."""
+    """Each way's median, to our own runtime's, and what the bve runtime saves in the runtime of that row."""
     rows = []
     for way, ms in times.items():
-        ours = times.get(f"{way.split(',')[0]}, our core", ms)
+        ours = times.get(f"{way.split(',')[0]}, the bve runtime", ms)
         rows.append((way, f"{ms:.2f} ms", f"{ms / times[OURS]:.3f}" if OURS in times else "–", f"{ms / ours:.2f}"))
-    tables.print_rows(("way", "latency", "to bve", "to our core behind the same delegate"), rows)
+    tables.print_rows(("way", "latency", "to bve", "to the bve runtime behind the same delegate"), rows)
 
 
 def measure_start(way: str, path: Path, keeps: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A user's model around one of ours, from the command line: our core runs ours, and all that can be said is said."""
+"""A user's model around one of ours, from the command line: bve runs ours, and all that can be said is said."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ("--set", "limits.images=8", "--set", "limits.int8_cosine=0.99", "--set", "limits.top1_agreement=0.5")
     result = call("export", MODEL, "--target", "android-native", "--keep", "0.5,1", *settings, "-o", folder)
     assert result.exit_code == 0, result.output
-    assert "part net for our core" in result.output
+    assert "part net for the bve runtime" in result.output
     return folder
 
 

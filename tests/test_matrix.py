@@ -21,10 +21,10 @@ SMALL = Config(
 )
 # Of weights drawn at random, large enough that layers differ: the smallest cosine over 8 images.
 LEAST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.998, "int8-static": 0.98, "int4": 0.8, "mixed": 0.85}
-# In int8 a router takes another token of one image: our core rounds patches too, ONNX has one scale for a whole input.
+# In int8 a router takes another token of one image: bve rounds patches too, ONNX has one scale for a whole input.
 COARSE = 0.95
 KINDS: dict[str, set[str]] = {"fp32": set(), "fp16": set(), "mixed": {"int4", "int8"}}
-OURS = [("bve", "xnnpack"), *((name, "native") for name in CHOICES)]  # what our core runs, which lacks the rest
+OURS = [("bve", "xnnpack"), *((name, "native") for name in CHOICES)]  # what the bve runtime runs, which lacks the rest
 # int8-full is for models without a router, whose scores one range for all tokens does not bear: tests/export/test_full
 CELLS = [(name, "xnnpack", p) for name in FORMATS if name != "bve" for p in PRECISIONS if p != FULL]
 CELLS += [(name, delegate, precision) for name, delegate in OURS for precision in NATIVE]

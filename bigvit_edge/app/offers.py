@@ -16,7 +16,7 @@ from bigvit_edge.runtime.outside_data import refuse_outside_data
 
 RUNTIMES = {"onnx": "onnxruntime-web", "litert": "LiteRT.js"}
 MAGIC = b"TFL3"  # at the fifth byte of a .tflite
-OURS = "its ops are our core's, which no browser has"
+OURS = "its ops are the bve runtime's, which no browser has"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Case:
     """One entry point of one file.
 
     name: the file's own, after as much of its folders as tells it from the others. entry: of the manifest, None of a
-    file alone, of which only its format is known. native: it needs our core inside its runtime. calibrated: on which
+    file alone, of which only its format is known. native: it needs bve's delegate in its runtime. calibrated: on which
     pictures, by digest. runs_nowhere: why no device that is known here could run it, "" if one could.
     """
 

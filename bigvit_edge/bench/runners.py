@@ -30,7 +30,7 @@ class Tools:
     """What a bench brings to a device, by their paths there.
 
     python: what starts Python there, () where there is none. runtimes: of each format, its version there, or why there
-    is none (`lacks`). delegates: our core for a format's runtime, on this machine alone.
+    is none (`lacks`). delegates: bve's library for a format's runtime, on this machine alone.
     """
 
     bve_run: str
@@ -171,7 +171,7 @@ def explain_absence(tools: Tools, case: Case) -> str:
     if case.format in tools.lacks:
         return tools.lacks[case.format]
     if case.native and case.format not in tools.delegates:
-        return "its ops are our core's, whose library for this runtime is brought to no other machine yet"
+        return "its ops are the bve runtime's, whose library for this runtime is brought to no other machine yet"
     return ""
 
 

@@ -28,7 +28,7 @@ from bigvit_edge.tables import print_step
 LOCAL = "local"
 WARMUP, TRACED = 10, 20  # runs
 PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert", "executorch": "executorch"}
-INSIDE = "our core runs this file inside {0}, and its ops are seen in the same model's .bve: profile that"
+INSIDE = "the bve runtime runs this file inside {0}, and its ops are seen in the same model's .bve: profile that"
 WITHOUT = (
     "ExecuTorch's Python package is built without its event tracer (ETDump), so that nothing is told of its ops: what "
     "is measured is the whole run"

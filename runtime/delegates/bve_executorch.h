@@ -1,6 +1,6 @@
-// Our core as an ExecuTorch backend, "libbve_executorch". It registers itself when the library is
-// loaded; nothing here needs to be called but for files with the op bve::dispatch, which have no
-// such backend.
+// The bve runtime as an ExecuTorch backend, "libbve_executorch". It registers itself when the
+// library is loaded; nothing here needs to be called but for files with the op bve::dispatch, which
+// have no such backend.
 //
 // Link it into the program or library that has ExecuTorch in it: the symbols of ExecuTorch must be
 // seen by the library, so to load it by itself (dlopen, System.loadLibrary) is not enough where

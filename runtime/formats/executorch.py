@@ -35,7 +35,8 @@ REFERENCE = b"CMJR"  # before the JSON that stands in the place of that one's bl
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open the program in ExecuTorch's own runtime.
 
-    Where its delegate is our core, with that library; where it is Core ML, which is not to be had here, in runtime/mil.
+    Where its delegate is the bve runtime, with that library; where it is Core ML, not to be had here, in
+    runtime/mil.
     UserError if it is no program, or has no such method.
 
     The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
@@ -76,7 +77,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
 
 
 def load_core(path: Path) -> None:
-    """Load our core as a backend of this process's ExecuTorch.
+    """Load the bve runtime as a backend of this process's ExecuTorch.
 
     UserError, if that cannot be, of the file that wants it.
     """

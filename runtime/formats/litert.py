@@ -1,4 +1,4 @@
-"""A .tflite, run by LiteRT's interpreter with XNNPACK, or with our core where the file holds a program of ours."""
+"""A .tflite, run by LiteRT's interpreter with XNNPACK, or with bve where the file holds a program of ours."""
 
 import struct
 from functools import cache
@@ -87,7 +87,7 @@ def _name_answer(interpreter: Any, method: str) -> str:
 
 
 def _load_core(path: Path) -> None:
-    """UserError, if our core as a delegate cannot be had, of the file that wants it."""
+    """UserError, if the bve runtime as a delegate cannot be had, of the file that wants it."""
     try:
         load_library()
     except UserError as e:

@@ -1,4 +1,4 @@
-"""What our core runs, lowered once for all the files that carry it."""
+"""What the bve runtime runs, lowered once for all the files that carry it."""
 
 from dataclasses import replace
 

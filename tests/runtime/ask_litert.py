@@ -2,7 +2,7 @@
 
 python tests/runtime/ask_litert.py FRAMEWORK FILE.tflite FILE.bve KEEPS IMAGE.npy AROUND.tflite ANSWERS.npz
 
-ANSWERS gets each keep ratio's logits, from the delegate and from Session, and those of AROUND, of which our core runs a
+ANSWERS gets each keep ratio's logits, from the delegate and from Session, and those of AROUND, of which bve runs a
 part; stdout, as JSON, what wrong input was told.
 """
 

@@ -3,8 +3,8 @@
 XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest, so three things are done to the
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
-target.delegate = "coreml" the whole graph goes to Core ML instead, and with "native" to our own core; of a model around
-one of ours, that one goes to our core.
+target.delegate = "coreml" the whole graph goes to Core ML instead, and with "native" to the bve runtime; of a model
+around one of ours, that one goes there.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Our core as the delegate: a .pte each of whose methods calls it once, on one .bve in the file's named data."""
+"""The bve runtime as the delegate: a .pte each of whose methods calls it once, on one .bve in the file's named data."""
 
 import struct
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ with silenced():
 
 BYTES = "bigvit_edge_program"  # in the metadata of a graph's ops: the .bve, until the delegate takes it
 TAG = "delegation_tag"  # ExecuTorch's word in the same place
-ALIGNMENT = 64  # bytes; what our core asks of a program that it is to use where it lies
+ALIGNMENT = 64  # bytes; what the bve runtime asks of a program that it is to use where it lies
 
 
 def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[str, str]) -> EdgeProgramManager:
@@ -59,7 +59,7 @@ def _guard(exported: ExportedProgram) -> ExportedProgram:
 
 
 def take_inlays(graphs: Mapping[str, Graph], program: bytes) -> dict[str, Partitioner]:
-    """Make the partitioners that take bve::program for our core.
+    """Make the partitioners that take bve::program for the bve runtime.
 
     By method name; each makes it the entry of the graph's keep ratio in the program.
     """
@@ -85,7 +85,7 @@ class Taker(Partitioner):  # type: ignore[misc]
 
 
 class libbve_executorch(BackendDetails):  # type: ignore[misc]
-    """The backend of ExecuTorch that our core is.
+    """The backend of ExecuTorch that the bve runtime is.
 
     ExecuTorch finds a backend by its class's name, and names that to who lacks the library.
     """

@@ -82,7 +82,7 @@ def dispatch_in_float(program: ExportedProgram) -> None:
 def call_in_float(program: ExportedProgram) -> None:
     """Put bve::program of float16 between casts.
 
-    The layers around it are of float16; our core takes and gives float32.
+    The layers around it are of float16; the bve runtime takes and gives float32.
     """
     for call in program.graph.find_nodes(op="call_function", target=PROGRAM):
         if call.meta["val"].dtype != torch.float16:

@@ -1,5 +1,5 @@
-"""LiteRT files that our own core runs: each signature is one op of ours, which libbve_litert.so takes whole; of a model
-of others, what it has of ours is that op, and the rest as without us.
+"""LiteRT files that the bve runtime runs: each signature is one op of ours, which libbve_litert.so takes whole; of a
+model of others, what it has of ours is that op, and the rest as without us.
 
 What each precision means is in export/native.py.
 """

@@ -1,4 +1,4 @@
-"""Our core as ExecuTorch's delegate: what of a model is inside, what the file holds, and what it says."""
+"""The bve runtime as ExecuTorch's delegate: what of a model is inside, what the file holds, and what it says."""
 
 from collections.abc import Mapping
 from dataclasses import replace

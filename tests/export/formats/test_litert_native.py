@@ -1,4 +1,4 @@
-"""LiteRT files that our core runs: the demo models as Session runs them, and what the files hold."""
+"""LiteRT files that the bve runtime runs: the demo models as Session runs them, and what the files hold."""
 
 import os
 import subprocess
