@@ -283,11 +283,6 @@ class Manifest:
         return self.weights != RANDOM
 
 
-def name_method(keep: float | None) -> str:
-    """Name a keep ratio's entry point in a file of several: 'keep_0_25'."""
-    return f"keep_{keep:g}".replace(".", "_")
-
-
 def find_format(path: Path) -> str:
     """Find the format of a model file that runs here.
 

@@ -223,7 +223,7 @@ class Target:
         return native or bool({"int8-static", FULL, "mixed"} & set(self.precisions))
 
     def has_integers(self) -> bool:
-        """Tell whether a file is to compute in integers outside the bve runtime."""
+        """Tell whether a file computes in integers outside the bve runtime."""
         return bool(set(self.precisions) - {"fp32", "fp16"}) and not all(map(self.is_native, self.formats))
 
     def list_cells(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import name_method
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.export.assembler import BIG, LITTLE, Assembler, Place, Rows, Table
 from bigvit_edge.export.graph import PATCHES, Graph

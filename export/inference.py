@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bigvit_edge.artifact import MANIFEST, Entry, Verified
+from bigvit_edge.entry_points import choose_entry
 from bigvit_edge.errors import UserError, list_few, suggest
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.manifest import find_fault, read_manifest
@@ -87,13 +88,5 @@ def choose_method(entry: Entry, keep: float | None) -> Verified:
 
     UserError if the file has none of that ratio.
     """
-    if keep is None:
-        return max(entry.methods, key=lambda method: method.keep or 0)
-    for method in entry.methods:
-        if method.keep == keep:
-            return method
-    has = ", ".join(f"{method.keep:g}" for method in entry.methods if method.keep is not None)
-    raise UserError(
-        f"--keep {keep:g} for {entry.file}", f"one of {has}" if has else "no keep ratio: the model is dense",
-        "export the model with that --keep" if has else "leave it out",
-    )  # fmt: skip
+    methods = {method.name: method for method in sorted(entry.methods, key=lambda method: -(method.keep or 0))}
+    return methods[choose_entry(entry.file, {name: one.keep for name, one in methods.items()}, keep=keep)]

@@ -10,14 +10,15 @@ import sys
 import threading
 import warnings
 import weakref
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.entry_points import choose_entry
+from bigvit_edge.errors import UserError
 from bigvit_edge.machine import Machine, parse_machine, read_platform
 from bigvit_edge.runtime.abi import (
     ABI_VERSION,
@@ -90,7 +91,9 @@ class Session:
         self._program, self._close = program, weakref.finalize(self, _free, library, program, None)
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
-            self.entry = _choose(self.program["entries"], path, keep, entry)
+            entries = {one["name"]: one for one in self.program["entries"]}
+            ratios = {name: one["keep"] or None for name, one in entries.items()}
+            self.entry = entries[choose_entry(path, ratios, entry, keep, "entry")]
             options = Options(ABI_VERSION, *map(int, (threads, little_threads, 0, pin, spin_us, choose)))
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
@@ -300,19 +303,6 @@ def _free(library: ctypes.CDLL, program: int, session: int | None) -> None:
     if session:
         library.bve_stop(session)
     library.bve_close(program)
-
-
-def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None, name: str | None) -> dict[str, Any]:
-    names = [entry["name"] for entry in entries]
-    if name is not None and name not in names:
-        raise UserError(f"{path} has no entry {name!r}", f"one of {', '.join(names)}", suggest(name, names))
-    if not isinstance(keep, Real | None):
-        raise UserError(f"keep={keep!r}", "a number, or None for the file's first entry")
-    for entry in entries:
-        if name in (None, entry["name"]) and (keep is None or np.float32(entry["keep"]) == np.float32(keep)):
-            return entry
-    has = ", ".join(f"{entry['keep']:g}" for entry in entries if entry["keep"])
-    raise UserError(f"keep {keep:g} for {path}", f"one of {has}" if has else "none: the model has no keep ratio")
 
 
 def _find_pixels(picture: object) -> Pixels | None:

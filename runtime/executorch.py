@@ -15,8 +15,8 @@ import torch  # before ExecuTorch, which finds its libraries loaded
 from executorch.extension.pybindings import _portable_lib as framework
 from executorch.version import __version__ as framework_version
 
-from bigvit_edge.artifact import name_method
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.entry_points import choose_entry, read_keeps
+from bigvit_edge.errors import UserError
 from bigvit_edge.runtime import Array, check_image, count_cores, explain, find_library
 
 BACKEND = "libbve_executorch"
@@ -142,18 +142,10 @@ def find_method(
     known = [name for name in names if not name.startswith(METADATA)]
     if method is None and ORDER in names:
         known = read(ORDER)
-    if method is not None and method not in known:
-        raise UserError(f"{path} has no method {method!r}", f"one of {', '.join(known)}", suggest(method, known))
-    if not known:
-        raise UserError(f"{path} has no method", "one to run", "export the model again")
-    first = method or known[0]
-    if keep is None:
-        return first
-    alone = len(known) == 1 and KEEP in names and read(KEEP) == [f"{keep:g}"]
-    wanted = first if alone else name_method(keep)
-    if wanted not in known or method not in (None, wanted):
-        raise UserError(f"keep {keep:g} for {path}", f"one of its methods, {', '.join(known)}")
-    return wanted
+    ratios = read_keeps(known)
+    if len(known) == 1 and keep is not None and KEEP in names:
+        ratios = {known[0]: float(read(KEEP)[0])}
+    return choose_entry(path, ratios, method, keep)
 
 
 def read_failure() -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bigvit_edge.artifact import name_method
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.entry_points import choose_entry, read_keeps
+from bigvit_edge.errors import UserError
 from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, explain, find_library
 
 LIBRARY = "libbve_litert.so"
@@ -153,17 +153,10 @@ def _find_method(path: str | Path, interpreter: Any, method: str | None, keep: f
     names = list(signatures)
     if not names or signatures[names[0]] != SIGNATURE:
         raise UserError(f"{path} with signatures {signatures}", f"of each {SIGNATURE}", "take a .tflite of bigvit-edge")
-    if method is not None and method not in names:
-        met = f"{path} has no signature {method!r}"
-        raise UserError(met, f"one of {', '.join(names)}", suggest(method, names))
-    if keep is None:
-        return method or names[0]
-    wanted = (
-        names[0] if len(names) == 1 and _read_keep(interpreter, names[0]) == np.float32(keep) else name_method(keep)
-    )
-    if wanted not in names or method not in (None, wanted):
-        raise UserError(f"keep {keep:g} for {path}", f"one of its signatures, {', '.join(names)}")
-    return wanted
+    ratios = read_keeps(names)
+    if len(names) == 1 and keep is not None:
+        ratios = {names[0]: _read_keep(interpreter, names[0])}
+    return choose_entry(path, ratios, method, keep, "signature")
 
 
 def _read_keep(interpreter: Any, method: str) -> float | None:

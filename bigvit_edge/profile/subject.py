@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bigvit_edge.artifact import MANIFEST, Leftover, Runner, find_format
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.export.inference import choose_method, find_entry
@@ -73,7 +74,7 @@ def _find_method(path: Path, format_: str, keep: float | None) -> str | None:
         return None
     if format_ == "onnx":
         raise UserError(f"--keep {keep:g} for {path}", "none: an ONNX file has one graph", "leave it out")
-    return f"keep_{keep:g}".replace(".", "_")
+    return name_method(keep)
 
 
 def parse_preprocessing(text: str | None) -> Preprocessing | None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from bigvit_edge.artifact import LOGITS, OUTPUTS, PROBABILITIES, Array, Runner
 from bigvit_edge.console import silenced
-from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.entry_points import choose_entry
+from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
 from bigvit_edge.runtime.litert import load as load_native
 from bigvit_edge.runtime.tflite import answer_logits, holds_program, list_methods, read_strings, select_method
@@ -31,7 +32,9 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             interpreter = make(model_path=str(path), num_threads=threads)  # and the file is a sound one
             content = path.read_bytes()
             methods = list(list_methods(content))
-            name = _choose_method(path, methods, method)
+            # others' files may have no signature, and one graph all the same
+            found = methods or method
+            name = choose_entry(path, dict.fromkeys(methods), method, kind="signature") if found else ""
             if holds_program(content):
                 _load_core(path)
                 session = load_native(path, threads=threads, method=name)
@@ -92,13 +95,3 @@ def _load_core(path: Path) -> None:
         load_library()
     except UserError as e:
         raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e
-
-
-def _choose_method(path: Path, methods: list[str], method: str | None) -> str:
-    if method is None:
-        return methods[0] if methods else ""  # others' files may have none, and one graph all the same
-    if method not in methods:
-        raise UserError(
-            f"{path} has no signature {method!r}", f"one of {', '.join(methods)}", suggest(str(method), methods)
-        )
-    return method

@@ -18,8 +18,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, PROBABILITIES, Artifact, list_versions, name_method
+from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, PROBABILITIES, Artifact, list_versions
 from bigvit_edge.console import silenced
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.capture_errors import find_shortage
 from bigvit_edge.export.classes import name_classes

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Artifact, Leftover, Method, list_versions, name_method
+from bigvit_edge.artifact import Artifact, Leftover, Method, list_versions
 from bigvit_edge.console import silenced
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.export.formats.executorch.kernels import refuse_missing
 from bigvit_edge.export.formats.executorch.partition import REASON, DepthPartitioner, part_reads
 from bigvit_edge.export.formats.executorch.passes import few_passes

@@ -13,8 +13,9 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten
 
-from bigvit_edge.artifact import Artifact, list_versions, name_method
+from bigvit_edge.artifact import Artifact, list_versions
 from bigvit_edge.console import silenced
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.export.formats.litert.contents import (
     read_model,
     store_strings,

@@ -14,8 +14,9 @@ from litert_converter.mlir.dialects import stablehlo
 from litert_torch.backend.lowerings import registry
 from litert_torch.backend.lowerings.context import LoweringContext
 
-from bigvit_edge.artifact import Artifact, list_versions, name_method
+from bigvit_edge.artifact import Artifact, list_versions
 from bigvit_edge.console import silenced
+from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats.litert import FORMAT, PACKAGES, SINGLE, lower_float
 from bigvit_edge.export.formats.litert.contents import (
