@@ -98,6 +98,9 @@ class Limits:
     A model with random weights is held to untrained_cosine (the smallest; int4: untrained_int4_cosine) instead of those
     cosines, and no top-1 is asked of it. docs/parity.md has the measurements behind the figures.
 
+    Features of a model without classes are held to the centred cosines, and to the largest difference over their span:
+    fp32_max_abs, and features_*_error of every other precision.
+
     low_keep_slack: below keep 0.5, where one token taken differently moves an answer further, departures from 1 may be
     so many times as large (fp32 excepted). max_fallback: share of the multiply-accumulates, 0..1, that may stay outside
     the intended unit; max_fragments: pieces that one layer may be cut into.
@@ -125,6 +128,12 @@ class Limits:
     static_agreement: float = 0.98
     convolved_agreement: float = 0.96
     int4_agreement: float = 0.92
+    features_fp16_error: float = 0.02
+    features_int8_error: float = 0.2
+    features_static_error: float = 0.4
+    features_convolved_error: float = 0.4
+    features_int4_error: float = 1.0
+    features_mixed_error: float = 0.4
     low_keep_slack: float = 4.0
     images: int = 1000
     max_fallback: float = 0.05

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.calibration import calibrate, visit_layers
 from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, name_layer, read_constants, weight_name
-from bigvit_edge.export.parity import CONVOLVED, compare, judge
 from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
+from bigvit_edge.signature import Array
 from bigvit_edge.target import FULL, Limits, Quant, Target
+from bigvit_edge.tasks import find_task
+from bigvit_edge.tasks.comparison import CONVOLVED
 
 HALF_MAX = torch.finfo(torch.float16).max
 PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
@@ -165,15 +166,15 @@ def _search(
     first = min(graphs, key=lambda graph: graph.keep or 0)
     sensitivities = measure_sensitivities(first, candidates, images[:FEW])
     rounders = [Rounder(graph) for graph in graphs]
-    answers = [visit_layers(graph.exported, images, lambda *_: None) for graph in graphs]
-    strict = _tighten(limits)
+    exact = [visit_layers(graph.exported, images, lambda *_: None) for graph in graphs]
+    strict, task = _tighten(limits), find_task(first.task)
 
     def good_enough(precisions: Mapping[str, str]) -> bool:
-        for graph, rounder, expected in zip(graphs, rounders, answers, strict=True):
-            logits = visit_layers(graph.exported, images, partial(_round_linear, rounder, precisions))
+        for graph, rounder, expected in zip(graphs, rounders, exact, strict=True):
+            answers = visit_layers(graph.exported, images, partial(_round_linear, rounder, precisions))
             convolved = any(precisions.get(layer, "fp32") != "fp32" for layer in rounder.convolutions)
             standard = CONVOLVED if convolved else "mixed"
-            if judge(compare(logits, expected), standard, strict, trained, graph.keep):
+            if task.judge(task.compare(answers, expected), standard, strict, trained, graph.keep):
                 return False
         return True
 

@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.convolutions import round_convolutions
 from bigvit_edge.export.full import list_whole, write_whole
@@ -34,6 +33,7 @@ from bigvit_edge.export.placement import (
 from bigvit_edge.export.products import PRODUCTS, find_zeros, list_options
 from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale, widen_span
 from bigvit_edge.export.rounding import round_linears
+from bigvit_edge.signature import Array
 from bigvit_edge.target import FULL, Target
 
 aten = torch.ops.aten

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import PROBABILITIES, Array, Artifact, Runner
+from bigvit_edge.artifact import Artifact, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import OnSensitivities, assign_layers
@@ -44,7 +44,10 @@ from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.loading import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
+from bigvit_edge.signature import Array
 from bigvit_edge.target import CHOICES, Target
+from bigvit_edge.tasks import CLASSIFICATION, find_task
+from bigvit_edge.tasks.classification import PROBABILITIES
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
 
@@ -73,7 +76,7 @@ class Subject:
 
     keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
     trained: its weights are not random; metadata: to be kept inside the files; preprocessing: how it takes pictures,
-    without which no file can take pixels.
+    without which no file can take pixels; task: of bigvit_edge.tasks.
     """
 
     module: nn.Module
@@ -83,6 +86,7 @@ class Subject:
     trained: bool
     metadata: Mapping[str, str]
     preprocessing: Preprocessing | None = None
+    task: str = CLASSIFICATION
 
 
 class Format(Protocol):
@@ -111,7 +115,7 @@ def convert_model(
     """
     cells = target.list_cells()
     with progress.on_step("capture"):
-        captured = [capture(subject.module, subject.image_size, keep) for keep in subject.keeps]
+        captured = [capture(subject.module, subject.image_size, keep, subject.task) for keep in subject.keeps]
     with progress.on_step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
     inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
@@ -138,10 +142,11 @@ def convert_model(
             yield add_coverage(artifact, group, layers), layers
 
 
-def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
+def capture(module: nn.Module, image_size: int, keep: float | None = None, task: str = CLASSIFICATION) -> Graph:
     """Capture the model's ATen graph for one image, in eval mode.
 
-    keep: the ratio to capture it at. UserError naming the user's line if the model cannot be captured.
+    keep: the ratio to capture it at; task: what it is for. UserError naming the user's line if the model cannot be
+    captured.
     """
     if keep is not None:
         set_keep(module, keep)
@@ -164,7 +169,7 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Gr
             raise UserError(
                 fault, "the same answer to the same image", "pass training=self.training, or draw in __init__"
             )
-        return Graph(exported, keep=keep, module=module)
+        return Graph(exported, keep=keep, module=module, task=task, output=find_task(task).OUTPUTS[0])
 
 
 def rewrite(graph: Graph) -> Graph:
@@ -230,7 +235,8 @@ def describe_input(how: Preprocessing, name: str, target: Target) -> Preprocessi
 def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> Graph:
     """Let a graph take what files of a format do.
 
-    how: these take pictures. LiteRT's answer with probabilities where they take pixels: what its libraries call scores.
+    how: these take pictures. LiteRT's answer with probabilities where they take pixels, of a task that has some: what
+    its libraries call scores.
     """
     if how.dtype != UINT8:
         return graph
@@ -240,6 +246,8 @@ def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> G
         assert graph.inlay is not None
         return replace(graph, inlay=replace(graph.inlay, around=take_pixels(rest_of(graph), how).exported))
     taken = take_pixels(graph, how, as_bytes=name != "coreml")
+    if not find_task(graph.task).SCORES:
+        return taken
     if name == "litert":
         return answer_probabilities(taken)
     return replace(taken, output=PROBABILITIES) if ends_with_softmax(graph.exported) else taken
@@ -264,12 +272,14 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         raise told from e
 
 
-def list_refusals(target: Target, module: nn.Module) -> list[str]:
+def list_refusals(target: Target, module: nn.Module, task: str = CLASSIFICATION) -> list[str]:
     """List the target's formats that cannot hold the model at all.
 
     They cannot, whatever its ops: the bve runtime takes our models alone, and where a framework is around it, one
-    inside another model.
+    inside another model; and all it answers with is logits.
     """
+    if task != CLASSIFICATION:
+        return [name for name in target.formats if target.is_native(name)]
     inlays = list_inlays(module)
     if inlays[:1] == [""]:
         return []

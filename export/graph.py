@@ -18,8 +18,10 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
-from bigvit_edge.artifact import LOGITS, Array
 from bigvit_edge.export.integers import NONE, Integers, Range
+from bigvit_edge.signature import Array
+from bigvit_edge.tasks import CLASSIFICATION
+from bigvit_edge.tasks.classification import OUTPUTS
 
 aten = torch.ops.aten
 
@@ -59,14 +61,15 @@ class Inlay:
 class Graph:
     """A model's float ATen graph, and how its Linears are quantised.
 
-    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
+    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output, whose name is `output`;
+    task: of bigvit_edge.tasks, what that means.
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; integers: the ops that compute in
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
     inlay: what of the module the bve runtime can run, where that is not all of it, and was asked for; outline: for it,
-    that runs `exported` behind pixels, the program that takes those; output: what the program's answer is called.
+    that runs `exported` behind pixels, the program that takes those.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -84,7 +87,8 @@ class Graph:
     inlay: Inlay | None = None
     integers: Integers = NONE
     outline: ExportedProgram | None = None
-    output: str = LOGITS
+    task: str = CLASSIFICATION
+    output: str = OUTPUTS[0]
 
 
 def layer_group(layer: str) -> str:

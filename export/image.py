@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.artifact import Array, Pixels
+from bigvit_edge.artifact import Pixels
 from bigvit_edge.export.decoding import decode, is_huge
 from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, NHWC, RESIZES, SQUARE, SQUASH, UINT8, Preprocessing
 from bigvit_edge.runtime.colors import convert_to_srgb
+from bigvit_edge.signature import Array
 
 RESAMPLINGS = dict(
     zip(

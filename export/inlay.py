@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, library, nn
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.emitter import find_head
 from bigvit_edge.export.graph import Graph, Inlay, read_constants, remove_constant
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import Embedding, ViT
+from bigvit_edge.signature import Array
 
 OPS = library.Library("bve", "FRAGMENT")  # type: ignore[no-untyped-call]
 OPS.define("program(Tensor image, int classes) -> Tensor")  # type: ignore[no-untyped-call]

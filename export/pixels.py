@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import PROBABILITIES, Array
 from bigvit_edge.export.graph import (
     Graph,
     add_constant,
@@ -34,6 +33,8 @@ from bigvit_edge.export.integers import Rounded
 from bigvit_edge.export.products import list_options
 from bigvit_edge.export.quantization import CHANNEL, FAINTEST
 from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
+from bigvit_edge.signature import Array
+from bigvit_edge.tasks.classification import PROBABILITIES
 
 aten = torch.ops.aten
 

@@ -20,8 +20,8 @@ from amx import refuse_amx
 
 from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.arguments import parse_keeps
-from bigvit_edge.artifact import Run
 from bigvit_edge.models.loading import load
+from bigvit_edge.signature import Run
 
 OURS = "bve"
 # name of a row -> settings of its target

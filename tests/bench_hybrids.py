@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Artifact, Run, write_data
+from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_format
 from bigvit_edge.export.coverage import share_covered
 from bigvit_edge.export.image import normalize
 from bigvit_edge.models.loading import load
+from bigvit_edge.signature import Run
 from bigvit_edge.target import load_target, override
 from tests.conformance import models
 

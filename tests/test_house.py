@@ -142,6 +142,7 @@ def test_only_small_weights_are_binary() -> None:
     weights = list((PACKAGE / "demo").glob("*.safetensors"))
     seeds = list((ROOT / "tests" / "runtime" / "corpus").iterdir())  # what the fuzzer starts from
     files = list((ROOT / "tests" / "runtime" / "files").iterdir())  # what readers of today must read for ever
+    files += [path for path in (ROOT / "tests" / "bundles").rglob("*") if path.is_file() and is_binary(path)]
     assert sorted(binaries) == sorted(weights + seeds + files)
     assert sum(path.stat().st_size for path in weights) < MAX_WEIGHTS_BYTES
     assert sum(path.stat().st_size for path in seeds) < MAX_SEEDS_BYTES

@@ -72,7 +72,7 @@ def _tell(number: str, cases: Sequence[Case]) -> dict[str, Any]:
         raise _NotRunError(OURS)
     told = {
         "id": number, "name": case.name, "format": case.format, "bytes": case.bytes, "sha256": case.sha256,
-        "bundle": case.model,
+        "bundle": case.model, "labelled": case.labelled,
     }  # fmt: skip
     if entry is None:
         return told | (_read_tflite if case.format == "litert" else _read_onnx)(case.path)

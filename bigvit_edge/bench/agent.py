@@ -372,7 +372,7 @@ RUNTIMES = {runtime.name: runtime for runtime in (LiteRT, ONNX, ExecuTorch)}
 def take_only(inputs: "list[Any]", outputs: "list[Any]") -> "tuple[Any, Any]":
     if len(inputs) == len(outputs) == 1:
         return inputs[0], outputs[0]
-    sys.exit(f"{len(inputs)} inputs and {len(outputs)} outputs, expected an image and its logits")
+    sys.exit(f"{len(inputs)} inputs and {len(outputs)} outputs, expected an image and its answer")
 
 
 def find_package(runtime: str, *names: str, module: str = "") -> "tuple[str, Any]":

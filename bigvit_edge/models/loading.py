@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import FACTORY, FILE, MOST_CLASSES, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
+from bigvit_edge.artifact import FACTORY, FILE, MOST_SIZE, PRETRAINED, RANDOM, SHIPPED
 from bigvit_edge.errors import UserError, name_type, suggest
-from bigvit_edge.models.attributes import check_keep, read_about, read_labels, read_preprocessing, read_size
+from bigvit_edge.models.attributes import check_keep, read_about, read_labels, read_preprocessing, read_size, read_task
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.checkpoint_matching import fit, infer_config, set_heads
 from bigvit_edge.models.checkpoints import Checkpoint, read_checkpoint
-from bigvit_edge.models.contract import count_classes, settle
+from bigvit_edge.models.contract import observe_answer, settle
 from bigvit_edge.models.factories import call_factory, import_factory, unwrap
 from bigvit_edge.models.hf_models import HF, build_hf, find_folder, read_hf_labels
 from bigvit_edge.models.hf_processors import read_processor
@@ -28,6 +28,9 @@ from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import hash_state, hash_weights, load_weights
 from bigvit_edge.models.zoo import CONFIGS, Config
 from bigvit_edge.preprocessing import Preprocessing
+from bigvit_edge.signature import IMAGE, Signature, Tensor
+from bigvit_edge.tasks import CLASSIFICATION, FEATURES, find_task
+from bigvit_edge.tasks.classification import MOST_CLASSES, OUTPUTS
 
 DEFAULT_KEEP = 0.5
 MOST = {"--image-size": MOST_SIZE, "--num-classes": MOST_CLASSES, "--heads": 4096}
@@ -40,23 +43,30 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".index.json
 class Loaded:
     """A model ready for export, in eval mode.
 
-    float images [B, 3, image_size, image_size], prepared as preprocessing says, -> logits [B, num_classes].
+    float images [B, 3, image_size, image_size], prepared as preprocessing says, -> its answer.
 
-    source: as the user named it. weights: SHIPPED, RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the
-    checkpoint file, of an hf: folder's files, or of the tensors where there is neither (PRETRAINED, FACTORY), None if
-    RANDOM. notes: what the user has to know: what the checkpoint lacked and how it was initialised, positions
-    interpolated, keys not used, things assumed. about: description, author, license and version, those that are known.
+    answer: of one image; task: of bigvit_edge.tasks, what that means. source: as the user named it. weights: SHIPPED,
+    RANDOM, FILE, PRETRAINED or FACTORY; weights_sha256: of the checkpoint file, of an hf: folder's files, or of the
+    tensors where there is neither (PRETRAINED, FACTORY), None if RANDOM. notes: what the user has to know: what the
+    checkpoint lacked and how it was initialised, positions interpolated, keys not used, things assumed. about:
+    description, author, license and version, those that are known.
     """
 
     module: nn.Module
     source: str
-    num_classes: int
+    answer: Tensor
     labels: tuple[str, ...] | None
     preprocessing: Preprocessing
     weights: str
     weights_sha256: str | None
     notes: tuple[str, ...] = ()
     about: Mapping[str, str] = field(default_factory=dict)
+    task: str = CLASSIFICATION
+
+    @property
+    def signature(self) -> Signature:
+        """Tell what the model takes and gives, of one image."""
+        return Signature((Tensor(IMAGE, self.preprocessing.shape),), (self.answer,))
 
     @property
     def image_size(self) -> int:
@@ -77,6 +87,7 @@ class Wanted:
     image_size: int | None
     num_classes: int | None
     heads: int | None
+    task: str | None = None
 
 
 def load(
@@ -87,6 +98,7 @@ def load(
     image_size: int | None = None,
     num_classes: int | None = None,
     heads: int | None = None,
+    task: str | None = None,
 ) -> Loaded:
     """Load the model that `source` names.
 
@@ -95,7 +107,8 @@ def load(
     weights: a checkpoint to fill it from, or 'pretrained' (timm alone: downloaded); weights_key: where in the
     checkpoint they are, such as 'state_dict' or 'teacher.backbone', if not where they are found. image_size in pixels,
     num_classes and heads (of attention; of a big.LITTLE model's P-blocks) replace the model's own. Without weights:
-    those shipped for the demo models, a random start from a fixed seed for the others. UserError on a source that is
+    those shipped for the demo models, a random start from a fixed seed for the others. task: of bigvit_edge.tasks; the
+    model's own where None. UserError on a source that is
     none of these, and on whatever does not fit.
     """
     for what, value in (("--image-size", image_size), ("--num-classes", num_classes), ("--heads", heads)):
@@ -106,7 +119,14 @@ def load(
         raise UserError(f"--weights {PRETRAINED} for {source}", "a file", f"only {TIMM}NAME has weights to download")
     if weights_key is not None and loader is not _load_checkpoint and str(weights) in ("None", PRETRAINED):
         raise UserError(f"--weights-key {weights_key}", "a checkpoint to look in", "name it with --weights")
-    loaded = loader(source, Wanted(weights, weights_key, image_size, num_classes, heads))
+    if task is not None:
+        find_task(task)
+        if num_classes is not None and task != CLASSIFICATION:
+            raise UserError(f"--num-classes {num_classes} for --task {task}", "none: it has no classes", "leave it out")
+        if task != CLASSIFICATION and loader in (_load_card, _load_checkpoint):
+            met = f"--task {task} for {source}, which is a classifier"
+            raise UserError(met, "a model without a head", "write a function that returns one: package.module:build")
+    loaded = loader(source, Wanted(weights, weights_key, image_size, num_classes, heads, task))
     loaded.module.eval()
     return loaded
 
@@ -253,7 +273,8 @@ def _describe(
     source: str, model: nn.Module, config: Config, weights: str, digest: str | None, notes: tuple[str, ...] = ()
 ) -> Loaded:
     how = Preprocessing(config.image_size, config.mean, config.std)
-    return Loaded(model, source, config.num_classes, config.labels, how, weights, digest, notes)
+    answer = Tensor(OUTPUTS[0], (1, config.num_classes))
+    return Loaded(model, source, answer, config.labels, how, weights, digest, notes)
 
 
 def _load_timm(source: str, wanted: Wanted) -> Loaded:
@@ -261,41 +282,44 @@ def _load_timm(source: str, wanted: Wanted) -> Loaded:
     pretrained = str(weights) == PRETRAINED
     import_timm()
     with _seeded():  # not the import, which draws numbers the first time alone
-        model = build_timm(source.removeprefix(TIMM), image_size, wanted.num_classes, pretrained, wanted.heads)
+        classes = 0 if wanted.task == FEATURES else wanted.num_classes  # which leaves the head away
+        model = build_timm(source.removeprefix(TIMM), image_size, classes, pretrained, wanted.heads)
+    task, of_task = read_task(model, source, wanted.task)
     how = read_timm(model, source, image_size)
     kind, digest = RANDOM, None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = of_task
     if pretrained:
         kind, digest = PRETRAINED, hash_state(model)
     elif weights is not None:
-        notes = load_weights(model, Path(weights), wanted.weights_key)
+        notes += load_weights(model, Path(weights), wanted.weights_key)
         if wanted.heads is None and (number := count_heads(model)):
             notes += (f"{number} heads, as timm makes it: a checkpoint does not show them (--heads N takes others)",)
         kind, digest = FILE, hash_weights(Path(weights))
-    classes, said = count_classes(model.eval(), how.size, source, "take another --image-size, or leave it out")
-    labels = list_labels(model, classes) if pretrained else None
+    do = "take another --image-size, or leave it out"
+    answer, said = observe_answer(model.eval(), how.size, source, task, do)
+    labels = list_labels(model, answer.shape[-1]) if pretrained and find_task(task).LABELLED else None
     about = read_license(model) if pretrained else {}
-    return Loaded(model, source, classes, labels, how, kind, digest, (*notes, *said), about)
+    return Loaded(model, source, answer, labels, how, kind, digest, (*notes, *said), about, task)
 
 
 def _load_hf(source: str, wanted: Wanted) -> Loaded:
     for what, value in (("--weights", wanted.weights), ("--heads", wanted.heads)):
         if value is not None:
             raise UserError(f"{what} {value} for {source}", "none: the folder says it", "leave it out")
-    folder = find_folder(source, wanted.num_classes)
+    folder = find_folder(source, wanted.num_classes, wanted.task)
     how, of_images = read_processor(folder, wanted.image_size)
     with _seeded():
         model, notes = build_hf(folder, how.size, wanted.num_classes)
     do = "take another --image-size" if wanted.image_size else "check config.json and preprocessor_config.json"
-    classes, of_answers = count_classes(model.eval(), how.size, source, do)
-    labels = read_hf_labels(folder.config)
-    if labels is not None and len(labels) != classes:
-        of_answers = (*of_answers, f"labels left out: {len(labels)} for {classes} classes")
+    answer, of_answers = observe_answer(model.eval(), how.size, source, folder.task, do)
+    labels = read_hf_labels(folder.config) if find_task(folder.task).LABELLED else None
+    if labels is not None and len(labels) != answer.shape[-1]:
+        of_answers = (*of_answers, f"labels left out: {len(labels)} for {answer.shape[-1]} classes")
         labels = None
     fresh = wanted.num_classes is not None  # the head starts at random, and with it every answer
     kind, digest = (RANDOM, None) if fresh else (PRETRAINED, folder.hash_files() or hash_state(model))
     notes = (*notes, *of_images, *of_answers)
-    return Loaded(model, source, classes, labels, how, kind, digest, notes)
+    return Loaded(model, source, answer, labels, how, kind, digest, notes, task=folder.task)
 
 
 def _load_factory(source: str, wanted: Wanted) -> Loaded:
@@ -316,11 +340,12 @@ def _load_factory(source: str, wanted: Wanted) -> Loaded:
     of_keep = check_keep(model, source)
     size, of_size = read_size(model, source, image_size)
     how, of_images = read_preprocessing(model, source, size)
-    classes, of_answers = count_classes(model, size, source)
-    labels = read_labels(model, source, classes)
+    task, of_task = read_task(model, source, wanted.task)
+    answer, of_answers = observe_answer(model, size, source, task)
+    labels = read_labels(model, source, answer.shape[-1]) if find_task(task).LABELLED else None
     about, of_about = read_about(model, source)
-    notes = (*unwrapped, *settled, *taken, *of_keep, *of_size, *of_images, *of_answers, *of_about)
-    return Loaded(model, source, classes, labels, how, kind, digest, notes, about)
+    notes = (*unwrapped, *settled, *taken, *of_keep, *of_size, *of_images, *of_task, *of_answers, *of_about)
+    return Loaded(model, source, answer, labels, how, kind, digest, notes, about, task)
 
 
 @contextmanager

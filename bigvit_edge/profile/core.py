@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.process import run_words
 from bigvit_edge.devices.store import Store
 from bigvit_edge.profile.records import Event, Op, Selection, Span, Traced, Track, name_layer
 from bigvit_edge.runtime import explain
 from bigvit_edge.runtime.limits import Count, Roof, count_between, parse_roof
+from bigvit_edge.signature import Array
 
 KINDS = {
     "linear": "linear", "mlp": "mlp", "attention": "attention", "route": "routing", "patches": "copying",

@@ -4,10 +4,10 @@ import time
 from math import isqrt, prod
 from pathlib import Path
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.profile.litert_library import GENERAL, INSIDE, NODE, CompiledModel, Timing
 from bigvit_edge.profile.records import Event, Op, Span, Traced, Track, name_layer
 from bigvit_edge.runtime.tflite import Node, list_methods, list_nodes
+from bigvit_edge.signature import Array
 
 INVOKE, UNKNOWN = "Invoke", "model"
 # What XNNPACK calls its ops begins so, and what LiteRT calls its own is upper case.

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.litert import import_framework
+from bigvit_edge.signature import Array
 
 LIBRARY = "libLiteRt.so"
 CPU = 1  # kLiteRtHwAcceleratorCpu

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.profile.records import Event, Op, Span, Traced, Track, name_layer
 from bigvit_edge.runtime.formats.onnx import open_session, set_options
+from bigvit_edge.signature import Array
 
 KINDS = {
     "MatMul": "matrix product", "Gemm": "linear", "QGemm": "linear", "DynamicQuantizeMatMul": "linear",
@@ -41,7 +41,7 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int) -
         session = open_session(path, options)
         (name,) = (value.name for value in session.get_inputs())
         for _ in range(warmup + runs):
-            session.run(["logits"], {name: image})
+            session.run(None, {name: image})
         told = json.loads(Path(session.end_profiling()).read_text())
     return read_events(told, runs)
 

@@ -91,7 +91,8 @@ def take_image(subject: Subject, picture: Path | None) -> tuple[NDArray[Any], st
 
     The user's picture; else one of the demo's, for its models; else noise, which routes no differently in time.
     """
-    shape = subject.runner.image
+    (given,) = subject.runner.signature.inputs
+    shape = given.shape
     if len(shape) != 4 or min(shape) < 1:
         raise UserError(f"{subject.path} takes {list(shape)}", "one image of fixed size", "export the model again")
     if picture is not None:
@@ -108,7 +109,7 @@ def take_image(subject: Subject, picture: Path | None) -> tuple[NDArray[Any], st
         pixels = (255 * batch.images[:1]).round().byte().permute(0, 2, 3, 1).numpy()  # [1, S, S, 3]
         assert subject.preprocessing
         return make_input(pixels, subject.preprocessing), "the demo's first held-out picture"
-    if subject.runner.dtype == UINT8:
+    if given.dtype == UINT8:
         return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8), "noise: no --image was given"
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "noise: no --image was given"
 

@@ -311,7 +311,7 @@ def strange(tmp_path: Path) -> Path:
     ("file", "options", "says"),
     [
         ("open.onnx", (), "an image of shape ('batch', 3, 32, 32), expected one of a fixed size"),
-        ("several.onnx", (), "1 inputs and 2 outputs, expected an image and its logits"),
+        ("several.onnx", (), "1 inputs and 2 outputs, expected an image and its answer"),
         ("none.onnx", (), "NoSuchFile"),
         ("damaged.onnx", (), "InvalidProtobuf"),
         ("damaged.tflite", (), "ValueError"),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.bench import answers
 from bigvit_edge.bench.answers import Pictures, find_labelled, judge_answers
 from bigvit_edge.bench.cases import Case, list_cases
@@ -20,6 +19,7 @@ from bigvit_edge.export.image import normalize
 from bigvit_edge.models.zoo import CONFIGS
 from bigvit_edge.results import Answers, Protocol
 from bigvit_edge.runtime import Session
+from bigvit_edge.signature import Array
 from tests.native import ROOT, run_program
 from tests.test_tiny import TINY, call
 

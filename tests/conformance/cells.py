@@ -16,12 +16,13 @@ from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.convert import Subject, capture, load_format, lower, place, quantize, rewrite
 from bigvit_edge.export.coverage import add_coverage, share_covered
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.measures import Parity
 from bigvit_edge.models.loading import load
 from bigvit_edge.target import Target, load_target, override
+from bigvit_edge.tasks.classification import judge
+from bigvit_edge.tasks.comparison import name_standard
 
 FORMATS = ("executorch", "litert", "coreml", "onnx")
 PRECISIONS = ("fp32", "int8")

@@ -13,12 +13,12 @@ from bigvit_edge.export.assignment import assign_layers, is_linear, list_candida
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Quant, Target, load_target
+from bigvit_edge.tasks.classification import compare
 from tests.export.convolutional import SIZE, Hybrid, draw, randomize
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 24, 24), np.float32)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assembler import Assembler, Place, Rows, Table
 from bigvit_edge.export.assignment import list_linears
@@ -33,6 +32,7 @@ from bigvit_edge.models.blvit import BLViT, set_dispatch
 from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.zoo import Config, count_macs, count_selected
+from bigvit_edge.signature import Array
 from tests.export.program_interpreter import interpret
 
 SHAPE = dict(image_size=32, patch=8, dim=32, depth=3, head_dim=16, num_classes=5)

@@ -6,7 +6,8 @@ import pytest
 
 from bigvit_edge.artifact import Entry
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.inference import MOST_LABEL, Guess, choose_method
+from bigvit_edge.export.inference import choose_method
+from bigvit_edge.tasks.classification import MOST_LABEL, Guess
 from tests.test_artifact import ENTRY
 
 METHOD = ENTRY.methods[0]

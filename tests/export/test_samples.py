@@ -16,7 +16,7 @@ from PIL import Image
 
 from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle
-from bigvit_edge.export.inference import classify
+from bigvit_edge.export.inference import answer_picture
 from bigvit_edge.export.samples import write_samples
 from bigvit_edge.manifest import list_changes, read_manifest
 from bigvit_edge.models.zoo import CONFIGS, Config
@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def expect(bundle: Path) -> list[str]:
-    guesses = classify(bundle / "tiny_use_fp32.bve", bundle.parent / "picture.png").guesses
+    guesses = answer_picture(bundle / "tiny_use_fp32.bve", bundle.parent / "picture.png").rows
     return [f"{guess.label}  {guess.probability:.2%}" for guess in guesses]
 
 

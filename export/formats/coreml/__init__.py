@@ -18,12 +18,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, PROBABILITIES, Artifact, list_versions
+from bigvit_edge.artifact import Artifact, list_versions
 from bigvit_edge.console import silenced
 from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.capture_errors import find_shortage
-from bigvit_edge.export.classes import name_classes
 from bigvit_edge.export.formats.coreml.interface import (
     check_interface,
     choose_precision,
@@ -48,6 +47,9 @@ from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.export.quantization import bound_steps, insert_quantization, list_rounded
 from bigvit_edge.runtime import mil
 from bigvit_edge.runtime.formats.coreml import load as load
+from bigvit_edge.tasks import find_task
+from bigvit_edge.tasks.classes import name_classes
+from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, PROBABILITIES
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -72,10 +74,13 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     Graph.layers names, or the package takes or answers otherwise than its own words say.
     """
     _check_deployment(graphs, target)
-    classes = _name_classes(graphs[0], metadata) if takes_pixels(metadata) else None
+    picture, scores = takes_pixels(metadata), find_task(graphs[0].task).SCORES
+    classes = _name_classes(graphs[0], metadata) if picture and scores else None
     palettes: Palettes = {}
     with silenced():
-        packages, layers = zip(*(_lower_one(graph, target, palettes, classes) for graph in graphs), strict=True)
+        packages, layers = zip(
+            *(_lower_one(graph, target, palettes, classes, picture) for graph in graphs), strict=True
+        )
         names, files = [ENTRY], packages[0]
         if len(graphs) > 1:
             names = [name_method(graph.keep) for graph in graphs if graph.keep]
@@ -88,7 +93,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         if classes is not None:
             files = describe_package(files, metadata)
         for name, graph in zip(names, graphs, strict=True):
-            check_interface(files, name, graph.exported, classes, metadata)
+            check_interface(files, name, graph.exported, graph.output, classes, metadata)
     methods = tuple(
         describe_method(files, name, graph, of) for name, graph, of in zip(names, graphs, layers, strict=True)
     )
@@ -97,7 +102,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     )
     return Artifact(
         FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True, unchecked=unchecked,
-        output=LOGITS if classes is None else CLASS_PROBABILITIES,
+        output=graphs[0].output if classes is None else CLASS_PROBABILITIES,
     )  # fmt: skip
 
 
@@ -131,16 +136,20 @@ def _check_deployment(graphs: Sequence[Graph], target: "Target") -> None:
 
 
 def _lower_one(
-    graph: Graph, target: "Target", palettes: Palettes, classes: Classes | None
+    graph: Graph, target: "Target", palettes: Palettes, classes: Classes | None, picture: bool
 ) -> tuple[dict[str, bytes], Layers]:
     """The files of a package with one function, and the layer of each op in it."""
     program = _quantize_activations(graph)
     precision = ct.precision.FLOAT32 if graph.precision == "fp32" else ct.precision.FLOAT16
     made = _models.setdefault(program, {})
-    key = (target.deployment, precision.value, classes)
+    key = (target.deployment, precision.value, classes, picture)
     if key not in made:
         answered = program if classes is None or graph.output == PROBABILITIES else append_softmax(program)
-        made[key] = _convert(answered, target, precision, classes)
+        shape = (
+            describe_tensors(answered, graph.output, picture) if classes is None
+            else describe_classifier(answered, classes)
+        )  # fmt: skip
+        made[key] = _convert(answered, target, precision, shape)
     model = made[key]
     layers = {
         op.outputs[0].name: op.scopes[ScopeSource.EXIR_STACK_TRACE][0]
@@ -151,13 +160,13 @@ def _lower_one(
 
 
 # Converted models, kept as long as their graphs: most precisions start from the same, and this is where the time goes.
-_models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str, Classes | None], Any]] = WeakKeyDictionary()
+_models: WeakKeyDictionary[ExportedProgram, dict[tuple[str, str, Classes | None, bool], Any]] = WeakKeyDictionary()
 
 
-def _convert(exported: ExportedProgram, target: "Target", precision: Any, classes: Classes | None) -> Any:
+def _convert(exported: ExportedProgram, target: "Target", precision: Any, shape: dict[str, Any]) -> Any:
     """The program converted.
 
-    classes: their names, where it is to be a classifier of pictures and answers with probabilities.
+    shape: what it takes and gives, as ct.convert is told.
     """
     program = write_operations(exported)
     lines = {node.name: node.meta.get("stack_trace") for node in program.graph.nodes}
@@ -165,7 +174,7 @@ def _convert(exported: ExportedProgram, target: "Target", precision: Any, classe
         # the one thing that coremltools hands on from a node to all the ops it becomes
         node.meta["stack_trace"] = _layer(program, node)
     try:
-        return _convert_program(program, target, precision, classes)
+        return _convert_program(program, target, precision, shape)
     except Exception as e:
         node = _find_at_work(e, program)
         if node is None or find_shortage(e):
@@ -181,13 +190,13 @@ def _find_at_work(error: Exception, program: ExportedProgram) -> Node | None:
     return next((node for node in reversed(found) if node is not None), None)
 
 
-def _convert_program(program: ExportedProgram, target: "Target", precision: Any, classes: Classes | None) -> Any:
+def _convert_program(program: ExportedProgram, target: "Target", precision: Any, shape: dict[str, Any]) -> Any:
     return ct.convert(
         program,
-        **(describe_tensors(program) if classes is None else describe_classifier(program, classes)),
+        **shape,
         convert_to="mlprogram",
         minimum_deployment_target=ct.target[target.deployment],
-        compute_precision=precision if classes is None else choose_precision(precision),
+        compute_precision=choose_precision(precision) if "classifier_config" in shape else precision,
         pass_pipeline=_choose_passes(program),
         skip_model_load=True,
     )

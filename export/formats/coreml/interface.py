@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import CLASS_PROBABILITIES, IMAGE, LOGITS, PROBABILITIES
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.coreml.neural_engine import REPORT
 from bigvit_edge.export.formats.coreml.package import MODEL
 from bigvit_edge.export.graph import shape_of
+from bigvit_edge.export.pixels import takes_pixels
 from bigvit_edge.runtime.mil.package import find_description, read_function
+from bigvit_edge.signature import IMAGE
+from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, PROBABILITIES
 
 with silenced():
     import coremltools as ct
@@ -37,13 +39,18 @@ def choose_precision(precision: Any) -> Any:
     return ct.transform.FP16ComputePrecision(lambda op: op.outputs[0] not in op.enclosing_block.outputs)
 
 
-def describe_tensors(exported: ExportedProgram) -> dict[str, Any]:
-    """Describe a tensor in and logits out, as ct.convert takes it."""
+def describe_tensors(exported: ExportedProgram, output: str, picture: bool) -> dict[str, Any]:
+    """Describe an image in and a tensor of that name out.
+
+    As ct.convert takes it. picture: it takes one, of pixels in RGB.
+    """
     (image,) = exported.example_inputs[0]
-    return {
-        "inputs": [ct.TensorType(name=IMAGE, shape=tuple(image.shape), dtype=np.float32)],
-        "outputs": [ct.TensorType(name=LOGITS, dtype=np.float32)],
-    }
+    given = _describe_picture(image) if picture else ct.TensorType(IMAGE, tuple(image.shape), np.float32)
+    return {"inputs": [given], "outputs": [ct.TensorType(name=output, dtype=np.float32)]}
+
+
+def _describe_picture(image: Any) -> Any:
+    return ct.ImageType(name=IMAGE, shape=tuple(image.shape), color_layout=ct.colorlayout.RGB)
 
 
 def describe_classifier(exported: ExportedProgram, names: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +60,7 @@ def describe_classifier(exported: ExportedProgram, names: Sequence[str]) -> dict
     """
     (image,) = exported.example_inputs[0]
     return {
-        "inputs": [ct.ImageType(name=IMAGE, shape=tuple(image.shape), color_layout=ct.colorlayout.RGB)],
+        "inputs": [_describe_picture(image)],
         "outputs": [ct.TensorType(name=PROBABILITIES, dtype=np.float32)],
         "classifier_config": ct.ClassifierConfig(list(names), LABEL, PROBABILITIES),
     }
@@ -98,15 +105,15 @@ def describe_features(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_interface(
-    files: Mapping[str, bytes], method: str, exported: ExportedProgram, names: Sequence[str] | None,
+    files: Mapping[str, bytes], method: str, exported: ExportedProgram, output: str, names: Sequence[str] | None,
     metadata: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Check what a saved package takes, answers and says.
 
-    As read back, at an entry point. names: of the classes, None where it takes a tensor and answers with logits.
+    As read back, at an entry point. names: of the classes, None where it answers with a tensor, `output`.
     RuntimeError where it is other than was asked.
     """
-    met, expected = _read_interface(files, method), _expect_interface(exported, names, metadata)
+    met, expected = _read_interface(files, method), _expect_interface(exported, output, names, metadata)
     if wrong := sorted(key for key in met.keys() | expected.keys() if met.get(key) != expected.get(key)):
         said = "; ".join(f"{key} {_shorten(met.get(key))}, not {_shorten(expected.get(key))}" for key in wrong)
         raise RuntimeError(f"{method} was saved with {said}; {REPORT}")
@@ -131,14 +138,15 @@ def _read_interface(files: Mapping[str, bytes], method: str) -> dict[str, Any]:
 
 
 def _expect_interface(
-    exported: ExportedProgram, names: Sequence[str] | None, metadata: Mapping[str, str]
+    exported: ExportedProgram, output: str, names: Sequence[str] | None, metadata: Mapping[str, str]
 ) -> dict[str, Any]:
-    ((image,), _), ((logits,),) = exported.example_inputs, exported.graph.output_node().args
+    ((image,), _), ((answer,),) = exported.example_inputs, exported.graph.output_node().args
+    picture = f"picture RGB {image.shape[3]} x {image.shape[2]}"
     if names is None:
-        types = {IMAGE: f"float32 {list(image.shape)}", LOGITS: f"float32 {list(shape_of(logits))}"}
+        given = picture if takes_pixels(metadata) else f"float32 {list(image.shape)}"
+        types = {IMAGE: given, output: f"float32 {list(shape_of(answer))}"}
         texts, fields, predictions, words = dict.fromkeys(types, ""), {}, ("", ""), dict(metadata)
     else:
-        picture = f"picture RGB {image.shape[3]} x {image.shape[2]}"
         types = {IMAGE: picture, LABEL: "text", CLASS_PROBABILITIES: "numbers by text"}
         texts, fields, predictions = describe_features(metadata), describe_model(metadata), (LABEL, CLASS_PROBABILITIES)
         words = {**metadata, PREVIEW[0]: PREVIEW[1]}

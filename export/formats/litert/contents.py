@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.runtime.tflite import KEY
+from bigvit_edge.signature import Array
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema

@@ -13,10 +13,11 @@ from io import BytesIO
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
-from bigvit_edge.artifact import PROBABILITIES
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.litert.contents import Model, add_buffer
 from bigvit_edge.export.pixels import takes_pixels
+from bigvit_edge.tasks import CLASSIFICATION, Task, find_task
+from bigvit_edge.tasks.classification import PROBABILITIES
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema
@@ -90,7 +91,7 @@ def _pack(builder: Builder, value: Any) -> tuple[int, bool]:
 
 
 def store_description(model: Model, words: Mapping[str, str], output: str = PROBABILITIES) -> None:
-    """Describe a model that turns pixels into a number for each class.
+    """Describe a model that takes pixels, as other libraries read it.
 
     words: as lower has them; those of one that takes a tensor leave it as it is. output: what its answer is called.
     append_labels is to follow, when the file's bytes are there.
@@ -104,14 +105,15 @@ def store_description(model: Model, words: Mapping[str, str], output: str = PROB
 
 def _describe_model(words: Mapping[str, str], subgraphs: int, output: str) -> bytes:
     """The metadata. Subgraphs differ in their keep ratio alone."""
+    task = find_task(words.get("task", CLASSIFICATION))
     name, size = words["model"], json.loads(words["preprocessing"])["size"]
     tensors = {
         "input_tensor_metadata": [_describe_image(size)],
-        "output_tensor_metadata": [_describe_answer(output, bool(_read_labels(words)))],
+        "output_tensor_metadata": [_describe_answer(output, task, bool(_read_labels(words)))],
     }
     model = {
         "name": name,
-        "description": f"Classifies pictures: {name}, {words['precision']}, exported by bigvit-edge.",
+        "description": f"{task.DOES}: {name}, {words['precision']}, exported by bigvit-edge.",
         **{field: words[field] for field in ABOUT if words.get(field)},
         "subgraph_metadata": [_Table("SubGraphMetadata", tensors)] * subgraphs,
         "min_parser_version": PARSER,
@@ -137,7 +139,7 @@ def _describe_image(size: int) -> _Table:
     )
 
 
-def _describe_answer(output: str, labelled: bool) -> _Table:
+def _describe_answer(output: str, task: Task, labelled: bool) -> _Table:
     """Without labels MediaPipe names a class by its number alone."""
     file = {"name": LABELS, "description": "The classes' names, one a line.", "type": TENSOR_AXIS_LABELS}
     shares = {"stats": _Table("Stats", {"max": [1.0], "min": [0.0]})} if output == PROBABILITIES else {}
@@ -145,7 +147,7 @@ def _describe_answer(output: str, labelled: bool) -> _Table:
         "TensorMetadata",
         {
             "name": output,
-            "description": "Probability of each class." if shares else "Logit of each class.",
+            "description": task.MEANINGS[output],
             "content": _describe_content(FEATURE, _Table("FeatureProperties", {})),
             **shares,
             "associated_files": [_Table("AssociatedFile", file)] if labelled else [],

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.litert.contents import (
     Model,
@@ -35,6 +34,7 @@ from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.placement import TIED
 from bigvit_edge.export.quantization import BYTE, choose_scale, widen_span
+from bigvit_edge.signature import Array
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats.litert.contents import (
@@ -43,6 +42,7 @@ from bigvit_edge.export.formats.litert.contents import (
 from bigvit_edge.export.graph import Graph, matrix_products, read_constants, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.quantization import list_rounded
+from bigvit_edge.signature import Array
 
 with silenced():
     from ai_edge_litert import schema_py_generated as schema

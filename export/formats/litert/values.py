@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.fx import Interpreter as FxInterpreter
 from torch.fx import Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.litert.contents import read_model
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
 from bigvit_edge.runtime.tflite import list_methods, select_method
+from bigvit_edge.signature import Array
 
 with silenced():
     from ai_edge_litert.interpreter import Interpreter, OpResolverType

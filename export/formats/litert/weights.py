@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.export.formats.litert.quantization import find_factor
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.quantization import LEAST, MOST_BIAS
+from bigvit_edge.signature import Array
 
 aten = torch.ops.aten
 

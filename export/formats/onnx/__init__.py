@@ -50,7 +50,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     with silenced():
         exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
         exported = insert_integers(exported, graph.integers, unsigned=True)
-        proto = model.export(exported)
+        proto = model.export(exported, graph.output)
         quantized.quantize(proto, graph)
         model.finish(proto, metadata)
         onnx.checker.check_model(proto)

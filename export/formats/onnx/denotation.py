@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from bigvit_edge.console import silenced
 from bigvit_edge.preprocessing import UINT8, Preprocessing
+from bigvit_edge.tasks import CLASSIFICATION, find_task
 
 with silenced():
     from onnx import ModelProto
@@ -34,10 +35,10 @@ def denote(model: ModelProto, metadata: Mapping[str, str]) -> dict[str, str]:
     if "preprocessing" not in metadata:
         return told
     how = Preprocessing(**json.loads(metadata["preprocessing"]))
-    (image,), (logits,) = model.graph.input, model.graph.output
+    (image,), (answer,) = model.graph.input, model.graph.output
     for axis, dimension in zip(how.layout, image.type.tensor_type.shape.dim, strict=True):
         dimension.denotation = AXES[axis]
-    logits.doc_string = "before the softmax, in the order of the metadata's labels"
+    answer.doc_string = find_task(metadata.get("task", CLASSIFICATION)).ORDER
     said = f"{how.layout}, resized and cut out as the metadata's preprocessing says"
     if how.dtype == UINT8:
         image.type.denotation, image.doc_string = "IMAGE", f"pixels of a picture, RGB, {said}"

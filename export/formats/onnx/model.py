@@ -14,6 +14,7 @@ from torch.fx import Node
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.onnx.denotation import denote
 from bigvit_edge.export.graph import copy_program, insert, replace_node, shape_of
+from bigvit_edge.tasks.classification import OUTPUTS
 
 with silenced():
     import onnx
@@ -24,7 +25,7 @@ with silenced():
 aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 OPSET, IR = 20, 9
-INPUT, OUTPUT = "pixel_values", "logits"  # as Hugging Face's libraries feed and read image classifiers
+INPUT = "pixel_values"  # as Hugging Face's libraries feed and read image classifiers
 SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
 INTEGERS = ".int8"  # how the names of constants end that insert_integers made
 LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
@@ -56,26 +57,26 @@ def layer_of(node: NodeProto) -> str:
 _models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
 
 
-def export(exported: ExportedProgram) -> ModelProto:
-    """Export the model, from INPUT to OUTPUT.
+def export(exported: ExportedProgram, output: str = OUTPUTS[0]) -> ModelProto:
+    """Export the model, from INPUT to an answer of that name.
 
     It is as the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note
     LINEAR; all values have their shapes.
     """
     if exported not in _models:
-        _models[exported] = _export(exported)
+        _models[exported] = _export(exported, output)
     model = ModelProto()
     model.CopyFrom(_models[exported])
     return model
 
 
-def _export(exported: ExportedProgram) -> ModelProto:
+def _export(exported: ExportedProgram, output: str) -> ModelProto:
     program = copy_program(exported)
     widen_attention(program)
     _allow_copies(program)
     program.graph_module.recompile()
     made = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
+        program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[output],
         optimize=False, verbose=False,
     )  # fmt: skip
     assert made is not None

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.onnx.model import INTEGERS, LINEAR, layer_of, parse, read_notes
 from bigvit_edge.export.graph import Graph, weight_name
@@ -22,6 +21,7 @@ from bigvit_edge.export.quantization import (
     quantize_groups_weight,
     quantize_rows_weight,
 )
+from bigvit_edge.signature import Array
 
 with silenced():
     from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper

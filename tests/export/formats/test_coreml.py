@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, write_data
+from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats import coreml
 from bigvit_edge.export.formats.coreml.weights import _find_palette
@@ -22,6 +22,7 @@ from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT, set_dispatch
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.runtime import mil
+from bigvit_edge.signature import Array
 from bigvit_edge.target import Target
 
 SHAPE = dict(image_size=32, patch=8, dim=32, head_dim=16, num_classes=10)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.artifact import Array, Artifact, write_data
+from bigvit_edge.artifact import Artifact, write_data
 from bigvit_edge.export.formats import coreml
 from bigvit_edge.export.formats.coreml.interface import check_interface
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.runtime import mil
+from bigvit_edge.signature import Array
 from bigvit_edge.target import Target
 from tests.export.formats.test_coreml import MODEL, build, capture, linears, read_spec
 
@@ -65,8 +66,8 @@ def answer(artifact: Artifact, folder: Path, method: str | None = None) -> Array
     path = folder / "model.mlpackage"
     write_data(artifact.data, path)
     run = coreml.load(path, method=method)
-    assert (run.image, run.logits) == ((1, 32, 32, 3), (1, 10))
-    return np.concatenate([run.run(image) for image in draw()])
+    assert str(run.signature) == "image uint8 [1, 32, 32, 3] -> classLabel_probs float32 [1, 10]"
+    return np.concatenate([run(image) for image in draw()])
 
 
 def softmax(logits: Array) -> Array:
@@ -105,7 +106,7 @@ def test_small_probabilities_are_kept_in_half(tmp_path: Path) -> None:
     exported = capture(Steep())
     artifact = coreml.lower([Graph(exported, "fp16")], aim(), PIXELS)
     write_data(artifact.data, tmp_path / "steep.mlpackage")
-    ((a, b, c),) = coreml.load(tmp_path / "steep.mlpackage").run(np.full((1, 32, 32, 3), 160, np.uint8))
+    ((a, b, c),) = coreml.load(tmp_path / "steep.mlpackage")(np.full((1, 32, 32, 3), 160, np.uint8))
     assert a == 1
     assert np.allclose(np.log([b, c]), [-40, -60], atol=0.1)
 

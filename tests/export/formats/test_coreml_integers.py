@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.runtime import mil
+from bigvit_edge.signature import Array
 from tests.export.convolutional import aim, answer, draw, measure, quantized, randomize, run
 
 

@@ -13,13 +13,14 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact, Method, list_versions
+from bigvit_edge.artifact import Artifact, Method, list_versions
 from bigvit_edge.export.formats import litert
 from bigvit_edge.export.formats.litert import contents, delegation, quantization
 from bigvit_edge.export.graph import Graph, count_node_macs
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
+from bigvit_edge.signature import Array
 from bigvit_edge.target import Target
 
 TARGET = Target("test", "", ("litert",))

@@ -11,10 +11,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.export.formats.litert import contents
 from bigvit_edge.export.formats.litert.descriptions import LABELS, append_labels, store_description
 from bigvit_edge.runtime.tflite import read_strings, select_method
+from bigvit_edge.signature import Array
 from tests.libraries import ask_mediapipe, run_mediapipe
 
 SIZE, COLOURS = 8, ("red", "green", "blue")

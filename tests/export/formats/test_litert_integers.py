@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
-from bigvit_edge.artifact import Array
 from bigvit_edge.export.formats import litert
 from bigvit_edge.export.formats.litert import contents, integers, readback, simplification
 from bigvit_edge.export.graph import Graph, read_constants
@@ -20,6 +19,7 @@ from bigvit_edge.export.integers import NONE, Integers, Range, Rounded
 from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.runtime.tflite import list_methods
+from bigvit_edge.signature import Array
 from tests.export.formats.test_litert import TARGET, bytes_of, capture, list_ops, lower, only_method, randomize
 
 aten = torch.ops.aten
@@ -106,7 +106,7 @@ def build(body: nn.Module) -> Graph:
 def run(data: bytes, folder: Path, given: Tensor) -> Array:
     (folder / "m.tflite").write_bytes(data)
     runner = litert.load(folder / "m.tflite")
-    return np.concatenate([runner.run(image.numpy()) for image in given])
+    return np.concatenate([runner(image.numpy()) for image in given])
 
 
 class Join(nn.Module):
@@ -286,7 +286,7 @@ def test_two_signatures_each_have_their_own(tmp_path: Path) -> None:
     given = images(2)
     for graph, name in zip(graphs, list_methods(data), strict=True):
         runner = litert.load(tmp_path / "m.tflite", method=name)
-        got = np.concatenate([runner.run(image.numpy()) for image in given])
+        got = np.concatenate([runner(image.numpy()) for image in given])
         emulated = np.concatenate([Emulation(graph).answer(image) for image in given])
         assert np.abs(got - emulated).max() < 0.01
     assert [readback.count_conversions(data, number) for number in (0, 1)] == [2, 2]

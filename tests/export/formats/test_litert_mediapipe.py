@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bigvit_edge.artifact import Array, Pixels
+from bigvit_edge.artifact import Pixels
 from bigvit_edge.cli import app
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.image import make_input
@@ -15,6 +15,7 @@ from bigvit_edge.manifest import read_manifest
 from bigvit_edge.models.loading import load
 from bigvit_edge.models.zoo import DIGITS
 from bigvit_edge.runtime.opening import open_entry
+from bigvit_edge.signature import Array
 from tests.libraries import ask_mediapipe, ask_tasks_vision
 
 COUNT = 100
@@ -63,7 +64,7 @@ def test_mediapipe_says_what_pytorch_says(
     assert told.names == [DIGITS[number] for number in told.scores.argmax(1)]
     assert (told.scores.argmax(1) == expected.argmax(1)).mean() >= least
     run = open_entry(demo, entry)
-    own = np.concatenate([run.run(make_input(each[None], entry.preprocessing)) for each in pictures])
+    own = np.concatenate([run(make_input(each[None], entry.preprocessing)) for each in pictures])
     np.testing.assert_allclose(told.scores, own, atol=1e-5)
     assert (told.metadata["name"], precision in told.metadata["description"]) == ("blvit_demo", True)
 

@@ -10,13 +10,14 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats import litert
 from bigvit_edge.export.formats.litert import contents
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.signature import Array
 from tests.export.formats.test_litert import SHAPE, TARGET, bytes_of, capture, lower, randomize
 from tests.export.formats.test_litert_precision import measure_ranges, plan
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats import litert
 from bigvit_edge.export.formats.litert import contents, quantization
 from bigvit_edge.export.graph import Graph, Ranges, matrix_products, weight_name
 from bigvit_edge.export.rewrite import rewrite_all
+from bigvit_edge.signature import Array
 from tests.export.formats.test_litert import answers, build, bytes_of, capture, cosine, list_ops, lower, only_method
 
 aten = torch.ops.aten

@@ -14,13 +14,14 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from bigvit_edge.artifact import Array, Artifact
+from bigvit_edge.artifact import Artifact
 from bigvit_edge.export.formats import onnx as exporter
 from bigvit_edge.export.graph import Graph, Ranges
 from bigvit_edge.export.quantization import choose_scale
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
+from bigvit_edge.signature import Array
 from bigvit_edge.target import Target
 
 TARGET = cast(Target, SimpleNamespace())  # not read by this format

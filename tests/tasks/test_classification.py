@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Array, Method
+from bigvit_edge.artifact import Method
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture
-from bigvit_edge.export.parity import CONVOLVED, bound_centred, compare, explain_reference, judge, name_standard
 from bigvit_edge.export.sensitivity import Rounder
 from bigvit_edge.measures import Parity
 from bigvit_edge.models.vit import ViT
+from bigvit_edge.signature import Array
 from bigvit_edge.target import FULL, Limits
+from bigvit_edge.tasks.classification import compare, judge
+from bigvit_edge.tasks.comparison import CONVOLVED, bound_centred, explain_reference, name_standard
 
 
 def test_compare_by_hand() -> None:
@@ -39,7 +41,7 @@ def test_compare_in_parts_is_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compare(found, expected)
     a, b = found - expected.mean(0), expected - expected.mean(0)
     assert whole.centred_cosine == pytest.approx(float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)), abs=1e-6)
-    monkeypatch.setattr("bigvit_edge.export.parity.ROWS", 8)
+    monkeypatch.setattr("bigvit_edge.tasks.comparison.ROWS", 8)
     for name, value in vars(compare(found, expected)).items():
         assert value == pytest.approx(getattr(whole, name), rel=1e-12), name
 

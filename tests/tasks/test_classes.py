@@ -3,7 +3,7 @@
 import pytest
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.classes import match_classes, name_classes
+from bigvit_edge.tasks.classes import match_classes, name_classes
 
 IMAGENET = (
     "tench, Tinca tinca",
