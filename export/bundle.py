@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -16,13 +16,17 @@ from bigvit_edge.export.convert import (
     SILENT,
     Progress,
     Subject,
+    capture_cores,
     convert_model,
     describe_input,
+    find_leftovers,
     list_refusals,
     load_format,
 )
+from bigvit_edge.export.core.lowering import describe_leftovers
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.hf_configs import write_configs
 from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.libraries import list_limits
@@ -96,9 +100,11 @@ def export_bundle(
                 source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
                 num_classes=source.num_classes, heads=source.heads, task=source.task,
             )  # fmt: skip
-            model, target = _leave_out(model, target)
             check_memory(model.module, model.image_size, CALIBRATION)
             ratios = _set_keeps(model, keeps)
+            native = model.task == CLASSIFICATION and any(map(target.is_native, target.formats))
+            cores = capture_cores(model.module, model.image_size, ratios) if native else []
+            model, target = _leave_out(model, target, cores)
             calibrates = _check_calibration(model, target, source)
             evaluation = prepare_evaluation(
                 model, ratios, target.limits.images, found, calibrates, source.calibration, progress.on_pictures
@@ -106,7 +112,7 @@ def export_bundle(
             scored = find_task(model.task).SCORES
             limits = list_limits(target, ratios, model.labels, _is_bounded(evaluation.references)) if scored else []
             model = replace(model, notes=(*model.notes, *evaluation.notes, *limits))
-            subject = _make_subject(model, ratios, evaluation.calibration)
+            subject = replace(_make_subject(model, ratios, evaluation.calibration), cores=cores)
             set_dispatch(model.module, target.dispatch)
         entries = []
         for artifact, layers in convert_model(subject, target, progress):
@@ -138,10 +144,11 @@ def _is_bounded(references: Mapping[float | None, Reference]) -> bool:
     return shares and not all(are_probabilities(found) for found in answers)
 
 
-def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
+def _leave_out(model: Loaded, target: Target, cores: Sequence[Graph]) -> tuple[Loaded, Target]:
     """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
     UserError if they were asked for."""
-    refusals = list_refusals(target, model.module, model.task)
+    leftovers = find_leftovers(cores)
+    refusals = list_refusals(target, model.module, leftovers, model.task)
     rest = tuple(name for name in target.formats if name not in refusals)
     if not refusals:
         return model, target
@@ -149,15 +156,15 @@ def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
     if len(ours := list_inlays(model.module)) > 1:
         met += f", with {len(ours)} of ours in it ({', '.join(ours)})"
-    expected = "a ViT or big.LITTLE ViT of this package"
     if model.task != CLASSIFICATION:
         met, expected = f"{model.source}, for {model.task}, in {', '.join(refusals)}", f"a model for {CLASSIFICATION}"
-    elif refusals != ["bve"]:
-        expected += ", or a model around one of them"
+    else:
+        met, expected = f"{met}, where {describe_leftovers(leftovers)}", "ops that the bve runtime has"
+        expected += "" if refusals == ["bve"] else ", or a model around one of this package"
     if not rest or target.formats != load_target(target.name).formats:
         other = "add --set delegate=xnnpack" if target.delegate == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)
-    note = f"left out {met}, which takes {expected}"
+    note = f"left out {met}"
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
 
 

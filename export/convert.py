@@ -23,6 +23,8 @@ from bigvit_edge.export.capture_errors import (
     find_shortage,
     noting_lines,
 )
+from bigvit_edge.export.core.lowering import list_leftovers
+from bigvit_edge.export.core.reading import Leftover
 from bigvit_edge.export.coverage import add_coverage
 from bigvit_edge.export.graph import Graph, Inlay
 from bigvit_edge.export.inlay import (
@@ -39,8 +41,8 @@ from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.pictures import Watch, unwatched
 from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
-from bigvit_edge.export.rewrite import rewrite_all
-from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.export.rewrite import rewrite_all, rewrite_plainly
+from bigvit_edge.models.blvit import BLViT, routing_as_one_op
 from bigvit_edge.models.loading import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
@@ -76,7 +78,8 @@ class Subject:
 
     keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
     trained: its weights are not random; metadata: to be kept inside the files; preprocessing: how it takes pictures,
-    without which no file can take pixels; task: of bigvit_edge.tasks.
+    without which no file can take pixels; task: of bigvit_edge.tasks; cores: what capture_cores gave, where that was
+    called already.
     """
 
     module: nn.Module
@@ -87,6 +90,7 @@ class Subject:
     metadata: Mapping[str, str]
     preprocessing: Preprocessing | None = None
     task: str = CLASSIFICATION
+    cores: Sequence[Graph] = ()
 
 
 class Format(Protocol):
@@ -115,10 +119,10 @@ def convert_model(
     """
     cells = target.list_cells()
     with progress.on_step("capture"):
-        captured = [capture(subject.module, subject.image_size, keep, subject.task) for keep in subject.keeps]
+        captured = capture_graphs(subject, target)
     with progress.on_step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
-    inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
+    inlays = list_inlays(subject.module) if captured[0].core is not None and find_leftovers(captured) else []
     if len(inlays) == 1 and inlays != [""]:
         with progress.on_step(f"part {inlays[0]} for the bve runtime"):
             rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
@@ -172,6 +176,41 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None, task:
         return Graph(exported, keep=keep, module=module, task=task, output=find_task(task).OUTPUTS[0])
 
 
+def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
+    """Capture a graph at each keep ratio.
+
+    With what the bve runtime's programs are read from, if the target has any.
+    """
+    module, size = subject.module, subject.image_size
+    cores = subject.cores
+    if not cores and subject.task == CLASSIFICATION and any(map(target.is_native, target.formats)):
+        cores = capture_cores(module, size, subject.keeps)
+    if cores and not any(isinstance(inside, BLViT) for inside in module.modules()):
+        return list(cores)
+    graphs = [capture(module, size, keep, subject.task) for keep in subject.keeps]
+    return [replace(graph, core=core.core) for graph, core in zip(graphs, cores, strict=True)] if cores else graphs
+
+
+def capture_cores(module: nn.Module, image_size: int, keeps: Sequence[float | None]) -> list[Graph]:
+    """Capture what the bve runtime's programs are read from.
+
+    At each keep ratio, routing as one op.
+    """
+    with routing_as_one_op(module):
+        graphs = [capture(module, image_size, keep) for keep in keeps]
+    with silenced():
+        return [replace(graph, core=rewrite_plainly(graph.exported)) for graph in graphs]
+
+
+def find_leftovers(graphs: Sequence[Graph]) -> list[Leftover]:
+    """Find what the bve runtime cannot compute of a model.
+
+    At its first keep ratio.
+    """
+    core = graphs[0].core
+    return [] if core is None else list_leftovers(core)
+
+
 def rewrite(graph: Graph) -> Graph:
     """Rewrite a graph as the same function in fewer ops."""
     with silenced():
@@ -195,6 +234,7 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {own:g}"
         raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
     exported = rewrite(capture(inside, given.shape[-1])).exported
+    (core,) = capture_cores(inside, given.shape[-1], (None,))
     with taken_out(inside):
         around = capture(module, image.shape[-1])
     if (calls := count_calls(around.exported)) != 1:
@@ -202,7 +242,7 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         raise UserError(met, "one, for the bve runtime", "add --set delegate=xnnpack")
     around = rewrite(around)
     drop_unread(around.exported)
-    return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
+    return replace(graph, inlay=Inlay(list_names(module, name), exported, core.core, around.exported, given))
 
 
 def quantize(
@@ -272,18 +312,20 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         raise told from e
 
 
-def list_refusals(target: Target, module: nn.Module, task: str = CLASSIFICATION) -> list[str]:
-    """List the target's formats that cannot hold the model at all.
+def list_refusals(
+    target: Target, module: nn.Module, leftovers: Sequence[Leftover], task: str = CLASSIFICATION
+) -> list[str]:
+    """List the target's formats that cannot hold the model.
 
-    They cannot, whatever its ops: the bve runtime takes our models alone, and where a framework is around it, one
-    inside another model; and all it answers with is logits.
+    leftovers: what of it the bve runtime cannot compute. Where a framework is around that, one of our models inside it
+    is enough. All that the runtime answers with is logits.
     """
     if task != CLASSIFICATION:
         return [name for name in target.formats if target.is_native(name)]
     inlays = list_inlays(module)
-    if inlays[:1] == [""]:
-        return []
-    return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
+    is_around = len(inlays) == 1 and inlays != [""]
+    native = [name for name in target.formats if target.is_native(name)] if leftovers else []
+    return [name for name in native if not (name in CHOICES and is_around)]
 
 
 def load_format(name: str) -> Format:

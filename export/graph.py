@@ -46,13 +46,14 @@ class Ranges:
 class Inlay:
     """A ViT or big.LITTLE ViT of this package inside another model.
 
-    For the bve runtime to run. names: of its module, as in named_modules(), which can be several; exported: its own
-    graph, as of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given [n, 3, s,
-    s] where the model is given its calibration.
+    For the bve runtime to run. names: of its module, as in named_modules(), which can be several; exported, core: its
+    own graphs, as of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given
+    [n, 3, s, s] where the model is given its calibration.
     """
 
     names: tuple[str, ...]
     exported: ExportedProgram
+    core: ExportedProgram | None
     around: ExportedProgram
     images: Array
 
@@ -69,7 +70,8 @@ class Graph:
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
     inlay: what of the module the bve runtime can run, where that is not all of it, and was asked for; outline: for it,
-    that runs `exported` behind pixels, the program that takes those.
+    that runs `exported` behind pixels, the program that takes those. core: what the bve runtime's programs are read
+    from: routing as one op, rewritten plainly; None where no format of the target is.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -89,6 +91,7 @@ class Graph:
     outline: ExportedProgram | None = None
     task: str = CLASSIFICATION
     output: str = OUTPUTS[0]
+    core: ExportedProgram | None = None
 
 
 def layer_group(layer: str) -> str:

@@ -1,5 +1,6 @@
 """Graph rewrites that help every format: the same function, fewer ops."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -56,22 +57,28 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
     Weights stay shared with the original except those that change.
     """
-    program = copy_program(exported)
-    for rewrite in (
-        functionalize,
-        write_equivalents,
-        write_shapes,
-        drop_copies,
-        write_rolls,
-        fold_constants,
-        drop_open_masks,
+    later = (
         fold_padding,
         fold_factors,
         merge_branches,
         fold_factors,
         write_norms_as_factors,
         write_patches_as_linear,
-    ):
+    )
+    return _apply(exported, (*PLAIN, *later))
+
+
+def rewrite_plainly(exported: ExportedProgram) -> ExportedProgram:
+    """Rewrite, on a copy, without choosing other ops.
+
+    What comes of it says what the graph computes, in fewer words.
+    """
+    return _apply(exported, PLAIN)
+
+
+def _apply(exported: ExportedProgram, rewrites: Iterable[Callable[[ExportedProgram], None]]) -> ExportedProgram:
+    program = copy_program(exported)
+    for rewrite in rewrites:
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -175,6 +182,17 @@ def fold_padding(program: ExportedProgram) -> None:
         rows, columns = to_pair(padding)
         padding = [rows + zeros[2], columns + zeros[0]]
         conv.args = (pad.args[0], conv.args[1], bias, stride, padding, *others)
+
+
+PLAIN = (
+    functionalize,
+    write_equivalents,
+    write_shapes,
+    drop_copies,
+    write_rolls,
+    fold_constants,
+    drop_open_masks,
+)
 
 
 def draws(node: Node) -> bool:

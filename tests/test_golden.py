@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
+from bigvit_edge.export.convert import Subject, capture_graphs, quantize, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import lower_native
 from bigvit_edge.models.blvit import BLViT
@@ -29,22 +29,22 @@ KEEPS: Mapping[str, Sequence[float | None]] = {
 }  # fmt: skip
 HOW = json.dumps({"size": 16, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]})
 GOLDEN = {
-    ("blvit_demo", "fp32", "float"): "496e85791e6a0713d5987ed8ed0f054bbe9a021da3637f4875a7390f6d603f8a",
-    ("blvit_demo", "fp16", "float"): "f9a611edccb8aa9021b73cae9ba040e50ff431c46bd30002c56f569bd7320322",
-    ("blvit_demo", "int8", "dot"): "0847349fbb9abc7c45c502bcf2c84dad8d0a6f7405a2de3c0a63e19662d0cceb",
-    ("blvit_demo", "int8", "i8mm"): "795c52e758c4e99f58927dc74b08b1d03259a4548613544e357c044e978198e9",
-    ("vit_demo", "fp32", "float"): "57ff9002b17c7c24c3d34e36e64a74505f30507371f4910dbc8a15d0c07a2959",
-    ("vit_demo", "fp16", "float"): "c7619b805c0092ee9bc4f4a6fde34c7e2eb5e24974f17401a4b2ddd886beedb6",
-    ("vit_demo", "int8", "dot"): "b007e57db8690f720d7b2397e587fafa5be8a84808e8f6c9784f481687dfff5e",
-    ("vit_demo", "int8", "i8mm"): "7895ea4dad3ac58bb933a7230a4b61b273f9b6d343258542ae7de9c45cbe6c0d",
-    ("tiny_blvit", "fp32", "float"): "dbbd6a2f629ab141ea59ccfd97361b085d443e9232ec42388b72c436f204006c",
-    ("tiny_blvit", "fp16", "float"): "0e20efa43aaf5ff1c879c983e0025ea4cdff8ea9b091a4039fd54fbacb7b75c9",
-    ("tiny_blvit", "int8", "dot"): "f301ed2c7487dac3feeb514725c0d3f21ec9f1a650115a18453f05dfb88aab78",
-    ("tiny_blvit", "int8", "i8mm"): "9c34f7314b14e4efd3f46a5b12bcde6e1365be2555630bc5a7c2f8997165347a",
-    ("tiny_vit", "fp32", "float"): "b17853ddb462bf481fd0e0ec4571adbd531598ae3019228ed23609553a324e26",
-    ("tiny_vit", "fp16", "float"): "7fc1890768ceb502d8593b5f7bbdf02163db657aa720a4ba71eff70731611074",
-    ("tiny_vit", "int8", "dot"): "c6c46d8f87c7b9af66a44a133c0c479c5f17e26ddc53dae5a2e39fdf31ba7c6e",
-    ("tiny_vit", "int8", "i8mm"): "7413ec11d34f77881d87f7f5d6a5ddbfbaeb33db1905bc2432bc0184d7be5ff7",
+    ("blvit_demo", "fp32", "float"): "b7802e5dd4c48aee0d197fd2315749b640b6b9709274d498ae326b5f0f0c06ed",
+    ("blvit_demo", "fp16", "float"): "a4817cf9a498af4d35ead9536a07df709195cf8988dcd391a1267d378a899b8c",
+    ("blvit_demo", "int8", "dot"): "ad23c98c71f1ee2a33e7b1ffe70ecf1b0cc97c5ebd35ad0948a78080c26e4619",
+    ("blvit_demo", "int8", "i8mm"): "09b7fcad58b617e919337ba4946194f0cc9e18d95f31365f3cfe89b2f8ee4212",
+    ("vit_demo", "fp32", "float"): "d182dbf2178f5e84bc6144d1e908a21f76afcab1189cd1e718c48a83b9c6336e",
+    ("vit_demo", "fp16", "float"): "b7004e00c65e3e0f48ad4397a70ee025dbad65e2c796d5ff30657b3e60ac3839",
+    ("vit_demo", "int8", "dot"): "18aa0ba82a69b491d8e8eb6caaed50f07eb85f57ecaca4b023fc44f0bd73d2e3",
+    ("vit_demo", "int8", "i8mm"): "3ae086afd8b2d0240194a72cebe77af0607adb76e9a1b9ef221d8d03836e4e6b",
+    ("tiny_blvit", "fp32", "float"): "6e530756dc6d6b4b009230e94517db42da08ef781c03fddd5db257a7682cf4a8",
+    ("tiny_blvit", "fp16", "float"): "a781cbf94e070ff071c15874a782c551bc036c419a75b833929bd1da41d030ee",
+    ("tiny_blvit", "int8", "dot"): "feccb5e78bb59b107e5cbbe2bfdf06591aefa44123ecafdba7578b2a3c4775fe",
+    ("tiny_blvit", "int8", "i8mm"): "2d65df9b6ff166a613c084a5b19b24ef05e018ce6da3a9fab4240318e268bfd6",
+    ("tiny_vit", "fp32", "float"): "d3f046295c402f976b87267058559b974e235eddcb40504a7cb0637392304458",
+    ("tiny_vit", "fp16", "float"): "f3a620849659f689730ed554d928868c3da21214d2e231014716fb57464a7187",
+    ("tiny_vit", "int8", "dot"): "d3b08adf4ba48bf3c010d157e8bc9d97e8697d955c0f302eb81406bd9b985b70",
+    ("tiny_vit", "int8", "i8mm"): "5951af730e0fe2c95e432095dfe6debc1d44c5388eacfdd83ec6bf56e1ddd85a",
 }
 
 
@@ -67,7 +67,7 @@ def capture_once(name: str) -> tuple[Subject, list[Graph]]:
         module, size = loaded.module, loaded.image_size
     images = np.zeros((1, 3, size, size), np.float32)
     subject = Subject(module, size, KEEPS[name], images, False, {})
-    return subject, [rewrite(capture(module, size, keep)) for keep in KEEPS[name]]
+    return subject, [rewrite(graph) for graph in capture_graphs(subject, HOST)]
 
 
 def write_program(name: str, precision: str, packing: str) -> bytes:

@@ -28,6 +28,7 @@ from bigvit_edge.export.program import (
     from_bytes,
     to_bytes,
 )
+from bigvit_edge.export.rewrite import rewrite_plainly
 from bigvit_edge.models.blvit import BLViT, set_dispatch
 from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.vit import ViT
@@ -69,6 +70,15 @@ def capture_all(model: ViT | BLViT, keeps: tuple[float | None, ...], precision: 
 
 def emit(model: ViT | BLViT, keeps: tuple[float | None, ...] = KEEPS, precision: str = "fp32", kr: int = 4) -> Program:
     return emit_program(capture_all(model, keeps, precision), kr, {})
+
+
+def read(graph: Graph) -> Graph:
+    """With what the core reads."""
+    assert graph.module is not None
+    set_dispatch(graph.module, "kernel")
+    captured = capture(graph.module, 32, graph.keep)
+    set_dispatch(graph.module, "permute")
+    return replace(graph, core=rewrite_plainly(captured.exported))
 
 
 def differ(program: Program, model: ViT | BLViT, images: Array) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import list_linears
 from bigvit_edge.export.calibration import visit_layers
-from bigvit_edge.export.convert import capture, list_refusals, part, rewrite
+from bigvit_edge.export.convert import capture, capture_cores, find_leftovers, list_refusals, part, rewrite
 from bigvit_edge.export.graph import Graph, matrix_products
 from bigvit_edge.export.inlay import (
     PROGRAM,
@@ -66,10 +66,12 @@ def test_ours_are_found_wherever_they_are() -> None:
 
 def test_formats_with_a_framework_around_us_take_a_model_around_one_of_ours() -> None:
     target = override(load_target("android-native"), ["formats=executorch,litert,bve"])
-    assert list_refusals(target, make_vit()) == []
-    assert list_refusals(target, build()) == ["bve"]
+    for model in (make_vit(), nn.Sequential(make_vit(), nn.Linear(5, 3))):
+        assert list_refusals(target, model, find_leftovers(capture_cores(model, SIZE, (None,)))) == []
+    leftovers = find_leftovers(capture_cores(build(), SIZE, (0.5,)))
+    assert list_refusals(target, build(), leftovers) == ["bve"]
     for module in (nn.Linear(2, 2), nn.Sequential(make_vit(), make_vit())):
-        assert list_refusals(target, module) == ["executorch", "litert", "bve"]
+        assert list_refusals(target, module, leftovers) == ["executorch", "litert", "bve"]
 
 
 def test_what_may_compute_otherwise_is_not_ours() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bigvit_edge.export.convert import capture, rewrite
+from bigvit_edge.export.convert import capture_cores, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import describe_entry, lower_native
 from bigvit_edge.export.program import from_bytes
@@ -20,7 +20,7 @@ def graph() -> Graph:
     model = BLViT(
         image_size=16, patch=8, dim=32, little_dim=16, depth=1, head_dim=16, little_head_dim=16, num_classes=3
     )
-    return replace(rewrite(capture(model, 16, 0.5)), precision="int8", layers={"head": "int8"})
+    return replace(rewrite(*capture_cores(model, 16, (0.5,))), precision="int8", layers={"head": "int8"})
 
 
 def test_formats_share_what_was_lowered(graph: Graph) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bigvit_edge.export.convert import capture
-from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.preprocessing import CENTER, RESIZES, Preprocessing
 from bigvit_edge.runtime import Frame, Session
 from tests.native import HOST, ROOT, emulate, skip
+from tests.programs import make_program
 
 JUNIT = tuple(Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest-core.jar"))
 SOURCES = ROOT / "runtime/java"
@@ -37,9 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = BLViT(image_size=SIZE, patch=4, depth=1, num_classes=3, **dims).eval()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.2)
-    graph = capture(model, SIZE, 1.0)
     metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(HOW.spell())}
-    program = emit_program([graph, replace(graph, keep=0.5)], 4, metadata)
+    program = make_program(model, SIZE, (1.0, 0.5), **metadata)
     file = folder / "модель \U0001f98a.bve"
     file.write_bytes(to_bytes(program))
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,12 @@ import pytest
 import torch
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import capture
-from bigvit_edge.export.emitter import emit_program
-from bigvit_edge.export.graph import Graph
-from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT, selected_tokens
 from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.runtime import Session, abi, count_cores, find_library, load_library
 from tests.native import need_cores
+from tests.programs import make_bve
 
 SHAPE = dict(image_size=32, patch=8, dim=64, depth=2, head_dim=32, num_classes=5)
 KEEPS = (1.0, 0.5, 0.3)
@@ -39,8 +35,7 @@ def build(little: bool) -> ViT | BLViT:
 
 
 def write(model: ViT | BLViT, path: Path, keeps: tuple[float | None, ...] = KEEPS) -> Path:
-    first: Graph = capture(model, 32, keeps[0])
-    path.write_bytes(to_bytes(emit_program([replace(first, keep=keep) for keep in keeps], 4, {"labels": "null"})))
+    path.write_bytes(make_bve(model, 32, keeps, labels="null"))
     return path
 
 

@@ -12,13 +12,14 @@ import torch
 from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
 from bigvit_edge.export import native
-from bigvit_edge.export.convert import Subject, capture, load_format, quantize, rewrite
+from bigvit_edge.export.convert import Subject, load_format, quantize
 from bigvit_edge.export.formats import bve
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import Program, WeightType, from_bytes
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.models.loading import Loaded, load, read_keep
 from bigvit_edge.target import Target, load_target
+from tests.programs import capture_ready
 
 IMAGES = 200  # of the 1000 held-out ones
 HOST = load_target("host")
@@ -28,7 +29,7 @@ KEEPS: Mapping[str, tuple[float | None, ...]] = {"blvit_demo": (0.5, 0.25, 1.0),
 @cache
 def load_demo(name: str) -> tuple[Loaded, list[Graph]]:
     model = load(name)
-    return model, [rewrite(capture(model.module, model.image_size, keep)) for keep in KEEPS[name]]
+    return model, capture_ready(model.module, model.image_size, KEEPS[name])
 
 
 @cache

@@ -16,7 +16,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 
 from bigvit_edge.artifact import Artifact
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import Subject, capture, quantize, rewrite
+from bigvit_edge.export.convert import Subject, quantize
 from bigvit_edge.export.formats import bve, executorch
 from bigvit_edge.export.formats.executorch import native
 from bigvit_edge.export.graph import Graph, count_node_macs, matrix_products
@@ -29,6 +29,7 @@ from bigvit_edge.runtime.executorch import BACKEND
 from bigvit_edge.target import load_target, override
 from tests.models import around
 from tests.models.around import Around
+from tests.programs import capture_ready
 
 TARGET = load_target("android-native")
 KEEPS: Mapping[str, tuple[float | None, ...]] = {"blvit_demo": (0.5, 0.25, 1.0), "vit_demo": (None,)}
@@ -38,7 +39,7 @@ MOST_BESIDE = 16 * 1024  # bytes of a file that are not the program
 @cache
 def load_demo(name: str) -> tuple[Loaded, tuple[Graph, ...]]:
     model = load(name)
-    return model, tuple(rewrite(capture(model.module, model.image_size, keep)) for keep in KEEPS[name])
+    return model, tuple(capture_ready(model.module, model.image_size, KEEPS[name]))
 
 
 def quantize_demo(name: str, precision: str) -> list[Graph]:
