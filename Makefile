@@ -162,7 +162,7 @@ fuzz: .venv/.ready
 	$(MAKE) --no-print-directory -j$(words $(FUZZERS)) --output-sync $(FUZZERS:%=fuzz-%)
 
 # All at once: on two cores each has in 90 seconds what it had alone in 60.
-fuzz-program: SEEDS = tests/runtime/corpus
+fuzz-program: SEEDS = tests/runtime/corpus tests/runtime/files
 fuzz-picture: SEEDS = build/fuzz/pictures
 $(FUZZERS:%=fuzz-%): fuzz-%:
 	mkdir -p build/fuzz/found/$*

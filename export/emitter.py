@@ -17,7 +17,7 @@ from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.export.assembler import BIG, LITTLE, Assembler, Place, Rows, Table
 from bigvit_edge.export.graph import PATCHES, Graph
 from bigvit_edge.export.panels import PANEL
-from bigvit_edge.export.program import BufferType, Entry, Fill, Patches, Program, Route
+from bigvit_edge.export.program import BufferType, Entry, Fill, Patches, Program, Route, make_image_ports
 from bigvit_edge.models.blvit import BLViT, Layer, Ranking, order_tokens
 from bigvit_edge.models.vit import Attention, Block, Embedding, ViT
 from bigvit_edge.models.zoo import count_selected
@@ -52,7 +52,8 @@ def _emit_entry(graph: Graph, table: Table) -> Entry:
     else:
         _emit_blvit(assembler, model, graph.keep or model.keep)
     name = "main" if graph.keep is None else name_method(graph.keep)
-    return Entry(name, graph.keep, size, classes, assembler.macs, tuple(assembler.buffers), tuple(assembler.ops))
+    ports = make_image_ports(size, classes)
+    return Entry(name, graph.keep, ports, assembler.macs, tuple(assembler.buffers), tuple(assembler.ops))
 
 
 def _emit_vit(to: Assembler, model: ViT) -> None:

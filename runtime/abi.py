@@ -16,7 +16,7 @@ NEEDED = {
     "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
     "libbve_litert.so": "install npm, then ",
 }
-ABI_VERSION = 2
+ABI_VERSION = 3
 ERROR_BYTES = 512
 
 
@@ -100,6 +100,9 @@ def load_library() -> ctypes.CDLL:
         "bve_start": (pointer, (pointer, ctypes.c_float, ctypes.POINTER(Options), error)),
         "bve_stop": (None, (pointer,)),
         "bve_run": (ctypes.c_int, (pointer, pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
+        "bve_set": (ctypes.c_int, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
+        "bve_step": (ctypes.c_int, (pointer, error)),
+        "bve_get": (ctypes.c_int, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
         "bve_inspect": (text, (pointer,)),
         "bve_cpu_time": (ctypes.c_uint64, (pointer,)),
         "bve_count_cores": (ctypes.c_uint32, ()),

@@ -79,6 +79,12 @@ class Room {
 
 }  // namespace
 
+std::vector<bool> list_port_buffers(const Program& program, const Entry& entry) {
+  std::vector<bool> found(entry.buffers);
+  for (const Port& port : program.ports(entry)) found[port.buffer] = true;
+  return found;
+}
+
 Arena plan_arena(const Program& program, const Entry& entry) {
   const Records<Buffer> buffers = program.buffers(entry);
   std::vector<Life> lives(buffers.count);
@@ -93,8 +99,10 @@ Arena plan_arena(const Program& program, const Entry& entry) {
     return (size_t{buffers[b].rows} * buffers[b].columns * 4 + kAlign - 1) / kAlign * kAlign;
   };
   std::vector<uint32_t> by_first;
-  for (uint32_t b = 2; b < buffers.count; b++) {                 // 0 and 1 are the caller's
-    if (lives[b].first <= lives[b].last) by_first.push_back(b);  // else nothing names it
+  const std::vector<bool> ports = list_port_buffers(program, entry);
+  for (uint32_t b = 0; b < buffers.count; b++) {
+    const bool is_named = lives[b].first <= lives[b].last;
+    if (is_named && !ports[b]) by_first.push_back(b);
   }
   std::vector<uint32_t> by_last = by_first;
   std::sort(by_last.begin(), by_last.end(), [&](uint32_t a, uint32_t b) {

@@ -2,6 +2,7 @@
 #include "op_validation.h"
 
 #include <cctype>
+#include <cmath>
 #include <cstdarg>
 
 #include "ops/ops.h"
@@ -10,9 +11,8 @@ namespace bve {
 
 void OpValidator::validate() {
   subject_.check_name(op_.name, "ops", index_);
-  if (static_cast<uint32_t>(op_.kind) >= kOpKinds) {
-    subject_.refuse(op_.kind, path_of("ops", index_, "kind"),
-                    "0 to " + std::to_string(kOpKinds - 1));
+  if (const uint32_t known = count_kinds(subject_.version); op_.kind >= OpKind{known}) {
+    subject_.refuse(op_.kind, path_of("ops", index_, "kind"), "0 to " + std::to_string(known - 1));
   }
   if (op_.lane > 1) subject_.refuse(op_.lane, path_of("ops", index_, "lane"), "0 or 1");
   if (op_.reserved != 0) subject_.refuse(op_.reserved, path_of("ops", index_, "reserved"), "0");
@@ -47,6 +47,11 @@ void OpValidator::validate_argument(const uint32_t& argument) const {
   const Role role = expected.role;
   if (role == Role::kCount) need(argument >= 1, argument, "at least 1");
   if (role == Role::kFlag || role == Role::kAccumulate) need(argument <= 1, argument, "0 or 1");
+  if (role == Role::kEpsilon) {
+    float value;
+    std::memcpy(&value, &argument, sizeof value);
+    return need(value >= 0 && std::isfinite(value), argument, "the bits of a float, 0 or more");
+  }
   if (role < Role::kVector) return need(argument <= kMaxDim, argument, "at most %u", kMaxDim);
   if (role < Role::kRead) {
     need(argument < weights_.count, argument, "a weight, of which there are %u", weights_.count);
@@ -55,8 +60,8 @@ void OpValidator::validate_argument(const uint32_t& argument) const {
       need(type == WeightType::kVector, argument, "a weight of type vector");
     if (role == Role::kMatrix)
       need(type == WeightType::kMatrix, argument, "a weight of type matrix");
-    if (role == Role::kPacked)
-      need(type >= WeightType::kF32, argument, "a weight of a packed type");
+    if (role == Role::kPacked) need(is_packed(type), argument, "a weight of a packed type");
+    if (role == Role::kRows) need(type == WeightType::kRows, argument, "a weight of type rows");
     return;
   }
   need(argument < buffer_count_, argument, "a buffer, of which there are %u", buffer_count_);
@@ -76,7 +81,8 @@ void OpValidator::validate_access(const Operand& operand, const Operands& all) {
     state.read_in[op_.lane] = now;
   }
   if (operand.writes) {
-    need(argument != 0, argument, "another than buffer 0, the image, which stays as it is");
+    need(!state.is_input, argument, "another than buffer %u, an input, which stays as it is",
+         argument);
     for (const Operand& another : all) {
       need(another.argument == operand.argument || another.buffer != argument, argument,
            "a buffer that is none of its other arguments");
@@ -113,6 +119,13 @@ void OpValidator::need_rows(const uint32_t& rows, const uint32_t& list, const ui
        there, parameter(data).name, states_[list].bound);
 }
 
+void OpValidator::need_distinct_rows(const uint32_t& rows, const uint32_t& list,
+                                     const uint32_t& data, uint32_t first) const {
+  need_rows(rows, list, data, first);
+  need(list == kNone || states_[list].is_distinct, list,
+       "a row list with no number twice, since rows are written");
+}
+
 void OpValidator::need_gate(const uint32_t& gate, uint32_t rows) const {
   if (gate == kNone) return;
   const Buffer& found = buffer(gate);
@@ -123,8 +136,13 @@ void OpValidator::need_gate(const uint32_t& gate, uint32_t rows) const {
 void validate_ops(const Subject& subject, uint32_t index) {
   const Entry& entry = subject.table<Entry>(subject.header().entries)[index];
   const auto ops = subject.table<Op>(subject.header().ops);
+  const Records<Port> ports{subject.table<Port>(subject.header().ports).first + entry.first_port,
+                            entry.ports};
   std::vector<BufferState> states(entry.buffers);
-  states[0].is_written = true;
+  for (const Port& port : ports) {
+    if (port.direction == kInput)
+      states[port.buffer].is_written = states[port.buffer].is_input = true;
+  }
   uint32_t stage = 0;
   for (uint32_t i = entry.first_op; i < entry.first_op + entry.ops; ++i) {
     if (ops[i].stage < stage) {
@@ -134,9 +152,11 @@ void validate_ops(const Subject& subject, uint32_t index) {
     stage = ops[i].stage;
     OpValidator(subject, entry, states, i).validate();
   }
-  if (!states[1].is_written) {
+  for (const Port& port : ports) {
+    if (states[port.buffer].is_written) continue;
     subject.refuse(entry.ops, path_of("entries", index, "ops"),
-                   "ops of which one writes buffer 1, the logits");
+                   "ops of which one writes buffer " + std::to_string(port.buffer) + ", " +
+                       subject.text(port.name));
   }
 }
 

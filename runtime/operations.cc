@@ -6,8 +6,9 @@ namespace bve {
 namespace {
 
 constexpr Signature kSignatures[] = {
-#define A(role, name) {#name, Role::k##role, false},
-#define O(role, name) {#name, Role::k##role, true},
+#define A(role, name) {#name, Role::k##role, false, 0, 0},
+#define O(role, name) {#name, Role::k##role, true, 0, 0},
+#define E(name, since, older) {#name, Role::kEpsilon, false, since, older},
 #define BVE_OP(number, name, since, arguments) {#name, since, {arguments}},
 #include "ops.inc"
 };
@@ -27,6 +28,12 @@ std::string name_kind(OpKind kind) {
 }
 
 const Signature& signature_of(OpKind kind) { return kSignatures[static_cast<uint32_t>(kind)]; }
+
+uint32_t count_kinds(uint32_t version) {
+  uint32_t count = 0;
+  while (count < kOpKinds && kSignatures[count].since <= version) ++count;
+  return count;
+}
 
 Operands list_operands(const Op& op) {
   const Parameter* const parameters = signature_of(op.kind).parameters;

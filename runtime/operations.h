@@ -15,9 +15,11 @@ enum class Role : uint8_t {
   kCount,
   kFlag,
   kAccumulate,
+  kEpsilon,
   kVector,  // from here on weights
   kMatrix,
   kPacked,
+  kRows,
   kRead,  // from here on buffers
   kWrite,
   kModify,
@@ -29,6 +31,8 @@ struct Parameter {
   const char* name;  // null: the op has none there
   Role role;
   bool is_optional;
+  uint32_t since;  // the first version of the format whose ops of this kind have it
+  float older;     // kEpsilon: what they have it as before
 };
 
 struct Signature {
@@ -43,6 +47,9 @@ constexpr uint32_t kOpKinds = 0
     ;
 
 const Signature& signature_of(OpKind kind);
+
+// Those that files of a version may have: the first so many.
+uint32_t count_kinds(uint32_t version);
 
 // 'linear'
 std::string name_kind(OpKind kind);

@@ -59,6 +59,7 @@ struct Left {
 
 struct Norm {
   const float *gain, *offset;
+  float epsilon;
 };
 
 // Rows `range` of src, or of those it lists, into a left side.
@@ -73,7 +74,7 @@ inline void pack(const Kernels& kernels, const Left& left, Range range, const fl
   args.before = before;
   args.gain = norm.gain;
   args.offset = norm.offset;
-  args.epsilon = kLayerNormEpsilon;
+  args.epsilon = norm.epsilon;
   args.scratch = left.scratch;
   args.dst = left.data;
   args.lhs = left.gemm.lhs;

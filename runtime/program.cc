@@ -111,8 +111,25 @@ std::unique_ptr<Program> Program::open(const void* bytes, size_t count) {
 }
 
 Program::Program(std::shared_ptr<const std::byte> bytes, size_t count, std::string name)
-    : bytes_(std::move(bytes)), name_(std::move(name)) {
-  validate(bytes_.get(), count, name_);
+    : bytes_(std::move(bytes)),
+      name_(std::move(name)),
+      tables_(read_tables(bytes_, count, name_)) {}
+
+uint32_t Program::image_size(const Entry& entry) const {
+  const Records<Port> all = ports(entry);
+  const Port& port = all[0];
+  const bool is_image = all[1].direction == kOutput && port.rank == 4 && port.sides[0] == 1 &&
+                        port.sides[1] == 3 && port.sides[2] == port.sides[3] &&
+                        buffers(entry)[port.buffer].columns == port.sides[3];
+  return is_image ? port.sides[3] : 0;
+}
+
+uint32_t Program::classes(const Entry& entry) const {
+  const Records<Port> all = ports(entry);
+  const Port& port = all[all.count - 1];
+  const bool is_row =
+      all[all.count - 2].direction == kInput && port.rank == 2 && port.sides[0] == 1;
+  return is_row ? port.sides[1] : 0;
 }
 
 void Program::verify() const {
@@ -152,23 +169,37 @@ std::string Program::describe() const {
   bool used[std::size(kPackings)] = {};
   for (const Weight& weight : weights()) {
     const uint32_t type = static_cast<uint32_t>(weight.type);
-    if (type >= kFirstPacked) used[type - kFirstPacked] = true;
+    if (is_packed(weight.type)) used[type - kFirstPacked] = true;
   }
   std::vector<std::string> packings, described;
   for (size_t i = 0; i < std::size(used); ++i) {
     if (used[i]) packings.push_back(json::quote(kPackings[i]));
   }
+  const auto list_ports = [&](const Entry& entry, uint8_t direction) {
+    std::vector<std::string> listed;
+    for (const Port& port : ports(entry)) {
+      if (port.direction != direction) continue;
+      std::vector<std::string> sides;
+      for (uint32_t i = 0; i < port.rank; ++i) sides.push_back(json::print_whole(port.sides[i]));
+      listed.push_back(json::object(
+          {{"name", json::quote(text(port.name))}, {"shape", json::list(sides, ", ")}}));
+    }
+    return json::list(listed, ", ");
+  };
   for (const Entry& entry : entries()) {
     described.push_back(json::object({{"name", json::quote(text(entry.name))},
                                       {"keep", print(entry.keep)},
-                                      {"image_size", json::print_whole(entry.image_size)},
-                                      {"classes", json::print_whole(entry.classes)},
+                                      {"image_size", json::print_whole(image_size(entry))},
+                                      {"classes", json::print_whole(classes(entry))},
+                                      {"inputs", list_ports(entry, kInput)},
+                                      {"outputs", list_ports(entry, kOutput)},
                                       {"macs", json::print_whole(entry.macs)},
                                       {"ops", json::print_whole(entry.ops)},
                                       {"buffers", json::print_whole(entry.buffers)}}));
   }
   const uint64_t file_bytes = header().file_bytes;
   return json::object({{"name", json::quote(is_text(name_) ? name_ : "")},
+                       {"version", json::print_whole(header().version)},
                        {"precision", json::quote(kPrecisions[header().precision])},
                        {"packing", json::list(packings, ", ")},
                        {"file_bytes", json::print_whole(file_bytes)},

@@ -46,6 +46,7 @@ class Planner {
       : frame_(frame),
         ops_(frame.program.ops(entry)),
         arena_(arena),
+        ports_(list_port_buffers(frame.program, entry)),
         states_(frame.shapes.count),
         shared_(shared) {}
 
@@ -178,7 +179,7 @@ class Planner {
     const Buffer& shape = frame_.shapes[buffer];
     const size_t begin = arena_.offsets[buffer],
                  end = begin + size_t{4} * shape.rows * shape.columns;
-    if (buffer < 2) return;  // the image and the logits are the caller's
+    if (ports_[buffer]) return;
     auto owner = owners_.upper_bound(begin);
     if (owner != owners_.begin()) --owner;
     while (owner != owners_.end() && owner->first < end) {
@@ -216,6 +217,7 @@ class Planner {
   const Frame& frame_;
   const Records<Op> ops_;
   const Arena& arena_;
+  const std::vector<bool> ports_;
   std::vector<State> states_;  // by buffer, packed ones behind
   const bool shared_;
   std::map<uint32_t, Packed> packed_;  // by what is packed

@@ -29,22 +29,22 @@ KEEPS: Mapping[str, Sequence[float | None]] = {
 }  # fmt: skip
 HOW = json.dumps({"size": 16, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]})
 GOLDEN = {
-    ("blvit_demo", "fp32", "float"): "b7802e5dd4c48aee0d197fd2315749b640b6b9709274d498ae326b5f0f0c06ed",
-    ("blvit_demo", "fp16", "float"): "a4817cf9a498af4d35ead9536a07df709195cf8988dcd391a1267d378a899b8c",
-    ("blvit_demo", "int8", "dot"): "ad23c98c71f1ee2a33e7b1ffe70ecf1b0cc97c5ebd35ad0948a78080c26e4619",
-    ("blvit_demo", "int8", "i8mm"): "09b7fcad58b617e919337ba4946194f0cc9e18d95f31365f3cfe89b2f8ee4212",
-    ("vit_demo", "fp32", "float"): "d182dbf2178f5e84bc6144d1e908a21f76afcab1189cd1e718c48a83b9c6336e",
-    ("vit_demo", "fp16", "float"): "b7004e00c65e3e0f48ad4397a70ee025dbad65e2c796d5ff30657b3e60ac3839",
-    ("vit_demo", "int8", "dot"): "18aa0ba82a69b491d8e8eb6caaed50f07eb85f57ecaca4b023fc44f0bd73d2e3",
-    ("vit_demo", "int8", "i8mm"): "3ae086afd8b2d0240194a72cebe77af0607adb76e9a1b9ef221d8d03836e4e6b",
-    ("tiny_blvit", "fp32", "float"): "6e530756dc6d6b4b009230e94517db42da08ef781c03fddd5db257a7682cf4a8",
-    ("tiny_blvit", "fp16", "float"): "a781cbf94e070ff071c15874a782c551bc036c419a75b833929bd1da41d030ee",
-    ("tiny_blvit", "int8", "dot"): "feccb5e78bb59b107e5cbbe2bfdf06591aefa44123ecafdba7578b2a3c4775fe",
-    ("tiny_blvit", "int8", "i8mm"): "2d65df9b6ff166a613c084a5b19b24ef05e018ce6da3a9fab4240318e268bfd6",
-    ("tiny_vit", "fp32", "float"): "d3f046295c402f976b87267058559b974e235eddcb40504a7cb0637392304458",
-    ("tiny_vit", "fp16", "float"): "f3a620849659f689730ed554d928868c3da21214d2e231014716fb57464a7187",
-    ("tiny_vit", "int8", "dot"): "d3b08adf4ba48bf3c010d157e8bc9d97e8697d955c0f302eb81406bd9b985b70",
-    ("tiny_vit", "int8", "i8mm"): "5951af730e0fe2c95e432095dfe6debc1d44c5388eacfdd83ec6bf56e1ddd85a",
+    ("blvit_demo", "fp32", "float"): "859d492def3e9bf5ad75e7694c15ed175b1fe94d944f05efa75fa8f349b2aa3c",
+    ("blvit_demo", "fp16", "float"): "58f002e1055e98088e99895f6098a94bbeaab18e2ab6d868e821f0317dd35dfd",
+    ("blvit_demo", "int8", "dot"): "8cc36771b3db312ef544c8ba34a80b020cd6d2f3fd619f120bab79e13ab4ca24",
+    ("blvit_demo", "int8", "i8mm"): "8a5291ccb571ca2eb5f1b3486eeb69bdb901543ca6b0a18ee0b1002b60c684bf",
+    ("vit_demo", "fp32", "float"): "e0f00ed6f84714114ab500a15f3e67eacca0f5a5fc64d6d2acad35913eb794a7",
+    ("vit_demo", "fp16", "float"): "113be29bdacba4803efb4f81b4610f24727bc49004ec8590724829bd888dedb7",
+    ("vit_demo", "int8", "dot"): "c7e0d90b5d8b40c5c70cb2befb5450791f43184cadfa5ffe64a8bdc667c2c5b0",
+    ("vit_demo", "int8", "i8mm"): "07cabdea468aab8ef3f54fd97803608cbdc4911d6ccd5dfad9cdb3ebd5c13b72",
+    ("tiny_blvit", "fp32", "float"): "d43cf484179cb780e307205dbe6127528884168b46de1cd61e3fd98fb59397e1",
+    ("tiny_blvit", "fp16", "float"): "aaa9b2743f8b107a5278e92b09bae1d31a0f789a9fd7764015b5b804d2ebfbfb",
+    ("tiny_blvit", "int8", "dot"): "4c3b66a77c2ed292329103c7bb7ee2ef18b22aa76130a9ea00819710ddb3598a",
+    ("tiny_blvit", "int8", "i8mm"): "e75cdc5c465fc298b0837391a98222d3fa21dff4d1108ac1aad392dc5b735a31",
+    ("tiny_vit", "fp32", "float"): "0233368ec30b5c0fdcb0112296ef20b20a306dfeeb080d3687d06e75bf8f04a1",
+    ("tiny_vit", "fp16", "float"): "b48c9579e1a03537318828de85183b81158863102920efbaa24513040822b56a",
+    ("tiny_vit", "int8", "dot"): "c00ec7dbb6e287157a1d75440310887a40aced759c650a61e7d80a33890d3d2f",
+    ("tiny_vit", "int8", "i8mm"): "ea53031e3ad91eef64dbe3c7459c9b442f4536ac2ddd4bdc1d42c39983e6ba21",
 }
 
 

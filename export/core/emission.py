@@ -42,16 +42,17 @@ def write_list(to: Writer, op: Op, kind: ir.List) -> program.Call:
 
 def write_linear(to: Writer, op: Op, kind: ir.Linear) -> program.Call:
     (src,), dst = op.reads["src"], op.view
-    before, gain, offset = program.Before.AS_IS, None, None
+    before, gain, offset, epsilon = program.Before.AS_IS, None, None, program.EPSILON
     if isinstance(kind.before, ir.Norm):
         before, (gain, offset) = program.Before.LAYERNORM, to.table.add_norm(kind.before)
+        epsilon = kind.before.epsilon
     elif isinstance(kind.before, ir.Gelu):
         before = program.Before.GELU
     return program.Linear(
         to.buffers[src.value], to.list_of(src.rows), src.rows.count, before, gain, offset,
         to.table.add_linear(op.layer, kind.weights), kind.first, kind.columns,
         to.buffers[dst.value], dst.rows.first, dst.first_column, to.list_of(dst.rows), to.gate(op),
-        int(kind.accumulates),
+        int(kind.accumulates), epsilon,
     )  # fmt: skip
 
 
@@ -68,13 +69,14 @@ def write_route(to: Writer, op: Op, kind: ir.Route) -> program.Call:
     selected, gate = (to.buffers[op.writes[name].value] for name in ("selected", "gate"))
     skipped = to.buffers[op.writes["skipped"].value] if "skipped" in op.writes else None
     src, norm = to.buffers[op.reads["src"][0].value], to.table.add_norm(kind.norm)
-    return program.Route(src, *norm, weight, bias, kind.k, selected, skipped, gate)
+    return program.Route(src, *norm, weight, bias, kind.k, selected, skipped, gate, kind.norm.epsilon)
 
 
 def write_mlp(to: Writer, op: Op, kind: ir.Mlp) -> program.Call:
     rows, norm = op.view.rows, to.table.add_norm(kind.norm)
     fc1, fc2 = (to.table.add_linear(weights.layer, (weights,)) for weights in (kind.fc1, kind.fc2))
-    return program.Mlp(to.buffers[op.view.value], to.list_of(rows), rows.count, *norm, fc1, fc2, to.gate(op))
+    data, epsilon = to.buffers[op.view.value], kind.norm.epsilon
+    return program.Mlp(data, to.list_of(rows), rows.count, *norm, fc1, fc2, to.gate(op), epsilon)
 
 
 WRITERS: dict[type, Callable[[Writer, Op, Any], program.Call]] = {
@@ -111,4 +113,5 @@ def write_entry(body: Body, table: Table, precision: str, name: str, keep: float
     ops = tuple(program.Op(writer.write(step.op), step.op.layer, step.stage, step.lane) for step in steps)
     macs = sum(count_macs(op) for op in body.ops)
     described = tuple(program.Buffer(value.type, value.rows, value.columns) for value in shapes)
-    return program.Entry(name, keep, body.image.columns, shapes[1].columns, macs, described, ops)
+    ports = program.make_image_ports(body.image.columns, shapes[1].columns)
+    return program.Entry(name, keep, ports, macs, described, ops)

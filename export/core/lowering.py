@@ -19,7 +19,6 @@ from bigvit_edge.export.core.reading import Leftover
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import Program
 
-EPSILON = 1e-6  # of the kernels' layer norm
 SHOWN = 4  # leftovers that an error names
 
 
@@ -88,19 +87,10 @@ def check(body: Body, op: Op) -> str:
         return "it reads rows of several values as one"
     if any(view.value.data is not None for view in reads):
         return "it reads a constant, where bve has weights alone"
-    if norms := [norm for norm in list_norms(op) if norm.epsilon != EPSILON]:
-        return f"{norms[0].layer} has the epsilon {norms[0].epsilon:g}; expected {EPSILON:g}"
     if not isinstance(op.kind, ir.Patches) and any(view.value is body.image for view in reads):
         return "it reads the image, of which bve makes patches alone"
     reason = CHECKS.get(type(op.kind))
     return reason(op) if reason else ""
-
-
-def list_norms(op: Op) -> list[ir.Norm]:
-    """List the norms that an op computes."""
-    kind = op.kind
-    norms = [kind.norm] if isinstance(kind, ir.Mlp | ir.Route) else [kind.before] if isinstance(kind, ir.Linear) else []
-    return [norm for norm in norms if isinstance(norm, ir.Norm)]
 
 
 def check_linear(op: Op) -> str:

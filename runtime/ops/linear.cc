@@ -56,7 +56,7 @@ void LinearOp::check(OpValidator& validator, const Args& args) {
                  "with first_column at most %u, its linear's outputs", linear.rows);
   validator.need(args.dst_rows == kNone || args.dst_first_row == 0, args.dst_first_row,
                  "0 where there are dst_rows");
-  validator.need_rows(args.rows, args.dst_rows, args.dst, args.dst_first_row);
+  validator.need_distinct_rows(args.rows, args.dst_rows, args.dst, args.dst_first_row);
   validator.need(args.dst_first_column + args.columns <= dst.columns, args.dst_first_column,
                  "with columns at most %u, its dst's columns", dst.columns);
   validator.need_gate(args.gate, args.rows);
@@ -101,7 +101,7 @@ void LinearOp::execute(const Frame& frame, const Args& a, const Work& work) {
       frame.floats(a.dst) + a.dst_first_row * dst_columns + a.dst_first_column + columns.begin;
   const bool norm = a.before == bve_layernorm;
   const Norm with{norm ? frame.weights.floats(a.gain) : nullptr,
-                  norm ? frame.weights.floats(a.offset) : nullptr};
+                  norm ? frame.weights.floats(a.offset) : nullptr, a.epsilon};
   each_block(rows, scratch.most, left.gemm.tile_rows, [&](Range block) {
     pack(kernels, left, block, frame.floats(a.src), frame.columns(a.src), src_rows,
          static_cast<bve_before>(a.before), with);

@@ -33,7 +33,7 @@ struct MlpScratch {
 void MlpOp::check(OpValidator& validator, const Args& args) {
   const Weight &fc1 = validator.weight(args.fc1), &fc2 = validator.weight(args.fc2);
   const uint32_t width = validator.buffer(args.data).columns;
-  validator.need_rows(args.rows, args.list, args.data);
+  validator.need_distinct_rows(args.rows, args.list, args.data);
   validator.need_vector(args.gain, width);
   validator.need_vector(args.offset, width);
   validator.need(fc1.columns == width, args.fc1, "a weight with %u columns, and it has %u", width,
@@ -67,7 +67,7 @@ void MlpOp::execute(const Frame& frame, const Args& a, const Work& work) {
   const MlpScratch scratch(frame, a, kernels, bump);
   const void* fc1 = frame.weights.data(a.fc1, kernels.int8);
   const void* fc2 = frame.weights.data(a.fc2, kernels.int8);
-  const Norm norm{frame.weights.floats(a.gain), frame.weights.floats(a.offset)};
+  const Norm norm{frame.weights.floats(a.gain), frame.weights.floats(a.offset), a.epsilon};
   const int32_t* list = frame.list(a.list);
   const size_t columns = frame.columns(a.data);
   float* data = frame.floats(a.data);

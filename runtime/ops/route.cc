@@ -51,7 +51,7 @@ void RouteOp::execute(const Frame& frame, const Args& args, const Work& work) {
   route.offset = frame.weights.floats(args.offset);
   route.weight = frame.weights.floats(args.weight);
   route.bias = *frame.weights.floats(args.bias);
-  route.epsilon = kLayerNormEpsilon;
+  route.epsilon = args.epsilon;
   route.scratch = take_scores(frame, args, bump);
   route.selected = frame.list(args.selected);
   route.skipped = frame.list(args.skipped);

@@ -133,7 +133,7 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
         "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32] or uint8 "
         "[1, 32, 32, 3] or uint8 [1, 3, 32, 32]\n",
-        "version": "libbve_litert: version at offset 4 is 9, this library reads 1: update bigvit-edge\n",
+        "version": "libbve_litert: version at offset 4 is 10, this library reads 1 to 2: update bigvit-edge\n",
         "no delegate": "Encountered unresolved custom op: libbve_litert.",
         "load threads": ".tflite: 4000 threads; expected 1 to ",
         "load keep": "keep 0.75 for ",

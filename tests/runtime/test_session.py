@@ -321,8 +321,8 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("fresh")
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(abi, "ABI_VERSION", 3)
-    with pytest.raises(UserError, match=r"has ABI version 2; expected version 3; build it again"):
+    monkeypatch.setattr(abi, "ABI_VERSION", 4)
+    with pytest.raises(UserError, match=r"has ABI version 3; expected version 4; build it again"):
         load_library()
 
 

@@ -154,11 +154,11 @@ def _build_model(
 
 def _build_graph(model: Model, program: np.ndarray, entry: Entry, name: str, pixels: tuple[int, ...] | None) -> Model:
     keep = add_buffer(model, np.float32(entry.keep or 0).tobytes())
-    shape = pixels or (1, 3, entry.image_size, entry.image_size)
+    image, logits = entry.ports
     tensors = [
-        _build_tensor(b"image", shape, type_=BYTES if pixels else FLOATS),
+        _build_tensor(b"image", pixels or image.shape, type_=BYTES if pixels else FLOATS),
         _build_tensor(b"keep", [], keep),
-        _build_tensor(b"logits", [1, entry.classes]),
+        _build_tensor(b"logits", logits.shape),
     ]
     op = schema.OperatorT(inputs=np.array([0, 1], np.int32), outputs=np.array([2], np.int32), customOptions=program)
     return schema.SubGraphT(tensors, np.array([0], np.int32), np.array([2], np.int32), [op], name.encode())

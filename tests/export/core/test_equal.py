@@ -24,7 +24,7 @@ def describe(program: Program) -> list[Any]:
         ops = [
             (type(op.call), op.name, op.stage, op.lane, name_weights(asdict(op.call), program)) for op in entry.ops
         ]  # fmt: skip
-        entries.append((entry.name, entry.keep, entry.image_size, entry.classes, entry.macs, shapes(entry), ops))
+        entries.append((entry.name, entry.keep, entry.ports, entry.macs, shapes(entry), ops))
     weights = {weight.name: weight for weight in program.weights}
     return [program.precision, weights, entries]
 

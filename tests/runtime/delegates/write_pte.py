@@ -35,9 +35,9 @@ def make_file(program: bytes, words: Mapping[str, str], others: Mapping[str, Ten
     like these."""
     first, *rest = from_bytes(program).entries
     keeps = {entry.name if rest else FORWARD: entry.keep for entry in (first, *rest)}
-    images = dict.fromkeys(keeps, torch.zeros(1, 3, first.image_size, first.image_size)) | dict(others)
+    images = dict.fromkeys(keeps, torch.zeros(first.ports[0].shape)) | dict(others)
     graphs = {
-        name: Graph(torch.export.export(Outline(first.classes), (image,)), keep=keeps.get(name))
+        name: Graph(torch.export.export(Outline(first.ports[1].shape[1]), (image,)), keep=keeps.get(name))
         for name, image in images.items()
     }
     return bytes(native.lower_programs(graphs, program, words).to_executorch().buffer)
