@@ -205,9 +205,9 @@ def capture_cores(module: nn.Module, image_size: int, keeps: Sequence[float | No
 def find_leftovers(graphs: Sequence[Graph]) -> list[Leftover]:
     """Find what the bve runtime cannot compute of a model.
 
-    At its first keep ratio.
+    At its first keep ratio. None of no graphs: nobody asks for its programs.
     """
-    core = graphs[0].core
+    core = graphs[0].core if graphs else None
     return [] if core is None else list_leftovers(core)
 
 
