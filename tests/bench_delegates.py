@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import bench_models
@@ -20,8 +21,10 @@ from amx import refuse_amx
 
 from bigvit_edge import machine, report, runtime, tables
 from bigvit_edge.arguments import parse_keeps
-from bigvit_edge.models.loading import load
-from bigvit_edge.signature import Run
+from bigvit_edge.artifact import Runner
+from bigvit_edge.manifest import read_manifest
+from bigvit_edge.runtime.opening import open_entry
+from bigvit_edge.target import load_target, override
 
 OURS = "bve"
 # name of a row -> settings of its target
@@ -88,8 +91,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = {way: export(way, options, options.keep, Path(folder)) for way in ways}
         runs = {way: run for way, (_, run) in files.items()}
-        size = load(options.model).image_size
-        latency = report.measure_latency(runs, report.draw_image((1, 3, size, size)), options.rounds)
+        calls = {way: partial(run, report.draw_image(run.signature.inputs[0])) for way, run in runs.items()}
+        latency = report.measure_latency(calls, options.rounds)
         print_latency({way: found.p50 for way, found in latency.items()})
         for keeps in (options.keep, options.keeps):
             if keeps != options.keep:
@@ -105,13 +108,12 @@ def main() -> None:
     print(f"{date.today()}; {machine.describe(runtime.probe())}")
 
 
-def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> tuple[Path, Run]:
-    """One file, and its entry point of the last keep ratio."""
-    place = Path(tempfile.mkdtemp(dir=folder))
-    settings = [*WAYS[way], f"precisions={options.precision}"]
-    runs = bench_models.export(options.model, parse_keeps(keeps), settings, place)
-    (path,) = place.iterdir()
-    return path, list(runs.values())[-1]
+def export(way: str, options: argparse.Namespace, keeps: str, folder: Path) -> tuple[Path, Runner]:
+    """One file, compared with PyTorch, and its entry point of the last keep ratio."""
+    target = override(load_target("host"), [*WAYS[way], f"precisions={options.precision}"])
+    bundle = bench_models.export(options.model, parse_keeps(keeps), target, Path(tempfile.mkdtemp(dir=folder)))
+    (entry,) = read_manifest(bundle).artifacts
+    return bundle / entry.file, open_entry(bundle, entry, 1, entry.methods[-1].name)
 
 
 def print_latency(times: dict[str, float]) -> None:

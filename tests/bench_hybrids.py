@@ -10,18 +10,18 @@ import os
 import tempfile
 import time
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Artifact, write_data
+from bigvit_edge.artifact import Artifact, Runner, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_format
 from bigvit_edge.export.coverage import share_covered
 from bigvit_edge.export.image import normalize
 from bigvit_edge.models.loading import load
-from bigvit_edge.signature import Run
 from bigvit_edge.target import load_target, override
 from tests.conformance import models
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
-    runs: dict[str, Run] = {}
+    runs: dict[str, Runner] = {}
     artifacts: dict[str, Artifact] = {}
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,8 @@ def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
             path = Path(folder) / f"{precision}{load_format(name).SUFFIX}"
             write_data(artifacts[precision].data, path)
             runs[precision] = load_format(name).load(path, 1, None)
-        times = report.measure_latency(runs, subject.calibration[:1], rounds)
+        calls = {precision: partial(run, subject.calibration[:1]) for precision, run in runs.items()}
+        times = report.measure_latency(calls, rounds)
     fp32, int8 = (times[precision].p50 for precision in PRECISIONS)
     (method,) = artifacts["int8"].methods
     return (

@@ -23,10 +23,10 @@ import torch
 from torch import nn
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import write_data
+from bigvit_edge.artifact import Runner, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_format
-from bigvit_edge.signature import Array, Run
+from bigvit_edge.signature import Array
 from bigvit_edge.target import load_target, override
 from bigvit_edge.tasks.classification import compare
 
@@ -50,7 +50,7 @@ def main() -> None:
     images = np.concatenate([draw("train", options.images, 1), draw("held_out", options.images, 2)])
     with torch.no_grad():
         expected = np.concatenate([module(torch.from_numpy(image[None])).numpy() for image in images])
-    runs: dict[Key, Run] = {}
+    runs: dict[Key, Runner] = {}
     cells: dict[Key, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.formats.split(","):
