@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.formats import executorch, litert
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.runtime import libraries
 from bigvit_edge.runtime.libraries import build_libraries, run_tool
 from bigvit_edge.target import load_target
 from tests.native import ARM_ROOT, HOST, ROOT, emulate, skip
+from tests.programs import capture_ready
 
 SIZE = 16
 MOST_BYTES = 1_000_000
@@ -92,7 +92,7 @@ def model() -> BLViT:
 def files(model: BLViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny.pte and tiny.tflite of two keep ratios, one.pte of the second alone, and an image."""
     folder = tmp_path_factory.mktemp("files")
-    graphs = [replace(rewrite(capture(model, SIZE, keep)), precision="fp32") for keep in (1.0, 0.5)]
+    graphs = [replace(graph, precision="fp32") for graph in capture_ready(model, SIZE, (1.0, 0.5))]
     target = load_target("android-native")
     (folder / "tiny.pte").write_bytes(executorch.lower(graphs, target, {"model": "tiny"}).data)
     (folder / "one.pte").write_bytes(executorch.lower(graphs[1:], target, {"model": "tiny"}).data)
