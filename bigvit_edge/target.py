@@ -14,6 +14,7 @@ FORMATS = ("executorch", "litert", "coreml", "onnx", "bve")
 FULL = "int8-full"  # integers from the image to the logits
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", FULL, "int4", "mixed")
 LAYER_PRECISIONS = ("fp32", "int8", "int8-static", "int4")  # what one Linear of a mixed model can be
+OWN = "default"  # in quant.keep_float: the words that the model has of its own
 OBSERVERS = ("minmax", "percentile", "mse")
 DISPATCHES = ("permute", "onehot", "kernel")
 DELEGATES = ("xnnpack", "coreml", "native")
@@ -54,16 +55,16 @@ class Quant:
     int8: weights per output channel, activations per row at run time. int8-static: the activations' ranges are fixed
     beforehand on calibration images, per tensor. int4: weights in groups along the inputs, activations as in int8.
 
-    keep_float: Linears with one of these words between the dots of their name stay float; norms and softmax always do,
-    and so does the patch embedding but in bve, where its name is embedding.patches. The presets keep the routers and
-    what writes into the stream they read, `little` and `down` (1.8 % of blvit_s): rounding there makes them take other
-    tokens. group: inputs that share a scale in int4 (Core ML: output channels that share a palette). observer: how
-    int8-static picks a range from calibration: all that was seen, the percentile at both ends, or the least squared
-    error. candidates: what `mixed` chooses from, per Linear; p, e, router: the precision of the P-blocks, E-blocks and
-    routers in `mixed`, '' to choose it by sensitivity.
+    keep_float: Linears and convolutions with one of these words between the dots of their name stay float; norms and
+    softmax always do, and so does the patch embedding but in bve, where its name is embedding.patches. `default` stands
+    for the words that a model has of its own, its KEEP_FLOAT, and fits its layers alone. group: inputs that share a
+    scale in int4 (Core ML: output channels that share a palette). observer: how int8-static picks a range from
+    calibration: all that was seen, the percentile at both ends, or the least squared error. candidates: what `mixed`
+    chooses from, per Linear; p, e, router: the precision of the P-blocks, E-blocks and routers in `mixed`, '' to choose
+    it by sensitivity.
     """
 
-    keep_float: tuple[str, ...] = ("router", "little", "down")
+    keep_float: tuple[str, ...] = (OWN,)
     group: int = 32
     observer: str = "minmax"
     percentile: float = 99.99

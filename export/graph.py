@@ -26,7 +26,6 @@ from bigvit_edge.tasks.classification import OUTPUTS
 aten = torch.ops.aten
 
 SLICE: tuple[Any, ...] = (0, None, None, 1)  # dimension, start, end, step if not given
-PATCHES = "embedding.patches"  # the Linear of the patch embedding; no layer of any graph, for there it is a convolution
 
 
 @dataclass(frozen=True)

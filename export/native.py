@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from torch.export import ExportedProgram
 
 from bigvit_edge.artifact import Method
+from bigvit_edge.export.assignment import find_kept
 from bigvit_edge.export.core.lowering import lower_graphs
 from bigvit_edge.export.core.readers import list_patches
 from bigvit_edge.export.graph import Graph, layer_group
@@ -52,10 +53,11 @@ def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[st
     """
     start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
     metadata = _describe_core(metadata, is_part=graphs[0].inlay is not None)
+    precision, module = graphs[0].precision, graphs[0].module
     graphs = [part_of(graph) for graph in graphs]
-    precision, kept = graphs[0].precision, set(target.quant.keep_float)
-    patches = [layer for layer in find_patches(graphs[0]) if not set(f"{start}{layer}".split(".")) & kept]
-    layers = dict.fromkeys(patches, precision) if precision == "int8" else {}
+    patches = find_patches(graphs[0]) if precision == "int8" else []
+    kept = find_kept([start + layer for layer in patches], module, target.quant)
+    layers = {layer: precision for layer in patches if start + layer not in kept}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
     key = target.packing, sorted(metadata.items()), [_identify(graph) for graph in graphs]
     known, lowered = _latest.get(graphs[0].exported, (None, None))

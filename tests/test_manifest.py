@@ -188,6 +188,7 @@ def test_the_layout_before_is_read(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(SHIPPED)
     manifest = read_manifest(tmp_path)
     assert (manifest.version, manifest.model, manifest.limits.images) == (2, "blvit_demo", 20)
+    assert manifest.quant.keep_float == ("router", "little", "down")  # before a model had words of its own
     ((method,),) = (entry.methods for entry in manifest.artifacts)
     assert (method.keep, method.parity.images, method.fragments) == (0.5, 20, {"layers.0": 2})
     assert manifest.artifacts[0].preprocessing.crop == "largest centre square"

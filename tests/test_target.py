@@ -23,12 +23,13 @@ def test_settings_are_typed_and_leave_the_preset_alone() -> None:
     preset = load_target("android")
     changed = override(
         preset,
-        ["formats=litert", "limits.int8_cosine=0.9", "limits.images=7", "quant.keep_float=router,head", "threads=2"],
+        ["formats=litert", "limits.int8_cosine=0.9", "limits.images=7", "quant.keep_float=default,head", "threads=2"],
     )
     assert changed.formats == ("litert",)
     assert changed.limits.int8_cosine == 0.9
     assert changed.limits.images == 7
-    assert changed.quant.keep_float == ("router", "head")
+    assert changed.quant.keep_float == ("default", "head")
+    assert override(changed, ["quant.keep_float="]).quant.keep_float == ()
     assert changed.threads == 2
     assert changed.limits.top1_agreement == preset.limits.top1_agreement
     assert load_target("android") == preset != changed

@@ -16,7 +16,7 @@ from bigvit_edge.models.zoo import CONFIGS, DIGITS, Config
 TINY = Config(
     "tiny", 32, 16, depth=2, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
-KEEP_PATCHES = "quant.keep_float=router,little,down,patches"
+KEEP_PATCHES = "quant.keep_float=default,patches"
 LOOSE = ["--set", "limits.images=20", "--set", "limits.untrained_cosine=0.98"]
 
 

@@ -35,7 +35,7 @@ def test_what_was_asked_otherwise_is_lowered_anew(graph: Graph) -> None:
     others = [
         ([graph], replace(HOST, packing="i8mm"), {"model": "m"}),
         ([graph], HOST, {"model": "other"}),
-        ([graph], replace(HOST, quant=Quant(keep_float=("router", "patches"))), {"model": "m"}),
+        ([graph], replace(HOST, quant=Quant(keep_float=("default", "patches"))), {"model": "m"}),
         ([replace(graph, layers={})], HOST, {"model": "m"}),
         ([replace(graph, precision="fp32", layers={})], HOST, {"model": "m"}),
         ([replace(graph, calibration=seen)], HOST, {"model": "m"}),

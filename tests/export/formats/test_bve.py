@@ -90,7 +90,7 @@ def test_either_packing_gives_the_same_answers(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_in_float_is_in_float() -> None:
-    keep_float = ("router", "little", "down", "patches", "head")
+    keep_float = ("default", "patches", "head")
     artifact = lower("blvit_demo", "int8", replace(HOST, quant=replace(HOST.quant, keep_float=keep_float)))
     packed = {weight.name: weight.type for weight in read(artifact).weights if weight.type >= WeightType.F32}
     others = {f"layers.{i}.down" for i in range(5)} | {"little", "head", "embedding.patches"}
