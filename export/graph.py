@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, count
-from math import prod
 from operator import getitem
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.export.integers import NONE, Integers, Range
+from bigvit_edge.macs import count_attention, count_convolution, count_linear, count_matmul
 from bigvit_edge.signature import Array
 from bigvit_edge.tasks import CLASSIFICATION
 from bigvit_edge.tasks.classification import OUTPUTS
@@ -137,19 +137,20 @@ def count_node_macs(node: Node) -> int:
     if node.op != "call_function":
         return 0
     name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
-    if name in ("linear", "bmm", "mm", "matmul"):
-        return prod(shape_of(node)) * shape_of(node.args[0])[-1]
-    if name == "addmm":
-        return prod(shape_of(node)) * shape_of(node.args[1])[-1]
+    if name == "linear":
+        return count_linear(shape_of(node), shape_of(node.args[0])[-1])
+    if name in ("bmm", "mm", "matmul", "addmm"):
+        return count_matmul(shape_of(node.args[name == "addmm"]), shape_of(node))
     if name == "scaled_dot_product_attention":
-        queries, (*_, keys, _), values = shape_of(node.args[0]), shape_of(node.args[1]), shape_of(node.args[2])
-        return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
+        queries, (*_, keys, width) = shape_of(node.args[0]), shape_of(node.args[2])
+        return count_attention(queries, keys, width)
     if name in ("conv1d", "conv2d", "convolution"):
-        return prod(shape_of(node)) * prod(shape_of(node.args[1])[1:])
+        return count_convolution(shape_of(node), shape_of(node.args[1])[1:])
     if name == "conv_transpose2d":
-        return prod(shape_of(node.args[0])) * prod(shape_of(node.args[1])[1:])
+        return count_convolution(shape_of(node.args[0]), shape_of(node.args[1])[1:])
     if name == "dispatch":  # bve::dispatch: the router's Linear, of one output
-        return prod(shape_of(node.args[1]))
+        *rows, inputs = shape_of(node.args[1])
+        return count_linear((*rows, 1), inputs)
     return 0
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.macs import count_attention, count_convolution, count_linear, count_matmul
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -132,14 +133,21 @@ def count_macs(config: Config, keep: float = 1.0) -> int:
     Only matrix products count (Linear, convolution, attention), as in the papers.
     """
     big, little, n = config.dim, config.little_dim, config.tokens
-    total = (n - 1) * 3 * config.patch**2 * big + big * config.num_classes
+    total = count_convolution((n - 1, big), (3, config.patch, config.patch)) + count_linear((config.num_classes,), big)
     if little is None:
-        return total + config.depth * (n * 12 * big**2 + 2 * n * n * big)
+        return total + config.depth * _count_block(n, n, big)
     k = count_selected(keep, n)
-    p_block = k * 12 * big**2 + 2 * k * n * big + (n - k) * 2 * little * big
-    e_block = n * 12 * little**2 + 2 * n * n * little
-    exchange_and_router = 2 * k * little * big + n * little
-    return total + n * big * little + little * big + config.depth * (p_block + e_block + exchange_and_router)
+    p_block = _count_block(k, n, big) + 2 * count_linear((n - k, big), little)
+    e_block = _count_block(n, n, little)
+    exchange = count_linear((k, big), little) + count_linear((k, little), big)
+    router = count_linear((n, 1), little)
+    total += count_linear((n, little), big) + count_linear((1, big), little)
+    return total + config.depth * (p_block + e_block + exchange + router)
+
+
+def _count_block(rows: int, keys: int, c: int) -> int:
+    """Of a block: four Linears, an MLP four times as wide, and rows that attend to so many keys."""
+    return 12 * count_linear((rows, c), c) + count_attention((rows, c), keys, c)
 
 
 def count_dispatch_macs(config: Config, keep: float = 1.0) -> int:
@@ -150,8 +158,9 @@ def count_dispatch_macs(config: Config, keep: float = 1.0) -> int:
     """
     if config.little_dim is None:
         return 0
-    n = config.tokens
-    return config.depth * (n * n * (config.dim + config.little_dim) + count_selected(keep, n) * n)
+    n, k = config.tokens, count_selected(keep, config.tokens)
+    streams = count_matmul((n, n), (n, config.dim + config.little_dim))
+    return config.depth * (streams + count_matmul((k, n), (k, 1)))
 
 
 def _linear(rows: int, columns: int) -> int:

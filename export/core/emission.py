@@ -8,6 +8,7 @@ from bigvit_edge.export.core import ir
 from bigvit_edge.export.core.ir import Body, Op, RowSet, Value, count_rows
 from bigvit_edge.export.core.packing import Table
 from bigvit_edge.export.core.schedule import plan_buffers, schedule_ops
+from bigvit_edge.macs import count_attention, count_linear
 
 TYPES = {"fp32": program.Type.F32, "fp16": program.Type.F16, "int8": program.Type.QD8}
 
@@ -94,14 +95,14 @@ def count_macs(op: Op) -> int:
     """Count an op's multiply-accumulates."""
     kind = op.kind
     if isinstance(kind, ir.Linear):
-        return op.view.rows.count * kind.weights[0].weight.shape[1] * kind.columns
+        return count_linear((op.view.rows.count, kind.columns), kind.weights[0].weight.shape[1])
     if isinstance(kind, ir.Mlp):
-        return op.view.rows.count * (kind.fc1.weight.numel() + kind.fc2.weight.numel())
+        return sum(count_linear((op.view.rows.count, len(w)), w.shape[1]) for w in (kind.fc1.weight, kind.fc2.weight))
     if isinstance(kind, ir.Attention):
         (src,) = op.reads["src"]
-        return 2 * src.rows.count * src.columns * count_rows(op.reads["key"])
+        return count_attention((src.rows.count, src.columns), count_rows(op.reads["key"]), src.columns)
     if isinstance(kind, ir.Route):
-        return count_rows(op.reads["src"]) * kind.weight.numel()
+        return count_linear((count_rows(op.reads["src"]), 1), kind.weight.numel())
     return 0
 
 

@@ -6,7 +6,6 @@ source, and what lies between such ops is an estimate: Core ML decides on the de
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 
 import torch
 
@@ -14,6 +13,7 @@ from bigvit_edge.artifact import Leftover, Method
 from bigvit_edge.export.formats.coreml.weights import PALETTE, PRODUCTS
 from bigvit_edge.export.graph import Graph, layer_group, name_layer
 from bigvit_edge.export.quantization import list_rounded
+from bigvit_edge.macs import count_attention, count_convolution, count_matmul
 from bigvit_edge.runtime import mil
 from bigvit_edge.runtime.mil.package import Op
 from bigvit_edge.target import FULL
@@ -139,10 +139,10 @@ def _count_macs(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiply-accumulates of one op, from the shapes in the file; weights are [O, I, ...]."""
     output = next(iter(op.outputs.values())).shape
     if op.type in ("linear", "conv"):
-        return prod(output) * prod(shapes[_name(op, "weight")][1:])
+        return count_convolution(output, shapes[_name(op, "weight")][1:])
     if op.type == "scaled_dot_product_attention" and all(_name(op, name) in shapes for name in ("query", "key")):
         query, keys = shapes[_name(op, "query")], shapes[_name(op, "key")][-2]
-        return prod(query[:-1]) * keys * (query[-1] + output[-1])
-    if op.type == "matmul" and _name(op, "x") in shapes:  # [..., m, k], or transposed, to [..., m, n]
-        return prod(output) * prod(shapes[_name(op, "x")][-2:]) // output[-2]
+        return count_attention(query, keys, output[-1])
+    if op.type == "matmul" and _name(op, "x") in shapes:
+        return count_matmul(shapes[_name(op, "x")], output)
     return 0

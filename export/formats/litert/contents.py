@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from bigvit_edge.console import silenced
-from bigvit_edge.runtime.tflite import KEY
+from bigvit_edge.runtime.tflite import KEY, count_macs
 from bigvit_edge.signature import Array
 
 with silenced():
@@ -203,7 +202,8 @@ def list_ops(model: Model, number: int = 0) -> list[Op]:
         weight = read_floats(model, given[1]) if len(given) > 1 else None
         types = frozenset(TYPE_NAMES[t.type] for t in [*given, *(tensors[o] for o in outputs)])
         first = tensors[outputs[0]]
-        macs = _count_macs(name, [find_shape(t) for t in given], find_shape(first))
+        code = getattr(schema.BuiltinOperator, name)
+        macs = count_macs(code, [find_shape(t) for t in given], find_shape(first))
         ops.append(Op(name, inputs, outputs, first.name.decode(), types, macs, weight))
     return ops
 
@@ -247,13 +247,3 @@ def find_code(model: Model, name: str, version: int) -> int:
     code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
-
-
-def _count_macs(name: str, inputs: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one op. Weights are [O, I] in FULLY_CONNECTED, [O, h, w, I] in CONV_2D, [1, h, w, O] in
-    DEPTHWISE_CONV_2D."""
-    if name == "BATCH_MATMUL":
-        return prod(inputs[0]) * output[-1]
-    if name == "DEPTHWISE_CONV_2D":
-        return prod(output) * prod(inputs[1][1:3])
-    return prod(output) * prod(inputs[1][1:]) if name in ("FULLY_CONNECTED", "CONV_2D") else 0
