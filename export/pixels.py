@@ -83,9 +83,7 @@ def restore_pixels(images: Array, how: Preprocessing) -> Any:
 
     As a file takes them: uint8 in its layout.
     """
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
-    levels = np.clip(np.rint((images * std + mean) / how.scale), 0, 255).astype(np.uint8)
-    levels = levels[:, ::-1] if how.color == "BGR" else levels
+    levels = how.restore(images, 1)
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1) if how.layout == NHWC else levels)
 
 
@@ -212,9 +210,8 @@ def _write(
 
 
 def _measure(how: Preprocessing) -> tuple[Tensor, Tensor]:
-    """The factor and the number to add of each of the model's channels, in float64."""
-    std = torch.tensor(how.std, dtype=torch.float64)
-    return how.scale / std, -torch.tensor(how.mean, dtype=torch.float64) / std
+    factors, shifts = how.find_factors()
+    return torch.from_numpy(factors), torch.from_numpy(shifts)
 
 
 def _normalize(program: ExportedProgram, before: Node, value: Node, how: Preprocessing) -> Node:

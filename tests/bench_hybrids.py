@@ -20,7 +20,6 @@ from bigvit_edge.artifact import Artifact, Runner, write_data
 from bigvit_edge.demo.photographs import draw_photographs
 from bigvit_edge.export.convert import Subject, convert_model, load_format
 from bigvit_edge.export.coverage import share_covered
-from bigvit_edge.export.image import normalize
 from bigvit_edge.models.loading import load
 from bigvit_edge.target import load_target, override
 from tests.conformance import models
@@ -47,7 +46,7 @@ def main() -> None:
     for name in options.models.split(","):
         model = load(f"tests.conformance.models:{name}")
         images = draw_photographs("train", options.calibration, model.image_size, 0)
-        calibration = normalize(255 * images.numpy(), model.preprocessing)
+        calibration = model.preprocessing.normalize(255 * images.numpy(), 1)
         subject = Subject(model.module, model.image_size, (None,), calibration, True, {})
         for format_ in options.formats.split(","):
             row = measure_model(subject, format_, options.rounds)

@@ -121,8 +121,7 @@ def draw_picture(image: NDArray[Any], how: Preprocessing | None) -> bytes:
     """
     pixels = image[0] if how is not None and how.layout == NHWC else image[0].transpose(1, 2, 0)  # [S, S, 3]
     if how is not None and how.dtype != UINT8:
-        pixels = (pixels * np.array(how.std) + np.array(how.mean)) / how.scale
-        pixels = pixels[..., ::-1] if how.color == "BGR" else pixels
+        pixels = how.restore(pixels, -1)
     elif how is None:
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (pixels - low) / max(high - low, 1e-9) * 255

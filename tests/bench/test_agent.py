@@ -22,7 +22,6 @@ from bigvit_edge.bench.frame_reader import FRAME, PICTURES, FrameReader
 from bigvit_edge.bench.runners import AGENT, FRAMES
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.formats.litert.native import write_file
-from bigvit_edge.export.image import normalize
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import executorch, find_library
@@ -212,7 +211,7 @@ def test_frames_are_labelled_as_their_pixels_are(file: str, folder: Path) -> Non
         logits = session.run(None, {"image": pixels[None]})[0]
     else:
         assert turn["prepared_by"] == "bve_read_frame_by, numpy"
-        image = normalize(pixels.transpose(2, 0, 1)[None].astype(np.float32), Preprocessing(**json.loads(HOW)))
+        image = Preprocessing(**json.loads(HOW)).normalize(pixels.transpose(2, 0, 1)[None], 1)
         logits = load_file(words[2], folder / file)(image)
     assert turn["top"] == logits.argmax()
 

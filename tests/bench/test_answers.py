@@ -15,7 +15,6 @@ from bigvit_edge.demo.digits import SIZE, held_out
 from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.check import check_bundle
-from bigvit_edge.export.image import normalize
 from bigvit_edge.models.zoo import CONFIGS
 from bigvit_edge.results import Answers, Protocol
 from bigvit_edge.runtime import Session
@@ -152,7 +151,7 @@ def test_the_demos_pictures_are_those_of_its_figures(case: Case) -> None:
     told = judge_answers(case, runner, Pictures("the demo's held-out images"))
     batch = held_out()
     assert case.entry
-    expected = normalize(255 * batch.images[:200].numpy(), case.entry.preprocessing)
+    expected = case.entry.preprocessing.normalize(255 * batch.images[:200].numpy(), 1)
     assert np.allclose(runner.images, expected)
     with Session(case.path) as session:
         said = np.array([session.run(image[None]).argmax() for image in expected])

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from bigvit_edge.bench.frame_reader import FRAME, FrameReader
-from bigvit_edge.export.image import normalize
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import Session
 from tests.native import CPUS, HOST, ROOT, SECONDS, emulate, run_program
@@ -109,7 +108,7 @@ def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -
     words = json.dumps(asdict(how) | {"dtype": "uint8", "layout": "NHWC"})
     pixels = FrameReader(words, np.empty((1, 32, 32, 3), np.uint8)).prepare()
     with Session(file) as session:
-        logits = session.run(normalize(pixels.transpose(0, 3, 1, 2).astype(np.float32), how))
+        logits = session.run(how.normalize(pixels.transpose(0, 3, 1, 2), 1))
     assert turn["top"] == paced["top"] == logits.argmax()
     assert np.ptp(logits) > 0.1
 
