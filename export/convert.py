@@ -41,7 +41,7 @@ from bigvit_edge.export.lowering_errors import explain_lowering_failure
 from bigvit_edge.export.pictures import Watch, unwatched
 from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
-from bigvit_edge.export.rewrite import rewrite_all, rewrite_plainly
+from bigvit_edge.export.rewrite import rewrite_all, rewrite_further, rewrite_plainly
 from bigvit_edge.models.blvit import BLViT, routing_as_one_op
 from bigvit_edge.models.loading import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
@@ -179,13 +179,15 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None, task:
 def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
     """Capture a graph at each keep ratio.
 
-    With what the bve runtime's programs are read from, if the target has any.
+    With what the bve runtime's programs are read from, if the target has any. Where it has nothing else, or no router
+    is in the model, that is captured alone.
     """
     module, size = subject.module, subject.image_size
     cores = subject.cores
     if not cores and subject.task == CLASSIFICATION and any(map(target.is_native, target.formats)):
         cores = capture_cores(module, size, subject.keeps)
-    if cores and not any(isinstance(inside, BLViT) for inside in module.modules()):
+    routes = any(isinstance(inside, BLViT) for inside in module.modules())
+    if cores and (not routes or all(map(target.is_native, target.formats))):
         return list(cores)
     graphs = [capture(module, size, keep, subject.task) for keep in subject.keeps]
     return [replace(graph, core=core.core) for graph, core in zip(graphs, cores, strict=True)] if cores else graphs
@@ -199,7 +201,8 @@ def capture_cores(module: nn.Module, image_size: int, keeps: Sequence[float | No
     with routing_as_one_op(module):
         graphs = [capture(module, image_size, keep) for keep in keeps]
     with silenced():
-        return [replace(graph, core=rewrite_plainly(graph.exported)) for graph in graphs]
+        plain = [rewrite_plainly(graph.exported) for graph in graphs]
+    return [replace(graph, exported=core, core=core) for graph, core in zip(graphs, plain, strict=True)]
 
 
 def find_leftovers(graphs: Sequence[Graph]) -> list[Leftover]:
@@ -213,8 +216,9 @@ def find_leftovers(graphs: Sequence[Graph]) -> list[Leftover]:
 
 def rewrite(graph: Graph) -> Graph:
     """Rewrite a graph as the same function in fewer ops."""
+    is_plain = graph.exported is graph.core
     with silenced():
-        return replace(graph, exported=rewrite_all(graph.exported))
+        return replace(graph, exported=(rewrite_further if is_plain else rewrite_all)(graph.exported))
 
 
 def part(graph: Graph, name: str, images: Array) -> Graph:
@@ -229,11 +233,10 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
     if graph.keep is not None:
         set_keep(module, graph.keep)
     given = record_images(module, name, images)  # and what the model sets in ours is set
-    own = read_keep(inside)
-    if isinstance(inside, BLViT) and graph.keep not in (None, own):
-        met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {own:g}"
+    stays = read_keep(inside)
+    if isinstance(inside, BLViT) and graph.keep not in (None, stays):
+        met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {stays:g}"
         raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
-    exported = rewrite(capture(inside, given.shape[-1])).exported
     (core,) = capture_cores(inside, given.shape[-1], (None,))
     with taken_out(inside):
         around = capture(module, image.shape[-1])
@@ -242,7 +245,8 @@ def part(graph: Graph, name: str, images: Array) -> Graph:
         raise UserError(met, "one, for the bve runtime", "add --set delegate=xnnpack")
     around = rewrite(around)
     drop_unread(around.exported)
-    return replace(graph, inlay=Inlay(list_names(module, name), exported, core.core, around.exported, given))
+    own = rewrite(core).exported
+    return replace(graph, inlay=Inlay(list_names(module, name), own, core.core, around.exported, given))
 
 
 def quantize(

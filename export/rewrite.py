@@ -57,15 +57,7 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
     Weights stay shared with the original except those that change.
     """
-    later = (
-        fold_padding,
-        fold_factors,
-        merge_branches,
-        fold_factors,
-        write_norms_as_factors,
-        write_patches_as_linear,
-    )
-    return _apply(exported, (*PLAIN, *later))
+    return _apply(exported, (*PLAIN, *CHOSEN))
 
 
 def rewrite_plainly(exported: ExportedProgram) -> ExportedProgram:
@@ -74,6 +66,11 @@ def rewrite_plainly(exported: ExportedProgram) -> ExportedProgram:
     What comes of it says what the graph computes, in fewer words.
     """
     return _apply(exported, PLAIN)
+
+
+def rewrite_further(plain: ExportedProgram) -> ExportedProgram:
+    """Choose other ops in what was rewritten plainly, on a copy."""
+    return _apply(plain, CHOSEN)
 
 
 def _apply(exported: ExportedProgram, rewrites: Iterable[Callable[[ExportedProgram], None]]) -> ExportedProgram:
@@ -255,3 +252,13 @@ def _only_user(node: Node) -> Node | None:
 
 def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
     return shape_of(node), node.meta["val"].dtype
+
+
+CHOSEN = (
+    fold_padding,
+    fold_factors,
+    merge_branches,
+    fold_factors,
+    write_norms_as_factors,
+    write_patches_as_linear,
+)

@@ -6,6 +6,7 @@ from typing import Any
 from bigvit_edge.export import program
 from bigvit_edge.export.core import ir
 from bigvit_edge.export.core.ir import Body, Op, RowSet, Value, count_rows
+from bigvit_edge.export.core.layout import name_parent
 from bigvit_edge.export.core.packing import Table
 from bigvit_edge.export.core.schedule import plan_buffers, schedule_ops
 from bigvit_edge.macs import count_attention, count_linear
@@ -65,8 +66,9 @@ def write_attention(to: Writer, op: Op, kind: ir.Attention) -> program.Call:
 
 
 def write_route(to: Writer, op: Op, kind: ir.Route) -> program.Call:
-    weight = to.table.add_vector(f"{kind.layer}.weight", kind.weight)
-    bias = to.table.add_vector(f"{kind.layer}.bias", kind.bias)
+    router = name_parent(kind.layer)
+    weight = to.table.add_vector(f"{router}.weight", kind.weight)
+    bias = to.table.add_vector(f"{router}.bias", kind.bias)
     selected, gate = (to.buffers[op.writes[name].value] for name in ("selected", "gate"))
     skipped = to.buffers[op.writes["skipped"].value] if "skipped" in op.writes else None
     src, norm = to.buffers[op.reads["src"][0].value], to.table.add_norm(kind.norm)

@@ -119,13 +119,14 @@ def join_views(views: Views) -> Views:
 class Weights:
     """A Linear's weights: y = factor * (weight x + bias).
 
-    layer: whose name they have. weight: [out, in]; bias, factor: [out]; precision: as of Graph.layers.
+    layer: whose name they have. weight: [out, in]; bias, factor: [out]; precision: as of Graph.layers, '' as long as
+    nobody has chosen one.
     """
 
     layer: str
     weight: Tensor
     bias: Tensor | None
-    precision: str
+    precision: str = ""
     factor: Tensor | None = None
 
 
@@ -235,7 +236,8 @@ class Attention:
 class Route:
     """The rows of src with the k best scores: selected, skipped, gate.
 
-    And, as the graph has it, x and z with the selected rows first, until these are kept in image order.
+    And, as the graph has it, x and z with the selected rows first, until these are kept in image order. layer: of the
+    weight.
     """
 
     layer: str
@@ -289,6 +291,11 @@ class Body:
     image: Value
     ops: list[Op] = field(default_factory=list)
     output: Views = ()
+
+    def copy(self) -> "Body":
+        """Copy it for passes to change; the values stay the same."""
+        ops = [replace(op, reads=dict(op.reads), writes=dict(op.writes)) for op in self.ops]
+        return Body(self.image, ops, self.output)
 
     def producers_of(self, view: View) -> list[Op]:
         """List the ops that write into a view."""

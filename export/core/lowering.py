@@ -1,7 +1,9 @@
 """The core's whole way: a graph's ops read, rewritten by each pass, and written as an entry of a program."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from torch.export import ExportedProgram
 
@@ -10,16 +12,20 @@ from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.export.core import ir
 from bigvit_edge.export.core.emission import write_entry
 from bigvit_edge.export.core.image_order import Disorder
-from bigvit_edge.export.core.ir import Body, Op
+from bigvit_edge.export.core.ir import Body, Op, Weights
 from bigvit_edge.export.core.layout import are_together
 from bigvit_edge.export.core.packing import Table
-from bigvit_edge.export.core.passes import PASSES
+from bigvit_edge.export.core.passes import FUSIONS, LAYOUTS
 from bigvit_edge.export.core.readers import read_graph
 from bigvit_edge.export.core.reading import Leftover
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.program import Program
 
 SHOWN = 4  # leftovers that an error names
+FLOATS = ("fp32", "fp16")
+
+# What each graph was read as, because refusals, every precision and every packing start from it.
+_read: WeakKeyDictionary[ExportedProgram, tuple[Body, list[Leftover]]] = WeakKeyDictionary()
 
 
 def lower_graphs(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) -> Program:
@@ -57,16 +63,51 @@ def read_body(
 
     Returns ops that all have kernels, and what is left over. precisions: of layers by name; rest: of the others.
     """
-    body, leftovers = read_graph(program, precisions, rest)
+    if program not in _read:
+        _read[program] = fuse(*read_graph(program))
+    body, leftovers = _read[program]
     if leftovers:
         return body, leftovers
+    body = body.copy()
+    found = choose_precisions(body, precisions, rest)
     try:
-        for rewrite in PASSES:
+        for rewrite in LAYOUTS:
             rewrite(body)
     except Disorder as e:
         return body, [Leftover(e.op.node, e.op.layer, str(e))]
-    found = [(op, check(body, op)) for op in body.ops]
-    return body, [Leftover(op.node, op.layer, reason) for op, reason in found if reason]
+    found += [(op, reason) for op in body.ops if (reason := check(body, op))]
+    return body, [Leftover(op.node, op.layer, reason) for op, reason in found]
+
+
+def fuse(body: Body, leftovers: list[Leftover]) -> tuple[Body, list[Leftover]]:
+    """Rewrite what was read by the passes that know no precision.
+
+    Where there are leftovers nobody needs that.
+    """
+    for rewrite in FUSIONS if not leftovers else ():
+        rewrite(body)
+    return body, leftovers
+
+
+def choose_precisions(body: Body, precisions: Mapping[str, str], rest: str) -> list[tuple[Op, str]]:
+    """Give each Linear of the graph the precision of its layer.
+
+    Returns routers that are to be in integers, with the reason against it.
+    """
+
+    def choose(weights: Weights) -> Weights:
+        return replace(weights, precision=weights.precision or precisions.get(weights.layer, rest))
+
+    refused = []
+    for op in body.ops:
+        kind = op.kind
+        if isinstance(kind, ir.Linear):
+            op.kind = replace(kind, weights=tuple(map(choose, kind.weights)))
+        elif isinstance(kind, ir.Mlp):
+            op.kind = replace(kind, fc1=choose(kind.fc1), fc2=choose(kind.fc2))
+        elif isinstance(kind, ir.Route) and (how := precisions.get(kind.layer, rest)) not in FLOATS:
+            refused.append((op, f"{kind.layer} in {how}; expected routers in float: keep router in quant.keep_float"))
+    return refused
 
 
 def list_leftovers(program: ExportedProgram) -> list[Leftover]:

@@ -1,5 +1,6 @@
-"""What turns the ops of a graph into those that bve has a kernel for, one pass after the other, as PASSES lists them.
+"""What turns the ops of a graph into those that bve has a kernel for, one pass after the other.
 
+FUSIONS, then LAYOUTS. The first are the same whatever precision each Linear has, and so are done once for all of them.
 A pass fuses where there is a kernel for what comes of it, and leaves all else as it is: what no pass has made an op
 with a kernel by the end is a leftover.
 """
@@ -270,7 +271,7 @@ def list_single_rows(body: Body) -> None:
         op.reads["src"] = (replace(src, rows=RowSet(1, list=row)),)
 
 
-PASSES: tuple[Pass, ...] = (
+FUSIONS: tuple[Pass, ...] = (
     fuse_attention,
     spread_factors,
     fold_factors,
@@ -284,6 +285,9 @@ PASSES: tuple[Pass, ...] = (
     accumulate,
     stack_rows,
     lay_out_attention,
+)
+
+LAYOUTS: tuple[Pass, ...] = (
     merge_linears,
     keep_image_order,
     drop_unread_rows,

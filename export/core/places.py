@@ -5,6 +5,7 @@ afterwards says which rows and columns a later op reads. So no such op needs a r
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
 
@@ -48,25 +49,27 @@ class Places:
         firsts, columns = numbers[:, 0].contiguous(), numbers.shape[1]
         if not torch.equal(numbers, firsts[:, None] + torch.arange(columns)):
             raise Elsewhere
-        which = torch.searchsorted(torch.tensor(self.starts), firsts, right=True) - 1
-        widths = torch.tensor([value.columns for value in self.values])[which]
-        places = firsts - torch.tensor(self.starts)[which]
+        some = slice(self._find(int(firsts.min())), self._find(int(firsts.max())) + 1)
+        values, starts = self.values[some], torch.tensor(self.starts[some])
+        which = torch.searchsorted(starts, firsts, right=True) - 1
+        widths = torch.tensor([value.columns for value in values])[which]
+        places = firsts - starts[which]
         lines, offsets = places // widths, places % widths
         if (offsets + columns > widths).any():
             raise Elsewhere
         follows = (which[1:] == which[:-1]) & (lines[1:] == lines[:-1] + 1) & (offsets[1:] == offsets[:-1])
         begins = [0, *(torch.nonzero(~follows).flatten() + 1).tolist()]
         return tuple(
-            View(self.values[which[begin]], RowSet(end - begin, int(lines[begin])), int(offsets[begin]), columns)
+            View(values[which[begin]], RowSet(end - begin, int(lines[begin])), int(offsets[begin]), columns)
             for begin, end in pairwise([*begins, len(firsts)])
         )
 
     def arrange(self, *operands: Tensor) -> tuple[Tensor, tuple[Views, ...]]:
         """Find rows for what works on each element alone.
 
-        operands: numbers of one shape. Tried are the rows as they stand and those of the first operand's values: the
-        fewest views win. Returns the order of the elements in these rows, and each operand's views; Elsewhere if there
-        are none.
+        operands: numbers of one shape. Tried are the rows as they stand and, where these are not one view each, those
+        of the first operand's values: the fewest views win. Returns the order of the elements in these rows, and each
+        operand's views; Elsewhere if there are none.
         """
         flat, found = [numbers.flatten() for numbers in operands], []
         for order, columns in self._list_orders(operands[0]):
@@ -75,22 +78,23 @@ class Places:
             except Elsewhere:
                 continue
             found.append((sum(map(len, views)), order, views))
+            if found[-1][0] == len(operands):
+                break
         if not found:
             raise Elsewhere
         _, order, views = min(found, key=lambda tried: tried[0])
         return order, views
 
-    def _list_orders(self, numbers: Tensor) -> list[tuple[Tensor, int]]:
+    def _list_orders(self, numbers: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Orders of the elements, and how many are a row."""
         flat = numbers.flatten()
-        orders = [(torch.arange(flat.numel()), numbers.shape[-1] if numbers.dim() else 1)]
+        yield torch.arange(flat.numel()), numbers.shape[-1] if numbers.dim() else 1
         order = flat.argsort()
         number = self._find(int(flat[order[0]]))
         columns = (flat - self.starts[number]) % self.values[number].columns
         width = int(columns.max() - columns.min()) + 1
         if flat.numel() % width == 0:
-            orders.append((order, width))
-        return orders
+            yield order, width
 
 
 def invert(order: Tensor, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:

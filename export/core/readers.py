@@ -4,7 +4,6 @@ A reader is given the reading and the node, then the node's arguments. It adds o
 elements of what the node gives lie, as Places numbers them. It raises Refusal on options that it cannot take.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -75,13 +74,9 @@ def read_linear(to: Reading, node: Node, x: Node, weight: Node, bias: Node | Non
 
 
 def read_weights(to: Reading, node: Node, weight: Node, data: Tensor, bias: Node | None) -> Weights:
-    """Read the weight [out, in] and bias of a product.
-
-    They have the precision of its layer.
-    """
-    layer = to.name_layer(node, weight)
+    """Read the weight [out, in] and bias of a product."""
     given = None if bias is None else to.take(bias, "bias").float()
-    return Weights(layer, data.float(), given, to.precisions.get(layer, to.rest))
+    return Weights(to.name_layer(node, weight), data.float(), given)
 
 
 def read_convolution(
@@ -229,13 +224,11 @@ def read_route(
     x and z come out as values of their own, whose first k rows are the selected ones.
     """
     src, layer = to.find_rows(z), to.name_layer(node, weight)
-    if (how := to.precisions.get(layer, to.rest)) not in ("fp32", "fp16"):
-        raise Refusal(f"{layer} in {how}; expected routers in float: keep router in quant.keep_float")
     if any(user.args[1] == 3 and user.users for user in node.users):
         raise Refusal("the order of its tokens is read, which bve never makes")
     n, at = count_rows(src), layer.rpartition(".")[0]
     norm = Norm(to.name_layer(node, gain), to.take(gain, "gain"), to.take(offset, "offset"), epsilon)
-    kind = Route(at, norm, to.take(weight, "weight"), to.take(bias, "bias"), k)
+    kind = Route(layer, norm, to.take(weight, "weight"), to.take(bias, "bias"), k)
     made = {"selected": Value(1, k, BufferType.I32, name="selected")}
     if k < n:
         made["skipped"] = Value(1, n - k, BufferType.I32, name="skipped")
@@ -278,11 +271,8 @@ def list_patches(program: ExportedProgram) -> list[str]:
     return [(weight_name(program, node) or "").removesuffix(".weight") for node in convolutions]
 
 
-def read_graph(program: ExportedProgram, precisions: Mapping[str, str], rest: str) -> tuple[Body, list[Leftover]]:
-    """Read a graph's ops in order, and its leftovers.
-
-    precisions: of layers, by name; rest: of the others.
-    """
-    reading = Reading(program, MOVES | READERS, precisions, rest)
+def read_graph(program: ExportedProgram) -> tuple[Body, list[Leftover]]:
+    """Read a graph's ops in order, and its leftovers."""
+    reading = Reading(program, MOVES | READERS)
     reading.run(program)
     return reading.body, reading.leftovers

@@ -49,14 +49,11 @@ def name_op(node: Node) -> str:
 class Reading:
     """A graph as far as it is read.
 
-    readers: by op; precisions: of layers by name; rest: of the others. It has the body and the leftovers, and finds
-    where the elements of each node lie.
+    readers: by op. It has the body and the leftovers, and finds where the elements of each node lie.
     """
 
-    def __init__(
-        self, program: ExportedProgram, readers: Mapping[Any, Reader], precisions: Mapping[str, str], rest: str
-    ) -> None:
-        self.readers, self.precisions, self.rest = readers, precisions, rest
+    def __init__(self, program: ExportedProgram, readers: Mapping[Any, Reader]) -> None:
+        self.readers = readers
         self.data = read_constants(program)
         signature = program.graph_signature
         self.names: dict[str, str] = {
