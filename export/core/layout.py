@@ -30,14 +30,36 @@ def lay_out_attention(body: Body) -> None:
             op.layer = name_parent(makers[0].layer)
         keys, width = count_rows(parts[1]), parts[0][0].columns
         together = Value(keys, 3 * width)
-        if are_together(parts, together) or not all(maker and maker.view.is_whole for maker in makers):
+        homes = find_homes(parts, together)
+        if are_together(parts, together) or not homes or not all(maker and maker.view.is_whole for maker in makers):
             continue
-        for column, views in zip((0, width, 2 * width), parts, strict=True):
-            row = 0
-            for view in views:
-                place = View(together, RowSet(view.rows.count, row), column, width)
-                move(body, view.value, place)
-                row += view.rows.count
+        for value, place in homes.items():
+            move(body, value, place)
+
+
+def find_homes(parts: list[Views], together: Value) -> dict[Value, View]:
+    """Find where queries, keys and values belong in a value.
+
+    A value may hold several of them, side by side as they belong there; none if one belongs to two places.
+    """
+    homes: dict[Value, View] = {}
+    for n, views in enumerate(parts):
+        column, row = n * together.columns // 3, 0
+        for view in views:
+            value, first = view.value, RowSet(view.value.rows, row - view.rows.first)
+            place = View(together, first, column - view.first_column, value.columns)
+            if homes.setdefault(value, place) != place or not is_inside(place):
+                return {}
+            row += view.rows.count
+    places = list(homes.values())
+    return {} if any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i]) else homes
+
+
+def is_inside(view: View) -> bool:
+    """Tell whether a view has no row or column outside its value."""
+    value, rows, column = view.value, view.rows, view.first_column
+    fits = rows.first + rows.count <= value.rows and column + view.columns <= value.columns
+    return fits and min(rows.first, column) >= 0
 
 
 def are_together(parts: list[Views], shape: Value) -> bool:

@@ -133,7 +133,8 @@ def read_attention(
     to: Reading, node: Node, q: Node, k: Node, v: Node, mask: Node | None = None, dropout: float = 0.0,
     causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False, **words: Any,
 ) -> Tensor:  # fmt: skip
-    if mask is not None or words.get("attn_mask") is not None or dropout or causal or enable_gqa:
+    given = words.get("attn_mask") if mask is None else mask
+    if not is_open(to, given) or dropout or causal or enable_gqa:
         raise Refusal("bve attends to all rows alike, without mask, dropout or shared heads")
     parts = [to.place(x).flatten(0, -3) for x in (q, k, v)]  # [heads, rows, width]
     heads, rows, width = parts[0].shape
@@ -141,6 +142,14 @@ def read_attention(
     kind = Attention(heads, width**-0.5 if scale is None else scale)
     numbers = to.add(kind, node, rows, value[0].columns, src=src, key=key, value=value)
     return numbers.view(rows, heads, -1).transpose(0, 1).reshape(shape_of(node))
+
+
+def is_open(to: Reading, mask: Node | None) -> bool:
+    """Tell whether a mask lets everything through."""
+    if mask is None or mask not in to.data:
+        return mask is None
+    data = to.data[mask]
+    return bool((data if data.dtype == torch.bool else data == 0).all())
 
 
 # ---- what works on rows and elements ---------------------------------------------------------------------------------

@@ -38,6 +38,25 @@ def test_what_no_linear_makes_stays_where_it_is() -> None:
     assert attention.reads == before
 
 
+def test_a_value_that_is_read_for_two_stays_where_it_is() -> None:
+    body, _, attention = make_attention()
+    attention.reads["key"] = attention.reads["src"]
+    before = dict(attention.reads)
+    lay_out_attention(body)
+    assert attention.reads == before
+
+
+def test_keys_and_values_of_one_linear_lie_behind_the_queries() -> None:
+    body, _, attention = make_attention()
+    both = Value(5, 32)
+    body.ops[1:3] = [make_linear("layers.0.attn.kv", Value(5, 32), both)]
+    attention.reads |= {name: (View(both, RowSet(5), at, 16),) for name, at in (("key", 0), ("value", 16))}
+    lay_out_attention(body)
+    together = attention.reads["src"][0].value
+    assert [op.view for op in body.ops[:2]] == [View(together, RowSet(5), 0, 16), View(together, RowSet(5), 16, 32)]
+    assert attention.reads["value"] == (View(together, RowSet(5), 32, 16),)
+
+
 def test_linears_side_by_side_become_one() -> None:
     body, x, _ = make_attention()
     lay_out_attention(body)

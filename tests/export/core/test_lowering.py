@@ -168,13 +168,33 @@ def share(model: ViT) -> None:
     model.layers[1] = model.layers[0]
 
 
+class FusedKv(nn.Module):
+    """Attention with keys and values of one Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.kv, self.proj = nn.Linear(32, 32), nn.Linear(32, 64), nn.Linear(32, 32)
+        self.mask: Tensor
+        self.register_buffer("mask", torch.zeros(17, 17))  # open to all
+        make_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(2, (2, 16)).transpose(1, 2) for part in (self.q(x), *self.kv(x).chunk(2, -1)))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def fuse_kv(model: ViT) -> None:
+    model.layers[0].attn = FusedKv()  # type: ignore[union-attr]
+
+
 def take_head_off(model: ViT) -> None:
     model.head = nn.Identity()  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
     "change",
-    [change_block, hook, scale_branches, merge_adapter, adapt, drop_bias, share, take_head_off],
+    [change_block, hook, scale_branches, merge_adapter, adapt, drop_bias, share, fuse_kv, take_head_off],
 )
 def test_a_changed_model_is_right(change: Callable[[ViT], None]) -> None:
     model = make_vit()
@@ -233,6 +253,16 @@ def test_a_leftover_is_named_with_layer_and_reason() -> None:
         mlp.forward = lambda x: mlp.fc2(nn.functional.gelu(mlp.fc1(x), approximate="tanh"))
 
     assert leave(approximate) == "aten.gelu in layers.0.mlp: gelu by tanh, where bve has the exact one"
+
+
+def test_a_mask_that_hides_something_is_left_over() -> None:
+    def hide(model: ViT) -> None:
+        fused, hidden = FusedKv(), torch.ones(17, 17, dtype=torch.bool).tril()
+        fused.mask.copy_(torch.zeros(17, 17).masked_fill(~hidden, -1e9))
+        model.layers[0].attn = fused  # type: ignore[union-attr]
+
+    reason = "bve attends to all rows alike, without mask, dropout or shared heads"
+    assert f"aten.scaled_dot_product_attention in layers.0.attn: {reason}" in leave(hide).splitlines()
 
 
 def test_rows_of_different_orders_are_not_mixed() -> None:
