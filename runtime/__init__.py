@@ -88,7 +88,7 @@ class Session:
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
         if not program:
-            raise explain(error.text.decode(errors="replace"))
+            raise explain(error)
         self._program, self._close = program, weakref.finalize(self, _free, library, program, None)
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
@@ -99,7 +99,7 @@ class Session:
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
-                raise explain(error.text.decode(errors="replace"))
+                raise explain(error)
         except BaseException:
             self._close()
             raise
@@ -151,7 +151,7 @@ class Session:
                 for port, array in enumerate(made.values(), first)
             )
         if status:
-            raise explain(error.text.decode(errors="replace"))
+            raise explain(error)
         return made
 
     def _run(self, image: Array | None, frame: Frame | None) -> Array:
@@ -168,7 +168,7 @@ class Session:
                 status = find_function("bve_set_frame")(self._session, ctypes.byref(struct), ctypes.byref(error))
             status = status or run(self._session, *given, logits.ctypes.data, logits.size, ctypes.byref(error))
         if status:
-            raise explain(error.text.decode(errors="replace"))
+            raise explain(error)
         return logits
 
     def read_frame(self, frame: Frame) -> Pixels:
@@ -203,7 +203,7 @@ class Session:
                 self._program, ctypes.byref(struct), image.ctypes.data, image.size, ctypes.byref(error)
             )
         if status:
-            raise explain(error.text.decode(errors="replace"))
+            raise explain(error)
         return image
 
     def labels(self) -> list[str]:
@@ -235,7 +235,7 @@ class Session:
         with self._lock:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
         if status:
-            raise explain(error.text.decode(errors="replace"))
+            raise explain(error)
 
     def cpu_seconds(self) -> float:
         """Tell the CPU time that all runs so far have taken.

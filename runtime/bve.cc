@@ -47,29 +47,19 @@ struct bve_counters {
 
 namespace {
 
-// Cut where it is too long, between two letters.
-void set_error(bve_error* error, const char* text) {
-  if (!error) return;
-  size_t bytes = std::strlen(text);
-  if (bytes >= sizeof error->text) {
-    bytes = sizeof error->text - 1;
-    while ((text[bytes] & 0xc0) == 0x80) --bytes;
-  }
-  std::memcpy(error->text, text, bytes);
-  error->text[bytes] = '\0';
-}
-
 // work's result, or failed with the reason in error, which may be null.
 template <typename Result, typename Work>
 Result guard(Result failed, bve_error* error, Work work) {
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    set_error(error, "no memory left; close other programs");
+    bve::set_error(error, "no memory left", "", "close other programs");
+  } catch (const bve::Error& e) {
+    bve::set_error(error, e);
   } catch (const std::exception& e) {
-    set_error(error, e.what());
+    bve::set_error(error, e.what());
   } catch (...) {
-    set_error(error, "an unknown error");
+    bve::set_error(error, "an unknown error");
   }
   return failed;
 }
@@ -86,8 +76,8 @@ constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
 bve_options read_options(const bve_options& given) {
   if (given.abi_version == 2 || given.abi_version == BVE_ABI_VERSION) return given;
   if (given.abi_version != 1) {
-    bve::fail("options of ABI version %u, expected 1 to %d: build against this library's bve.h",
-              given.abi_version, BVE_ABI_VERSION);
+    bve::fail(bve::compose("options of ABI version %u", given.abi_version),
+              bve::compose("1 to %d: build against this library's bve.h", BVE_ABI_VERSION));
   }
   bve_options options = kOneThread;
   std::memcpy(&options, &given, offsetof(bve_options, spin_us));

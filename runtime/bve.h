@@ -31,8 +31,13 @@ typedef struct bve_program bve_program;
 typedef struct bve_session bve_session;
 
 typedef struct bve_error {
-  char text[BVE_ERROR_BYTES];  // UTF-8, ends with a 0
+  char text[BVE_ERROR_BYTES];  // UTF-8, ends with a 0; what is behind that is bve_error_parts's
 } bve_error;
+
+// The parts of such a text, each UTF-8 that ends with a 0, and "" where it does not say so much.
+typedef struct bve_parts {
+  char met[BVE_ERROR_BYTES], expected[BVE_ERROR_BYTES], to_do[BVE_ERROR_BYTES];
+} bve_parts;
 
 typedef struct bve_options {
   uint32_t abi_version;     // BVE_ABI_VERSION
@@ -113,6 +118,12 @@ typedef struct bve_frame {
 
 // ABI version of the library: one that is no lower than BVE_ABI_VERSION of who calls it will do.
 BVE_API uint32_t bve_version(void);
+
+// What an error met, what it expected and what to do, of an error that a function here has written
+// or a copy of all its bytes; of any other text, met is all of it. By a call and not by fields of
+// bve_error, because an app that was built before there were any gives the library no room for
+// them.
+BVE_API void bve_error_parts(const bve_error* error, bve_parts* parts);
 
 // Map a file, or take bytes that stay valid and unchanged until the program is closed (64-byte
 // aligned, or they are copied). Everything but the weights' own bytes is validated before this

@@ -78,8 +78,8 @@ std::unique_ptr<Session> choose_session(const Program& program, Weights& weights
                                         const bve_options& options, const std::vector<Core>& cores,
                                         size_t usable) {
   if (options.little_threads > 0) {
-    fail("%u LITTLE threads with choose, expected 0: how many there are is chosen",
-         options.little_threads);
+    fail(compose("%u LITTLE threads with choose", options.little_threads),
+         "0: how many there are is chosen");
   }
   check_threads(options.threads, usable);
   std::vector<Candidate> candidates = list_candidates(options, cores);

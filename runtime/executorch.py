@@ -17,7 +17,8 @@ from executorch.version import __version__ as framework_version
 
 from bigvit_edge.entry_points import choose_entry, read_keeps
 from bigvit_edge.errors import UserError
-from bigvit_edge.runtime import Array, check_image, count_cores, explain, find_library
+from bigvit_edge.runtime import Array, check_image, count_cores, find_library
+from bigvit_edge.runtime.abi import Parts
 
 BACKEND = "libbve_executorch"
 LIBRARY = f"{BACKEND}.so"
@@ -148,15 +149,17 @@ def find_method(
     return choose_entry(path, ratios, method, keep)
 
 
-def read_failure() -> str | None:
+def read_failure() -> Parts | None:
     """Read what the bve runtime said last to this thread.
 
     None if there is nothing that had not been read, or no library yet.
     """
-    if not load_library.cache_info().currsize:
-        return None
-    text: bytes | None = load_library().bve_executorch_error()
-    return None if text is None else text.decode(errors="replace")
+    return _read_failure(load_library()) if load_library.cache_info().currsize else None
+
+
+def _read_failure(library: ctypes.CDLL) -> Parts | None:
+    parts = Parts()
+    return parts if library.bve_executorch_error_parts(ctypes.byref(parts)) else None
 
 
 def explain_failure(path: str | Path, otherwise: str) -> UserError:
@@ -165,8 +168,7 @@ def explain_failure(path: str | Path, otherwise: str) -> UserError:
     The bve runtime's word if it has failed, else this reason of ExecuTorch's.
     """
     if said := read_failure():
-        fault = explain(said)
-        return UserError(f"{path}: {fault.met}", fault.expected, fault.do)
+        return said.explain(path)
     met = f"{path}: ExecuTorch cannot run it ({otherwise})"
     return UserError(met, "a .pte file as exported", "export the model again")
 
@@ -182,17 +184,16 @@ def load_library() -> ctypes.CDLL:
     do = "build it again: pip install ."
     try:
         library = ctypes.CDLL(str(path))
-        library.bve_executorch_version.restype = library.bve_executorch_error.restype = ctypes.c_char_p
-        add_dispatch = library.bve_executorch_add_dispatch
+        library.bve_executorch_version.restype = ctypes.c_char_p
+        add_dispatch, _ = library.bve_executorch_add_dispatch, library.bve_executorch_error_parts
     except (OSError, AttributeError) as e:
         raise UserError(f"{path}: {e}", f"a {LIBRARY} for this machine and Python", do) from e
     version = library.bve_executorch_version().decode()
     here = framework_version.partition("+")[0]
     if version.rpartition(" ")[2] != here:
         raise UserError(f"{path} is version {version}", f"one for ExecuTorch {here}, which is installed", do)
-    if refusal := library.bve_executorch_error():
-        fault = explain(refusal.decode())
-        raise UserError(f"{path}: {fault.met}", fault.expected, fault.do)
+    if refusal := _read_failure(library):
+        raise refusal.explain(path)
     if fault_code := add_dispatch():
         raise UserError(f"{path}: ExecuTorch refuses its kernel, error {fault_code}", "room for one kernel more")
     return library

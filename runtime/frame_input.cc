@@ -20,10 +20,10 @@ FrameInput::FrameInput(const Program& program, const Entry& entry, const Preproc
                        uint32_t isa)
     : reader_(how, isa), patch_(how.size), pixels_(size_t{3} * how.size * how.size) {
   const uint32_t size = program.image_size(entry);
-  if (size == 0) fail("a frame for a program that takes no image alone; expected one that does");
+  if (size == 0) fail("a frame for a program that takes no image alone", "one that does");
   if (how.size != size) {
-    fail("preprocessing of size %u for images of size %u, expected one size; export it again",
-         how.size, size);
+    fail(compose("preprocessing of size %u for images of size %u", how.size, size), "one size",
+         "export it again");
   }
   const std::array<Levels, 3> levels = tabulate(how);
   for (size_t c = 0; c < 3; ++c) {

@@ -11,7 +11,8 @@ import numpy as np
 
 from bigvit_edge.entry_points import choose_entry, read_keeps
 from bigvit_edge.errors import UserError
-from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, explain, find_library
+from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, find_library
+from bigvit_edge.runtime.abi import Parts
 
 LIBRARY = "libbve_litert.so"
 PREFIX = "libbve_litert: "  # of what it reports
@@ -126,13 +127,11 @@ def load_library() -> Path:
 def explain_failure(path: str | Path, text: str) -> UserError:
     """Explain what a runtime reported about the file.
 
-    Our own part of it if there is one, else all.
+    What our delegate has refused if it has, else all.
     """
-    for line in text.splitlines():
-        _, ours, fault = line.partition(PREFIX)
-        if ours:
-            error = explain(fault)
-            return UserError(f"{path}: {error.met}", error.expected, error.do)
+    parts = Parts()
+    if PREFIX in text and ctypes.CDLL(str(load_library())).bve_litert_error_parts(ctypes.byref(parts)):
+        return parts.explain(path)
     met = f"{path}: LiteRT cannot load it ({' '.join(text.split())})"
     return UserError(met, "a .tflite file as exported", "export the model again")
 

@@ -31,20 +31,21 @@ int64_t choose_spin_ns(const bve_options& options) {
     char* end = nullptr;
     const unsigned long value = std::strtoul(said, &end, 10);
     if (!std::isdigit(static_cast<unsigned char>(*said)) || *end || value > kMostSpinUs)
-      fail("BVE_SPIN_US=%s, expected 0 to %u microseconds; unset it", said, kMostSpinUs);
+      fail(compose("BVE_SPIN_US=%s", said), compose("0 to %u microseconds", kMostSpinUs),
+           "unset it");
     us = static_cast<uint32_t>(value);
   } else if (us == 0) {
     us = kSpinUs;
   }
-  if (us > kMostSpinUs) fail("spin_us %u, expected at most %u", us, kMostSpinUs);
+  if (us > kMostSpinUs) fail(compose("spin_us %u", us), compose("at most %u", kMostSpinUs));
   return int64_t{us} * 1000;
 }
 
 void check(const bve_options& options, size_t usable) {
   check_threads(options.threads, usable);
   if (options.little_threads >= options.threads) {
-    fail("%u of %u threads for the LITTLE lane, expected fewer: the big lane needs one at least",
-         options.little_threads, options.threads);
+    fail(compose("%u of %u threads for the LITTLE lane", options.little_threads, options.threads),
+         "fewer: the big lane needs one at least");
   }
 }
 
@@ -128,7 +129,7 @@ void Session::trace(bool on) {
 
 void Session::set_frame(const Metadata& metadata, const bve_frame* frame) {
   float* const dst = begin_input(metadata);
-  if (!frame) fail("a frame that is null, expected its description; give it");
+  if (!frame) fail("a frame that is null", "its description", "give it");
   input_->write(*frame, dst);
   has_frame_ = true;
 }
@@ -137,10 +138,10 @@ void Session::set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t
                          bool is_planar) {
   float* const dst = begin_input(metadata);
   const size_t size = program_.image_size(entry_);
-  if (!pixels) fail("pixels that are null, expected their memory; give it");
+  if (!pixels) fail("pixels that are null", "their memory", "give it");
   if (count != 3 * size * size) {
-    fail("%zu bytes of pixels, expected %zu: 3 x %zu x %zu; give as many", count, 3 * size * size,
-         size, size);
+    fail(compose("%zu bytes of pixels", count),
+         compose("%zu: 3 x %zu x %zu", 3 * size * size, size, size), "give as many");
   }
   input_->write_pixels(pixels, is_planar, dst);
   has_frame_ = true;
@@ -160,29 +161,27 @@ std::byte* Session::choose_image(const float* image, size_t image_count) {
   if (size > 0) std::snprintf(shape, sizeof shape, ": 3 x %zu x %zu", size, size);
   if (!image && image_count == 0) {
     if (!has_frame_) {
-      fail(
-          "no image, expected %zu floats, or a frame set since the last run; call bve_set_frame "
-          "before each run that takes one",
-          wanted);
+      fail("no image", compose("%zu floats, or a frame set since the last run", wanted),
+           "call bve_set_frame before each run that takes one");
     }
     return input_->image();
   }
   if (!image || image_count != wanted) {
-    fail("an image of %zu floats%s, expected %zu%s; give as many", image_count,
-         image ? "" : " that is null", wanted, shape);
+    fail(compose("an image of %zu floats%s", image_count, image ? "" : " that is null"),
+         compose("%zu%s", wanted, shape), "give as many");
   }
   return reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
 }
 
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
   if (!is_simple()) {
-    fail("a run of one array, expected one of each of %u ports; call bve_set, bve_step and bve_get",
-         entry_.ports);
+    fail("a run of one array", compose("one of each of %u ports", entry_.ports),
+         "call bve_set, bve_step and bve_get");
   }
   std::byte* const chosen = choose_image(image, image_count);
   if (logits_count != count_elements(1)) {
-    fail("room for %zu %s, expected %zu; give as much", logits_count, port_name(1),
-         count_elements(1));
+    fail(compose("room for %zu %s", logits_count, port_name(1)), compose("%zu", count_elements(1)),
+         "give as much");
   }
   frame_.buffers[port(0).buffer] = chosen;
   frame_.buffers[port(1).buffer] = reinterpret_cast<std::byte*>(logits);
@@ -197,12 +196,12 @@ size_t Session::count_elements(size_t number) const {
 void Session::check_port(size_t number, uint8_t direction, const float* data, size_t count) const {
   const char* const kind = direction == kInput ? "inputs" : "outputs";
   if (number >= entry_.ports || port(number).direction != direction) {
-    fail("port %zu, expected one of the %s of the %u ports; bve_ports lists them", number, kind,
-         entry_.ports);
+    fail(compose("port %zu", number), compose("one of the %s of the %u ports", kind, entry_.ports),
+         "bve_ports lists them");
   }
   if (!data || count != count_elements(number)) {
-    fail("%zu floats%s for %s, expected %zu; give as many", count, data ? "" : " that are null",
-         port_name(number), count_elements(number));
+    fail(compose("%zu floats%s for %s", count, data ? "" : " that are null", port_name(number)),
+         compose("%zu", count_elements(number)), "give as many");
   }
 }
 
@@ -217,7 +216,8 @@ void Session::step() {
   for (size_t i = 0; i < entry_.ports; i++) {
     const bool is_frame = i == 0 && has_frame_;
     if (!ports_[i] && !is_frame) {
-      fail("a step without %s, expected every input to be set before; call bve_set", port_name(i));
+      fail(compose("a step without %s", port_name(i)), "every input to be set before",
+           "call bve_set");
     }
     frame_.buffers[port(i).buffer] = is_frame ? input_->image() : ports_[i].get();
   }
@@ -227,7 +227,7 @@ void Session::step() {
 
 void Session::get(size_t number, float* data, size_t count) const {
   check_port(number, kOutput, data, count);
-  if (!has_stepped_) fail("%s before any step, expected one; call bve_step", port_name(number));
+  if (!has_stepped_) fail(compose("%s before any step", port_name(number)), "one", "call bve_step");
   std::memcpy(data, ports_[number].get(), count * sizeof(float));
 }
 

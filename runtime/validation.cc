@@ -99,9 +99,8 @@ void validate_header(const Subject& subject) {
   const Header& header = subject.header();
   const std::string prefix = subject.prefix();
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) {
-    throw Error(prefix +
-                "magic at offset 0 is not 'BVE1': this is no .bve program; give one that " +
-                "'bigvit-edge export --format bve' has written");
+    throw Error(prefix + "magic at offset 0 is not 'BVE1': this is no .bve program", "",
+                "give one that 'bigvit-edge export --format bve' has written");
   }
   if (header.version < 1 || header.version > kVersion) {
     throw Error(prefix + "version at offset 4 is " + std::to_string(header.version) +
@@ -109,10 +108,10 @@ void validate_header(const Subject& subject) {
                 (header.version > kVersion ? ": update bigvit-edge" : ": export it again"));
   }
   if (header.file_bytes != subject.count) {
-    throw Error(prefix + "has " + std::to_string(subject.count) + " bytes, expected " +
+    throw Error(prefix + "has " + std::to_string(subject.count) + " bytes",
                 std::to_string(header.file_bytes) + " (file_bytes at offset 8): it is " +
-                (header.file_bytes > subject.count ? "truncated" : "longer than it says") +
-                ", copy or export it again");
+                    (header.file_bytes > subject.count ? "truncated" : "longer than it says") +
+                    ", copy or export it again");
   }
   if (header.weights_offset % kWeightsAlign != 0 || header.weights_offset < sizeof(Header) ||
       header.weights_offset > subject.count) {
@@ -136,8 +135,8 @@ void validate_header(const Subject& subject) {
   Scanner scanner({metadata.first, metadata.count});
   if (!scanner.read_object()) {
     throw Error(prefix + "metadata is no JSON object of strings at offset " +
-                std::to_string(header.metadata.offset + scanner.done()) +
-                "; the file is damaged or was made by another program: export it again");
+                    std::to_string(header.metadata.offset + scanner.done()),
+                "", kDamaged);
   }
 }
 

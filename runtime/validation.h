@@ -9,6 +9,9 @@ namespace bve {
 
 inline constexpr size_t kFormerHeaderBytes = 128;  // in version 1
 
+inline constexpr char kDamaged[] =
+    "the file is damaged or was made by another program: export it again";
+
 // 'ops[7].lane'
 std::string path_of(const char* table, uint32_t index, const std::string& field);
 
@@ -45,9 +48,8 @@ struct Subject {
       value = std::to_string(field);
     }
     const auto offset = offset_of(reinterpret_cast<const std::byte*>(&field) - tables);
-    throw Error(prefix() + path + " at offset " + std::to_string(offset) + " is " + value +
-                ", expected " + expected +
-                "; the file is damaged or was made by another program: export it again");
+    throw Error(prefix() + path + " at offset " + std::to_string(offset) + " is " + value, expected,
+                kDamaged);
   }
 
   // Where in the file it is what lies so far behind the tables' start.

@@ -209,7 +209,7 @@ int bench(const Arguments& arguments) {
 int print_info(const Arguments& arguments) {
   const Program program = open_program(arguments);
   bve_error error{};
-  if (bve_verify(program.get(), &error)) throw UserError(error.text);
+  if (bve_verify(program.get(), &error)) throw UserError(error);
   std::puts(
       object({{"machine", describe_machine()}, {"program", bve_describe(program.get())}}, kLines)
           .c_str());
@@ -251,9 +251,8 @@ int time_kernels(const Arguments& arguments) {
   results.resize(
       std::min(kMost, bve_bench_kernels(filter, seconds, results.data(), results.size())));
   if (results.empty()) {
-    throw UserError(
-        "--filter " + arguments.filter +
-        ", expected part of a kernel's name that this CPU runs; bve-run kernels lists them");
+    throw UserError("--filter " + arguments.filter, "part of a kernel's name that this CPU runs",
+                    "bve-run kernels lists them");
   }
   std::vector<std::string> kernels;
   bool correct = true;
@@ -291,8 +290,8 @@ int print_clock(const Arguments& arguments) {
 
 int probe(const Arguments& arguments) {
   if (!arguments.root.empty() && access((arguments.root + "/.").c_str(), X_OK) != 0) {
-    throw UserError("--root " + arguments.root + ": " + std::strerror(errno) +
-                    ", expected a folder with proc and sys; check the path");
+    throw UserError("--root " + arguments.root + ": " + std::strerror(errno),
+                    "a folder with proc and sys", "check the path");
   }
   const char* const described = bve_probe(arguments.root.c_str());
   if (!described) throw std::bad_alloc();
@@ -321,7 +320,7 @@ int main(const Arguments& arguments) {
 int main(int count, char** words) {
   try {
     const int status = bve::main(bve::parse({words + 1, words + count}));
-    if (std::fflush(stdout)) throw bve::UserError("stdout that takes nothing more, expected room");
+    if (std::fflush(stdout)) throw bve::UserError("stdout that takes nothing more", "room");
     return status;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bve-run: %s\n", error.what());

@@ -37,8 +37,10 @@ double parse_number(const std::string& name, const std::string& text, double abo
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
   if (text.empty() || *end || !(value > above && value <= most)) {
-    throw UserError(name + " " + text + ", expected a number above " + std::to_string(int(above)) +
-                    ", at most " + std::to_string(int(most)) + "; check the value");
+    throw UserError(
+        name + " " + text,
+        "a number above " + std::to_string(int(above)) + ", at most " + std::to_string(int(most)),
+        "check the value");
   }
   return value;
 }
@@ -49,8 +51,9 @@ uint32_t parse_count(const std::string& name, const std::string& text, uint32_t 
   const unsigned long value = std::strtoul(text.c_str(), &end, 10);
   if (text.empty() || text.find_first_not_of("0123456789") != text.npos || *end || value < least ||
       value > kMost) {
-    throw UserError(name + " " + text + ", expected a whole number from " + std::to_string(least) +
-                    " to " + std::to_string(kMost) + "; check the value");
+    throw UserError(name + " " + text,
+                    "a whole number from " + std::to_string(least) + " to " + std::to_string(kMost),
+                    "check the value");
   }
   return static_cast<uint32_t>(value);
 }
@@ -59,8 +62,8 @@ uint32_t parse_count(const std::string& name, const std::string& text, uint32_t 
 std::vector<int> parse_cores(const std::string& name, const std::string& text) {
   const std::optional<std::vector<int>> cores = bve::parse_cores(text);
   if (!cores || cores->empty() || cores->back() >= CPU_SETSIZE) {
-    throw UserError(name + " " + text + ", expected cores below " + std::to_string(CPU_SETSIZE) +
-                    ", as 0,4-7; check the value");
+    throw UserError(name + " " + text, "cores below " + std::to_string(CPU_SETSIZE) + ", as 0,4-7",
+                    "check the value");
   }
   return *cores;
 }
@@ -80,8 +83,9 @@ uint32_t parse_isa(const std::string& text) {
       if ((has & b) && name == name_isa(b)) bit = b;
     }
     if (!bit) {
-      throw UserError("--isa " + name + ", expected of scalar " + (has ? name_isa(has) : "") +
-                      ", as this CPU has them; leave --isa out to use all");
+      throw UserError("--isa " + name,
+                      "of scalar " + (has ? name_isa(has) : "") + ", as this CPU has them",
+                      "leave --isa out to use all");
     }
     chosen |= bit;
   }
@@ -106,7 +110,7 @@ const Option kOptions[] = {
      [](Arguments& to, const std::string& name, const std::string& text) {
        const size_t middle = text.find('x');
        if (middle == text.npos)
-         throw UserError(name + " " + text + ", expected as 1920x1080; check the value");
+         throw UserError(name + " " + text, "as 1920x1080", "check the value");
        to.nv21[0] = parse_count(name, text.substr(0, middle), 1);
        to.nv21[1] = parse_count(name, text.substr(middle + 1), 1);
      }},
@@ -227,9 +231,9 @@ const Option& find_option(const std::string& verb, const std::string& name) {
     if (name == option.name) return option;
     known.push_back(option.name);
   }
-  if (known.empty()) throw UserError(name + ", expected no option for " + verb + "; leave it out");
-  throw UserError(name + ", expected an option of " + verb + ": " + join(known) +
-                  "; did you mean " + find_nearest(name, known) + "?");
+  if (known.empty()) throw UserError(name, "no option for " + verb, "leave it out");
+  throw UserError(name, "an option of " + verb + ": " + join(known),
+                  "did you mean " + find_nearest(name, known) + "?");
 }
 
 const Verb& find_verb(const std::string& name) {
@@ -238,8 +242,7 @@ const Verb& find_verb(const std::string& name) {
     if (name == verb.name) return verb;
     known.push_back(verb.name);
   }
-  throw UserError(name + ", expected one of " + join(known) + "; did you mean " +
-                  find_nearest(name, known) + "?");
+  throw UserError(name, "one of " + join(known), "did you mean " + find_nearest(name, known) + "?");
 }
 
 std::string pad(std::string text, size_t width) {
@@ -256,7 +259,7 @@ Arguments parse(const std::vector<std::string>& words) {
     if (word == "--version") to.verb = "version";
     if (!to.verb.empty()) return to;
   }
-  if (words.empty()) throw UserError("no command, expected one; see bve-run --help");
+  if (words.empty()) throw UserError("no command", "one", "see bve-run --help");
   const Verb& verb = find_verb(words[0]);
   to.verb = verb.name;
   std::vector<std::string> given;
@@ -271,8 +274,9 @@ Arguments parse(const std::vector<std::string>& words) {
         continue;
       }
       if (!*verb.what || !to.file.empty()) {
-        throw UserError(words[i] + ", expected " + (*verb.what ? "one file" : "no file") + " for " +
-                        to.verb + "; leave it out");
+        throw UserError(words[i],
+                        std::string(*verb.what ? "one file" : "no file") + " for " + to.verb,
+                        "leave it out");
       }
       to.file = words[i];
       continue;
@@ -282,13 +286,13 @@ Arguments parse(const std::vector<std::string>& words) {
     const Option& option = find_option(to.verb, name);
     const bool joined = equals != std::string::npos;
     if (!option.value && joined) {
-      throw UserError(words[i] + ", expected " + name + " without a value; leave that out");
+      throw UserError(words[i], name + " without a value", "leave that out");
     }
     if (option.value && !joined && i + 1 == words.size()) {
-      throw UserError(name + " at the end, expected a value; write " + name + " " + option.value);
+      throw UserError(name + " at the end", "a value", "write " + name + " " + option.value);
     }
     if (std::count(given.begin(), given.end(), name)) {
-      throw UserError(name + " twice, expected it once; leave one out");
+      throw UserError(name + " twice", "it once", "leave one out");
     }
     option.set(to, name,
                joined         ? words[i].substr(equals + 1)
@@ -299,18 +303,17 @@ Arguments parse(const std::vector<std::string>& words) {
   for (const auto& [one, other] : {std::pair{"--keep", "--keeps"}, {"--runs", "--seconds"}}) {
     if (std::count(given.begin(), given.end(), one) &&
         std::count(given.begin(), given.end(), other)) {
-      throw UserError(std::string(one) + " and " + other + ", expected one of them; leave one out");
+      throw UserError(std::string(one) + " and " + other, "one of them", "leave one out");
     }
   }
   if (!to.picture.empty() && std::count(given.begin(), given.end(), "--input"))
-    throw UserError("--input beside " + to.picture + ", expected one of them; leave one out");
+    throw UserError("--input beside " + to.picture, "one of them", "leave one out");
   if (to.nv21[0] == 0 && to.rotation != 0)
-    throw UserError("--rotation, expected a frame by --nv21 with it; leave it out");
+    throw UserError("--rotation", "a frame by --nv21 with it", "leave it out");
   if (to.picture.empty() && to.nv21[0] != 0)
-    throw UserError(
-        "--nv21, expected the frame's file; write bve-run run FILE.bve FRAME --nv21 WxH");
+    throw UserError("--nv21", "the frame's file", "write bve-run run FILE.bve FRAME --nv21 WxH");
   if (*verb.what && to.file.empty() && to.files.empty()) {
-    throw UserError("no file, expected one; write bve-run " + to.verb + " " + verb.what);
+    throw UserError("no file", "one", "write bve-run " + to.verb + " " + verb.what);
   }
   return to;
 }

@@ -1,18 +1,31 @@
 // bve-run's command line.
 #pragma once
 
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bve.h"
+#include "error.h"
 
 namespace bve {
 
 // What a user did that cannot work: what was met, what was expected and what to do.
-class UserError : public std::runtime_error {
+class UserError : public Error {
  public:
-  using std::runtime_error::runtime_error;
+  using Error::Error;
+  // What bve.h tells, behind `whose`: of which file.
+  explicit UserError(const bve_error& error, const std::string& whose = "")
+      : UserError(split(error), whose) {}
+
+ private:
+  UserError(const bve_parts& parts, const std::string& whose)
+      : Error(whose + parts.met, parts.expected, parts.to_do) {}
+
+  static bve_parts split(const bve_error& error) {
+    bve_parts parts;
+    bve_error_parts(&error, &parts);
+    return parts;
+  }
 };
 
 struct Arguments {

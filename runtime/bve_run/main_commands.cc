@@ -12,7 +12,7 @@ namespace bve {
 
 void print_line(const std::string& line) {
   std::puts(line.c_str());
-  if (std::fflush(stdout)) throw UserError("stdout that takes nothing more, expected a reader");
+  if (std::fflush(stdout)) throw UserError("stdout that takes nothing more", "a reader");
 }
 
 bool Commands::read(std::string& line) {

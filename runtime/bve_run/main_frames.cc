@@ -27,10 +27,10 @@ Labelled label_once(const SessionHandle& session, const bve_frame& frame,
   bve_error error{};
   Labelled labelled{};
   labelled.start_ns = read_clock_ns();
-  if (bve_set_frame(session.get(), &frame, &error)) throw UserError(error.text);
+  if (bve_set_frame(session.get(), &frame, &error)) throw UserError(error);
   labelled.prepared_ns = read_clock_ns();
   if (bve_run(session.get(), nullptr, 0, logits.data(), logits.size(), &error)) {
-    throw UserError(error.text);
+    throw UserError(error);
   }
   const auto best = std::max_element(logits.begin(), logits.end());
   labelled.top = static_cast<size_t>(best - logits.begin());

@@ -16,7 +16,7 @@ namespace bve {
 namespace {
 
 [[noreturn]] void refuse(const std::string& path) {
-  throw UserError(path + ": " + std::strerror(errno) + ", expected a file to lock");
+  throw UserError(path + ": " + std::strerror(errno), "a file to lock");
 }
 
 // Open for whoever may write there. Not made by a plain O_CREAT, which Linux refuses in /tmp of a
@@ -33,7 +33,7 @@ int open_file(const std::string& path) {
     struct stat told;
     if (file < 0 || fstat(file, &told)) refuse(path);
     if (!S_ISREG(told.st_mode)) {
-      throw UserError(path + ", which is no file, expected a file to lock");
+      throw UserError(path + ", which is no file", "a file to lock");
     }
     return file;
   }

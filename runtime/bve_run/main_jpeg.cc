@@ -10,7 +10,7 @@ namespace bve {
 namespace {
 
 [[noreturn]] void refuse(const std::string& fault) {
-  throw UserError("a damaged JPEG (" + fault + "), expected a whole one; check it");
+  throw UserError("a damaged JPEG (" + fault + ")", "a whole one", "check it");
 }
 
 }  // namespace
@@ -26,7 +26,7 @@ DecodedPicture decode_jpeg(const Bytes& file) {
   if (width < 1 || height < 1) refuse("no size");
   check_size(static_cast<uint64_t>(width), static_cast<uint64_t>(height));
   if (space == TJCS_CMYK || space == TJCS_YCCK)
-    throw UserError("a JPEG of CMYK, expected colours of a screen; convert it to sRGB");
+    throw UserError("a JPEG of CMYK", "colours of a screen", "convert it to sRGB");
   DecodedPicture picture{static_cast<uint32_t>(width), static_cast<uint32_t>(height), 3, {}, {}};
   picture.pixels.resize(size_t{3} * picture.width * picture.height);
   if (tjDecompress2(decoder.get(), file.data(), file.size(), picture.pixels.data(), width, 0,

@@ -27,7 +27,7 @@ uint64_t read_number(const Bytes& file, size_t& at) {
   const size_t first = at;
   for (; at < file.size() && std::isdigit(file[at]) && value < kMostSide * 10; ++at)
     value = value * 10 + (file[at] - '0');
-  if (at == first) throw UserError("a PPM whose header is damaged, expected its size; check it");
+  if (at == first) throw UserError("a PPM whose header is damaged", "its size", "check it");
   return value;
 }
 
@@ -38,12 +38,12 @@ DecodedPicture decode_ppm(const Bytes& file) {
   const uint64_t most = read_number(file, at);
   check_size(width, height);
   if (most != 255)
-    throw UserError("a PPM of levels up to " + std::to_string(most) +
-                    ", expected 8 bits a channel, 255; save it so");
+    throw UserError("a PPM of levels up to " + std::to_string(most), "8 bits a channel, 255",
+                    "save it so");
   const size_t channels = file[1] == '6' ? 3 : 1, bytes = width * height * channels;
   if (at == file.size() || !std::isspace(file[at]) || file.size() - at - 1 < bytes)
-    throw UserError("a PPM that is cut short, expected " + std::to_string(bytes) +
-                    " bytes of pixels; check it");
+    throw UserError("a PPM that is cut short", std::to_string(bytes) + " bytes of pixels",
+                    "check it");
   DecodedPicture picture{static_cast<uint32_t>(width), static_cast<uint32_t>(height), 3, {}, {}};
   const auto* const from = file.data() + at + 1;
   if (channels == 3) {
@@ -86,9 +86,8 @@ void turn(DecodedPicture& picture, uint32_t orientation) {
 }
 
 [[noreturn, maybe_unused]] void refuse(const char* format, const char* tool) {
-  throw UserError(std::string("a ") + format +
-                  ", which this bve-run was built without, expected a PPM; " + tool +
-                  " PICTURE > picture.ppm, or bigvit-edge run");
+  throw UserError(std::string("a ") + format + ", which this bve-run was built without", "a PPM",
+                  std::string(tool) + " PICTURE > picture.ppm, or bigvit-edge run");
 }
 
 DecodedPicture decode(const Bytes& file) {
@@ -109,7 +108,7 @@ DecodedPicture decode(const Bytes& file) {
     refuse("PNG", "pngtopnm");
 #endif
   }
-  throw UserError("what begins as no picture, expected a PPM, JPEG or PNG; check it");
+  throw UserError("what begins as no picture", "a PPM, JPEG or PNG", "check it");
 }
 
 }  // namespace
@@ -117,8 +116,8 @@ DecodedPicture decode(const Bytes& file) {
 void check_size(uint64_t width, uint64_t height) {
   if (width < 1 || height < 1 || width > kMostSide || height > kMostSide ||
       width * height > kMostPixels) {
-    throw UserError(std::to_string(width) + " x " + std::to_string(height) +
-                    " pixels, expected 1 to 100 megapixels; make it smaller");
+    throw UserError(std::to_string(width) + " x " + std::to_string(height) + " pixels",
+                    "1 to 100 megapixels", "make it smaller");
   }
 }
 
@@ -132,9 +131,9 @@ Bytes read_bytes(const std::string& path) {
     bytes.insert(bytes.end(), block, block + count);
   }
   if (!file || std::ferror(file.get()))
-    throw UserError(path + ": " + std::strerror(errno) + ", expected a file; check the path");
+    throw UserError(path + ": " + std::strerror(errno), "a file", "check the path");
   if (bytes.size() > kMostBytes)
-    throw UserError(path + " of more than 400 MB, expected a picture; make it smaller");
+    throw UserError(path + " of more than 400 MB", "a picture", "make it smaller");
   return bytes;
 }
 
@@ -143,7 +142,7 @@ DecodedPicture read_picture(const std::string& path) {
   try {
     return decode(file);
   } catch (const UserError& e) {
-    throw UserError(path + ": " + e.what());
+    throw UserError(path + ": " + std::string(e.met()), e.expected(), e.to_do());
   }
 }
 

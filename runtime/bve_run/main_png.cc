@@ -18,8 +18,8 @@ struct Reader {
 
   void check(int is_well) const {
     if (is_well && !PNG_IMAGE_FAILED(image)) return;
-    throw UserError("a damaged PNG (" + std::string(image.message) +
-                    "), expected a whole one; check it");
+    throw UserError("a damaged PNG (" + std::string(image.message) + ")", "a whole one",
+                    "check it");
   }
 };
 
@@ -49,7 +49,7 @@ DecodedPicture decode_png(const Bytes& file) {
   reader.check(png_image_begin_read_from_memory(&image, pixels.data(), pixels.size()));
   check_size(image.width, image.height);
   if (image.format & PNG_FORMAT_FLAG_LINEAR)
-    throw UserError("a PNG of 16 bits a channel, expected 8; save it with 8");
+    throw UserError("a PNG of 16 bits a channel", "8", "save it with 8");
   const bool has_alpha = image.format & PNG_FORMAT_FLAG_ALPHA;
   image.format = has_alpha ? PNG_FORMAT_RGBA : PNG_FORMAT_RGB;
   DecodedPicture picture{image.width, image.height, has_alpha ? 4u : 3u, {}, {}};

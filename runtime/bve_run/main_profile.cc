@@ -17,6 +17,7 @@ constexpr char kLines[] = ",\n ";
 using json::list;
 using json::object;
 using json::print_whole;
+using json::quote;
 using Counters = std::unique_ptr<bve_counters, decltype(&bve_uncount)>;
 
 std::string take(char* text) {
@@ -87,9 +88,15 @@ std::string trace_runs(const SessionHandle& session, const std::vector<float>& i
                 kLines);
 }
 
+std::string print_error(const Error& e) {
+  return object({{"error", object({{"met", quote(std::string(e.met()))},
+                                   {"expected", quote(std::string(e.expected()))},
+                                   {"to_do", quote(std::string(e.to_do()))}})}});
+}
+
 }  // namespace
 
-int profile(const Arguments& arguments) {
+int profile(const Arguments& arguments) try {
   keep_to(arguments.cores);
   const Counters counters(bve_count(""), bve_uncount);  // before the session starts its threads
   if (!counters) throw std::bad_alloc();
@@ -112,7 +119,7 @@ int profile(const Arguments& arguments) {
 
   bve_error error{};
   char* const roof = bve_measure(1, &error);
-  if (!roof) throw UserError(error.text);
+  if (!roof) throw UserError(error);
   std::puts(object({{"machine", describe_machine()},
                     {"session", inspect(session)},
                     {"times_ms", list(times_ms, ", ")},
@@ -122,6 +129,9 @@ int profile(const Arguments& arguments) {
                    kLines)
                 .c_str());
   return 0;
+} catch (const Error& e) {
+  std::puts(print_error(e).c_str());
+  throw;
 }
 
 }  // namespace bve

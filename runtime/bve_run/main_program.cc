@@ -19,14 +19,14 @@ using json::quote;
 Program open_program(const Arguments& arguments) {
   bve_error error{};
   Program program(bve_open(arguments.file.c_str(), &error), bve_close);
-  if (!program) throw UserError(error.text);
+  if (!program) throw UserError(error);
   return program;
 }
 
 SessionHandle start_session(const Program& program, float keep, const Arguments& arguments) {
   bve_error error{};
   SessionHandle session(bve_start(program.get(), keep, &arguments.options, &error), bve_stop);
-  if (!session) throw UserError(error.text);
+  if (!session) throw UserError(error);
   return session;
 }
 
@@ -35,7 +35,7 @@ void run_once(const SessionHandle& session, const std::vector<float>& image,
   bve_error error{};
   const float* const given = image.empty() ? nullptr : image.data();
   if (bve_run(session.get(), given, image.size(), logits.data(), logits.size(), &error)) {
-    throw UserError(error.text);
+    throw UserError(error);
   }
 }
 
@@ -60,14 +60,14 @@ std::vector<float> read_image(const std::string& path, size_t count) {
   const size_t read =
       file ? std::fread(image.data(), 1, image.size() * sizeof(float), file.get()) : 0;
   if (!file || std::ferror(file.get())) {
-    throw UserError(path + ": " + std::strerror(errno) +
-                    ", expected a file of float32; check --input");
+    throw UserError(path + ": " + std::strerror(errno), "a file of float32", "check --input");
   }
   if (read != count * sizeof(float)) {
-    throw UserError(path + " with " +
-                    (read > count * sizeof(float) ? "more" : std::to_string(read)) +
-                    " bytes, expected " + std::to_string(count * sizeof(float)) + ": " +
-                    std::to_string(count) + " float32 of this entry's image; give it in that size");
+    throw UserError(
+        path + " with " + (read > count * sizeof(float) ? "more" : std::to_string(read)) + " bytes",
+        std::to_string(count * sizeof(float)) + ": " + std::to_string(count) +
+            " float32 of this entry's image",
+        "give it in that size");
   }
   image.pop_back();
   return image;
@@ -84,7 +84,7 @@ std::vector<float> prepare_picture(const Program& program, const std::string& pa
   std::vector<float> image(count);
   bve_error error{};
   if (bve_prepare(program.get(), &picture, image.data(), count, &error))
-    throw UserError(path + ": " + error.text);
+    throw UserError(error, path + ": ");
   notes = std::move(decoded.notes);
   return image;
 }
@@ -95,9 +95,10 @@ void set_frame(const SessionHandle& session, const Arguments& arguments) {
   const size_t luma = size_t{width} * height, row = size_t{2} * ((width + 1) / 2);
   const size_t expected = luma + row * ((height + 1) / 2);
   if (bytes.size() != expected) {
-    throw UserError(arguments.picture + " of " + std::to_string(bytes.size()) +
-                    " bytes, expected " + std::to_string(expected) + " for NV21 of " +
-                    std::to_string(width) + " x " + std::to_string(height) + "; check --nv21");
+    throw UserError(arguments.picture + " of " + std::to_string(bytes.size()) + " bytes",
+                    std::to_string(expected) + " for NV21 of " + std::to_string(width) + " x " +
+                        std::to_string(height),
+                    "check --nv21");
   }
   bve_frame frame{};
   frame.planes[0] = bytes.data();
@@ -110,7 +111,7 @@ void set_frame(const SessionHandle& session, const Arguments& arguments) {
   frame.rotation = arguments.rotation;
   bve_error error{};
   if (bve_set_frame(session.get(), &frame, &error))
-    throw UserError(arguments.picture + ": " + error.text);
+    throw UserError(error, arguments.picture + ": ");
 }
 
 std::string describe_machine() {

@@ -189,8 +189,7 @@ Turn parse_turn(const std::string& command) {
                   &rest) != 3 ||
       !(turn.seconds >= 0 && turn.seconds <= 86400) || !(images >= 1 && images <= 1e6) ||
       !(period_ms >= 0 && period_ms <= 1e6)) {
-    throw UserError("'" + command +
-                    "', expected run or frame SECONDS IMAGES PERIOD_MS; check who asks");
+    throw UserError("'" + command + "'", "run or frame SECONDS IMAGES PERIOD_MS", "check who asks");
   }
   turn.images = static_cast<size_t>(images);
   turn.period_ns = static_cast<uint64_t>(period_ms * 1e6);
@@ -209,7 +208,7 @@ std::string unquote(const std::string& word) {
     const std::string digits = word.substr(i + 1, 2);
     const auto is_digit = [](unsigned char c) { return std::isxdigit(c) != 0; };
     if (digits.size() != 2 || !std::all_of(digits.begin(), digits.end(), is_digit)) {
-      throw UserError("'" + word + "', expected a path with % as %25; check who asks");
+      throw UserError("'" + word + "'", "a path with % as %25", "check who asks");
     }
     path += static_cast<char>(std::stoi(digits, nullptr, 16));
     i += 2;
@@ -222,15 +221,14 @@ void answer(const Served& served, const std::string& command) {
   const size_t space = command.find(' ', 7);
   if (command.rfind("answer ", 0) != 0 || space == command.npos ||
       command.find(' ', space + 1) != command.npos) {
-    throw UserError("'" + command +
-                    "', expected run, frame, memory or answer IN OUT; check who asks");
+    throw UserError("'" + command + "'", "run, frame, memory or answer IN OUT", "check who asks");
   }
   const std::string in = unquote(command.substr(7, space - 7));
   const std::string out = unquote(command.substr(space + 1));
   const File from(std::fopen(in.c_str(), "rb"), std::fclose);
   const File to(std::fopen(out.c_str(), "wb"), std::fclose);
   if (!from || !to) {
-    throw UserError((from ? out : in) + ": " + std::strerror(errno) + ", expected a file");
+    throw UserError((from ? out : in) + ": " + std::strerror(errno), "a file");
   }
   std::vector<float> image = served.image, logits = served.logits;
   const size_t bytes = image.size() * sizeof(float);
@@ -240,11 +238,11 @@ void answer(const Served& served, const std::string& command) {
     if (std::fwrite(logits.data(), sizeof(float), logits.size(), to.get()) != logits.size()) break;
   }
   if (std::ferror(from.get()) || std::ferror(to.get()) || std::fflush(to.get())) {
-    throw UserError(out + ": " + std::strerror(errno) + ", expected room for the answers");
+    throw UserError(out + ": " + std::strerror(errno), "room for the answers");
   }
   if (count > 0 && count < bytes) {
-    throw UserError(in + " ends within an image, expected images of " + std::to_string(bytes) +
-                    " bytes; check who asks");
+    throw UserError(in + " ends within an image", "images of " + std::to_string(bytes) + " bytes",
+                    "check who asks");
   }
   print_line(object({{"images", print_whole(images)}}));
 }
@@ -258,9 +256,9 @@ void keep_to(const std::vector<int>& cores) {
   CPU_ZERO(&set);
   for (const int core : cores) CPU_SET(core, &set);
   if (sched_setaffinity(0, sizeof set, &set)) {
-    throw UserError(std::string("--cores that this process may not run on (") +
-                    std::strerror(errno) +
-                    "), expected some of those that it may; see bve-run probe");
+    throw UserError(
+        std::string("--cores that this process may not run on (") + std::strerror(errno) + ")",
+        "some of those that it may", "see bve-run probe");
   }
 }
 

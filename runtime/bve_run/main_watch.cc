@@ -56,7 +56,7 @@ int watch(const Arguments& arguments) {
     } else if (command == "stop") {  // which also ends what is done every so often
       print_line(object({{"stopped", "true"}}));
     } else {
-      throw UserError("'" + command + "', expected sample, every MS or stop; check who asks");
+      throw UserError("'" + command + "'", "sample, every MS or stop", "check who asks");
     }
   }
   return 0;

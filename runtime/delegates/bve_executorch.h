@@ -37,6 +37,9 @@ BVE_EXECUTORCH_API const char* bve_executorch_version(void);
 // again or ends.
 BVE_EXECUTORCH_API const char* bve_executorch_error(void);
 
+// The same in its parts: whether there is such an error, which is read then.
+BVE_EXECUTORCH_API int bve_executorch_error_parts(bve_parts* parts);
+
 // Has the next delegate of ours that this thread executes take a frame in place of its image
 // tensor, whatever that holds (but ExecuTorch wants each input set): turned, cropped, resized and
 // normalised as the program says (bve_set_frame in bve.h). Used once. The struct is copied, the

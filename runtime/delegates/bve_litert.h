@@ -49,6 +49,10 @@ __attribute__((visibility("default"))) struct TfLiteDelegate* tflite_plugin_crea
 __attribute__((visibility("default"))) void bve_litert_set_frame(struct TfLiteDelegate* delegate,
                                                                  const bve_frame* frame);
 
+// What this library has reported last on this thread, in its parts (bve_error_parts in bve.h):
+// whether there is such an error, which is read then.
+__attribute__((visibility("default"))) int bve_litert_error_parts(bve_parts* parts);
+
 // After the last interpreter that uses it is deleted.
 __attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(
     struct TfLiteDelegate* delegate);

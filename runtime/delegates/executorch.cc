@@ -7,7 +7,6 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <optional>
@@ -41,7 +40,7 @@ std::shared_ptr<bve_program> open(FreeableBuffer&& data) {
   const auto bytes = std::make_shared<FreeableBuffer>(std::move(data));
   bve_error error{};
   bve_program* const program = bve_open_bytes(bytes->data(), bytes->size(), &error);
-  if (!program) return report(Error::DelegateInvalidCompatibility, "%s", error.text), nullptr;
+  if (!program) return report(Error::DelegateInvalidCompatibility, error), nullptr;
   if (reinterpret_cast<uintptr_t>(bytes->data()) % 64) bytes->Free();  // it was copied
   return {program, [bytes](bve_program* closed) {
             bve_close(closed);
@@ -94,10 +93,11 @@ int run_image(bve_session* session, const EValue& image, const Run& run, bve_err
                                       shape != packed, error);
     return status ? status : run(nullptr, 0);
   }
-  std::snprintf(error->text, sizeof error->text,
-                "an image of %s, expected float32 [1, 3, %d, %d], or uint8 [1, %d, %d, 3] or "
-                "[1, 3, %d, %d], packed; give it as the method's metadata has its input",
-                print(image).c_str(), size, size, size, size, size, size);
+  const std::string side = std::to_string(size), square = side + ", " + side;
+  set_error(error, "an image of " + print(image),
+            "float32 [1, 3, " + square + "], or uint8 [1, " + square + ", 3] or [1, 3, " + square +
+                "], packed",
+            "give it as the method's metadata has its input");
   return 1;
 }
 
@@ -112,9 +112,8 @@ class Backend final : public BackendInterface {
     float keep;
     if (!map || specs.size() != 1 || std::strcmp(specs[0].key, "keep") ||
         specs[0].value.nbytes != sizeof keep) {
-      return report(Error::DelegateInvalidCompatibility,
-                    "a delegate of another layout, expected version %s's; export the model again",
-                    kVersion.data());
+      return report(Error::DelegateInvalidCompatibility, "a delegate of another layout",
+                    std::string("version ") + kVersion.data() + "'s", "export the model again");
     }
     std::memcpy(&keep, specs[0].value.buffer, sizeof keep);
     processed->Free();
@@ -126,7 +125,8 @@ class Backend final : public BackendInterface {
     auto program = programs_.find_or_open({map, key}, [&]() -> std::shared_ptr<bve_program> {
       auto data = map->get_data(key);
       if (data.ok()) return open(std::move(*data));
-      cause = report(data.error(), "no data named %.80s; export the model again", key.c_str());
+      cause =
+          report(data.error(), "no data named " + key.substr(0, 80), "", "export the model again");
       return nullptr;
     });
     if (!program) return cause;
@@ -134,12 +134,12 @@ class Backend final : public BackendInterface {
     const bve_options options{BVE_ABI_VERSION, static_cast<uint32_t>(threads), 0, 0, 0, 0, 0};
     bve_error text{};
     Session session(bve_start(program.get(), keep, &options, &text), bve_stop);
-    if (!session) return report(Error::InvalidArgument, "%s", text.text);
+    if (!session) return report(Error::InvalidArgument, text);
     if (const size_t bytes = bve_repacked_bytes(program.get()))
       ET_LOG(Info, "%s: %zu bytes of weights packed anew for this CPU", kName, bytes);
     return new Delegate{std::move(program), std::move(session)};
   } catch (const std::exception& e) {
-    return report(Error::MemoryAllocationFailed, "%s", e.what());
+    return report(Error::MemoryAllocationFailed, e.what());
   }
 
   Error execute(BackendExecutionContext&, DelegateHandle* handle,
@@ -147,8 +147,7 @@ class Backend final : public BackendInterface {
     const auto frame = std::exchange(next_frame, std::nullopt);
     bve_session* const session = static_cast<Delegate*>(handle)->session.get();
     if (values.size() != 2 || !is_plain(*values[1], ScalarType::Float)) {
-      return report(Error::InvalidArgument,
-                    "other tensors, expected an image, and float logits, packed");
+      return report(Error::InvalidArgument, "other tensors", "an image, and float logits, packed");
     }
     const auto& logits = values[1]->toTensor();
     bve_error error{};
@@ -163,9 +162,9 @@ class Backend final : public BackendInterface {
     } else {
       status = run_image(session, *values[0], run, &error);
     }
-    return status ? report(Error::InvalidArgument, "%s", error.text) : Error::Ok;
+    return status ? report(Error::InvalidArgument, error) : Error::Ok;
   } catch (const std::exception& e) {
-    return report(Error::MemoryAllocationFailed, "%s", e.what());
+    return report(Error::MemoryAllocationFailed, e.what());
   }
 
   void destroy(DelegateHandle* handle) const override { delete static_cast<Delegate*>(handle); }
@@ -184,8 +183,10 @@ class Backend final : public BackendInterface {
       } else if (!std::strcmp(option.key, "version")) {
         option.value = kVersion;
       } else {
-        return report(Error::InvalidArgument, "unknown option %.63s, expected threads or version",
-                      option.key);
+        return report(
+            Error::InvalidArgument,
+            "unknown option " + std::string(option.key, strnlen(option.key, sizeof option.key)),
+            "threads or version");
       }
     }
     return Error::Ok;
@@ -203,8 +204,9 @@ const bool is_registered = [] {
   BackendOption first{"version", Text{"as many backends as ExecuTorch takes"}};
   executorch::runtime::get_option(kName, {&first, 1});
   report(Error::InvalidState,
-         "version %s beside %s in one process, expected one copy; load one alone", kVersion.data(),
-         std::get<Text>(first.value).data());
+         std::string("version ") + kVersion.data() + " beside " +
+             std::get<Text>(first.value).data() + " in one process",
+         "one copy", "load one alone");
   refuse();
   return false;
 }();

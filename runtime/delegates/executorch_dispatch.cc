@@ -5,6 +5,7 @@
 #include <executorch/runtime/kernel/operator_registry.h>
 
 #include <cstring>
+#include <string>
 
 #include "bve_executorch.h"
 #include "executorch_errors.h"
@@ -55,19 +56,20 @@ bool resize(Span<EValue*> values) {
 
 Error dispatch_tokens(Span<EValue*> values) {
   if (!has_types(values))
-    return report(Error::InvalidProgram, "%s of other types, expected packed floats", kName);
+    return report(Error::InvalidProgram, kName + std::string(" of other types"), "packed floats");
   if (!has_shapes(values)) {
-    return report(Error::InvalidArgument,
-                  "%s of other shapes, expected x [1, n, C], z [1, n, c] and a router of c", kName);
+    return report(Error::InvalidArgument, kName + std::string(" of other shapes"),
+                  "x [1, n, C], z [1, n, c] and a router of c");
   }
   const Tensor &x = values[kX]->toTensor(), &z = values[kZ]->toTensor();
   const int64_t k = values[kK]->toInt();
   if (k < 1 || k > x.size(1)) {
-    return report(Error::InvalidArgument, "%s of %lld selected tokens, expected 1 to %zd", kName,
-                  static_cast<long long>(k), x.size(1));
+    return report(Error::InvalidArgument, kName + (" of " + std::to_string(k) + " selected tokens"),
+                  "1 to " + std::to_string(x.size(1)));
   }
   if (!resize(values))
-    return report(Error::InvalidArgument, "%s with other results, expected room for these", kName);
+    return report(Error::InvalidArgument, kName + std::string(" with other results"),
+                  "room for these");
 
   const auto read = [&](int i) { return values[i]->toTensor().const_data_ptr<float>(); };
   const auto write = [&](int i) { return values[i]->toTensor().mutable_data_ptr<float>(); };
@@ -89,7 +91,11 @@ Error dispatch_tokens(Span<EValue*> values) {
   tokens.order = values[kOrder]->toTensor().mutable_data_ptr<int32_t>();
   bve_error error{};
   const int status = bve_dispatch(&tokens, &error);
-  return status ? report(Error::InvalidArgument, "%s: %s", kName, error.text) : Error::Ok;
+  if (status == 0) return Error::Ok;
+  bve_parts parts;
+  bve_error_parts(&error, &parts);
+  return report(Error::InvalidArgument, kName + (": " + std::string(parts.met)), parts.expected,
+                parts.to_do);
 }
 
 void run(KernelRuntimeContext& context, Span<EValue*> values) {

@@ -2,8 +2,6 @@
 
 #include <executorch/runtime/platform/log.h>
 
-#include <cstdarg>
-#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -18,13 +16,16 @@ bve_error refusal;
 thread_local bve_error failure;
 thread_local bool is_told = true;
 
+// What is to be told, null if nothing is; from then on it is told.
+const bve_error* take_failure() {
+  if (*refusal.text) return &refusal;
+  return std::exchange(is_told, true) ? nullptr : &failure;
+}
+
 }  // namespace
 
-executorch::runtime::Error report(executorch::runtime::Error error, const char* format, ...) {
-  va_list values;
-  va_start(values, format);
-  std::vsnprintf(failure.text, sizeof failure.text, format, values);
-  va_end(values);
+executorch::runtime::Error report(executorch::runtime::Error error, const bve_error& failed) {
+  failure = failed;
   is_told = false;
   for (const char* rest = failure.text; *rest; rest += strnlen(rest, kLogged)) {
     ET_LOG(Error, "libbve_executorch: %.*s", kLogged, rest);
@@ -32,12 +33,24 @@ executorch::runtime::Error report(executorch::runtime::Error error, const char* 
   return error;
 }
 
+executorch::runtime::Error report(executorch::runtime::Error error, std::string_view met,
+                                  std::string_view expected, std::string_view to_do) {
+  bve_error failed;
+  set_error(&failed, met, expected, to_do);
+  return report(error, failed);
+}
+
 void refuse() { refusal = failure; }
 
 }  // namespace bve
 
 const char* bve_executorch_error(void) {
-  if (*bve::refusal.text) return bve::refusal.text;
-  const bool was_told = std::exchange(bve::is_told, true);
-  return was_told ? nullptr : bve::failure.text;
+  const bve_error* const failed = bve::take_failure();
+  return failed ? failed->text : nullptr;
+}
+
+int bve_executorch_error_parts(bve_parts* parts) {
+  const bve_error* const failed = bve::take_failure();
+  if (failed) bve_error_parts(failed, parts);
+  return failed != nullptr;
 }

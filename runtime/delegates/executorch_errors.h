@@ -4,13 +4,14 @@
 
 #include <executorch/runtime/core/error.h>
 
-#include "bve.h"
+#include "error_text.h"
 
 namespace bve {
 
 // Logs the text, keeps it for this thread, and gives the error back.
-__attribute__((format(printf, 2, 3))) executorch::runtime::Error report(
-    executorch::runtime::Error error, const char* format, ...);
+executorch::runtime::Error report(executorch::runtime::Error error, const bve_error& failed);
+executorch::runtime::Error report(executorch::runtime::Error error, std::string_view met,
+                                  std::string_view expected = "", std::string_view to_do = "");
 
 // From now on what failed last is why this copy of the library cannot be used.
 void refuse();

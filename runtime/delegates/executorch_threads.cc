@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "bve.h"
 #include "executorch_errors.h"
@@ -27,10 +28,12 @@ Error read_threads(executorch::runtime::Span<const BackendOption> options, int* 
     const bool is_known = !std::strcmp(option.key, "threads");
     const int* const value = std::get_if<int>(&option.value);
     if (!is_known || !value || *value < 1) {
-      return is_known ? report(Error::InvalidArgument,
-                               "option threads of another value, expected an int of 1 or more")
-                      : report(Error::InvalidArgument, "unknown option %.63s, expected threads",
-                               option.key);
+      return is_known ? report(Error::InvalidArgument, "option threads of another value",
+                               "an int of 1 or more")
+                      : report(Error::InvalidArgument,
+                               "unknown option " +
+                                   std::string(option.key, strnlen(option.key, sizeof option.key)),
+                               "threads");
     }
     asked = *value;
   }

@@ -10,12 +10,14 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "bve.h"
 #include "bve_litert.h"
+#include "error_text.h"
 #include "litert_growth.h"
 #include "shared_programs.h"
 #include "tensorflow/lite/c/common.h"
@@ -56,10 +58,27 @@ struct Kernel {
   Session session{nullptr, bve_stop};
 };
 
-// Allocates nothing: it also tells that memory ran out.
-TfLiteStatus refuse(TfLiteContext* context, const char* text) {
-  context->ReportError(context, "%s: %s\n", kName, text);
+thread_local bve_error failure;
+thread_local bool is_told = true;
+
+// From now on this thread's last failure.
+void keep(const bve_error& failed) {
+  failure = failed;
+  is_told = false;
+}
+
+TfLiteStatus refuse(TfLiteContext* context, const bve_error& failed) {
+  keep(failed);
+  context->ReportError(context, "%s: %s\n", kName, failed.text);
   return kTfLiteDelegateError;
+}
+
+// Allocates nothing: it also tells that memory ran out.
+TfLiteStatus refuse(TfLiteContext* context, std::string_view met, std::string_view expected = "",
+                    std::string_view to_do = "") {
+  bve_error failed;
+  set_error(&failed, met, expected, to_do);
+  return refuse(context, failed);
 }
 
 Program open_program(const TfLiteNode& node, bve_error* error) {
@@ -100,7 +119,7 @@ TfLiteStatus check_tensor(TfLiteContext* context, const char* name, int number,
     if (kind == found) return kTfLiteOk;
     expected += (expected.empty() ? "" : " or ") + print(kind);
   }
-  return refuse(context, (name + (" is " + print(found)) + ", expected " + expected).c_str());
+  return refuse(context, name + (" is " + print(found)), expected);
 }
 
 // ---- the kernel ---------------------------------------------------------------------------------
@@ -133,12 +152,12 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
     if (!options.threads) options.threads = std::min(recommended, bve_count_cores());
     bve_error error{};
     kernel->session.reset(bve_start(kernel->program.get(), kernel->keep, &options, &error));
-    if (!kernel->session) return refuse(context, error.text);
+    if (!kernel->session) return refuse(context, error);
   }
   const int* const outputs = node->outputs->data;
   if (std::count(outputs, outputs + node->outputs->size, kernel->logits) != 1) {
     // the runtime gives them no memory then
-    return refuse(context, "logits that nothing reads, expected an output of the graph");
+    return refuse(context, "logits that nothing reads", "an output of the graph");
   }
   const size_t pixels = bve_image_count(kernel->session.get());
   const auto size = static_cast<size_t>(std::lround(std::sqrt(pixels / 3)));
@@ -173,7 +192,7 @@ TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
   } else {
     status = run(image.data.f, image.bytes / sizeof(float));
   }
-  return status ? refuse(context, error.text) : kTfLiteOk;
+  return status ? refuse(context, error) : kTfLiteOk;
 }
 
 constexpr TfLiteRegistration kRegistration{init, release, prepare, invoke, nullptr, 0, kName, 1};
@@ -203,10 +222,10 @@ TfLiteStatus take_ops(TfLiteContext* context, TfLiteDelegate* delegate) try {
     if (!has_signature(*context, *node))
       return refuse(context, "an op without inputs [image, constant float32 keep], output logits");
     if (!node->custom_initial_data || node->custom_initial_data_size <= 0)
-      return refuse(context, "an op without options, expected a program; export the model again");
+      return refuse(context, "an op without options", "a program", "export the model again");
     bve_error error{};
     const Program program = open_program(*node, &error);
-    if (!program) return refuse(context, error.text);
+    if (!program) return refuse(context, error);
     if (const auto status = replace_node(context, kRegistration, index, delegate)) return status;
   }
   return kTfLiteOk;
@@ -214,8 +233,9 @@ TfLiteStatus take_ops(TfLiteContext* context, TfLiteDelegate* delegate) try {
   return refuse(context, "out of memory");
 }
 
-// What is wrong with an option; '' if nothing is.
-std::string set_option(bve_options& options, const std::string& key, const std::string& value) {
+// Whether it is set; what is wrong with it is in `error` if not.
+bool set_option(bve_options& options, const std::string& key, const std::string& value,
+                bve_error* error) {
   constexpr std::pair<const char*, uint32_t bve_options::*> kOptions[] = {
       {"threads", &bve_options::threads},
       {"little_threads", &bve_options::little_threads},
@@ -228,9 +248,11 @@ std::string set_option(bve_options& options, const std::string& key, const std::
     const auto [rest, fault] = std::from_chars(value.data(), end, options.*field);
     const bool sound = fault == std::errc() && rest == end && (key != "threads" || options.threads);
     const char* const least = key == "threads" ? "1" : "0";
-    return sound ? "" : key + "=" + value + ", expected a whole number from " + least;
+    if (!sound) set_error(error, key + "=" + value, std::string("a whole number from ") + least);
+    return sound;
   }
-  return "unknown option " + key + ", expected threads, little_threads, pin, spin_us or choose";
+  set_error(error, "unknown option " + key, "threads, little_threads, pin, spin_us or choose");
+  return false;
 }
 
 }  // namespace
@@ -242,10 +264,14 @@ TfLiteDelegate* tflite_plugin_create_delegate(const char* const* options_keys,
   auto delegate = std::make_unique<bve::Delegate>();
   for (size_t i = 0; i < num_options; i++) {
     const char *const key = options_keys[i], *const value = options_values[i];
-    const auto fault = key && value ? bve::set_option(delegate->options, key, value)
-                                    : std::string("an option that is null, expected text");
-    if (fault.empty()) continue;
-    if (report_error) report_error((std::string(bve::kName) + ": " + fault).c_str());
+    bve_error error{};
+    if (!key || !value) {
+      bve::set_error(&error, "an option that is null", "text");
+    } else if (bve::set_option(delegate->options, key, value, &error)) {
+      continue;
+    }
+    bve::keep(error);
+    if (report_error) report_error((std::string(bve::kName) + ": " + error.text).c_str());
     return nullptr;
   }
   TfLiteDelegate& base = delegate->base.delegate;
@@ -258,6 +284,12 @@ TfLiteDelegate* tflite_plugin_create_delegate(const char* const* options_keys,
 } catch (const std::bad_alloc&) {
   if (report_error) report_error("libbve_litert: out of memory");
   return nullptr;
+}
+
+int bve_litert_error_parts(bve_parts* parts) {
+  const bool has_failed = !std::exchange(bve::is_told, true);
+  if (has_failed) bve_error_parts(&bve::failure, parts);
+  return has_failed;
 }
 
 void bve_litert_set_frame(TfLiteDelegate* delegate, const bve_frame* frame) {

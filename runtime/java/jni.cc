@@ -12,14 +12,13 @@
 #include <string>
 #include <vector>
 
-#include "bve.h"
+#include "error_text.h"
 
 #define BVE_JNI(result, name) extern "C" JNIEXPORT result JNICALL Java_dev_bigvit_edge_Bve_##name
 
 namespace {
 
 constexpr size_t kAlign = 64;  // of bytes that bve_open_bytes takes as they are
-constexpr char kNoMemory[] = "no memory left; close other programs";
 
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
@@ -45,22 +44,24 @@ jlong hand_out(const void* handle) {
   return static_cast<jlong>(reinterpret_cast<intptr_t>(handle));
 }
 
-void set_error(JNIEnv* env, jbyteArray into, const char* text) {
-  const auto bytes = static_cast<jsize>(std::strlen(text) + 1);
-  env->SetByteArrayRegion(into, 0, std::min(bytes, env->GetArrayLength(into)),
-                          reinterpret_cast<const jbyte*>(text));
+void write_parts(JNIEnv* env, jbyteArray into, const bve_error& error) {
+  bve_parts parts;
+  bve_error_parts(&error, &parts);
+  const jsize bytes = std::min<jsize>(sizeof parts, env->GetArrayLength(into));
+  env->SetByteArrayRegion(into, 0, bytes, reinterpret_cast<const jbyte*>(&parts));
 }
 
 // work's result, or failed with the reason in `reason`.
 template <typename Result, typename Work>
 Result guard(JNIEnv* env, jbyteArray reason, Result failed, Work work) {
+  bve_error error{};
   try {
-    bve_error error{};
     const Result result = work(&error);
-    if (result == failed) set_error(env, reason, error.text);
+    if (result == failed) write_parts(env, reason, error);
     return result;
   } catch (const std::bad_alloc&) {
-    set_error(env, reason, kNoMemory);
+    bve::set_error(&error, "no memory left", "", "close other programs");
+    write_parts(env, reason, error);
   }
   return failed;
 }
@@ -199,9 +200,8 @@ BVE_JNI(jboolean, runDirect)(JNIEnv* env, jclass, jlong session, jobject image, 
     auto* const into = static_cast<float*>(env->GetDirectBufferAddress(logits));
     for (const void* memory : {static_cast<const void*>(from), static_cast<const void*>(into)}) {
       if (memory && reinterpret_cast<uintptr_t>(memory) % alignof(float) == 0) continue;
-      std::strcpy(error->text,
-                  "a buffer that starts within a float or nowhere, expected a direct one of "
-                  "floats; allocate it by ByteBuffer.allocateDirect");
+      bve::set_error(error, "a buffer that starts within a float or nowhere",
+                     "a direct one of floats", "allocate it by ByteBuffer.allocateDirect");
       return JNI_FALSE;
     }
     return bve_run(find<Session>(session)->session, from + image_offset,

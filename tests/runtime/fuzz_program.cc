@@ -220,7 +220,8 @@ void open(const uint8_t* data, size_t size) try {
     }
     run_small(*program, entry);
   }
-  require(is_text(read_metadata(program->metadata()).fault), "a fault cannot be printed");
+  const Metadata metadata = read_metadata(program->metadata());
+  require(!metadata.fault || is_text(metadata.fault->what()), "a fault cannot be printed");
   std::string described = program->describe();
   for (char& letter : described)
     letter = letter == '\n' || letter == '\r' || letter == '\t' ? ' ' : letter;

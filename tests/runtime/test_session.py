@@ -302,6 +302,19 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         Session(tmp_path)
 
 
+def test_an_error_has_the_librarys_parts_whatever_the_path_has_in_it(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a, expected b; c.bve"
+    path.write_bytes(file.read_bytes()[:-64])
+    with pytest.raises(UserError) as caught:
+        Session(path)
+    assert caught.value.met.startswith(f"{path.name}: has ")
+    assert caught.value.expected.startswith(f"{file.stat().st_size} (file_bytes at offset 8): it is truncated")
+    with pytest.raises(UserError) as caught:
+        Session(tmp_path / "d, expected e; f.bve")
+    assert caught.value.met == f"{tmp_path}/d, expected e; f.bve: cannot be opened: No such file or directory"
+    assert (caught.value.expected, caught.value.do) == (abi.ANY, "give the path of a readable .bve file")
+
+
 @pytest.fixture
 def fresh() -> object:
     load_library.cache_clear()

@@ -106,6 +106,13 @@ TEST_CASE("another version, damage, a missing part: the core's text, once, and a
     const std::string told = take_error();
     CHECK_MESSAGE(has(told, fault), told);
     CHECK(take_error().empty());
+    bve_parts parts{};
+    CHECK(bve_executorch_error_parts(&parts) == 0);
+    CHECK(Opened(bytes).load("keep_1") == Error::DelegateInvalidCompatibility);
+    CHECK(bve_executorch_error_parts(&parts) == 1);
+    CHECK_MESSAGE(has(parts.met, fault), parts.met);
+    CHECK(has(told, parts.expected));
+    CHECK(take_error().empty());
     bytes.data()[start + offset] ^= std::byte{8};
   }
   const std::string text(reinterpret_cast<char*>(bytes.data()), start);

@@ -135,6 +135,11 @@ TEST_CASE("options are checked when the delegate is made") {
   for (const Options& options : {Options{{nullptr, "1"}}, Options{{"threads", nullptr}}}) {
     CHECK(!make_delegate(options));
     CHECK(refusal == "libbve_litert: an option that is null, expected text");
+    bve_parts parts{};
+    CHECK(bve_litert_error_parts(&parts) == 1);
+    CHECK(parts.met == std::string("an option that is null"));
+    CHECK(parts.expected == std::string("text"));
+    CHECK(bve_litert_error_parts(&parts) == 0);  // it has been read
   }
   const char *key = "no", *value = "";
   CHECK(!tflite_plugin_create_delegate(&key, &value, 1, nullptr));

@@ -190,7 +190,7 @@ struct Expected {
 
 struct Opened {
   Java java;
-  jbyteArray reason = java.add_text(std::string(BVE_ERROR_BYTES, '\0'));
+  jbyteArray reason = java.add_text(std::string(sizeof(bve_parts), '\0'));
   jlong program = 0, session = 0;
 
   Opened() {
@@ -207,7 +207,13 @@ struct Opened {
     CALL(stop, session);
     CALL(close, program);
   }
-  std::string why() { return java.read_text(reason); }
+  // 'what was met | what was expected | what to do'.
+  std::string why() {
+    bve_parts parts;
+    const std::vector<char> bytes = java.read<char>(reason);
+    std::memcpy(&parts, bytes.data(), sizeof parts);
+    return std::string(parts.met) + " | " + parts.expected + " | " + parts.to_do;
+  }
 };
 
 TEST_CASE("a program tells what it is, in bytes of UTF-8") {
@@ -228,7 +234,7 @@ TEST_CASE("a program tells what it is, in bytes of UTF-8") {
 
 TEST_CASE("a file is opened by its path's bytes") {
   Java java;
-  const jbyteArray reason = java.add_text(std::string(BVE_ERROR_BYTES, '\0'));
+  const jbyteArray reason = java.add_text(std::string(sizeof(bve_parts), '\0'));
   const auto path = std::filesystem::temp_directory_path() /
                     ("bve \xc3\xa4 " + std::to_string(reinterpret_cast<uintptr_t>(&java)) + ".bve");
   Bytes bytes = make_program();
@@ -283,7 +289,7 @@ TEST_CASE("pixels are ints of Java, and held no longer than they are read") {
   CHECK(CALL(prepare, opened.session, pixels, 6, 5, found, opened.reason) == JNI_TRUE);
   CHECK(java.read<float>(found) == image);
   CHECK(CALL(prepare, opened.session, pixels, 0, 5, found, opened.reason) == JNI_FALSE);
-  CHECK(opened.why().rfind("a picture of 0 x 5 pixels, expected ", 0) == 0);
+  CHECK(opened.why().rfind("a picture of 0 x 5 pixels | 1 or more each | ", 0) == 0);
 }
 
 TEST_CASE("a frame is run as the C ABI does, from an array and from direct buffers") {
@@ -340,7 +346,7 @@ TEST_CASE("what fails gives its reason, cut where there is less room") {
   CHECK(CALL(run, opened.session, floats(kImage), floats(4), opened.reason) == JNI_FALSE);
   CHECK(CALL(runDirect, opened.session, nullptr, 0, kImage, floats(3), 0, 3, opened.reason) ==
         JNI_FALSE);
-  CHECK(opened.why().find("expected a direct one") != std::string::npos);
+  CHECK(opened.why().find("| a direct one") != std::string::npos);
   CHECK(CALL(start, opened.program, 0.25f, 1, opened.reason) == 0);
   CHECK(opened.why().find("keep ratio 0.25") != std::string::npos);
   CHECK(CALL(start, opened.program, 0, -1, opened.reason) == 0);
@@ -361,7 +367,7 @@ TEST_CASE("without room Java's own error is left to be thrown, or one is told") 
   CHECK(CALL(label, opened.program, 0) == nullptr);
   CHECK(CALL(keeps, opened.program) == nullptr);
   CHECK(CALL(prepare, opened.session, pixels, 1, 1, image, opened.reason) == JNI_FALSE);
-  CHECK(opened.why() == "no memory left; close other programs");
+  CHECK(opened.why() == "no memory left |  | close other programs");
   CHECK(CALL(setBytes, opened.session, java.add_text("abcdef"), 2, 2, 0, opened.reason) ==
         JNI_FALSE);
 }
