@@ -18,7 +18,7 @@ namespace {
 DecodedPicture decode_jpeg(const Bytes& file) {
   const std::unique_ptr<void, int (*)(tjhandle)> decoder(tjInitDecompress(), tjDestroy);
   if (!decoder) throw std::bad_alloc();
-  int width, height, sampling, space;
+  int width = 0, height = 0, sampling = 0, space = 0;  // a file of tables alone sets none of them
   if (tjDecompressHeader3(decoder.get(), file.data(), file.size(), &width, &height, &sampling,
                           &space) != 0) {
     refuse(tjGetErrorStr2(decoder.get()));
