@@ -1,6 +1,6 @@
 """A ViT or big.LITTLE ViT of this package inside a model of others: our core runs that, the framework what is around.
 
-In the graph of the model around it one op, bve::program, stands in its place; a backend writes that as its framework's
+In the graph of the model around it one op, bve::program, stands in its place; a format writes that as its framework's
 call of our core.
 """
 
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, library, nn
 from torch.export import ExportedProgram
 
-from bigvit_edge.artifact import Array
-from bigvit_edge.errors import UserError
-from bigvit_edge.export.emitter import find_head
+from bigvit_edge.errors import UserError, name_type
 from bigvit_edge.export.graph import Graph, Inlay, read_constants, remove_constant
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import Embedding, ViT
+from bigvit_edge.signature import Array
 
 OPS = library.Library("bve", "FRAGMENT")  # type: ignore[no-untyped-call]
 OPS.define("program(Tensor image, int classes) -> Tensor")  # type: ignore[no-untyped-call]
@@ -64,6 +63,22 @@ def find_inside(module: nn.Module, name: str) -> ViT | BLViT:
     return inside
 
 
+def find_head(model: ViT | BLViT) -> nn.Linear:
+    """Find a model's head.
+
+    Where that was taken off for the features (nn.Identity), it is a Linear that changes nothing. UserError if it is
+    something else.
+    """
+    head: nn.Module = model.head
+    if isinstance(head, nn.Linear):
+        return head
+    if type(head) is not nn.Identity:
+        met = f"{name_type(head)} as the head of {name_type(model)} for the bve runtime"
+        raise UserError(met, "a Linear or an Identity", "put it behind the model, or add --set delegate=xnnpack")
+    (dim,) = model.norm.normalized_shape
+    return nn.Linear(dim, dim, device="meta")
+
+
 @contextmanager
 def answering(inside: ViT | BLViT, answer: Callable[..., Tensor]) -> Iterator[None]:
     """Let the model answer so until the block ends.
@@ -108,7 +123,7 @@ def record_images(module: nn.Module, name: str, images: Array) -> Array:
         wrong = next((g for g in given if not isinstance(g, Tensor) or g.shape != shape), None)
         with_what = f", with {list(wrong.shape)}" if isinstance(wrong, Tensor) else ""
         met = f"{name} of {type(module).__name__} is called {len(given) / len(images):g} times for an image{with_what}"
-        raise UserError(met, f"once, with one float32 {list(shape)}, for our core", "add --set backend=xnnpack")
+        raise UserError(met, f"once, with one float32 {list(shape)}, for the bve runtime", "add --set delegate=xnnpack")
     return torch.cat(seen).numpy()
 
 
@@ -146,7 +161,9 @@ def part_of(graph: Graph) -> Graph:
     layers = {own: how for layer, how in graph.layers.items() if (own := _find_own_name(inlay, layer))}
     seen = None if graph.calibration is None else inlay.images
     inside = find_inside(graph.module, inlay.names[0])
-    return Graph(inlay.exported, graph.precision, layers, keep=graph.keep, module=inside, calibration=seen)
+    return Graph(
+        inlay.exported, graph.precision, layers, keep=graph.keep, module=inside, calibration=seen, core=inlay.core
+    )  # fmt: skip
 
 
 def rest_of(graph: Graph) -> Graph:

@@ -14,8 +14,10 @@ from weakref import WeakKeyDictionary, ref
 from torch.export import ExportedProgram
 
 from bigvit_edge.artifact import Method
-from bigvit_edge.export.emitter import emit_program
-from bigvit_edge.export.graph import PATCHES, Graph, layer_group
+from bigvit_edge.export.assignment import find_kept
+from bigvit_edge.export.core.lowering import lower_graphs
+from bigvit_edge.export.core.readers import list_patches
+from bigvit_edge.export.graph import Graph, layer_group
 from bigvit_edge.export.inlay import part_of
 from bigvit_edge.export.program import Entry, to_bytes
 from bigvit_edge.preprocessing import NCHW
@@ -47,24 +49,33 @@ _latest: WeakKeyDictionary[ExportedProgram, tuple[Any, Lowered]] = WeakKeyDictio
 def lower_native(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]) -> Lowered:
     """Lower the graphs, or their inlays, to one program.
 
-    An entry each, its weights packed as target.packing says. UserError if the model is not of this package, or is to be
-    quantised in a way that a program cannot say.
+    An entry each, its weights packed as target.packing says. UserError naming what no program can compute.
     """
     start = f"{graphs[0].inlay.names[0]}." if graphs[0].inlay else ""
     metadata = _describe_core(metadata, is_part=graphs[0].inlay is not None)
+    precision, module = graphs[0].precision, graphs[0].module
     graphs = [part_of(graph) for graph in graphs]
-    precision, kept = graphs[0].precision, set(f"{start}{PATCHES}".split(".")) & set(target.quant.keep_float)
-    layers = {PATCHES: precision} if precision == "int8" and not kept else {}
+    patches = find_patches(graphs[0]) if precision == "int8" else []
+    kept = find_kept([start + layer for layer in patches], module, target.quant)
+    layers = {layer: precision for layer in patches if start + layer not in kept}
     graphs = [replace(graph, layers={**graph.layers, **layers}) for graph in graphs]
     key = target.packing, sorted(metadata.items()), [_identify(graph) for graph in graphs]
     known, lowered = _latest.get(graphs[0].exported, (None, None))
     if lowered is None or known != key:
-        program = emit_program(graphs, DEPTHS[target.packing], metadata)
+        program = lower_graphs(graphs, DEPTHS[target.packing], metadata)
         named = {start + layer: how for layer, how in layers.items()}
         products = {start.removesuffix("."): precision} if precision == "int8" else {}
         lowered = Lowered(to_bytes(program), program.entries, named, products)
         _latest[graphs[0].exported] = key, lowered
     return lowered
+
+
+def find_patches(graph: Graph) -> list[str]:
+    """Find the layers that make tokens of patches.
+
+    No other format quantises them.
+    """
+    return [] if graph.core is None else list_patches(graph.core)
 
 
 def _describe_core(metadata: Mapping[str, str], is_part: bool) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""Graph rewrites that help every backend: the same function, fewer ops."""
+"""Graph rewrites that help every format: the same function, fewer ops."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -56,22 +57,25 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
     Weights stay shared with the original except those that change.
     """
+    return _apply(exported, (*PLAIN, *CHOSEN))
+
+
+def rewrite_plainly(exported: ExportedProgram) -> ExportedProgram:
+    """Rewrite, on a copy, without choosing other ops.
+
+    What comes of it says what the graph computes, in fewer words.
+    """
+    return _apply(exported, PLAIN)
+
+
+def rewrite_further(plain: ExportedProgram) -> ExportedProgram:
+    """Choose other ops in what was rewritten plainly, on a copy."""
+    return _apply(plain, CHOSEN)
+
+
+def _apply(exported: ExportedProgram, rewrites: Iterable[Callable[[ExportedProgram], None]]) -> ExportedProgram:
     program = copy_program(exported)
-    for rewrite in (
-        functionalize,
-        write_equivalents,
-        write_shapes,
-        drop_copies,
-        write_rolls,
-        fold_constants,
-        drop_open_masks,
-        fold_padding,
-        fold_factors,
-        merge_branches,
-        fold_factors,
-        write_norms_as_factors,
-        write_patches_as_linear,
-    ):
+    for rewrite in rewrites:
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -177,6 +181,17 @@ def fold_padding(program: ExportedProgram) -> None:
         conv.args = (pad.args[0], conv.args[1], bias, stride, padding, *others)
 
 
+PLAIN = (
+    functionalize,
+    write_equivalents,
+    write_shapes,
+    drop_copies,
+    write_rolls,
+    fold_constants,
+    drop_open_masks,
+)
+
+
 def draws(node: Node) -> bool:
     """Tell whether an op takes random numbers, or may."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -237,3 +252,13 @@ def _only_user(node: Node) -> Node | None:
 
 def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
     return shape_of(node), node.meta["val"].dtype
+
+
+CHOSEN = (
+    fold_padding,
+    fold_factors,
+    merge_branches,
+    fold_factors,
+    write_norms_as_factors,
+    write_patches_as_linear,
+)

@@ -136,7 +136,8 @@ size_t count_usable(size_t cores, const std::string& root) {
 
 void check_threads(uint32_t threads, size_t usable) {
   if (threads < 1 || threads > usable)
-    fail("%u threads, expected 1 to %zu, the cores this process may use", threads, usable);
+    fail(compose("%u threads", threads),
+         compose("1 to %zu, the cores this process may use", usable));
 }
 
 }  // namespace bve

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "error.h"
 #include "resampling.h"
 
 namespace bve {
@@ -31,7 +32,7 @@ struct Preprocessing {
 
 struct Metadata {
   std::optional<Preprocessing> preprocessing;
-  std::string fault;                // why there is no preprocessing, as an Error's text
+  std::optional<Error> fault;       // why there is no preprocessing
   std::vector<std::string> labels;  // none: the file has none that can be read
 };
 

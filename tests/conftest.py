@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 
@@ -10,6 +11,12 @@ from tests.app.apks import built, cache
 from tests.devices.machines import adb_machine, ssh_machine
 
 __all__ = ("adb_machine", "built", "cache", "keep_locks_apart", "ssh_machine")
+
+
+def pytest_collection_finish() -> None:
+    """Look no more through what the imports of all tests have made: it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

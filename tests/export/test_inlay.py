@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.assignment import list_linears
 from bigvit_edge.export.calibration import visit_layers
-from bigvit_edge.export.convert import capture, list_refusals, part, rewrite
+from bigvit_edge.export.convert import capture, capture_cores, find_leftovers, list_refusals, part, rewrite
 from bigvit_edge.export.graph import Graph, matrix_products
 from bigvit_edge.export.inlay import (
     PROGRAM,
@@ -66,10 +66,12 @@ def test_ours_are_found_wherever_they_are() -> None:
 
 def test_formats_with_a_framework_around_us_take_a_model_around_one_of_ours() -> None:
     target = override(load_target("android-native"), ["formats=executorch,litert,bve"])
-    assert list_refusals(target, make_vit()) == []
-    assert list_refusals(target, build()) == ["bve"]
+    for model in (make_vit(), nn.Sequential(make_vit(), nn.Linear(5, 3))):
+        assert list_refusals(target, model, find_leftovers(capture_cores(model, SIZE, (None,)))) == []
+    leftovers = find_leftovers(capture_cores(build(), SIZE, (0.5,)))
+    assert list_refusals(target, build(), leftovers) == ["bve"]
     for module in (nn.Linear(2, 2), nn.Sequential(make_vit(), make_vit())):
-        assert list_refusals(target, module) == ["executorch", "litert", "bve"]
+        assert list_refusals(target, module, leftovers) == ["executorch", "litert", "bve"]
 
 
 def test_what_may_compute_otherwise_is_not_ours() -> None:
@@ -132,7 +134,7 @@ def test_recorded_images_stay_as_they_were_given() -> None:
 )
 def test_another_use_of_ours_is_refused(use: Callable[[ViT, Tensor], Tensor], how: str) -> None:
     model = Using(use)
-    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with one float32 .*backend=xnnpack"):
+    with pytest.raises(UserError, match=rf"net of Using is {how}.*expected once, with one float32 .*delegate=xnnpack"):
         record_images(model, "net", IMAGES)
     assert "forward" not in vars(model.net)
 
@@ -259,7 +261,7 @@ def test_a_model_that_does_not_read_the_answer_is_refused() -> None:
         return images.mean((2, 3))
 
     graph = rewrite(capture(Using(use), SIZE))
-    with pytest.raises(UserError, match=r"graph of Using reads 0 answers of net; expected one.*backend=xnnpack"):
+    with pytest.raises(UserError, match=r"graph of Using reads 0 answers of net; expected one.*delegate=xnnpack"):
         part(graph, "net", IMAGES)
 
 
@@ -275,7 +277,7 @@ def test_a_head_that_was_taken_off_gives_features() -> None:
     model.net.head = nn.Identity()  # type: ignore[assignment]
     graph = replace(part(rewrite(capture(model, SIZE)), "net", IMAGES), precision="fp32")
     (entry,) = from_bytes(lower_native([graph], load_target("android-native"), {}).data).entries
-    assert entry.classes == 32
+    assert entry.ports[1].shape == (1, 32)
 
 
 def test_a_part_says_nothing_of_pictures() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from bigvit_edge.export.convert import capture, part, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.load import load_model
+from bigvit_edge.models.loading import load_model
 
 SIZE = 32  # pixels
 
