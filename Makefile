@@ -34,7 +34,7 @@ define sanitize
 	programs=$$(find build/$(1)/tests/$(3) -name 'test_*' -type f); \
 	for program in $${programs:?no test was built in build/$(1)}; do \
 		echo $$program; BVE_TINY_PTE=build/tiny.pte BVE_DISPATCH_PTE=build/dispatch.pte \
-		BVE_TINY_TFLITE=build/tiny.tflite $$program --minimal || exit 1; done
+		BVE_PORTS_PTE=build/ports.pte BVE_TINY_TFLITE=build/tiny.tflite BVE_PORTS_TFLITE=build/ports.tflite $$program --minimal || exit 1; done
 endef
 
 .PHONY: demo test tests fetched venv lint conformance bench native native-arm delegates-arm tflite-runtime other-executorch mediapipe \
@@ -150,8 +150,8 @@ FORCE:
 # and stop at once.
 sanitize: .venv/.ready
 	mkdir -p build
-	.venv/bin/python -m tests.runtime.delegates.write_pte build/tiny.pte build/dispatch.pte
-	.venv/bin/python -m tests.runtime.delegates.write_tflite build/tiny.tflite
+	.venv/bin/python -m tests.runtime.delegates.write_pte build/tiny.pte build/dispatch.pte build/ports.pte
+	.venv/bin/python -m tests.runtime.delegates.write_tflite build/tiny.tflite build/ports.tflite
 	$(call sanitize,address,address$(COMMA)undefined,)
 	$(call sanitize,thread,thread,runtime)
 

@@ -239,6 +239,13 @@ int bve_get(const bve_session* session, size_t port, float* data, size_t count, 
   });
 }
 
+int bve_run_ports(bve_session* session, const bve_array* arrays, size_t count, bve_error* error) {
+  return guard<int>(1, error, [&] {
+    session->session->run(arrays, count);
+    return 0;
+  });
+}
+
 size_t bve_image_count(const bve_session* session) { return session->session->count_elements(0); }
 
 size_t bve_logits_count(const bve_session* session) {

@@ -67,6 +67,12 @@ typedef struct bve_port {
   uint32_t sides[BVE_MOST_SIDES];  // the first `rank` of them
 } bve_port;
 
+// The caller's array of a port, used where it lies.
+typedef struct bve_array {
+  float* data;   // an input's is read alone
+  size_t count;  // of floats
+} bve_array;
+
 // What a thread did of an op at once, on CLOCK_MONOTONIC; Apple: CLOCK_UPTIME_RAW.
 typedef struct bve_event {
   uint64_t start_ns, end_ns;
@@ -211,6 +217,13 @@ BVE_API int bve_step(bve_session* session, bve_error* error);
 BVE_API int bve_get(const bve_session* session, size_t port, float* data, size_t count,
                     bve_error* error);
 
+// Runs on the caller's own arrays, one of each port in the ports' order, and copies none. An output
+// overlaps no other array. A first array of null and 0 floats: the frame or pixels that were set
+// since the last run. What bve_set and bve_get keep stays as it is. 0 if all went well. Allocates
+// nothing.
+BVE_API int bve_run_ports(bve_session* session, const bve_array* arrays, size_t count,
+                          bve_error* error);
+
 // Floats of the first input and of the first output, for the session's entry: of an image and of
 // the logits, where these are all.
 BVE_API size_t bve_image_count(const bve_session* session);
@@ -228,9 +241,9 @@ BVE_API int bve_set_pixels(bve_session* session, const uint8_t* pixels, size_t c
                            uint32_t is_planar, bve_error* error);
 
 // One image, float [3, size, size], to logits, float [classes], or of another program that takes
-// one array and gives one, these: of others bve_step. Counts are of floats and must be the entry's.
-// Null, of 0 floats: the frame that was set since the last run, which is gone afterwards, whichever
-// image was run. 0 if all went well. Allocates nothing.
+// one array and gives one, these: of others bve_run_ports or bve_step. Counts are of floats and
+// must be the entry's. Null, of 0 floats: the frame that was set since the last run, which is gone
+// afterwards, whichever image was run. 0 if all went well. Allocates nothing.
 BVE_API int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
                     size_t logits_count, bve_error* error);
 

@@ -176,7 +176,7 @@ std::byte* Session::choose_image(const float* image, size_t image_count) {
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
   if (!is_simple()) {
     fail("a run of one array", compose("one of each of %u ports", entry_.ports),
-         "call bve_set, bve_step and bve_get");
+         "call bve_run_ports, or bve_set, bve_step and bve_get");
   }
   std::byte* const chosen = choose_image(image, image_count);
   if (logits_count != count_elements(1)) {
@@ -229,6 +229,22 @@ void Session::get(size_t number, float* data, size_t count) const {
   check_port(number, kOutput, data, count);
   if (!has_stepped_) fail(compose("%s before any step", port_name(number)), "one", "call bve_step");
   std::memcpy(data, ports_[number].get(), count * sizeof(float));
+}
+
+void Session::run(const bve_array* arrays, size_t count) {
+  if (count != entry_.ports) {
+    fail(compose("%zu arrays", count), compose("%u, one of each port", entry_.ports),
+         "bve_ports lists them");
+  }
+  const bool is_frame = has_frame_ && !arrays[0].data && arrays[0].count == 0;
+  for (size_t i = 0; i < count; i++) {
+    const auto& [data, floats] = arrays[i];
+    const bool is_given = i > 0 || !is_frame;
+    if (is_given) check_port(i, port(i).direction, data, floats);
+    frame_.buffers[port(i).buffer] =
+        is_given ? reinterpret_cast<std::byte*>(data) : input_->image();
+  }
+  compute(is_frame);
 }
 
 // The ports' buffers are in place.

@@ -43,6 +43,8 @@ class Session {
   void set(size_t port, const float* data, size_t count);
   void step();
   void get(size_t port, float* data, size_t count) const;
+  // On one array of each port, in their order, where they lie; as run otherwise.
+  void run(const bve_array* arrays, size_t count);
 
   const Entry& entry() const { return entry_; }
   // Throws without memory for what is to be traced, and then traces nothing.

@@ -34,7 +34,7 @@ NO_VERBS = {
 }
 MAX_WEIGHTS_BYTES = 3_000_000
 MAX_SEEDS_BYTES = 64_000
-MAX_FILES_BYTES = 256_000
+MAX_FILES_BYTES = 300_000
 LINK = re.compile(r"\]\(([^()\s]+)\)|(?:src|href)=\"([^\"]+)\"")  # of Markdown, and of HTML in it
 MACHINE_PATH = re.compile(r"/(?:(?:home|Users)/\w+|root)/")
 

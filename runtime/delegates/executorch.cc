@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <exception>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "bve_executorch.h"
 #include "executorch_errors.h"
 #include "executorch_threads.h"
+#include "port_call.h"
 #include "shared_programs.h"
 
 namespace bve {
@@ -34,6 +34,7 @@ thread_local std::optional<bve_frame> next_frame;
 struct Delegate {
   std::shared_ptr<bve_program> program;
   Session session;
+  PortCall call{session.get()};
 };
 
 std::shared_ptr<bve_program> open(FreeableBuffer&& data) {
@@ -48,57 +49,21 @@ std::shared_ptr<bve_program> open(FreeableBuffer&& data) {
           }};
 }
 
-bool is_plain(const EValue& value, ScalarType type) {
-  if (!value.isTensor()) return false;
-  const auto& tensor = value.toTensor();
-  return tensor.scalar_type() == type && tensor.const_data_ptr() &&
-         is_contiguous_dim_order(tensor.dim_order().data(), tensor.dim());
-}
-
-using Shape = std::array<int, 4>;
-
-bool is_image(const EValue& value, ScalarType type, const Shape& shape) {
-  if (!is_plain(value, type)) return false;
-  const auto sizes = value.toTensor().sizes();
-  return std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
-}
-
-std::string print(const EValue& value) {
-  if (!value.isTensor()) return "what is no tensor";
+Argument describe(const EValue& value) {
+  if (!value.isTensor()) return {Element::kOther, nullptr, 0, nullptr, ", which is no tensor"};
   const auto& tensor = value.toTensor();
   const ScalarType type = tensor.scalar_type();
-  std::string text;
-  for (const auto size : tensor.sizes()) text += (text.empty() ? "" : ", ") + std::to_string(size);
-  text = (type == ScalarType::Float  ? "float32 ["
-          : type == ScalarType::Byte ? "uint8 ["
-                                     : "another type [") +
-         text + "]";
-  if (!tensor.const_data_ptr()) return text + " without memory";
-  return is_plain(value, type) ? text : text + " of another order in memory";
-}
-
-// run: of floats and how many, or of none, for pixels that are set.
-template <typename Run>
-int run_image(bve_session* session, const EValue& image, const Run& run, bve_error* error) {
-  const auto size = static_cast<int>(std::lround(std::sqrt(bve_image_count(session) / 3)));
-  const Shape packed{1, size, size, 3}, planar{1, 3, size, size};
-  if (is_image(image, ScalarType::Float, planar)) {
-    const auto& floats = image.toTensor();
-    return run(floats.const_data_ptr<float>(), floats.numel());
+  const auto sides = tensor.sizes();
+  Argument given{type == ScalarType::Float  ? Element::kFloat
+                 : type == ScalarType::Byte ? Element::kByte
+                                            : Element::kOther,
+                 sides.data(), sides.size(), const_cast<void*>(tensor.const_data_ptr()), ""};
+  if (!given.data) {
+    given.flaw = " without memory";
+  } else if (!is_contiguous_dim_order(tensor.dim_order().data(), tensor.dim())) {
+    given.flaw = " of another order in memory";
   }
-  for (const Shape& shape : {packed, planar}) {
-    if (!is_image(image, ScalarType::Byte, shape)) continue;
-    const auto& pixels = image.toTensor();
-    const int status = bve_set_pixels(session, pixels.const_data_ptr<uint8_t>(), pixels.numel(),
-                                      shape != packed, error);
-    return status ? status : run(nullptr, 0);
-  }
-  const std::string side = std::to_string(size), square = side + ", " + side;
-  set_error(error, "an image of " + print(image),
-            "float32 [1, 3, " + square + "], or uint8 [1, " + square + ", 3] or [1, 3, " + square +
-                "], packed",
-            "give it as the method's metadata has its input");
-  return 1;
+  return given;
 }
 
 class Backend final : public BackendInterface {
@@ -145,23 +110,15 @@ class Backend final : public BackendInterface {
   Error execute(BackendExecutionContext&, DelegateHandle* handle,
                 Span<EValue*> values) const override try {
     const auto frame = std::exchange(next_frame, std::nullopt);
-    bve_session* const session = static_cast<Delegate*>(handle)->session.get();
-    if (values.size() != 2 || !is_plain(*values[1], ScalarType::Float)) {
-      return report(Error::InvalidArgument, "other tensors", "an image, and float logits, packed");
-    }
-    const auto& logits = values[1]->toTensor();
+    PortCall& call = static_cast<Delegate*>(handle)->call;
     bve_error error{};
-    const auto run = [&](const float* floats, size_t count) {
-      return bve_run(session, floats, count, logits.mutable_data_ptr<float>(), logits.numel(),
-                     &error);
-    };
-    int status;
-    if (frame) {
-      status = bve_set_frame(session, &*frame, &error);
-      if (!status) status = run(nullptr, 0);
-    } else {
-      status = run_image(session, *values[0], run, &error);
+    const size_t inputs = std::min(values.size(), call.inputs());
+    int status = call.check_counts(inputs, values.size() - inputs, &error);
+    for (size_t i = 0; i < values.size() && !status; i++) {
+      call[i] = describe(*values[i]);
+      if (i > 0 || !frame) status = call.check(i, &error);
     }
+    if (!status) status = call.run(frame ? &*frame : nullptr, &error);
     return status ? report(Error::InvalidArgument, error) : Error::Ok;
   } catch (const std::exception& e) {
     return report(Error::MemoryAllocationFailed, e.what());

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -19,6 +18,7 @@
 #include "bve_litert.h"
 #include "error_text.h"
 #include "litert_growth.h"
+#include "port_call.h"
 #include "shared_programs.h"
 #include "tensorflow/lite/c/common.h"
 
@@ -49,13 +49,29 @@ struct Delegate {
   std::optional<bve_frame> frame_;
 };
 
+Argument describe(const TfLiteTensor& tensor) {
+  return {tensor.type == kTfLiteFloat32 ? Element::kFloat
+          : tensor.type == kTfLiteUInt8 ? Element::kByte
+                                        : Element::kOther,
+          tensor.dims->data, static_cast<size_t>(tensor.dims->size), tensor.data.data, ""};
+}
+
 // A custom op and what runs it. Tensors by their number, for they move.
 struct Kernel {
   Delegate& delegate;
   Program program;
   float keep;
-  int image, logits;
+  std::vector<int> inputs, outputs;
   Session session{nullptr, bve_stop};
+  std::optional<PortCall> call{};
+
+  // Those of now.
+  void describe_tensors(const TfLiteContext& context) {
+    size_t port = 0;
+    for (const auto* const numbers : {&inputs, &outputs}) {
+      for (const int number : *numbers) (*call)[port++] = describe(context.tensors[number]);
+    }
+  }
 };
 
 thread_local bve_error failure;
@@ -91,37 +107,6 @@ Program open_program(const TfLiteNode& node, bve_error* error) {
   });
 }
 
-struct Kind {
-  TfLiteType type;
-  std::vector<size_t> shape;
-
-  bool operator==(const Kind& other) const { return type == other.type && shape == other.shape; }
-};
-
-Kind get_kind(const TfLiteTensor& tensor) {
-  return {tensor.type, {tensor.dims->data, tensor.dims->data + tensor.dims->size}};
-}
-
-std::string print(const Kind& kind) {
-  std::string text;
-  for (const size_t size : kind.shape) text += (text.empty() ? "[" : ", ") + std::to_string(size);
-  return (kind.type == kTfLiteFloat32 ? "float32 "
-          : kind.type == kTfLiteUInt8 ? "uint8 "
-                                      : "of another type, ") +
-         text + "]";
-}
-
-TfLiteStatus check_tensor(TfLiteContext* context, const char* name, int number,
-                          const std::vector<Kind>& possible) {
-  const Kind found = get_kind(context->tensors[number]);
-  std::string expected;
-  for (const Kind& kind : possible) {
-    if (kind == found) return kTfLiteOk;
-    expected += (expected.empty() ? "" : " or ") + print(kind);
-  }
-  return refuse(context, name + (" is " + print(found)), expected);
-}
-
 // ---- the kernel ---------------------------------------------------------------------------------
 
 // `parameters`: TfLiteDelegateParams. Null, which prepare reports, where it failed.
@@ -132,9 +117,13 @@ void* init(TfLiteContext* context, const char* parameters, size_t) try {
   const int index = given->nodes_to_replace->data[0];
   if (context->GetNodeAndRegistration(context, index, &node, &registration)) return nullptr;
   auto& delegate = *static_cast<Delegate*>(given->delegate->data_);
-  const float keep = *context->tensors[node->inputs->data[1]].data.f;
-  return new Kernel{delegate, open_program(*node, nullptr), keep, node->inputs->data[0],
-                    node->outputs->data[0]};
+  const TfLiteIntArray &inputs = *node->inputs, &outputs = *node->outputs;
+  const int* const keep = inputs.data + inputs.size - 1;
+  return new Kernel{delegate,
+                    open_program(*node, nullptr),
+                    *context->tensors[*keep].data.f,
+                    {inputs.data, keep},
+                    {outputs.data, outputs.data + outputs.size}};
 } catch (const std::bad_alloc&) {
   return nullptr;
 }
@@ -146,65 +135,59 @@ TfLiteStatus prepare(TfLiteContext* context, TfLiteNode* node) try {
   if (!kernel || !kernel->program) {
     return refuse(context, "no kernel: out of memory, or the runtime did not hand over the op");
   }
-  if (!kernel->session) {
+  if (!kernel->call) {
     bve_options options = kernel->delegate.options;
     const auto recommended = static_cast<uint32_t>(std::max(1, context->recommended_num_threads));
     if (!options.threads) options.threads = std::min(recommended, bve_count_cores());
     bve_error error{};
     kernel->session.reset(bve_start(kernel->program.get(), kernel->keep, &options, &error));
     if (!kernel->session) return refuse(context, error);
+    kernel->call.emplace(kernel->session.get());
   }
-  const int* const outputs = node->outputs->data;
-  if (std::count(outputs, outputs + node->outputs->size, kernel->logits) != 1) {
-    // the runtime gives them no memory then
-    return refuse(context, "logits that nothing reads", "an output of the graph");
+  PortCall& call = *kernel->call;
+  const std::vector<int>& outputs = kernel->outputs;
+  bve_error error{};
+  if (call.check_counts(kernel->inputs.size(), outputs.size(), &error))
+    return refuse(context, error);
+  const int* const there = node->outputs->data;
+  for (size_t i = 0; i < outputs.size(); i++) {
+    if (std::count(there, there + node->outputs->size, outputs[i]) == 1) continue;
+    // the runtime gives it no memory then
+    return refuse(context, std::string(call.name(call.inputs() + i)) + " that nothing reads",
+                  "an output of the graph, or an op that reads it", "export the model again");
   }
-  const size_t pixels = bve_image_count(kernel->session.get());
-  const auto size = static_cast<size_t>(std::lround(std::sqrt(pixels / 3)));
-  const auto status = check_tensor(context, "image", kernel->image,
-                                   {{kTfLiteFloat32, {1, 3, size, size}},
-                                    {kTfLiteUInt8, {1, size, size, 3}},
-                                    {kTfLiteUInt8, {1, 3, size, size}}});
-  if (status != kTfLiteOk) return status;
-  const size_t classes = bve_logits_count(kernel->session.get());
-  return check_tensor(context, "logits", kernel->logits, {{kTfLiteFloat32, {1, classes}}});
+  kernel->describe_tensors(*context);
+  for (size_t i = 0; i < call.count(); i++) {
+    if (call.check(i, &error)) return refuse(context, error);
+  }
+  return kTfLiteOk;
 } catch (const std::bad_alloc&) {
   return refuse(context, "out of memory");
 }
 
 TfLiteStatus invoke(TfLiteContext* context, TfLiteNode* node) {
-  const auto& kernel = *static_cast<const Kernel*>(node->user_data);
-  const TfLiteTensor& image = context->tensors[kernel.image];
-  const TfLiteTensor& logits = context->tensors[kernel.logits];
-  bve_session* const session = kernel.session.get();
+  auto& kernel = *static_cast<Kernel*>(node->user_data);
+  kernel.describe_tensors(*context);
+  const auto frame = kernel.delegate.take_frame();
   bve_error error{};
-  const auto run = [&](const float* floats, size_t count) {
-    return bve_run(session, floats, count, logits.data.f, logits.bytes / sizeof(float), &error);
-  };
-  int status;
-  if (const auto frame = kernel.delegate.take_frame()) {
-    status = bve_set_frame(session, &*frame, &error);
-    if (!status) status = run(nullptr, 0);
-  } else if (image.type == kTfLiteUInt8) {
-    const bool is_planar = image.dims->data[3] != 3;
-    status = bve_set_pixels(session, image.data.uint8, image.bytes, is_planar, &error);
-    if (!status) status = run(nullptr, 0);
-  } else {
-    status = run(image.data.f, image.bytes / sizeof(float));
-  }
-  return status ? refuse(context, error) : kTfLiteOk;
+  return kernel.call->run(frame ? &*frame : nullptr, &error) ? refuse(context, error) : kTfLiteOk;
 }
 
 constexpr TfLiteRegistration kRegistration{init, release, prepare, invoke, nullptr, 0, kName, 1};
 
 // ---- the delegate -------------------------------------------------------------------------------
 
+// Inputs, a keep ratio that is known beforehand, and outputs; none is left out.
 bool has_signature(const TfLiteContext& context, const TfLiteNode& node) {
-  const TfLiteIntArray& inputs = *node.inputs;
-  if (inputs.size != 2 || inputs.data[0] < 0 || inputs.data[1] < 0) return false;  // -1: left out
-  const TfLiteTensor& keep = context.tensors[inputs.data[1]];
+  for (const auto* const tensors : {node.inputs, node.outputs}) {
+    for (int i = 0; i < tensors->size; i++) {
+      if (tensors->data[i] < 0) return false;
+    }
+  }
+  if (node.inputs->size < 2 || node.outputs->size < 1) return false;
+  const TfLiteTensor& keep = context.tensors[node.inputs->data[node.inputs->size - 1]];
   return keep.allocation_type == kTfLiteMmapRo && keep.type == kTfLiteFloat32 &&
-         keep.bytes == sizeof(float) && node.outputs->size == 1 && node.outputs->data[0] >= 0;
+         keep.bytes == sizeof(float);
 }
 
 // Every op of ours becomes a kernel of its own. Their programs are opened here, where a failure can
@@ -219,8 +202,11 @@ TfLiteStatus take_ops(TfLiteContext* context, TfLiteDelegate* delegate) try {
     if (const auto status = context->GetNodeAndRegistration(context, index, &node, &found))
       return status;
     if (!found->custom_name || std::strcmp(found->custom_name, kName) != 0) continue;
-    if (!has_signature(*context, *node))
-      return refuse(context, "an op without inputs [image, constant float32 keep], output logits");
+    if (!has_signature(*context, *node)) {
+      return refuse(context, "an op of other tensors",
+                    "inputs, behind them a constant float32 keep, and outputs",
+                    "export the model again");
+    }
     if (!node->custom_initial_data || node->custom_initial_data_size <= 0)
       return refuse(context, "an op without options", "a program", "export the model again");
     bve_error error{};

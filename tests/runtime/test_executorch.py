@@ -301,7 +301,7 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("machine", [HOST, ARM])
-@pytest.mark.parametrize("name", ["test_executorch", "test_executorch_dispatch"])
+@pytest.mark.parametrize("name", ["test_executorch", "test_executorch_dispatch", "test_executorch_ports"])
 def test_program(name: str, machine: str, tmp_path: Path) -> None:
     program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/delegates" / name
     emulator = emulate(machine)
@@ -310,6 +310,7 @@ def test_program(name: str, machine: str, tmp_path: Path) -> None:
     environment = os.environ | {
         "BVE_TINY_PTE": str(write_pte.write(tmp_path / "tiny.pte")),
         "BVE_DISPATCH_PTE": str(write_pte.write_dispatch(tmp_path / "dispatch.pte")),
+        "BVE_PORTS_PTE": str(write_pte.write_ports(tmp_path / "ports.pte")),
     }
     run = subprocess.run(
         [*emulator, program], env=environment, capture_output=True, text=True, timeout=SECONDS, check=False

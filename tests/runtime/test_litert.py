@@ -131,8 +131,8 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
         "option": "libbve_litert: unknown option thread, expected threads, little_threads, pin, spin_us or choose",
         "number": "libbve_litert: threads=two, expected a whole number from 1",
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
-        "shape": "libbve_litert: image is float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32] or uint8 "
-        "[1, 32, 32, 3] or uint8 [1, 3, 32, 32]\n",
+        "shape": "libbve_litert: image of float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32], or uint8 "
+        "[1, 32, 32, 3] or [1, 3, 32, 32], packed; give it as the model has its input\n",
         "version": "libbve_litert: version at offset 4 is 10, this library reads 1 to 2: update bigvit-edge\n",
         "no delegate": "Encountered unresolved custom op: libbve_litert.",
         "load threads": ".tflite: 4000 threads; expected 1 to ",
@@ -149,13 +149,16 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
 
 
 @pytest.mark.parametrize("machine", [HOST, ARM])
-@pytest.mark.parametrize("name", ["test_litert", "test_litert_context"])
+@pytest.mark.parametrize("name", ["test_litert", "test_litert_context", "test_litert_ports"])
 def test_program(machine: str, name: str, tmp_path: Path) -> None:
     program = (ROOT / "build/host" if machine == HOST else ARM_LIBRARIES) / f"tests/runtime/delegates/{name}"
     command = [*emulate(machine), program]
     if not program.is_file():
         skip(f"no {program.relative_to(ROOT)}", "make native" if machine == HOST else "make delegates-arm")
-    environment = os.environ | {"BVE_TINY_TFLITE": str(write_tflite.write(tmp_path / "tiny.tflite"))}
+    environment = os.environ | {
+        "BVE_TINY_TFLITE": str(write_tflite.write(tmp_path / "tiny.tflite")),
+        "BVE_PORTS_TFLITE": str(write_tflite.write_ports(tmp_path / "ports.tflite")),
+    }
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "SUCCESS" in run.stdout

@@ -1,43 +1,16 @@
 // A program of two inputs and two outputs, through the C ABI.
 #include <doctest/doctest.h>
 
-#include <numeric>
 #include <string>
 
 #include "bve.h"
-#include "program_builder.h"
+#include "ports_program.h"
 
 namespace bve::test {
 namespace {
 
-// "turned" [3, 4] is "left"'s rows 1, 0, 0 and "doubled" [2, 2, 4] twice "right".
-Bytes make_program() {
-  ProgramBuilder builder;
-  std::vector<float> once(16), twice(16);
-  for (size_t i = 0; i < 4; i++) once[5 * i] = 1, twice[5 * i] = 2;
-  const uint32_t same = builder.add_linear("same", bve_f32p, 4, 4, once, {});
-  const uint32_t more = builder.add_linear("more", bve_f32p, 4, 4, twice, {});
-  const uint32_t rows = builder.add_rows("rows", {1, 0, 0});
-  builder.start_entry("main", 0);
-  const uint32_t turned = builder.add_buffer(3, 4), left = builder.add_buffer(2, 4);
-  const uint32_t right = builder.add_buffer(4, 4), doubled = builder.add_buffer(4, 4);
-  const uint32_t list = builder.add_list(3);
-  builder.add_port("left", kInput, left, {1, 2, 4});
-  builder.add_port("right", kInput, right, {16});
-  builder.add_port("turned", kOutput, turned, {3, 4});
-  builder.add_port("doubled", kOutput, doubled, {2, 2, 4});
-  builder.add_op("rows", 0, 0, RowsArgs{rows, list});
-  builder.add_op("turned", 0, 0,
-                 LinearArgs{left, list, 3, bve_as_is, kNone, kNone, same, 0, 4, turned, 0, 0, kNone,
-                            kNone, 0});
-  builder.add_op("doubled", 0, 1,
-                 LinearArgs{right, kNone, 4, bve_as_is, kNone, kNone, more, 0, 4, doubled, 0, 0,
-                            kNone, kNone, 0});
-  return builder.build();
-}
-
 struct Opened {
-  Bytes bytes = make_program();
+  Bytes bytes = make_ports_program();
   bve_program* program = bve_open_bytes(bytes.data(), bytes.count(), nullptr);
   bve_session* session = program ? bve_start(program, 0, nullptr, nullptr) : nullptr;
   Opened() { REQUIRE(session != nullptr); }
@@ -66,26 +39,58 @@ TEST_CASE("ports are listed, inputs first, with their names and sides") {
 
 TEST_CASE("a step runs what was set, and what was set stays") {
   const Opened opened;
-  std::vector<float> left(8), right(16), turned(12), doubled(16);
-  std::iota(left.begin(), left.end(), 0.0f);
-  std::iota(right.begin(), right.end(), 20.0f);
+  PortsCase given;
+  std::vector<float> turned(12), doubled(16);
   bve_error error{};
-  CHECK(bve_set(opened.session, 0, left.data(), 8, &error) == 0);
+  CHECK(bve_set(opened.session, 0, given.left.data(), 8, &error) == 0);
   CHECK(bve_step(opened.session, &error) != 0);
   CHECK(std::string(error.text).find("a step without right, expected") == 0);
   CHECK(bve_get(opened.session, 2, turned.data(), 12, &error) != 0);
   CHECK(std::string(error.text).find("turned before any step") == 0);
-  CHECK(bve_set(opened.session, 1, right.data(), 16, nullptr) == 0);
-  left.assign(8, -1);  // a copy was kept
-  for (int step = 0; step < 2; step++) {
+  CHECK(bve_set(opened.session, 1, given.right.data(), 16, nullptr) == 0);
+  given.left.assign(8, -1);  // a copy was kept
+  for (const float first : {0.0f, 7.0f}) {
+    const PortsCase next(first);
+    REQUIRE(bve_set(opened.session, 1, next.right.data(), 16, nullptr) == 0);
     REQUIRE(bve_step(opened.session, nullptr) == 0);
     REQUIRE(bve_get(opened.session, 2, turned.data(), 12, nullptr) == 0);
     REQUIRE(bve_get(opened.session, 3, doubled.data(), 16, nullptr) == 0);
-    CHECK(turned == std::vector<float>{4, 5, 6, 7, 0, 1, 2, 3, 0, 1, 2, 3});
-    for (size_t i = 0; i < 16; i++) CHECK(doubled[i] == 2 * right[i]);
-    right.assign(16, static_cast<float>(step));
-    REQUIRE(bve_set(opened.session, 1, right.data(), 16, nullptr) == 0);
+    CHECK(turned == given.turned);
+    CHECK(doubled == next.doubled);
   }
+}
+
+TEST_CASE("a run on the caller's arrays says what a step says, and leaves what was set") {
+  const Opened opened;
+  PortsCase set, given(5);
+  std::vector<float> turned(12), doubled(16), got(12);
+  REQUIRE(bve_set(opened.session, 0, set.left.data(), 8, nullptr) == 0);
+  REQUIRE(bve_set(opened.session, 1, set.right.data(), 16, nullptr) == 0);
+  REQUIRE(bve_step(opened.session, nullptr) == 0);
+  const bve_array arrays[]{
+      {given.left.data(), 8}, {given.right.data(), 16}, {turned.data(), 12}, {doubled.data(), 16}};
+  REQUIRE(bve_run_ports(opened.session, arrays, 4, nullptr) == 0);
+  CHECK(turned == given.turned);
+  CHECK(doubled == given.doubled);
+  for (int step = 0; step < 2; step++) {
+    REQUIRE(bve_get(opened.session, 2, got.data(), 12, nullptr) == 0);
+    CHECK(got == set.turned);
+    REQUIRE(bve_step(opened.session, nullptr) == 0);
+  }
+}
+
+TEST_CASE("a run on fewer arrays, on none, or on arrays of other counts is refused") {
+  const Opened opened;
+  float numbers[16] = {};
+  bve_array arrays[]{{numbers, 8}, {numbers, 16}, {numbers, 12}, {numbers, 15}};
+  bve_error error{};
+  CHECK(bve_run_ports(opened.session, arrays, 3, &error) != 0);
+  CHECK(std::string(error.text) == "3 arrays, expected 4, one of each port; bve_ports lists them");
+  CHECK(bve_run_ports(opened.session, arrays, 4, &error) != 0);
+  CHECK(std::string(error.text) == "15 floats for doubled, expected 16; give as many");
+  arrays[0] = {nullptr, 0};
+  CHECK(bve_run_ports(opened.session, arrays, 4, &error) != 0);
+  CHECK(std::string(error.text) == "0 floats that are null for left, expected 8; give as many");
 }
 
 TEST_CASE("other ports and counts are refused, and so is a run of one array") {
@@ -100,7 +105,7 @@ TEST_CASE("other ports and counts are refused, and so is a run of one array") {
   CHECK(std::string(error.text) == "7 floats for left, expected 8; give as many");
   CHECK(bve_set(opened.session, 0, nullptr, 8, nullptr) != 0);
   CHECK(bve_run(opened.session, numbers, 8, numbers, 12, &error) != 0);
-  CHECK(std::string(error.text).find("call bve_set, bve_step and bve_get") != std::string::npos);
+  CHECK(std::string(error.text).find("call bve_run_ports, or bve_set, ") != std::string::npos);
 }
 
 TEST_CASE("who was built with an older header starts sessions all the same") {

@@ -155,8 +155,8 @@ TEST_CASE("int8 in the other packing is repacked, and answers the same") {
 
 TEST_CASE("a run allocates nothing") {
   Opened opened({bve_qc8p4});
-  const std::vector<float> image = draw_image();
-  std::vector<float> logits(3);
+  std::vector<float> image = draw_image(), logits(3);
+  const bve_array arrays[]{{image.data(), image.size()}, {logits.data(), 3}};
   for (bve_options options : {ask(1), ask(2), ask(2, 1)}) {
     if (options.threads > bve_count_cores()) continue;
     for (options.pin = 0; options.pin < 2; options.pin++) {
@@ -164,6 +164,7 @@ TEST_CASE("a run allocates nothing") {
       const size_t before = allocations;
       for (int i = 0; i < 100; i++)
         CHECK(bve_run(session, image.data(), image.size(), logits.data(), 3, nullptr) == 0);
+      CHECK(bve_run_ports(session, arrays, 2, nullptr) == 0);
       CHECK(allocations == before);
       bve_stop(session);
     }

@@ -110,8 +110,8 @@ def write_file(
 ) -> bytes:
     """Write the .tflite of a .bve that has those entries.
 
-    pixels: the shape of what it takes in uint8; without, float32 [1, 3, S, S]. RuntimeError if a signature of the file
-    has anything but one op of ours with the whole program; UserError if that is too large for the format.
+    pixels: the shape of the first input in uint8; without, it is of float32 as its port. RuntimeError if a signature of
+    the file has anything but one op of ours with the whole program; UserError if that is too large for the format.
     """
     names = _name(entries)
     return _write(_build_model(program, entries, names, pixels), program, names, metadata)
@@ -144,24 +144,28 @@ def _build_model(
     ]
     model.signatureDefs = [
         schema.SignatureDefT(
-            inputs=[schema.TensorMapT(b"image", 0)], outputs=[schema.TensorMapT(b"logits", 2)],
-            signatureKey=name.encode(), subgraphIndex=number,
+            *(_map_ports(graph, numbers) for numbers in (graph.inputs, graph.outputs)), name.encode(), i
         )
-        for number, name in enumerate(names)
-    ]  # fmt: skip
+        for i, (graph, name) in enumerate(zip(model.subgraphs, names, strict=True))
+    ]
     return model
 
 
+def _map_ports(graph: Model, numbers: np.ndarray) -> list[Model]:
+    return [schema.TensorMapT(graph.tensors[number].name, int(number)) for number in numbers]
+
+
 def _build_graph(model: Model, program: np.ndarray, entry: Entry, name: str, pixels: tuple[int, ...] | None) -> Model:
+    """The signature of an entry: one op on the tensors of its ports, between them the keep ratio."""
     keep = add_buffer(model, np.float32(entry.keep or 0).tobytes())
-    image, logits = entry.ports
-    tensors = [
-        _build_tensor(b"image", pixels or image.shape, type_=BYTES if pixels else FLOATS),
-        _build_tensor(b"keep", [], keep),
-        _build_tensor(b"logits", logits.shape),
-    ]
-    op = schema.OperatorT(inputs=np.array([0, 1], np.int32), outputs=np.array([2], np.int32), customOptions=program)
-    return schema.SubGraphT(tensors, np.array([0], np.int32), np.array([2], np.int32), [op], name.encode())
+    tensors = [_build_tensor(port.name.encode(), port.shape) for port in entry.ports]
+    if pixels:
+        tensors[0] = _build_tensor(tensors[0].name, pixels, type_=BYTES)
+    count = sum(not port.is_output for port in entry.ports)
+    tensors.insert(count, _build_tensor(b"keep", [], keep))
+    inputs, outputs = np.arange(count, dtype=np.int32), np.arange(count + 1, len(tensors), dtype=np.int32)
+    op = schema.OperatorT(inputs=np.append(inputs, np.int32(count)), outputs=outputs, customOptions=program)
+    return schema.SubGraphT(tensors, inputs, outputs, [op], name.encode())
 
 
 def _build_tensor(name: bytes, shape: Sequence[int], buffer: int = 0, type_: int = FLOATS) -> Model:

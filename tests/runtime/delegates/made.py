@@ -1,4 +1,5 @@
-"""The small program that the fuzzer starts from, which is told here how it takes pictures."""
+"""The programs that the delegates' tests run: the small one that the fuzzer starts from, which is told here how it
+takes pictures, and the one of several ports that tests/runtime/ports_program.h makes."""
 
 import json
 from dataclasses import replace
@@ -8,6 +9,7 @@ from bigvit_edge.preprocessing import Preprocessing
 from tests.native import ROOT
 
 PROGRAM = ROOT / "tests/runtime/corpus/valid_tiny.bve"
+PORTS = ROOT / "tests/runtime/files/version2_ports_fp32.bve"
 
 
 def read_program() -> bytes:

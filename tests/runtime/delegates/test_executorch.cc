@@ -178,15 +178,15 @@ TEST_CASE("tensors that are not the program's are refused") {
   };
   const std::string expected =
       ", expected float32 [1, 3, 4, 4], or uint8 [1, 4, 4, 3] or [1, 3, 4, 4], packed; give it as "
-      "the method's metadata has its input";
-  CHECK(ask("double", ScalarType::Double, 4) == "an image of another type [1, 3, 4, 4]" + expected);
+      "the model has its input";
+  CHECK(ask("double", ScalarType::Double, 4) == "image of another type [1, 3, 4, 4]" + expected);
   CHECK(ask("channels_last", ScalarType::Float, 4) ==
-        "an image of float32 [1, 3, 4, 4] of another order in memory" + expected);
-  CHECK(ask("wide", ScalarType::Float, 5) == "an image of float32 [1, 3, 4, 5]" + expected);
+        "image of float32 [1, 3, 4, 4] of another order in memory" + expected);
+  CHECK(ask("wide", ScalarType::Float, 5) == "image of float32 [1, 3, 4, 5]" + expected);
   Classifier turned(*opened.program, "packed_floats");
   REQUIRE(turned.method.ok());
   REQUIRE(turned.execute(image, ScalarType::Float, {1, 4, 4, 3}) == Error::InvalidArgument);
-  CHECK(take_error() == "an image of float32 [1, 4, 4, 3]" + expected);
+  CHECK(take_error() == "image of float32 [1, 4, 4, 3]" + expected);
 }
 
 TEST_CASE("pixels are taken where they are the method's input") {
@@ -202,7 +202,7 @@ TEST_CASE("pixels are taken where they are the method's input") {
   REQUIRE(few.method.ok());
   CHECK(few.execute(pixels.packed.data(), ScalarType::Byte, {1, 4, 3, 3}) ==
         Error::InvalidArgument);
-  CHECK(has(take_error(), "an image of uint8 [1, 4, 3, 3], expected "));
+  CHECK(has(take_error(), "image of uint8 [1, 4, 3, 3], expected "));
 }
 
 TEST_CASE("a frame is taken once, by the next delegate that its thread executes") {

@@ -1,12 +1,7 @@
 // The delegate for LiteRT through TensorFlow Lite's C API. $BVE_TINY_TFLITE: what write_tflite.py
 // made of valid_tiny.bve; beside it, with .pixels behind the name, the same with uint8 as its
 // input.
-#include <array>
 #include <atomic>
-#include <cstdarg>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -14,39 +9,17 @@
 
 #include "bve.h"
 #include "bve_litert.h"
+#include "delegates/litert_file.h"
 #include "delegates/pixels.h"
 #include "doctest.h"
-#include "program_builder.h"
-#include "tensorflow/lite/c/c_api.h"
 
 namespace bve::test {
 namespace {
 
-template <typename T>
-using Owned = std::unique_ptr<T, void (*)(T*)>;
-using Options = std::vector<std::pair<const char*, const char*>>;
-
 constexpr size_t kClasses = 3;
-thread_local std::string refusal;  // what the last delegate was refused with
-
-Bytes read(const char* path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  return {bytes.data(), bytes.size()};
-}
-
-const Bytes& read_pixels_file() {
-  static const Bytes bytes =
-      read((std::string(std::getenv("BVE_TINY_TFLITE")) + ".pixels").c_str());
-  REQUIRE(bytes.count() > 0);
-  return bytes;
-}
 
 const Bytes& read_file() {
-  static const char* const path = std::getenv("BVE_TINY_TFLITE");
-  REQUIRE_MESSAGE(path, "set BVE_TINY_TFLITE to what write_tflite.py wrote");
-  static const Bytes bytes = read(path);
-  REQUIRE(bytes.count() > 0);
+  static const Bytes bytes = read_file_of("BVE_TINY_TFLITE");
   return bytes;
 }
 
@@ -62,44 +35,9 @@ std::vector<float> ask_core(const std::vector<float>& image) {
   return logits;
 }
 
-Owned<TfLiteDelegate> make_delegate(const Options& options = {}) {
-  std::vector<const char*> keys, values;
-  for (const auto& [key, value] : options) keys.push_back(key), values.push_back(value);
-  refusal.clear();
-  const auto report = [](const char* text) { refusal = text; };
-  return {tflite_plugin_create_delegate(keys.data(), values.data(), options.size(), report),
-          tflite_plugin_destroy_delegate};
-}
+struct Runtime : Interpreter {
+  using Interpreter::Interpreter;
 
-// An interpreter with a delegate of its own, on bytes that outlive it.
-struct Runtime {
-  std::string text;  // what the runtime reported
-  Owned<TfLiteDelegate> delegate;
-  Owned<TfLiteModel> model;
-  Owned<TfLiteInterpreter> interpreter{nullptr, TfLiteInterpreterDelete};
-
-  explicit Runtime(const Bytes& bytes, const Options& options = {}, int threads = 0)
-      : delegate(make_delegate(options)),
-        model(TfLiteModelCreate(const_cast<Bytes&>(bytes).data(), bytes.count()),
-              TfLiteModelDelete) {
-    REQUIRE_MESSAGE(delegate, refusal);
-    REQUIRE(model);
-    const Owned<TfLiteInterpreterOptions> given(TfLiteInterpreterOptionsCreate(),
-                                                TfLiteInterpreterOptionsDelete);
-    TfLiteInterpreterOptionsAddDelegate(given.get(), delegate.get());
-    if (threads) TfLiteInterpreterOptionsSetNumThreads(given.get(), threads);
-    const auto report = [](void* to, const char* format, va_list arguments) {
-      char line[1024];
-      std::vsnprintf(line, sizeof line, format, arguments);
-      *static_cast<std::string*>(to) += line;
-    };
-    TfLiteInterpreterOptionsSetErrorReporter(given.get(), report, &text);
-    interpreter.reset(TfLiteInterpreterCreate(model.get(), given.get()));
-  }
-  TfLiteStatus allocate() { return TfLiteInterpreterAllocateTensors(interpreter.get()); }
-  TfLiteStatus resize(const std::vector<int>& shape) {
-    return TfLiteInterpreterResizeInputTensor(interpreter.get(), 0, shape.data(), shape.size());
-  }
   std::vector<float> run(const std::vector<float>& image) {
     return run(image.data(), kPixels * sizeof(float));
   }
@@ -112,8 +50,6 @@ struct Runtime {
     return logits;
   }
 };
-
-bool has(const std::string& text, const char* part) { return text.find(part) != text.npos; }
 
 TEST_CASE("the runtime says what the core says") {
   Runtime runtime(read_file());
@@ -164,9 +100,9 @@ TEST_CASE("another shape is refused, and the first still runs afterwards") {
     REQUIRE(runtime.resize(shape) == kTfLiteOk);
     CHECK(runtime.allocate() != kTfLiteOk);
     CHECK(has(runtime.text,
-              ", expected float32 [1, 3, 4, 4] or uint8 [1, 4, 4, 3] or uint8 [1, 3, 4, 4]"));
+              ", expected float32 [1, 3, 4, 4], or uint8 [1, 4, 4, 3] or [1, 3, 4, 4], packed"));
   }
-  CHECK(has(runtime.text, "libbve_litert: image is float32 [48], "));
+  CHECK(has(runtime.text, "libbve_litert: image of float32 [48], "));
   REQUIRE(runtime.resize({1, 3, 4, 4}) == kTfLiteOk);
   REQUIRE(runtime.allocate() == kTfLiteOk);
   CHECK(runtime.run(draw_image()) == ask_core(draw_image()));
@@ -202,7 +138,8 @@ TEST_CASE("interpreters of the same bytes share one program, which goes with the
 }
 
 TEST_CASE("pixels are taken where they are the file's input") {
-  Runtime runtime(read_pixels_file());
+  const Bytes bytes = read_file_of("BVE_TINY_TFLITE", ".pixels");
+  Runtime runtime(bytes);
   REQUIRE_MESSAGE(runtime.interpreter, runtime.text);
   const Pixels pixels(3);
   REQUIRE_MESSAGE(runtime.allocate() == kTfLiteOk, runtime.text);
@@ -212,7 +149,7 @@ TEST_CASE("pixels are taken where they are the file's input") {
   CHECK(runtime.run(pixels.planar.data(), kPixels) == ask_core(pixels.image));
   REQUIRE(runtime.resize({1, 4, 3, 3}) == kTfLiteOk);
   CHECK(runtime.allocate() != kTfLiteOk);
-  CHECK(has(runtime.text, "libbve_litert: image is uint8 [1, 4, 3, 3], expected float32 "));
+  CHECK(has(runtime.text, "libbve_litert: image of uint8 [1, 4, 3, 3], expected float32 "));
 }
 
 TEST_CASE("a frame is taken once, by the next run of its delegate") {

@@ -168,7 +168,9 @@ TEST_CASE("ops of others are left alone, and ours with other tensors refused") {
   context.tensors[1].allocation_type = kTfLiteArenaRw;  // a ratio that is not known beforehand
   CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteDelegateError);
   CHECK(context.text ==
-        "libbve_litert: an op without inputs [image, constant float32 keep], output logits\n");
+        "libbve_litert: an op of other tensors, expected inputs, behind them a constant float32 "
+        "keep, "
+        "and outputs; export the model again\n");
   context.tensors[1].allocation_type = kTfLiteMmapRo;
   context.lists[1][1] = -1;  // an output that is left out
   CHECK(delegate->Prepare(&context.base, delegate.get()) == kTfLiteDelegateError);
@@ -193,7 +195,8 @@ TEST_CASE("logits that nothing reads are refused when the op is prepared") {
   node.outputs = reinterpret_cast<TfLiteIntArray*>(none);
   CHECK(kernel.prepare(&context.base, &node) == kTfLiteDelegateError);
   CHECK(context.text ==
-        "libbve_litert: logits that nothing reads, expected an output of the graph\n");
+        "libbve_litert: logits that nothing reads, expected an output of the graph, or an op that "
+        "reads it; export the model again\n");
   kernel.free(&context.base, node.user_data);
 }
 

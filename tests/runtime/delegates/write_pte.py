@@ -1,7 +1,7 @@
-"""The small program of made.py as a .pte for test_executorch.cc, and bve::dispatch alone, as one for
-test_executorch_dispatch.cc:
+"""The programs of made.py as a .pte each, the small one for test_executorch.cc and that of several ports for
+test_executorch_ports.cc; and bve::dispatch alone, for test_executorch_dispatch.cc:
 
-python -m tests.runtime.delegates.write_pte FILE FILE
+python -m tests.runtime.delegates.write_pte FILE FILE FILE
 """
 
 import sys
@@ -58,6 +58,33 @@ def write(path: Path) -> Path:
     return path
 
 
+class Ports(nn.Module):
+    """What the program of several ports computes; or less, or in other shapes, which its delegate has to refuse."""
+
+    def __init__(self, rows: tuple[int, ...] = (1, 0, 0), count: int = 2) -> None:
+        super().__init__()
+        self.rows, self.count = rows, count
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        turned = torch.stack([left[0, row].float() for row in self.rows])
+        return (turned, (2 * right).reshape(2, 2, -1))[: self.count]
+
+
+def write_ports(path: Path) -> Path:
+    left, right = torch.zeros(1, 2, 4), torch.zeros(16)
+    calls = {
+        "forward": (Ports(), left, right),
+        "one_out": (Ports(count=1), left, right),
+        "two_rows": (Ports((1, 0)), left, right),
+        "wide": (Ports(), torch.zeros(1, 2, 5), right),
+        "square": (Ports(), left, torch.zeros(4, 4)),
+        "double": (Ports(), left.double(), right),
+    }
+    graphs = {name: Graph(torch.export.export(module, tuple(inputs))) for name, (module, *inputs) in calls.items()}
+    path.write_bytes(bytes(native.lower_programs(graphs, made.PORTS.read_bytes(), {}).to_executorch().buffer))
+    return path
+
+
 class Dispatch(nn.Module):
     """bve::dispatch of k tokens, its tensors given: x, z, gain, offset, weight, bias."""
 
@@ -82,3 +109,4 @@ def write_dispatch(path: Path) -> Path:
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
     write_dispatch(Path(sys.argv[2]))
+    write_ports(Path(sys.argv[3]))

@@ -1,6 +1,7 @@
-"""The small program of made.py as a .tflite for test_litert.cc; as FILE.pixels, one whose input is uint8 [1, 4, 4, 3]:
+"""The programs of made.py as .tflite files: the small one for test_litert.cc; as FILE.pixels, one whose input is uint8
+[1, 4, 4, 3]; that of several ports for test_litert_ports.cc, as FILE.fewer one whose op gives one output:
 
-python -m tests.runtime.delegates.write_tflite FILE
+python -m tests.runtime.delegates.write_tflite FILE FILE
 """
 
 import sys
@@ -26,5 +27,17 @@ def write(path: Path) -> Path:
     return path
 
 
+def write_ports(path: Path) -> Path:
+    program = made.PORTS.read_bytes()
+    path.write_bytes(write_file(program, from_bytes(program).entries, {}))
+    model = read_model(path.read_bytes())
+    (graph,) = model.subgraphs
+    graph.outputs = graph.operators[0].outputs = graph.outputs[:1]
+    model.signatureDefs[0].outputs.pop()
+    Path(f"{path}.fewer").write_bytes(write_model(model, ALIGNMENT))
+    return path
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    write_ports(Path(sys.argv[2]))
