@@ -103,15 +103,15 @@ void validate_header(const Subject& subject) {
                 "give one that 'bigvit-edge export --format bve' has written");
   }
   if (header.version < 1 || header.version > kVersion) {
-    throw Error(prefix + "version at offset 4 is " + std::to_string(header.version) +
-                ", this library reads 1 to " + std::to_string(kVersion) +
-                (header.version > kVersion ? ": update bigvit-edge" : ": export it again"));
+    throw Error(prefix + "version at offset 4 is " + std::to_string(header.version),
+                "1 to " + std::to_string(kVersion) + ", which this library reads",
+                header.version > kVersion ? "update bigvit-edge" : "export it again");
   }
   if (header.file_bytes != subject.count) {
     throw Error(prefix + "has " + std::to_string(subject.count) + " bytes",
                 std::to_string(header.file_bytes) + " (file_bytes at offset 8): it is " +
-                    (header.file_bytes > subject.count ? "truncated" : "longer than it says") +
-                    ", copy or export it again");
+                    (header.file_bytes > subject.count ? "truncated" : "longer than it says"),
+                "copy or export it again");
   }
   if (header.weights_offset % kWeightsAlign != 0 || header.weights_offset < sizeof(Header) ||
       header.weights_offset > subject.count) {

@@ -175,7 +175,10 @@ def test_other_settings_are_refused(options: dict[str, object], message: str, pt
 
 @pytest.mark.parametrize(
     ("offset", "fault"),
-    [(4, r"version at offset 4 is 10, this library reads \d"), (40, r"checksum at offset 24 is \d+; .*damaged")],
+    [
+        (4, r"version at offset 4 is 10; expected 1 to \d, .*; update bigvit-edge"),
+        (40, r"checksum at offset 24 is \d+; .*damaged"),
+    ],
 )
 def test_a_bad_program_is_told_of_in_the_cores_words(
     offset: int, fault: str, pte: Path, bve: Path, tmp_path: Path

@@ -133,7 +133,8 @@ def test_each_runtime_tells_what_is_wrong(asked: Any) -> None:
         "threads": "libbve_litert: 4000 threads, expected 1 to ",
         "shape": "libbve_litert: image of float32 [1, 32, 32, 3], expected float32 [1, 3, 32, 32], or uint8 "
         "[1, 32, 32, 3] or [1, 3, 32, 32], packed; give it as the model has its input\n",
-        "version": "libbve_litert: version at offset 4 is 10, this library reads 1 to 2: update bigvit-edge\n",
+        "version": "libbve_litert: version at offset 4 is 10, expected 1 to 2, which this library reads; "
+        "update bigvit-edge\n",
         "no delegate": "Encountered unresolved custom op: libbve_litert.",
         "load threads": ".tflite: 4000 threads; expected 1 to ",
         "load keep": "keep 0.75 for ",

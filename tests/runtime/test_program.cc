@@ -158,10 +158,11 @@ TEST_CASE("what is no program is refused by name") {
   Bytes newer = make_tiny();
   newer.header().version = kVersion + 1;
   CHECK(has(refuse(newer),
-            "version at offset 4 is 3, this library reads 1 to 2: update bigvit-edge"));
+            "version at offset 4 is 3, expected 1 to 2, which this library reads; update "
+            "bigvit-edge"));
   Bytes older = make_tiny();
   older.header().version = 0;
-  CHECK(has(refuse(older), "is 0, this library reads 1 to 2: export it again"));
+  CHECK(has(refuse(older), "is 0, expected 1 to 2, which this library reads; export it again"));
 }
 
 TEST_CASE("an unknown keep ratio is told which there are") {

@@ -308,7 +308,8 @@ def test_an_error_has_the_librarys_parts_whatever_the_path_has_in_it(file: Path,
     with pytest.raises(UserError) as caught:
         Session(path)
     assert caught.value.met.startswith(f"{path.name}: has ")
-    assert caught.value.expected.startswith(f"{file.stat().st_size} (file_bytes at offset 8): it is truncated")
+    assert caught.value.expected == f"{file.stat().st_size} (file_bytes at offset 8): it is truncated"
+    assert caught.value.do == "copy or export it again"
     with pytest.raises(UserError) as caught:
         Session(tmp_path / "d, expected e; f.bve")
     assert caught.value.met == f"{tmp_path}/d, expected e; f.bve: cannot be opened: No such file or directory"
