@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "json.h"
 #include "main_arguments.h"
+#include "main_arrays.h"
 #include "main_hold.h"
 #include "main_profile.h"
 #include "main_program.h"
@@ -219,24 +220,31 @@ int print_info(const Arguments& arguments) {
 int run(const Arguments& arguments) {
   const Program program = open_program(arguments);
   const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
-  const size_t count = bve_image_count(session.get());
   std::vector<std::string> notes, values;
-  std::vector<float> image, logits(bve_logits_count(session.get()));
-  if (arguments.nv21[0] != 0) {
+  Arrays arrays(session);
+  if (arrays.inputs() > 1 || !arguments.arrays.empty()) {
+    arrays.read(arguments.arrays);
+  } else if (arguments.nv21[0] != 0) {
     set_frame(session, arguments);
-  } else if (!arguments.picture.empty()) {
-    image = prepare_picture(program, arguments.picture, count, notes);
+  } else if (const size_t count = bve_image_count(session.get()); arguments.picture.empty()) {
+    arrays.set(choose_image(arguments, count));
   } else {
-    image = choose_image(arguments, count);
+    arrays.set(prepare_picture(program, arguments.picture, count, notes));
   }
-  run_once(session, image, logits);
-  for (const float value : logits) values.push_back(print(value, 9));
+  arrays.run(session);
   for (std::string& note : notes) note = quote(note);
+  const std::string told = json::list(notes, ", ");
+  if (arrays.count() > 2) {
+    std::puts(object({{"notes", told}, {"outputs", arrays.print_outputs()}}, kLines).c_str());
+    return 0;
+  }
+  const std::vector<float>& logits = arrays.first_output();
+  for (const float value : logits) values.push_back(print(value, 9));
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
   const char* const label = bve_label(program.get(), static_cast<size_t>(best));
   std::puts(object({{"top", print_whole(best)},
                     {"label", label ? quote(label) : "null"},
-                    {"notes", json::list(notes, ", ")},
+                    {"notes", told},
                     {"logits", json::list(values, ", ")}},
                    kLines)
                 .c_str());

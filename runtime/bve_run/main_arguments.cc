@@ -182,9 +182,11 @@ struct Verb {
 
 const Verb kVerbs[] = {
     {"info", "FILE.bve", "check all of the file; what it holds, and what this CPU has"},
-    {"run", "FILE.bve [PICTURE]", "one image to logits; PICTURE: PPM, JPEG or PNG"},
+    {"run", "FILE.bve [INPUT...]",
+     "what it answers to a picture (PPM, JPEG, PNG), or NAME=FILE: float32, raw or .npy"},
     {"bench", "FILE.bve", "latency, memory and cold load"},
-    {"profile", "FILE.bve", "where its time goes: every op of 20 traced runs, the machine's roof"},
+    {"profile", "FILE.bve [INPUT...]",
+     "where its time goes: every op of 20 traced runs, the machine's roof"},
     {"serve", "FILE.bve", "load, then time images as stdin asks: for bigvit-edge bench"},
     {"watch", "FILE...", "what these files hold, as stdin asks: for bigvit-edge bench"},
     {"probe", "", "what this machine is: cores, clocks, limits, temperatures, power sensors"},
@@ -245,6 +247,16 @@ const Verb& find_verb(const std::string& name) {
   throw UserError(name, "one of " + join(known), "did you mean " + find_nearest(name, known) + "?");
 }
 
+bool takes_arrays(const Verb& verb) {
+  return std::string_view(verb.what).find("INPUT") != std::string_view::npos;
+}
+
+// 'left=left.npy'; a picture of such a name can be told from it by its folder: './left=left.npy'.
+bool names_array(const std::string& word) {
+  const size_t equals = word.find('=');
+  return equals > 0 && equals < word.find('/') && equals != word.npos;
+}
+
 std::string pad(std::string text, size_t width) {
   text.resize(std::max(width, text.size() + 2), ' ');
   return text;
@@ -267,6 +279,11 @@ Arguments parse(const std::vector<std::string>& words) {
     if (words[i].rfind("--", 0) != 0) {
       if (std::string_view(verb.what) == "FILE...") {
         to.files.push_back(words[i]);
+        continue;
+      }
+      if (takes_arrays(verb) && !to.file.empty() && names_array(words[i])) {
+        const size_t equals = words[i].find('=');
+        to.arrays.push_back({words[i].substr(0, equals), words[i].substr(equals + 1)});
         continue;
       }
       if (to.verb == "run" && !to.file.empty() && to.picture.empty()) {
@@ -306,8 +323,14 @@ Arguments parse(const std::vector<std::string>& words) {
       throw UserError(std::string(one) + " and " + other, "one of them", "leave one out");
     }
   }
-  if (!to.picture.empty() && std::count(given.begin(), given.end(), "--input"))
+  const bool has_input = std::count(given.begin(), given.end(), "--input") > 0;
+  if (!to.picture.empty() && has_input)
     throw UserError("--input beside " + to.picture, "one of them", "leave one out");
+  if (!to.arrays.empty() && (has_input || !to.picture.empty())) {
+    throw UserError(to.arrays[0].name + "=" + to.arrays[0].path + " beside " +
+                        (has_input ? "--input" : to.picture),
+                    "one of them", "leave one out");
+  }
   if (to.nv21[0] == 0 && to.rotation != 0)
     throw UserError("--rotation", "a frame by --nv21 with it", "leave it out");
   if (to.picture.empty() && to.nv21[0] != 0)
@@ -321,7 +344,7 @@ Arguments parse(const std::vector<std::string>& words) {
 std::string describe_usage() {
   std::string text = "bve-run: runs and measures .bve programs; prints JSON\n\n";
   for (const Verb& verb : kVerbs) {
-    text += pad("  bve-run " + std::string(verb.name) + " " + verb.what, 30) + verb.help + "\n";
+    text += pad("  bve-run " + std::string(verb.name) + " " + verb.what, 38) + verb.help + "\n";
   }
   text += "\n";
   for (const Option& option : kOptions) {

@@ -28,6 +28,11 @@ class UserError : public Error {
   }
 };
 
+// left=left.npy
+struct NamedFile {
+  std::string name, path;
+};
+
 struct Arguments {
   std::string verb;                // one of kVerbs; "help" or "version": only print that
   std::string file;                // of those that take one
@@ -36,8 +41,9 @@ struct Arguments {
   bool evict = false;              // serve: the file's pages leave the system's cache first
   std::vector<float> keeps{0};     // one or more; 0: the file's first entry
   bve_options options{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
-  std::string input = "random";  // or a path
-  std::string picture;           // run: a file; or else `input`
+  std::string input = "random";   // or a path
+  std::string picture;            // run: a file; or else `input`
+  std::vector<NamedFile> arrays;  // run, profile: of inputs, by name; or else the former
   uint32_t nv21[2] = {0, 0};  // run: the picture is a frame of that width and height; 0: it is not
   uint32_t rotation = 0;      // of that frame
   uint32_t runs = 200;

@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "json.h"
+#include "main_arrays.h"
 #include "main_program.h"
 #include "main_serve.h"
 
@@ -37,12 +38,11 @@ struct Half {
 };
 
 Half time_runs(const SessionHandle& session, const Counters& counters, uint32_t runs,
-               const std::vector<float>& image, std::vector<float>& logits,
-               std::vector<std::string>& times_ms) {
+               Arrays& arrays, std::vector<std::string>& times_ms) {
   Half half{take(bve_read(counters.get())), {}};
   for (uint32_t run = 0; run < runs; run++) {
     const uint64_t start = read_clock_ns();
-    run_once(session, image, logits);
+    arrays.run(session);
     times_ms.push_back(json::print(static_cast<double>(read_clock_ns() - start) * 1e-6));
   }
   half.after = take(bve_read(counters.get()));
@@ -61,14 +61,13 @@ std::string print_rows(const SessionHandle& session) {
   return list(chosen);
 }
 
-std::string trace_runs(const SessionHandle& session, const std::vector<float>& image,
-                       std::vector<float>& logits) {
+std::string trace_runs(const SessionHandle& session, Arrays& arrays) {
   std::vector<std::string> runs, events;
   size_t beyond = 0;
   bve_trace(session.get(), 1);
   for (uint32_t run = 0; run < kTraced; run++) {
     const uint64_t start = read_clock_ns();
-    run_once(session, image, logits);
+    arrays.run(session);
     const uint64_t end = read_clock_ns();
     runs.push_back(print_row({static_cast<int64_t>(start), static_cast<int64_t>(end)}));
     size_t lost = 0;
@@ -102,18 +101,24 @@ int profile(const Arguments& arguments) try {
   if (!counters) throw std::bad_alloc();
   const Program program = open_program(arguments);
   const SessionHandle session = start_session(program, arguments.keeps[0], arguments);
-  const size_t count = bve_image_count(session.get());
-  const std::vector<float> image = choose_image(arguments, count);
-  std::vector<float> logits(bve_logits_count(session.get()));
-  for (uint32_t run = 0; run < arguments.warmup; run++) run_once(session, image, logits);
+  Arrays arrays(session);
+  const bool is_random = arguments.arrays.empty() && arguments.input == "random";
+  if (is_random) {
+    arrays.fill();
+  } else if (arrays.inputs() > 1 || !arguments.arrays.empty()) {
+    arrays.read(arguments.arrays);
+  } else {
+    arrays.set(choose_image(arguments, bve_image_count(session.get())));
+  }
+  for (uint32_t run = 0; run < arguments.warmup; run++) arrays.run(session);
 
   std::vector<std::string> times_ms, counts;
   const auto time_half = [&](uint32_t runs) {
-    const Half half = time_runs(session, counters, runs, image, logits, times_ms);
+    const Half half = time_runs(session, counters, runs, arrays, times_ms);
     counts.push_back(list({half.before, half.after}));
   };
   time_half(arguments.runs - arguments.runs / 2);
-  const std::string traced = trace_runs(session, image, logits);
+  const std::string traced = trace_runs(session, arrays);
   bve_trace(session.get(), 0);
   time_half(arguments.runs / 2);
 

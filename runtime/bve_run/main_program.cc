@@ -45,8 +45,8 @@ std::string inspect(const SessionHandle& session) {
   return described;
 }
 
-std::vector<float> make_image(size_t count) {
-  std::minstd_rand random;  // the same on every machine, unlike the library's distributions
+std::vector<float> make_image(size_t count, uint32_t seed) {
+  std::minstd_rand random(seed);  // the same on every machine, unlike the library's distributions
   std::vector<float> image(count);
   for (float& value : image) {
     value = 2.0f * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0f;

@@ -24,8 +24,8 @@ void run_once(const SessionHandle& session, const std::vector<float>& image,
               std::vector<float>& logits);
 std::string inspect(const SessionHandle& session);
 
-// So many float32 in [-1, 1].
-std::vector<float> make_image(size_t count);
+// So many float32 in [-1, 1], of each seed others.
+std::vector<float> make_image(size_t count, uint32_t seed = 1);
 std::vector<float> read_image(const std::string& path, size_t count);
 // Whichever --input asks for.
 std::vector<float> choose_image(const Arguments& arguments, size_t count);
