@@ -219,8 +219,8 @@ class Target:
     def is_native(self, name: str) -> bool:
         """Tell whether the bve runtime runs files of that format.
 
-        Such files hold models of this package; where a framework is around the bve runtime, also models that have one
-        of them inside.
+        Such files hold what the runtime has ops for; where a framework is around it, also models of which it can run a
+        piece.
         """
         return name == "bve" or self.find_delegate(name) == "native"
 

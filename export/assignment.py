@@ -94,10 +94,8 @@ def list_linears(graph: Graph) -> dict[str, Node]:
 def list_layers(graph: Graph) -> dict[str, Node]:
     """List every Linear and convolution with a weight of its own.
 
-    By module name; convolutions are of images. Around one of our models there are Linears alone.
+    By module name; convolutions are of images.
     """
-    if graph.inlay is not None:
-        return list_linears(graph)
     convolutions = {name_layer(graph, node): node for node in list_convolutions(graph.exported)}
     return list_linears(graph) | {layer: node for layer, node in convolutions.items() if layer}
 

@@ -24,11 +24,11 @@ from bigvit_edge.export.convert import (
     load_format,
 )
 from bigvit_edge.export.core.lowering import describe_leftovers
+from bigvit_edge.export.core.partition import LEAST
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.hf_configs import write_configs
-from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.libraries import list_limits
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
 from bigvit_edge.export.references import Reference, measure
@@ -148,19 +148,17 @@ def _leave_out(model: Loaded, target: Target, cores: Sequence[Graph]) -> tuple[L
     """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
     UserError if they were asked for."""
     leftovers = find_leftovers(cores)
-    refusals = list_refusals(target, model.module, leftovers, model.task)
+    refusals = list_refusals(target, cores, model.task)
     rest = tuple(name for name in target.formats if name not in refusals)
     if not refusals:
         return model, target
     kind = type(model.module)
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
-    if len(ours := list_inlays(model.module)) > 1:
-        met += f", with {len(ours)} of ours in it ({', '.join(ours)})"
     if model.task != CLASSIFICATION:
         met, expected = f"{model.source}, for {model.task}, in {', '.join(refusals)}", f"a model for {CLASSIFICATION}"
     else:
         met, expected = f"{met}, where {describe_leftovers(leftovers)}", "ops that the bve runtime has"
-        expected += "" if refusals == ["bve"] else ", or a model around one of this package"
+        expected += "" if refusals == ["bve"] else f", in a piece of at least {LEAST:.0%} of the arithmetic"
     if not rest or target.formats != load_target(target.name).formats:
         other = "add --set delegate=xnnpack" if target.delegate == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)

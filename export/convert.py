@@ -24,26 +24,20 @@ from bigvit_edge.export.capture_errors import (
     noting_lines,
 )
 from bigvit_edge.export.core.lowering import list_leftovers
+from bigvit_edge.export.core.partition import find_pieces
 from bigvit_edge.export.core.reading import Leftover
 from bigvit_edge.export.coverage import add_coverage
-from bigvit_edge.export.graph import Graph, Inlay
-from bigvit_edge.export.inlay import (
-    count_calls,
-    drop_unread,
-    find_inside,
-    list_inlays,
-    list_names,
-    record_images,
-    rest_of,
-    taken_out,
-)
+from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
+from bigvit_edge.export.native import take_rest
 from bigvit_edge.export.pictures import Watch, unwatched
+from bigvit_edge.export.pieces import write_calls
 from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
 from bigvit_edge.export.rewrite import rewrite_all, rewrite_further, rewrite_plainly
+from bigvit_edge.export.routes import write_routes
 from bigvit_edge.models.blvit import BLViT, routing_as_one_op
-from bigvit_edge.models.loading import read_keep, set_keep
+from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
 from bigvit_edge.signature import Array
@@ -122,10 +116,9 @@ def convert_model(
         captured = capture_graphs(subject, target)
     with progress.on_step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
-    inlays = list_inlays(subject.module) if captured[0].core is not None and find_leftovers(captured) else []
-    if len(inlays) == 1 and inlays != [""]:
-        with progress.on_step(f"part {inlays[0]} for the bve runtime"):
-            rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
+    if find_leftovers(captured):
+        with progress.on_step("cut out pieces for the bve runtime"):
+            rewritten = [cut(graph) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
         with progress.on_step(f"quantize {precision}"):
@@ -221,32 +214,19 @@ def rewrite(graph: Graph) -> Graph:
         return replace(graph, exported=(rewrite_further if is_plain else rewrite_all)(graph.exported))
 
 
-def part(graph: Graph, name: str, images: Array) -> Graph:
-    """Part the graph of a model around one of ours.
+def cut(graph: Graph) -> Graph:
+    """Cut out of a graph what the bve runtime can run.
 
-    name: of our model in it. The two are captured apart. images [n, 3, S, S]: to calibrate on. UserError if the model
-    does anything with ours but call it once, with an image.
+    Where nothing of it is worth a call the graph stays.
     """
-    module, ((image,), _) = graph.module, graph.exported.example_inputs
-    assert module is not None
-    inside, kind = find_inside(module, name), type(module).__name__
-    if graph.keep is not None:
-        set_keep(module, graph.keep)
-    given = record_images(module, name, images)  # and what the model sets in ours is set
-    stays = read_keep(inside)
-    if isinstance(inside, BLViT) and graph.keep not in (None, stays):
-        met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {stays:g}"
-        raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
-    (core,) = capture_cores(inside, given.shape[-1], (None,))
-    with taken_out(inside):
-        around = capture(module, image.shape[-1])
-    if (calls := count_calls(around.exported)) != 1:
-        met = f"the graph of {kind} reads {calls} answers of {name}"
-        raise UserError(met, "one, for the bve runtime", "add --set delegate=xnnpack")
-    around = rewrite(around)
-    drop_unread(around.exported)
-    own = rewrite(core).exported
-    return replace(graph, inlay=Inlay(list_names(module, name), own, core.core, around.exported, given))
+    assert graph.core is not None
+    pieces = find_pieces(graph.core)
+    if not pieces:
+        return graph
+    around = write_calls(graph.core, pieces)
+    write_routes(around)
+    with silenced():
+        return replace(graph, pieces=pieces, around=rewrite_further(around))
 
 
 def quantize(
@@ -284,11 +264,10 @@ def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> G
     """
     if how.dtype != UINT8:
         return graph
-    if target.is_native(name) and graph.inlay is None:
+    if target.is_native(name) and graph.around is None:
         return replace(graph, outline=take_pixels(graph, how).exported)
     if target.is_native(name):
-        assert graph.inlay is not None
-        return replace(graph, inlay=replace(graph.inlay, around=take_pixels(rest_of(graph), how).exported))
+        return replace(graph, around=take_pixels(take_rest(graph), how).exported)
     taken = take_pixels(graph, how, as_bytes=name != "coreml")
     if not find_task(graph.task).SCORES:
         return taken
@@ -316,20 +295,18 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         raise told from e
 
 
-def list_refusals(
-    target: Target, module: nn.Module, leftovers: Sequence[Leftover], task: str = CLASSIFICATION
-) -> list[str]:
+def list_refusals(target: Target, cores: Sequence[Graph], task: str = CLASSIFICATION) -> list[str]:
     """List the target's formats that cannot hold the model.
 
-    leftovers: what of it the bve runtime cannot compute. Where a framework is around that, one of our models inside it
-    is enough. All that the runtime answers with is logits.
+    cores: as of capture_cores. Where a framework is around the bve runtime, a piece that is worth a call is enough. All
+    that the runtime answers with is logits.
     """
+    native = [name for name in target.formats if target.is_native(name)]
     if task != CLASSIFICATION:
-        return [name for name in target.formats if target.is_native(name)]
-    inlays = list_inlays(module)
-    is_around = len(inlays) == 1 and inlays != [""]
-    native = [name for name in target.formats if target.is_native(name)] if leftovers else []
-    return [name for name in native if not (name in CHOICES and is_around)]
+        return native
+    leftovers = find_leftovers(cores)
+    has_pieces = bool(leftovers and cores[0].core is not None and find_pieces(cores[0].core))
+    return [name for name in native if leftovers and not (name in CHOICES and has_pieces)]
 
 
 def load_format(name: str) -> Format:

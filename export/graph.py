@@ -42,19 +42,15 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Inlay:
-    """A ViT or big.LITTLE ViT of this package inside another model.
+class Piece:
+    """Nodes that the bve runtime runs as one, in order.
 
-    For the bve runtime to run. names: of its module, as in named_modules(), which can be several; exported, core: its
-    own graphs, as of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given
-    [n, 3, s, s] where the model is given its calibration.
+    inputs: what they read of others, constants apart; outputs: those that others read.
     """
 
-    names: tuple[str, ...]
-    exported: ExportedProgram
-    core: ExportedProgram | None
-    around: ExportedProgram
-    images: Array
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,10 @@ class Graph:
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
-    inlay: what of the module the bve runtime can run, where that is not all of it, and was asked for; outline: for it,
-    that runs `exported` behind pixels, the program that takes those. core: what the bve runtime's programs are read
-    from: routing as one op, rewritten plainly; None where no format of the target is.
+    core: what the bve runtime's programs are read from: routing as one op, rewritten plainly; None where no format of
+    the target is. pieces: of core, what the bve runtime is to run where that is not all of it; around: the graph with
+    a call in the place of each. outline: for the bve runtime, that runs `exported` behind pixels, the program that
+    takes those.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
@@ -85,7 +82,8 @@ class Graph:
     keep: float | None = None
     module: nn.Module | None = None
     calibration: Array | None = None
-    inlay: Inlay | None = None
+    pieces: tuple[Piece, ...] = ()
+    around: ExportedProgram | None = None
     integers: Integers = NONE
     outline: ExportedProgram | None = None
     task: str = CLASSIFICATION

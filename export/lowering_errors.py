@@ -157,7 +157,8 @@ def _try_alone(node: Node, graph: Graph, attempt: Callable[[Graph], object]) -> 
     except Exception:
         return None
     try:
-        attempt(replace(graph, exported=exported, precision="fp32", layers={}, ranges={}, keep=None, inlay=None))
+        bare = replace(graph, precision="fp32", layers={}, ranges={}, keep=None, pieces=(), around=None)
+        attempt(replace(bare, exported=exported))
     except Exception as e:
         return e
     return None

@@ -23,7 +23,7 @@ from bigvit_edge.export.graph import (
     set_constant,
     shape_of,
 )
-from bigvit_edge.export.inlay import PROGRAM
+from bigvit_edge.export.pieces import CALL
 from bigvit_edge.export.products import find_zeros, list_options, to_pair
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 # What stays an op though it reads constants alone: a program of ours, and integer weights, which kernels read as such.
 KEPT = {
-    PROGRAM,
+    CALL,
     torch.ops.quantized_decomposed.dequantize_per_channel.default,
     torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
 }

@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ("--set", "limits.images=8", "--set", "limits.int8_cosine=0.99", "--set", "limits.top1_agreement=0.5")
     result = call("export", MODEL, "--target", "android-native", "--keep", "0.5,1", *settings, "-o", folder)
     assert result.exit_code == 0, result.output
-    assert "part net for the bve runtime" in result.output
+    assert "cut out pieces for the bve runtime" in result.output
     return folder
 
 

@@ -91,7 +91,7 @@ def stack(body: Body, views: Views) -> None:
     parts = [view for view in views if view.value.data is None]
     makers = [op for op in body.ops if any(view.overlaps(made) for view in parts for made in op.writes.values())]
     is_free = all(isinstance(op.kind, Linear | Add | Fill) for op in makers)
-    if not makers or not is_free or not all(view.is_whole for view in parts):
+    if not makers or not is_free or not all(view.is_whole and body.producers_of(view) for view in parts):
         return
     whole = Value(count_rows(views), views[0].columns)
     matrix, row, constants = torch.zeros(whole.rows, whole.columns), 0, list[View]()

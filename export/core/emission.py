@@ -116,5 +116,6 @@ def write_entry(body: Body, table: Table, precision: str, name: str, keep: float
     ops = tuple(program.Op(writer.write(step.op), step.op.layer, step.stage, step.lane) for step in steps)
     macs = sum(count_macs(op) for op in body.ops)
     described = tuple(program.Buffer(value.type, value.rows, value.columns) for value in shapes)
-    ports = program.make_image_ports(body.image.columns, shapes[1].columns)
+    inputs = len(body.inputs)
+    ports = tuple(program.Port(said, n, n >= inputs, shape) for n, (said, shape) in enumerate(body.ports))
     return program.Entry(name, keep, ports, macs, described, ops)

@@ -30,12 +30,14 @@ def keep_image_order(body: Body) -> None:
     routes: dict[Value, Op] = {}  # whose rows are in the order of which route
     homes: dict[Value, Value] = {}  # x and z of a route: where their rows are
     others: set[Value] = set()  # written, in an order of their own
+    mixers: dict[Value, Op] = {}  # whose rows are not in the order that the graph has, since which route
     for op in body.ops:
-        order = find_order(op, routes)
+        order, mixer = find_order(op, routes), find_mixer(op, mixers)
         for name, views in op.reads.items():
             op.reads[name] = tuple(find_home(op, view, routes, homes) for view in views)
         if isinstance(op.kind, Route):
             enter(body, op, routes, homes)
+            mixers |= {view.value: op for view in op.writes.values()} | dict.fromkeys(routes, op)
             continue
         written = op.view
         spans, known = spans_rows(written), written.value in routes or written.value in others
@@ -45,8 +47,23 @@ def keep_image_order(body: Body) -> None:
             routes[written.value] = order
         else:
             others.add(written.value)
+        if mixer:
+            mixers[written.value] = mixer
         op.writes = {"out": find_home(op, written, routes, homes)}
-    body.output = tuple(find_home(body.ops[-1], view, routes, homes) for view in body.output)
+    for number, (view,) in enumerate(body.outputs):
+        if view.rows.count > 1 and view.value in mixers:
+            raise Disorder(mixers[view.value], "its tokens are given in their order, which bve never makes")
+        body.outputs[number] = (find_home(body.ops[-1], view, routes, homes),)
+
+
+def find_mixer(op: Op, mixers: dict[Value, Op]) -> Op | None:
+    """Find the route that changed the order of what an op reads.
+
+    Since then its rows are in another order than the graph's.
+    """
+    names = ("src",) if isinstance(op.kind, Attention) else tuple(op.reads)
+    views = [view for name in names for view in op.reads[name] if view.rows.count > 1]
+    return next((mixers[view.value] for view in views if view.value in mixers), None)
 
 
 def spans_rows(view: View) -> bool:

@@ -7,6 +7,7 @@ those before it have written.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from torch import Tensor
 from torch.fx import Node
@@ -285,17 +286,20 @@ class Op:
 class Body:
     """A graph's ops in order.
 
-    From the image [3 * side, side] to the output.
+    From the inputs, such as an image [3 * side, side], to the outputs; ports: their names and shapes, inputs first;
+    answers: the graph's nodes that the outputs are.
     """
 
-    image: Value
+    inputs: list[Value]
     ops: list[Op] = field(default_factory=list)
-    output: Views = ()
+    outputs: list[Views] = field(default_factory=list)
+    ports: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    answers: list[Node] = field(default_factory=list)
 
     def copy(self) -> "Body":
         """Copy it for passes to change; the values stay the same."""
         ops = [replace(op, reads=dict(op.reads), writes=dict(op.writes)) for op in self.ops]
-        return Body(self.image, ops, self.output)
+        return Body(list(self.inputs), ops, list(self.outputs), self.ports, self.answers)
 
     def producers_of(self, view: View) -> list[Op]:
         """List the ops that write into a view."""
@@ -310,11 +314,15 @@ class Body:
 
         It makes a whole value, and nothing else does.
         """
-        if len(views) != 1 or not views[0].is_whole or any(view.value is views[0].value for view in self.output):
+        if len(views) != 1 or not views[0].is_whole or self.gives(views[0].value):
             return None
         producers = self.producers_of(views[0])
         reads = sum(view.value is views[0].value for op in self.ops for view in list_reads(op))
         return producers[0] if len(producers) == 1 and reads == 1 and producers[0].view == views[0] else None
+
+    def gives(self, value: Value) -> bool:
+        """Tell whether something of a value is an output."""
+        return any(view.value is value for output in self.outputs for view in output)
 
     def replace(self, op: Op, *by: Op) -> None:
         """Put ops in the place of one."""
@@ -332,12 +340,12 @@ class Body:
         """
         for op in self.ops:
             op.reads = {name: follow(read, value, views) for name, read in op.reads.items()}
-        self.output = follow(self.output, value, views)
+        self.outputs = [follow(output, value, views) for output in self.outputs]
 
     def is_read_after(self, view: View, op: Op) -> bool:
         """Tell whether something reads a view once an op is done."""
         later = self.ops[self.ops.index(op) + 1 :]
-        reads = [*(read for other in later for read in list_reads(other)), *self.output]
+        reads = [*(read for other in later for read in list_reads(other)), *chain(*self.outputs)]
         return any(view.overlaps(read) for read in reads)
 
     def is_written_between(self, views: Views, first: Op, last: Op) -> bool:

@@ -1,7 +1,7 @@
 """Rows that nothing reads, left out: after the last layer CLS alone is read, and so are its queries."""
 
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def drop_unread_rows(body: Body) -> None:
     parted where a panel of its columns is read of fewer rows than the next.
     """
     needs: Needs = {}
-    for view in body.output:
+    for view in chain(*body.outputs):
         find_needs(needs, view)[...] = True
     for op in reversed(list(body.ops)):
         kept = shrink(op, needs)

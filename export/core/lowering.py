@@ -14,18 +14,18 @@ from bigvit_edge.export.core.emission import write_entry
 from bigvit_edge.export.core.image_order import Disorder
 from bigvit_edge.export.core.ir import Body, Op, Weights
 from bigvit_edge.export.core.layout import are_together
-from bigvit_edge.export.core.packing import Table
+from bigvit_edge.export.core.packing import Table, measure_inputs
 from bigvit_edge.export.core.passes import FUSIONS, LAYOUTS
 from bigvit_edge.export.core.readers import read_graph
 from bigvit_edge.export.core.reading import Leftover
-from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.graph import Graph, Piece
 from bigvit_edge.export.program import Program
 
 SHOWN = 4  # leftovers that an error names
 FLOATS = ("fp32", "fp16")
 
 # What each graph was read as, because refusals, every precision and every packing start from it.
-_read: WeakKeyDictionary[ExportedProgram, tuple[Body, list[Leftover]]] = WeakKeyDictionary()
+_read: WeakKeyDictionary[ExportedProgram, dict[Piece | None, tuple[Body, list[Leftover]]]] = WeakKeyDictionary()
 
 
 def lower_graphs(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) -> Program:
@@ -34,10 +34,25 @@ def lower_graphs(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) 
     An entry each, the largest keep ratio first. kr: of the int8 packing. UserError naming op, layer and reason if a
     graph has what no program can compute.
     """
-    table, precision, entries = Table(graphs, kr), graphs[0].precision, []
-    for graph in sorted(graphs, key=lambda graph: -(graph.keep or 0)):
+    return write_program([(graph, None) for graph in graphs], Table(measure_inputs(graphs), kr), metadata)
+
+
+def lower_parts(graphs: Sequence[Graph], kr: int, metadata: Mapping[str, str]) -> list[Program]:
+    """Lower the pieces of one model's graphs.
+
+    The first of each become the entries of one program, and so on.
+    """
+    moments, count = measure_inputs(graphs), max(len(graph.pieces) for graph in graphs)
+    parts = [[(graph, graph.pieces[n]) for graph in graphs if n < len(graph.pieces)] for n in range(count)]
+    return [write_program(some, Table(moments, kr), metadata) for some in parts]
+
+
+def write_program(parts: Sequence[tuple[Graph, Piece | None]], table: Table, metadata: Mapping[str, str]) -> Program:
+    """Write graphs, or pieces of them, as entries of a program."""
+    precision, entries = parts[0][0].precision, []
+    for graph, piece in sorted(parts, key=lambda part: -(part[0].keep or 0)):
         assert graph.core is not None
-        body, leftovers = read_body(graph.core, graph.layers, "fp16" if precision == "fp16" else "fp32")
+        body, leftovers = read_body(graph.core, graph.layers, "fp16" if precision == "fp16" else "fp32", piece)
         if leftovers:
             raise refuse(leftovers)
         name = "main" if graph.keep is None else name_method(graph.keep)
@@ -57,15 +72,16 @@ def describe_leftovers(leftovers: Sequence[Leftover]) -> str:
 
 
 def read_body(
-    program: ExportedProgram, precisions: Mapping[str, str], rest: str = "fp32"
+    program: ExportedProgram, precisions: Mapping[str, str], rest: str = "fp32", piece: Piece | None = None
 ) -> tuple[Body, list[Leftover]]:
-    """Read a graph and rewrite it by every pass.
+    """Read a graph or piece and rewrite it by every pass.
 
     Returns ops that all have kernels, and what is left over. precisions: of layers by name; rest: of the others.
     """
-    if program not in _read:
-        _read[program] = fuse(*read_graph(program))
-    body, leftovers = _read[program]
+    known = _read.setdefault(program, {})
+    if piece not in known:
+        known[piece] = fuse(*read_graph(program, piece))
+    body, leftovers = known[piece]
     if leftovers:
         return body, leftovers
     body = body.copy()
@@ -128,8 +144,6 @@ def check(body: Body, op: Op) -> str:
         return "it reads rows of several values as one"
     if any(view.value.data is not None for view in reads):
         return "it reads a constant, where bve has weights alone"
-    if not isinstance(op.kind, ir.Patches) and any(view.value is body.image for view in reads):
-        return "it reads the image, of which bve makes patches alone"
     reason = CHECKS.get(type(op.kind))
     return reason(op) if reason else ""
 

@@ -1,6 +1,6 @@
 """A program's table of weights: what all its entries share, packed as each Linear's precision says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,16 +13,21 @@ from bigvit_edge.export.program import Weight, WeightType
 from bigvit_edge.export.rounding import measure_moments, round_weight
 
 
+def measure_inputs(graphs: Sequence[Graph]) -> dict[str, Tensor]:
+    """Measure the moments of what the Linears in int8 see in calibration."""
+    int8 = {layer for graph in graphs for layer, how in graph.layers.items() if how == "int8"}
+    images = graphs[0].calibration
+    return measure_moments(graphs, int8, images) if int8 and images is not None else {}
+
+
 class Table:
     """The weights that all entries share, each under its name.
 
-    kr: of the int8 packing. Integers are chosen by what the graphs' Linears see in calibration.
+    moments: of what Linears see in calibration, which chooses their integers; kr: of the int8 packing.
     """
 
-    def __init__(self, graphs: Sequence[Graph], kr: int) -> None:
-        self.kr, images = kr, graphs[0].calibration
-        int8 = {layer for graph in graphs for layer, how in graph.layers.items() if how == "int8"}
-        self.moments = measure_moments(graphs, int8, images) if int8 and images is not None else {}
+    def __init__(self, moments: Mapping[str, Tensor], kr: int) -> None:
+        self.moments, self.kr = moments, kr
         self.weights: list[Weight] = []
         self.known: dict[str, list[tuple[list[Tensor], int]]] = {}  # by name, what was packed and its number
 

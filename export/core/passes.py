@@ -7,6 +7,7 @@ with a kernel by the end is a leftover.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -32,8 +33,6 @@ from bigvit_edge.export.core.ir import (
     Value,
     View,
     Views,
-    Weights,
-    count_rows,
     cut_rows,
     edit,
     list_reads,
@@ -41,6 +40,7 @@ from bigvit_edge.export.core.ir import (
 )
 from bigvit_edge.export.core.layout import lay_out_attention, merge_linears, name_parent
 from bigvit_edge.export.core.liveness import drop_unread_rows
+from bigvit_edge.export.core.ports import change_nothing, copy_inputs, copy_outputs
 from bigvit_edge.export.program import BufferType
 
 Pass = Callable[[Body], None]
@@ -97,7 +97,7 @@ def fold_factors(body: Body) -> None:
         src, kind = op.reads["src"], op.kind
         makers = [maker for view in src for maker in body.producers_of(view)]
         others = [read for other in body.ops if other is not op for read in list_reads(other)]
-        is_read = any(view.overlaps(other) for view in src for other in (*others, *body.output))
+        is_read = any(view.overlaps(other) for view in src for other in (*others, *chain(*body.outputs)))
         if not makers or is_read or not all(isinstance(maker.kind, Linear) for maker in makers):
             continue
         if isinstance(kind, Scale) and src == (view_of(src[0].value),):
@@ -145,15 +145,10 @@ def fuse_before(body: Body, op: Op) -> None:
         if is_alone and isinstance(user.kind, Linear) and user.kind.before is None:
             user.reads["src"] = cut_rows(op.reads["src"], src[0].rows.first, src[0].rows.count)
             user.kind = replace(user.kind, before=op.kind)
-    if body.users_of(value) or any(view.value is value for view in body.output):
+    if body.users_of(value) or body.gives(value):
         body.replace(op, edit(op, replace(change_nothing(op.layer, value.columns), before=op.kind), **op.reads))
     else:
         body.erase(op)
-
-
-def change_nothing(layer: str, columns: int) -> Linear:
-    """Make a Linear whose outputs are its inputs."""
-    return Linear((Weights(f"{layer}.same", torch.eye(columns), None, "fp32"),), columns)
 
 
 def fuse_mlp(body: Body) -> None:
@@ -177,16 +172,6 @@ def fuse_mlp(body: Body) -> None:
                 for fused in (first, last, *([gate] if gates else [])):
                     body.erase(fused)
                 break
-
-
-def copy_output(body: Body) -> None:
-    """Give the output a computed value of its own."""
-    views, last = body.output, body.ops[-1] if body.ops else None
-    if last and not (len(views) == 1 and views[0].is_whole and body.producers_of(views[0])):
-        value = Value(count_rows(views), views[0].columns)
-        kind = change_nothing("output", value.columns)
-        body.ops.append(Op(kind, {"src": views}, {"out": view_of(value)}, last.node, "output"))
-        body.output = (view_of(value),)
 
 
 def spread_sums(body: Body) -> None:
@@ -239,7 +224,7 @@ def accumulate(body: Body) -> None:
 
 def may_overwrite(body: Body, op: Op, src: Views) -> bool:
     """Tell whether an op may write over what it reads."""
-    if len(src) != 1 or src[0].value.data is not None or src[0].value is body.image:
+    if len(src) != 1 or src[0].value.data is not None or src[0].value in body.inputs:
         return False
     return op.view == src[0] or not body.is_read_after(src[0], op)
 
@@ -278,7 +263,8 @@ FUSIONS: tuple[Pass, ...] = (
     fuse_norm,
     fuse_activation,
     fuse_mlp,
-    copy_output,
+    copy_outputs,
+    copy_inputs,
     fill_constants,
     stack_constants,
     spread_sums,

@@ -106,4 +106,4 @@ def invert(order: Tensor, numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def to_rows(numbers: Tensor) -> Tensor:
     """[..., columns] -> [rows, columns]."""
-    return numbers.reshape(prod(numbers.shape[:-1]), numbers.shape[-1])
+    return numbers.reshape(prod(numbers.shape[:-1]), numbers.shape[-1] if numbers.dim() else 1)

@@ -4,6 +4,7 @@ A reader is given the reading and the node, then the node's arguments. It adds o
 elements of what the node gives lie, as Places numbers them. It raises Refusal on options that it cannot take.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from bigvit_edge.export.core.ir import (
     view_of,
 )
 from bigvit_edge.export.core.reading import Leftover, Reader, Reading, Refusal
-from bigvit_edge.export.graph import shape_of, weight_name
+from bigvit_edge.export.graph import Piece, read_constants, shape_of, weight_name
 from bigvit_edge.export.products import to_pair
 from bigvit_edge.export.program import BufferType
 from bigvit_edge.models.dispatch import DISPATCH
@@ -47,6 +48,8 @@ aten = torch.ops.aten
 
 def read_move(to: Reading, node: Node, *args: Any, **kwargs: Any) -> Any:
     """Read what computes nothing, by running it on its input's numbers."""
+    if to.left.issuperset(node.all_input_nodes):
+        return to.leave(node)
     args, kwargs = map_arg((args, kwargs), to.place)
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
@@ -54,7 +57,8 @@ def read_move(to: Reading, node: Node, *args: Any, **kwargs: Any) -> Any:
 MOVES: dict[Any, Reader] = dict.fromkeys(
     (
         aten.cat.default, aten.chunk.default, aten.clone.default, aten.contiguous.default, aten.expand.default,
-        aten.flatten.using_ints, aten.movedim.int, aten.narrow.default, aten.permute.default, aten.reshape.default,
+        aten.flatten.using_ints, aten.mT.default, aten.movedim.int, aten.narrow.default, aten.permute.default,
+        aten.reshape.default,
         aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default,
         aten.squeeze.dim, aten.stack.default, aten.t.default, aten.transpose.int, aten.unbind.int,
         aten.unflatten.int, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default,
@@ -83,19 +87,22 @@ def read_convolution(
     to: Reading, node: Node, x: Node, weight: Node, bias: Node | None = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Read a convolution over patches of the image that do not overlap."""
+    """Read a convolution over patches of an image that do not overlap."""
     data = to.take(weight, "weight")  # [out, 3, side, side]
     out, channels, side, width = data.shape
-    _, _, size, other = shape_of(to.image)
+    *_, size, other = shape_of(x)
     plain = to_pair(padding) == [0, 0] and to_pair(dilation) == [1, 1] and groups == 1
     is_square = (channels, side, size) == (3, width, other)
-    if x is not to.image or not plain or to_pair(stride) != [side, width] or not is_square:
+    if not plain or to_pair(stride) != [side, width] or not is_square:
         raise Refusal("bve convolves a square image alone, over squares that do not overlap")
     if size % side:
         raise Refusal(f"an image of {size} pixels; expected a multiple of the patch, {side}")
+    if x not in to.given:
+        to.refuse(x, "it makes an image, which bve takes as it is given")
+        to.leave(x)
     count = size // side
     layer = to.name_layer(node, weight)
-    to.add(Patches(side), node, count**2, channels * side**2, layer, src=(view_of(to.body.image),))
+    to.add(Patches(side), node, count**2, channels * side**2, layer, src=to.find_rows(x))
     pixels = to.body.ops[-1].view
     kind = Linear((read_weights(to, node, weight, data.flatten(1), bias),), out)
     return to.add(kind, node, count**2, out, layer, src=(pixels,)).T.reshape(shape_of(node))
@@ -271,17 +278,32 @@ READERS: dict[Any, Reader] = {
 }
 
 
-def list_patches(program: ExportedProgram) -> list[str]:
+def list_patches(program: ExportedProgram, pieces: Sequence[Piece] = ()) -> list[str]:
     """List the layers that make tokens of patches.
 
-    They are all convolutions of a graph that has no leftovers.
+    They are all convolutions of pieces, or of a graph, without leftovers.
     """
-    convolutions = program.graph.find_nodes(op="call_function", target=aten.conv2d.default)
+    nodes = [node for piece in pieces or [take_whole(program)] for node in piece.nodes]
+    convolutions = [node for node in nodes if node.target is aten.conv2d.default]
     return [(weight_name(program, node) or "").removesuffix(".weight") for node in convolutions]
 
 
-def read_graph(program: ExportedProgram) -> tuple[Body, list[Leftover]]:
-    """Read a graph's ops in order, and its leftovers."""
-    reading = Reading(program, MOVES | READERS)
-    reading.run(program)
+def read_graph(program: ExportedProgram, piece: Piece | None = None) -> tuple[Body, list[Leftover]]:
+    """Read the ops of a graph or piece and its leftovers."""
+    names = None if piece else ("image", "logits")
+    piece = piece or take_whole(program)
+    reading = Reading(program, MOVES | READERS, piece)
+    reading.run(piece)
+    nodes, reading.body.answers = (*piece.inputs, *piece.outputs), list(piece.outputs)
+    reading.body.ports = [(node.name, shape_of(node)) for node in nodes]
+    if names:
+        reading.body.ports = [(name, shape_of(node)) for name, node in zip(names, nodes, strict=True)]
     return reading.body, reading.leftovers
+
+
+def take_whole(program: ExportedProgram) -> Piece:
+    """Take all of a graph as one piece."""
+    constants, graph = read_constants(program), program.graph
+    inputs = tuple(node for node in graph.find_nodes(op="placeholder") if node not in constants)
+    (outputs,) = graph.output_node().args
+    return Piece(tuple(node for node in graph.nodes if node.op == "call_function"), inputs, tuple(outputs))

@@ -6,6 +6,7 @@ from math import prod
 from operator import getitem
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.export.core.ir import Body, Kind, Op, Value, Views, count_rows, view_of
 from bigvit_edge.export.core.places import Elsewhere, Places, invert, to_rows
-from bigvit_edge.export.graph import layer_of, read_constants, shape_of
+from bigvit_edge.export.graph import Piece, layer_of, read_constants, shape_of
 
 Reader = Callable[..., Any]  # of the reading, a node and its arguments
 
@@ -47,12 +48,13 @@ def name_op(node: Node) -> str:
 
 
 class Reading:
-    """A graph as far as it is read.
+    """A graph or piece as far as it is read.
 
-    readers: by op. It has the body and the leftovers, and finds where the elements of each node lie.
+    readers: by op. It has the body and the leftovers, and finds where the elements of each node lie. given: nodes whose
+    values nothing here makes; left: those among them that are left over, or views of what is.
     """
 
-    def __init__(self, program: ExportedProgram, readers: Mapping[Any, Reader]) -> None:
+    def __init__(self, program: ExportedProgram, readers: Mapping[Any, Reader], piece: Piece) -> None:
         self.readers = readers
         self.data = read_constants(program)
         signature = program.graph_signature
@@ -63,32 +65,42 @@ class Reading:
         }
         self.places, self.found = Places(), dict[Node, Any]()
         self.leftovers: list[Leftover] = []
-        (image,) = (node for node in program.graph.find_nodes(op="placeholder") if node not in self.data)
-        _, channels, height, width = shape_of(image)
-        self.body = Body(Value(channels * height, width, name="image"))
-        self.image = image
-        self.found[image] = self.places.add(self.body.image).view(shape_of(image))
+        self.body = Body([Value(*to_matrix(shape_of(node)), name=node.name) for node in piece.inputs])
+        self.given, self.left = set(piece.inputs), set[Node]()
+        for node, value in zip(piece.inputs, self.body.inputs, strict=True):
+            self.found[node] = self.places.add(value).view(shape_of(node))
 
-    def run(self, program: ExportedProgram) -> None:
+    def run(self, piece: Piece) -> None:
         """Read every node.
 
         What cannot be read leaves a value that nothing makes.
         """
-        for node in program.graph.nodes:
-            if node.op == "call_function":
-                try:
-                    self.found[node] = self.read(node)
-                except (Refusal, Elsewhere) as e:
-                    reason = str(e) or "it reads what does not lie in rows"
-                    self.leftovers.append(Leftover(node, layer_of(node), reason))
-                    self.found[node] = self.leave(node)
-            elif node.op == "output":
-                (answer,) = node.args[0]
-                self.body.output = self.places.find_views(to_rows(self.place(answer)))
+        for node in piece.nodes:
+            try:
+                self.found[node] = self.read(node)
+            except (Refusal, Elsewhere) as e:
+                self.refuse(node, str(e))
+                self.leave(node)
+        for node in piece.outputs:
+            try:
+                self.body.outputs.append(self.find_rows(node))
+            except Elsewhere as e:
+                self.refuse(node, str(e))
+
+    def refuse(self, node: Node, reason: str) -> None:
+        """Note that a node is left over."""
+        reason = reason or "it reads or gives what does not lie in rows"
+        self.leftovers.append(Leftover(node, layer_of(node), reason))
 
     def read(self, node: Node) -> Any:
+        for source in node.all_input_nodes:
+            type_ = getattr(source.meta["val"], "dtype", torch.float32)
+            if source not in self.data and type_ != torch.float32:
+                raise Refusal(f"it reads {str(type_).removeprefix('torch.')}, where bve has rows of float32")
         if node.target is getitem:
             many, which = node.args
+            if many in self.left:
+                return self.leave(node)
             return self.found[many][which]  # type: ignore[index]
         reader = self.readers.get(node.target)
         if reader is None:
@@ -98,8 +110,11 @@ class Reading:
     def leave(self, node: Node) -> Any:
         """Number what a leftover gives, as if it came from outside."""
         many = node.meta["val"]
+        self.given.add(node)
+        self.left.add(node)
         numbers = [self.places.add(Value(*to_matrix(t.shape))).view(t.shape) for t in tree_leaves(many)]
-        return numbers if isinstance(many, tuple | list) else numbers[0]
+        self.found[node] = numbers if isinstance(many, tuple | list) else numbers[0]
+        return self.found[node]
 
     def place(self, node: Node) -> Tensor:
         """Find where a node's elements lie."""

@@ -158,9 +158,9 @@ class Room:
 def plan_buffers(body: Body, steps: list[Step]) -> tuple[dict[Value, int], list[Value]]:
     """Number the buffers of all values.
 
-    The image is 0, the output 1. Returns each value's, and a value of each buffer's shape.
+    Inputs come first, then outputs. Returns each value's, and a value of each buffer's shape.
     """
-    (output,) = body.output
+    ports = [*body.inputs, *(view.value for (view,) in body.outputs)]
     rooms: list[Room] = []
     owners: dict[Value, Room] = {}
     uses: dict[Value, list[int]] = {}
@@ -170,7 +170,7 @@ def plan_buffers(body: Body, steps: list[Step]) -> tuple[dict[Value, int], list[
     for i, step in enumerate(steps):
         for view in step.op.writes.values():
             value = view.value
-            if value in owners or value in (body.image, output.value):
+            if value in owners or value in ports:
                 continue
             places = [(steps[j].stage, steps[j].lane) for j in uses[value]]
             room = next((room for room in rooms if is_free(room, value, i, step)), None)
@@ -180,9 +180,9 @@ def plan_buffers(body: Body, steps: list[Step]) -> tuple[dict[Value, int], list[
             room.uses, room.last = places, uses[value][-1]
             owners[value] = room
     ordered = sorted(rooms, key=lambda room: room.lane)
-    numbers = {value: 2 + ordered.index(room) for value, room in owners.items()}
-    shapes = [body.image, output.value, *(room.shape for room in ordered)]
-    return {**numbers, body.image: 0, output.value: 1}, shapes
+    numbers = {value: len(ports) + ordered.index(room) for value, room in owners.items()}
+    shapes = [*ports, *(room.shape for room in ordered)]
+    return {**numbers, **{value: number for number, value in enumerate(ports)}}, shapes
 
 
 def is_free(room: Room, value: Value, place: int, step: Step) -> bool:

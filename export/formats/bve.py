@@ -1,6 +1,6 @@
 """Our own format (.bve), run by our own runtime: the whole model is one program, with nothing left over.
 
-It holds ViTs and big.LITTLE ViTs of this package; what each precision means is in export/native.py.
+It holds models whose ops all have readers in export/core/; what each precision means is in export/native.py.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,6 +4,7 @@ Each function is one op of runtime/core.h, written from its comment there.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,18 +32,24 @@ KR = {WeightType.F32: 1, WeightType.F16: 1, WeightType.QC8X4: 4, WeightType.QC8X
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def interpret(program: Program, entry: Entry, image: Floats) -> Floats:
-    """What an entry takes first, such as an image, -> what it gives last. What an op does not write stays NaN."""
+def interpret(program: Program, entry: Entry, *inputs: Floats) -> Floats:
+    """What an entry takes, such as an image, -> what it gives first, as rows."""
+    return interpret_all(program, entry, inputs)[0]
+
+
+def interpret_all(program: Program, entry: Entry, inputs: Sequence[Floats]) -> list[Floats]:
+    """What an entry's ports take, in order -> what they give, as rows. What an op does not write stays NaN."""
     buffers: list[Any] = [
         np.full((b.rows, b.columns), np.nan, np.float32) if b.type == BufferType.F32 else np.full(b.columns, -1)
         for b in entry.buffers
     ]
-    first, last = entry.ports[0].buffer, entry.ports[-1].buffer
-    buffers[first][:] = image.reshape(buffers[first].shape)
+    ports = [port.buffer for port in entry.ports if not port.is_output]
+    for port, data in zip(ports, inputs, strict=True):
+        buffers[port][:] = data.reshape(buffers[port].shape)
     weights = [unpack(weight) for weight in program.weights]
     for op in entry.ops:
         OPS[type(op.call)](op.call, buffers, weights)
-    return buffers[last]  # type: ignore[no-any-return]
+    return [buffers[port.buffer] for port in entry.ports if port.is_output]
 
 
 def unpack(weight: Weight) -> Any:

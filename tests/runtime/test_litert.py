@@ -48,7 +48,7 @@ def tflite(bve: Path) -> Path:
 @pytest.fixture(scope="module")
 def around_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, path = around.build(), tmp_path_factory.mktemp("around") / "around.tflite"
-    graphs = [around.part_model(model, keep=keep) for keep in (1.0, 0.5)]
+    graphs = [around.cut_model(model, keep=keep) for keep in (1.0, 0.5)]
     artifact = exporter.lower(graphs, load_target("android-native"), {})
     assert isinstance(artifact.data, bytes)
     path.write_bytes(artifact.data)

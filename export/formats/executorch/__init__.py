@@ -4,7 +4,7 @@ XNNPACK takes what it can as delegates and ExecuTorch's own kernels run the rest
 graph: ops that XNNPACK refuses are written in ops that it takes (layer norm), constants are computed now, and what it
 takes is cut into as few pieces as the graph allows. Only the router's topk and the gathers behind it stay outside. With
 target.delegate = "coreml" the whole graph goes to Core ML instead, and with "native" to the bve runtime; of a model
-around one of ours, that one goes there.
+that has more than that can run, the largest pieces go there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,7 @@ from bigvit_edge.export.graph import (
     matrix_products,
 )
 from bigvit_edge.export.half import write_as_half
-from bigvit_edge.export.inlay import rest_of
-from bigvit_edge.export.native import lower_native
+from bigvit_edge.export.native import count_fragments, join, lower_pieces, take_rest
 from bigvit_edge.export.quantization import insert_integers, insert_quantization
 
 if TYPE_CHECKING:
@@ -78,19 +77,20 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         elif target.delegate == "native":
             from bigvit_edge.export.formats.executorch import native
 
-            lowered = lower_native(graphs, target, metadata)
-            layers, products = lowered.layers, lowered.products
-            if graphs[0].inlay is None:
-                edge = native.lower_programs(of, lowered.data, words)
+            lowered = lower_pieces(graphs, target, metadata)
+            layers, products = lowered[0].layers, join(lowered)
+            if not graphs[0].pieces:
+                edge = native.lower_programs(of, lowered[0].data, words)
             else:
-                rest = {name: rest_of(graph) for name, graph in of.items()}
-                edge = lower_programs(rest, words, native.take_inlays(of, lowered.data))
+                rest, programs = {name: take_rest(graph) for name, graph in of.items()}, [part.data for part in lowered]
+                first = {name: native.PiecePartitioner(programs, graph.keep) for name, graph in of.items()}
+                edge = lower_programs(rest, words, first)
         else:
             edge = lower_programs(of, words)
         methods = tuple(describe_method(name, graph, edge.exported_program(name)) for name, graph in of.items())
         data = bytes(edge.to_executorch().buffer)
     evaluated = target.delegate == "coreml"
-    versions = list_versions(PACKAGES["xnnpack" if graphs[0].inlay else target.delegate])
+    versions = list_versions(PACKAGES["xnnpack" if graphs[0].pieces else target.delegate])
     return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers, products=products)
 
 
@@ -148,4 +148,4 @@ def describe_method(name: str, graph: Graph, lowered: ExportedProgram) -> Method
         layers = {layer_group(layer_of(node)) for node in inside.graph.nodes if node.op == "call_function"}
         for layer in sorted(layers - {""}):
             fragments[layer] = fragments.get(layer, 0) + 1
-    return Method(name, graph.keep, len(delegates), leftovers, fragments)
+    return Method(name, graph.keep, len(delegates), leftovers, count_fragments(graph, fragments))

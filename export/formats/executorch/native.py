@@ -1,15 +1,17 @@
 """The bve runtime as the delegate: a .pte each of whose methods calls it once, on one .bve in the file's named data."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from hashlib import sha256
+from typing import Any
 
 from torch.export import ExportedProgram
 
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.pieces import CALL as CALL  # which makes the edge dialect know it
 
 with silenced():
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager
@@ -30,6 +32,7 @@ with silenced():
 
 BYTES = "bigvit_edge_program"  # in the metadata of a graph's ops: the .bve, until the delegate takes it
 TAG = "delegation_tag"  # ExecuTorch's word in the same place
+EDGE_CALL = exir_ops.edge.bve.call.default
 ALIGNMENT = 64  # bytes; what the bve runtime asks of a program that it is to use where it lies
 
 
@@ -45,7 +48,7 @@ def lower_programs(graphs: Mapping[str, Graph], program: bytes, words: Mapping[s
         dict(words),
         EdgeCompileConfig(_check_ir_validity=False),
     )
-    edge = manager.to_backend({name: Taker(program, graph.keep) for name, graph in graphs.items()})
+    edge = manager.to_backend({name: WholePartitioner(program, graph.keep) for name, graph in graphs.items()})
     for name in graphs:
         remove_unused_parameters_pass(edge.exported_program(name))  # what one keep ratio needs and another does not
     return edge
@@ -58,30 +61,44 @@ def _guard(exported: ExportedProgram) -> ExportedProgram:
     return guarded
 
 
-def take_inlays(graphs: Mapping[str, Graph], program: bytes) -> dict[str, Partitioner]:
-    """Make the partitioners that take bve::program for the bve runtime.
+class WholePartitioner(Partitioner):  # type: ignore[misc]
+    """Takes all of a graph.
 
-    By method name; each makes it the entry of the graph's keep ratio in the program.
-    """
-    return {name: Taker(program, graph.keep, exir_ops.edge.bve.program.default) for name, graph in graphs.items()}
-
-
-class Taker(Partitioner):  # type: ignore[misc]
-    """The partitioner that takes the graph, or one op of it.
-
-    The delegate is the entry of a keep ratio in the program.
+    It is the entry of a keep ratio in the program.
     """
 
-    def __init__(self, program: bytes, keep: float | None, op: object = None) -> None:
-        self.program, self.op = program, op
-        self.keep = CompileSpec("keep", struct.pack("<f", keep or 0))
+    def __init__(self, program: bytes, keep: float | None) -> None:
+        self.program, self.keep = program, write_keep(keep)
 
     def partition(self, exported: ExportedProgram) -> PartitionResult:
         for node in exported.graph.nodes:
-            if node.op == "call_function" and self.op in (None, node.target):
+            if node.op == "call_function":
                 node.meta |= {TAG: BACKEND, BYTES: self.program}
         tag_constant_data(exported)
         return PartitionResult(exported, {BACKEND: DelegationSpec(BACKEND, [self.keep])})
+
+
+class PiecePartitioner(Partitioner):  # type: ignore[misc]
+    """Takes each bve::call of a graph.
+
+    programs: of the pieces, of which it is the entry of a keep ratio.
+    """
+
+    def __init__(self, programs: Sequence[bytes], keep: float | None) -> None:
+        self.programs, self.keep = programs, write_keep(keep)
+
+    def partition(self, exported: ExportedProgram) -> PartitionResult:
+        tags = {}
+        for call in exported.graph.find_nodes(op="call_function", target=EDGE_CALL):
+            number: Any = call.args[1]
+            tags[f"{BACKEND}_{number}"] = DelegationSpec(BACKEND, [self.keep])
+            for node in (call, *call.users):
+                node.meta |= {TAG: f"{BACKEND}_{number}", BYTES: self.programs[number]}
+        return PartitionResult(exported, tags)
+
+
+def write_keep(keep: float | None) -> CompileSpec:
+    return CompileSpec("keep", struct.pack("<f", keep or 0))
 
 
 class libbve_executorch(BackendDetails):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from bigvit_edge.export.formats.executorch.moves import (
     write_views,
 )
 from bigvit_edge.export.graph import add_constant, copy_program, insert, redirect_uses, shape_of, weight_name
-from bigvit_edge.export.inlay import PROGRAM
+from bigvit_edge.export.pieces import CALL
 from bigvit_edge.export.rewrite import drop_copies, fold_constants
 from bigvit_edge.models.dispatch import DISPATCH
 
@@ -80,19 +80,23 @@ def dispatch_in_float(program: ExportedProgram) -> None:
 
 
 def call_in_float(program: ExportedProgram) -> None:
-    """Put bve::program of float16 between casts.
+    """Put bve::call of float16 between casts.
 
     The layers around it are of float16; the bve runtime takes and gives float32.
     """
-    for call in program.graph.find_nodes(op="call_function", target=PROGRAM):
-        if call.meta["val"].dtype != torch.float16:
+    for call in program.graph.find_nodes(op="call_function", target=CALL):
+        if call.meta["val"][0].dtype != torch.float16:
             continue
-        (image,), (user, *_) = call.all_input_nodes, call.users
-        before = insert(call, CAST, image, torch.float32)
-        after = insert(call, CAST, insert(call, PROGRAM, before, call.args[1]), torch.float16)
-        for cast, neighbour in ((before, image), (after, user)):
+        arguments: tuple[Any, ...] = call.args
+        inputs, *others = arguments
+        given = [insert(call, CAST, value, torch.float32) for value in inputs]
+        casts, made = list(zip(given, inputs, strict=True)), insert(call, CALL, given, *others)
+        for part in list(call.users):
+            after = insert(part, CAST, insert(part, getitem, made, part.args[1]), torch.float16)
+            casts.append((after, next(iter(part.users))))
+            redirect_uses(program, part, after)
+        for cast, neighbour in casts:
             cast.meta["nn_module_stack"] = neighbour.meta.get("nn_module_stack", {})
-        redirect_uses(program, call, after)
 
 
 def flatten_topk(program: ExportedProgram) -> None:

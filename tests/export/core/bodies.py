@@ -23,7 +23,7 @@ def make_linear(layer: str, src: View | Value, writes: View | Value, precision: 
 
 
 def make_body(output: View | Value, *ops: Op) -> Body:
-    return Body(Value(24, 8, name="image"), list(ops), (to_view(output),))
+    return Body([Value(24, 8, name="image")], list(ops), [(to_view(output),)])
 
 
 def to_view(of: View | Value) -> View:

@@ -45,7 +45,7 @@ def test_a_linear_is_parted_where_a_panel_is_read_of_fewer_rows() -> None:
     out = Value(9, 8)
     ops = [make_linear(name, read, made) for name, read, made in zip("ab", reads, (q, kv), strict=True)]
     body = make_body(out, make_linear("qkv", Value(9, 16), qkv), *ops, make_linear("q", q, take_rows(out, 0, 1)))
-    body.output = (*body.output, *(op.view for op in ops))
+    body.outputs += [(op.view,) for op in ops]
     drop_unread_rows(body)
     parts = [op for op in body.ops if op.layer == "qkv"]
     assert [op.view for op in parts] == list(reads)

@@ -51,7 +51,7 @@ def test_a_buffer_is_used_again_once_nothing_reads_it() -> None:
     numbers, shapes = plan_buffers(body, schedule_ops(body))
     assert [numbers[value] for value in values] == [2, 3, 2, 1]
     assert len(shapes) == 4
-    assert numbers[body.image] == 0
+    assert numbers[body.inputs[0]] == 0
 
 
 def test_a_buffer_keeps_its_shape() -> None:

@@ -173,12 +173,12 @@ def test_what_the_core_lacks_is_refused_before_any_work(precision: str) -> None:
         target.list_cells()
 
 
-# ---- a model around one of ours --------------------------------------------------------------------------------------
+# ---- a model with more than we run -----------------------------------------------------------------------------------
 
 
-def part_around(precision: str) -> tuple[Around, list[Graph]]:
+def cut_around(precision: str) -> tuple[Around, list[Graph]]:
     model = around.build()
-    graphs = [around.part_model(model, keep=keep) for keep in (1.0, 0.5)]
+    graphs = [around.cut_model(model, keep=keep) for keep in (1.0, 0.5)]
     images = np.concatenate([draw((1, 3, around.SIZE, around.SIZE), seed) for seed in range(8)])
     subject = Subject(model, around.SIZE, (1.0, 0.5), images, True, {})
     return model, quantize(graphs, precision, TARGET, subject, lambda *_: None)
@@ -186,7 +186,7 @@ def part_around(precision: str) -> tuple[Around, list[Graph]]:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precision: str, tmp_path: Path) -> None:
-    model, graphs = part_around(precision)
+    model, graphs = cut_around(precision)
     artifact = executorch.lower(graphs, TARGET, {})
     data = bytes_of(artifact)
     plans = [plan for plan in deserialize_pte_binary(data).program.execution_plan if plan.name.startswith("keep_")]
@@ -214,7 +214,7 @@ def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precisio
 def test_the_core_gets_what_the_model_hands_ours(tmp_path: Path) -> None:
     """Bit by bit: with nothing behind it, the file says what Session says of the image that was made for it."""
     front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
-    graph = around.part_model(front, "1")
+    graph = around.cut_model(front)
     path = write(executorch.lower([graph], TARGET, {}), tmp_path / "m.pte")
     (tmp_path / "m.bve").write_bytes(lower_native([graph], TARGET, {}).data)
     image = draw((1, 3, around.SIZE, around.SIZE))

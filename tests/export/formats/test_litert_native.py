@@ -27,7 +27,7 @@ from bigvit_edge.runtime.litert import LIBRARY, load_delegate
 from bigvit_edge.runtime.litert import load as load_ours
 from bigvit_edge.runtime.tflite import CUSTOM_OP, holds_program
 from tests.export.formats.test_bve import HOST, KEEPS, load_demo
-from tests.export.formats.test_executorch_native import part_around
+from tests.export.formats.test_executorch_native import cut_around
 from tests.models import around
 from tests.native import ROOT
 
@@ -176,18 +176,18 @@ def test_without_the_library_the_backend_says_so_at_once(tmp_path: Path) -> None
     assert f"expected a {LIBRARY} for this machine; build it: pip install ., or add --set delegate=xnnpack" in last
 
 
-# ---- a model around one of ours --------------------------------------------------------------------------------------
+# ---- a model with more than we run -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precision: str, tmp_path: Path) -> None:
-    model, graphs = part_around(precision)
+    model, graphs = cut_around(precision)
     artifact = litert.lower(graphs[::-1], TARGET, METADATA)
     data, lowered = bytes_of(artifact), lower_native(graphs[::-1], TARGET, METADATA)
     assert [(method.name, method.keep) for method in artifact.methods] == [("keep_1", 1.0), ("keep_0_5", 0.5)]
     for method in artifact.methods:
         assert (method.delegates, method.leftovers) == (3, ())
-        assert method.fragments == {"net": 1, "hidden": 1, "out": 1}
+        assert method.fragments == dict.fromkeys(("hidden", "net", "net.layers.0", "net.layers.1", "out"), 1)
     assert data.count(lowered.data) == 1
     assert data.index(lowered.data) % 64 == 0
     model_in_file = contents.read_model(data)
@@ -212,7 +212,7 @@ def test_of_a_model_around_ours_the_core_runs_that_and_xnnpack_the_rest(precisio
 def test_half_of_a_model_that_has_no_weights_but_ours() -> None:
     front = nn.Sequential(nn.AvgPool2d(2), around.build().net)
     front[0].unread = nn.Linear(4, 4)  # nobody calls it
-    graph = replace(around.part_model(front, "1"), precision="fp16")
+    graph = replace(around.cut_model(front), precision="fp16")
     artifact = litert.lower([graph], TARGET, {})
     assert (artifact.methods[0].delegates, artifact.methods[0].leftovers) == (2, ())
 
@@ -226,7 +226,7 @@ def test_what_xnnpack_leaves_around_ours_is_told() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.out(self.net(images).flip(1))  # type: ignore[no-any-return]
 
-    (method,) = litert.lower([around.part_model(Turned(), size=16)], TARGET, {}).methods
+    (method,) = litert.lower([around.cut_model(Turned(), 16)], TARGET, {}).methods
     assert [leftover.op for leftover in method.leftovers] == ["REVERSE_V2"]
     assert "XNNPACK's delegate has no REVERSE_V2" in method.leftovers[0].reason
 
