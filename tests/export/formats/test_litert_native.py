@@ -155,8 +155,8 @@ def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     tflite.write_bytes(other[: len(other) // 2])
     with pytest.raises(UserError, match=r"model\.tflite: LiteRT cannot load it"):
         litert.load(tflite)
-    monkeypatch.setattr(native, "MOST_BYTES", 1000)
     program = lower("vit_demo")[1]
+    monkeypatch.setattr(native, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match=r"a program of \d+ bytes for litert; expected at most 1000"):
         native.write_file(program, from_bytes(program).entries, {})
 
