@@ -37,7 +37,7 @@ def choose_entry(
     for each, ratio in known.items():  # which files hold in 32 bits
         if name in (None, each) and ratio is not None and np.float32(ratio) == np.float32(keep):
             return each
-    ratios = ", ".join(f"{ratio:g}" for ratio in known.values() if ratio is not None)
+    ratios = ", ".join(f"{ratio:g}" for ratio in sorted({ratio for ratio in known.values() if ratio is not None}))
     met = f"keep {keep:g} for {where}" + (f", {kind} {name}" if name else "")
     if not ratios:
         raise UserError(met, "none: the model has no keep ratio", "leave it out")

@@ -161,7 +161,7 @@ def _check_words(layers: Iterable[str], module: nn.Module | None, quant: Quant) 
             do = suggest(word, sorted({*names, OWN})) or "leave it out"
             raise UserError(f"quant.keep_float={word}", f"a part of a layer's name, or {OWN}", do)
     for part in PARTS:
-        if getattr(quant, part) and part not in names:
+        if getattr(quant, part) and not any(part in layer.split(".") for layer in layers):
             raise UserError(
                 f"quant.{part}={getattr(quant, part)}", f"a model with Linears in a {part!r}", "leave it out"
             )

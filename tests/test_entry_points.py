@@ -28,7 +28,7 @@ def test_one_is_found_by_name_and_ratio(name: str | None, keep: float | None, ch
     [
         ({}, None, None, "m.pte has no method; expected one to run; export the model again"),
         (SEVERAL, "keep_0_2", None, r"no method 'keep_0_2'; expected one of keep_0_25, .*; did you mean keep_0_25"),
-        (SEVERAL, None, 0.5, r"keep 0.5 for m.pte; expected one of 0.25, 0.1, 1; export the model with that --keep"),
+        (SEVERAL, None, 0.5, r"keep 0.5 for m.pte; expected one of 0.1, 0.25, 1; export the model with that --keep"),
         (SEVERAL, "keep_1", 0.1, r"keep 0.1 for m.pte, method keep_1; expected one of"),
         ({"forward": None}, None, 0.5, "expected none: the model has no keep ratio; leave it out"),
         (SEVERAL, None, "0.5", "keep='0.5'; expected a number, or None for any"),

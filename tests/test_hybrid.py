@@ -63,7 +63,7 @@ def test_our_core_refuses_it_when_asked_for(words: list[str], name: str, do: str
     result = call("export", MODEL, *words, "-o", tmp_path / "out")
     around = "" if name == "bve" else ", or a model around one of this package"
     assert result.exit_code == 2
-    assert f"MaxxVit) in {name}, where aten.conv2d in " in result.stderr
+    assert f"MaxxVit) in {name}, where aten.pad in stem.conv1: " in result.stderr
     assert f" more; expected ops that the bve runtime has{around}; {do}" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -72,5 +72,5 @@ def test_a_preset_goes_without_that_format_and_says_so(tmp_path: Path) -> None:
     words = ["--target", "linux-arm", "--set", "precisions=fp32", "--set", "limits.images=2"]
     result = call("export", MODEL, *words, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "MaxxVit) in bve, where aten.conv2d in " in result.stdout
+    assert "MaxxVit) in bve, where aten.pad in stem.conv1: " in result.stdout
     assert {entry.format for entry in read_manifest(tmp_path / "out").artifacts} == {"onnx", "litert"}

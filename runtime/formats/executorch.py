@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,14 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         except FAILURES as e:
             written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
             if any(f"Backend {COREML} is not registered" in line for line in written):
-                return load_package(path, threads, name)
+                return name_answer(load_package(path, threads, name), read_words(program))
             raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
     def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         (image,) = given.values()
         with explained(path):
             (output,) = loaded((torch.from_numpy(np.require(image, dtype, ["C", "W"])),))
-        return {answer: np.asarray(output.numpy(), np.float32)}
+        return {"": np.asarray(output.numpy(), np.float32)}
 
     meta = loaded.method_meta()
     if (counts := (meta.num_inputs(), meta.num_outputs())) != (1, 1):
@@ -73,12 +74,34 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         raise UserError(met, "one image in, one answer out", "export the model again")
     image, output = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
     dtype = read_dtype(path, image)
+    inputs, outputs = (Tensor(IMAGE, tuple(image.sizes()), dtype),), (Tensor("", tuple(output.sizes())),)
+    return name_answer(Runner(run, Signature(inputs, outputs)), read_words(program))
+
+
+def read_words(program: Any) -> dict[str, str]:
+    """Read what a program says of itself.
+
+    In a .pte that is a method for each word.
+    """
     known = [program.get_method_name(i) for i in range(program.num_methods())]
     own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
-    words = {word: str(say(())[0]) for word, say in own.items()}
-    answer = find_task(words.get("task", CLASSIFICATION)).OUTPUTS[0]  # which a .pte names nowhere else
-    inputs, outputs = (Tensor(IMAGE, tuple(image.sizes()), dtype),), (Tensor(answer, tuple(output.sizes())),)
-    return Runner(run, Signature(inputs, outputs), words)
+    return {word: str(say(())[0]) for word, say in own.items()}
+
+
+def name_answer(runner: Runner, words: dict[str, str]) -> Runner:
+    """Name the one output as its task does.
+
+    A .pte names it nowhere.
+    """
+    name = find_task(words.get("task", CLASSIFICATION)).OUTPUTS[0]
+
+    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+        (answer,) = runner.run(given).values()
+        return {name: answer}
+
+    (answer,) = runner.signature.outputs
+    signature = Signature(runner.signature.inputs, (replace(answer, name=name),))
+    return replace(runner, run=run, signature=signature, words=words)
 
 
 def load_core(path: Path) -> None:

@@ -18,7 +18,9 @@ install(FILES "${CMAKE_BINARY_DIR}/bigvit_edge-config.cmake" "${CMAKE_BINARY_DIR
   DESTINATION lib/cmake/bigvit_edge)
 file(GLOB headers runtime/bve.h runtime/delegates/bve_*.h)
 install(FILES ${headers} DESTINATION include)
+# With what libbve.so keeps to itself.
 file(GLOB headers runtime/delegates/executorch*.h)
-install(FILES ${EXECUTORCH_DELEGATE} ${headers} runtime/delegates/shared_programs.h DESTINATION share/bigvit_edge/executorch)
+install(FILES ${EXECUTORCH_DELEGATE} ${headers} runtime/delegates/port_call.h runtime/delegates/shared_programs.h
+  runtime/error_text.cc runtime/error_text.h DESTINATION share/bigvit_edge/executorch)
 install(FILES LICENSE DESTINATION share/bigvit_edge)
 install(DIRECTORY runtime/package/examples DESTINATION share/bigvit_edge)

@@ -230,4 +230,4 @@ def test_other_classes_are_a_bug(case: Any) -> None:
     with pytest.raises(RuntimeError, match=r"main was saved with classes \('\"quoted\" ü', .*, not \('b', 'a'\)"):
         check_interface(files, "main", case.exported, LOGITS, ("b", "a"), METADATA)
     with pytest.raises(RuntimeError, match="type of image 'picture RGB 32 x 32', not 'float32"):
-        check_interface(files, "main", case.exported, LOGITS, None, METADATA)
+        check_interface(files, "main", case.exported, LOGITS, None, {})
