@@ -159,7 +159,7 @@ def test_other_images_are_refused(image: object, pte: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0.4}, r"keep 0.4 for .*little.pte; expected one of 1, 0.5, 0.3"),
+        ({"keep": 0.4}, r"keep 0.4 for .*little.pte; expected one of 0.3, 0.5, 1"),
         ({"keep": 0.5, "method": "keep_1"}, r"keep 0.5 for"),
         ({"method": "keep_0_4"}, r"no method 'keep_0_4'; expected one of keep_.*did you mean keep_0"),
         ({"method": executorch.ORDER}, r"no method 'metadata_methods'"),

@@ -261,7 +261,7 @@ def test_other_images_are_refused(image: object, file: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0.4}, r"keep 0.4 for .*little.bve; expected one of 1, 0.5, 0.3"),
+        ({"keep": 0.4}, r"keep 0.4 for .*little.bve; expected one of 0.3, 0.5, 1"),
         ({"keep": float("nan")}, r"keep nan for"),
         ({"keep": "half"}, r"keep='half'; expected a number"),
         ({"entry": "keep_0_4"}, r"no entry 'keep_0_4'; expected one of keep_1, .*did you mean keep_0"),
