@@ -32,9 +32,10 @@ define sanitize
 	CXX="$(CLANG)" $(CONFIGURE) -B build/$(1) $(WITH_TESTS) $(FOR_PYTHON) -DBVE_SANITIZE=$(2)
 	$(CMAKE) --build build/$(1)
 	programs=$$(find build/$(1)/tests/$(3) -name 'test_*' -type f); \
+	: $${programs:?no test was built in build/$(1)}; \
 	export BVE_TINY_PTE=build/tiny.pte BVE_DISPATCH_PTE=build/dispatch.pte BVE_PORTS_PTE=build/ports.pte \
 		BVE_TINY_TFLITE=build/tiny.tflite BVE_PORTS_TFLITE=build/ports.tflite; \
-	echo $${programs:?no test was built in build/$(1)} | xargs -t -n 1 -P $$(nproc) sh -c '"$$0" --minimal'
+	echo $$programs | xargs -t -n 1 -P $$(nproc) sh -c '"$$0" --minimal'
 endef
 
 .PHONY: demo test tests fetched venv lint conformance bench native native-arm delegates-arm tflite-runtime other-executorch mediapipe \
