@@ -15,6 +15,7 @@ from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.preprocessing import FLOAT32, NCHW, UINT8
 from bigvit_edge.runtime.libraries import check_output
 from bigvit_edge.runtime.swift_package import write_swift_package
+from bigvit_edge.tasks import find_task
 
 TEMPLATES, FORMAT = "ios_app", "coreml"
 EXPORT = "bigvit-edge export --target ios -o dist/ios, and name that"
@@ -32,10 +33,15 @@ def write_ios_app(output: Path, bundle: Path) -> tuple[str, ...]:
         Sources/BigvitBench/        Core ML, the screen; Bundle/: the packages and models.json
         BigvitEdge/                 the core as a Swift package, for pictures and what the machine tells
 
-    Returns notes: what of the bundle was left out. UserError on a bundle without Core ML packages, or not as exported.
+    Returns notes: what of the bundle was left out. UserError on a bundle without Core ML packages, of another task than
+    the classes that the screen shows, or not as exported.
     """
     output = check_output(output)
     manifest = read_manifest(bundle)
+    if not find_task(manifest.task).LABELLED:
+        raise UserError(
+            f"{bundle}, of a model for {manifest.task}", "a classifier, whose classes the app shows", EXPORT
+        )
     entries = [entry for entry in manifest.artifacts if entry.format == FORMAT]
     if not entries:
         has = ", ".join(sorted({entry.format for entry in manifest.artifacts})) or "no files"

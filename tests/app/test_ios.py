@@ -26,6 +26,7 @@ from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.manifest import read_manifest, write_manifest
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.results import describe_times, read_result
+from bigvit_edge.signature import Tensor
 from tests.bench.made import make_machine, make_row, make_turn
 from tests.native import ROOT
 from tests.swift import run_swift
@@ -106,6 +107,11 @@ def test_what_cannot_be_written_leaves_nothing(bundle: Path, tmp_path: Path) -> 
     edited = runner.invoke(app, ["app", "ios", "--bundle", str(bundle), "-o", str(there)])
     assert edited.exit_code == 2
     assert "m_fp16.mlpackage" in edited.output
+    save(bundle, replace(ENTRY, sha256=hash_file(bundle / ENTRY.file)))
+    features = replace(ENTRY, outputs=(Tensor("features", (1, 2)),), labels=None)
+    write_manifest(replace(MANIFEST, task="features", artifacts=(features,)), bundle)
+    with pytest.raises(UserError, match="of a model for features; expected a classifier"):
+        write_ios_app(there, bundle)
     save(bundle, replace(ENTRY, sha256=hash_file(bundle / ENTRY.file)))
     without = runner.invoke(app, ["app", "ios", "--bundle", str(bundle), "-o", str(there)])
     assert without.exit_code == 2
