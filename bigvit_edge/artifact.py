@@ -194,7 +194,7 @@ class Manifest:
     task: what the model is for, of bigvit_edge.tasks; before version 5 there was classification alone;
     model, image_size, num_classes, weights_key, heads: as they were given to the export, None if they were not;
     weights: 'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the
-    tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
+    tensors where there is none, None if random; dispatch, delegate, deployment, quant, limits, threads: the target's,
     limits being what `check` holds the files to; pictures: the user's own, if they were given; calibrated: the
     beginnings of the sha256 of those that it was calibrated on; samples: the sha256 of each, by its path ('use/...');
     extras: that of each file beside the models which other libraries read, by its name; an older manifest has neither;
@@ -207,7 +207,7 @@ class Manifest:
     num_classes: int | None
     target: str
     dispatch: str
-    backend: str
+    delegate: str
     deployment: str
     quant: Quant
     weights: str
@@ -239,7 +239,7 @@ class Manifest:
             if Path(name).name != name or name in taken or not name.isprintable():
                 raise ValueError(f"file {name!r} is not in the bundle, or another's")
         for what, word, known in (
-            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, DELEGATES),
+            ("dispatch", self.dispatch, DISPATCHES), ("delegate", self.delegate, DELEGATES),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),
             ("input", self.input, INPUTS),
         ):  # fmt: skip

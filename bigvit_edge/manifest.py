@@ -12,9 +12,11 @@ from typing import Any
 from bigvit_edge.artifact import MANIFEST, PACKAGES, SAMPLES, Entry, Manifest, hash_file, measure_size
 from bigvit_edge.errors import UserError, list_few
 from bigvit_edge.folders import check_rights, is_plain, resolve_output
+from bigvit_edge.target import FORMERLY
 from bigvit_edge.tasks import find_task
 
 READABLE = (2, 3, 4, 5)  # versions of the layout; what a newer one has besides has a default
+BEFORE = (2, 3, 4)  # those with FORMERLY's names
 MOST_BYTES = 2**26  # of a manifest
 MOST_SAMPLE, MOST_EXTRA = 2**20, 2**26  # bytes; all that are shipped are far smaller
 AGAIN = "export the model again"
@@ -42,7 +44,7 @@ def read_manifest(folder: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError  # here, because listing targets and models needs none of it
 
     path = folder / MANIFEST
-    data = _parse_manifest(path)
+    data = _translate(_parse_manifest(path))
     if data.get("version") not in READABLE:
         has = f"version {data['version']}" if "version" in data else "no version"
         raise UserError(f"{path} has {has}", f"version {' or '.join(map(str, READABLE))}", AGAIN)
@@ -57,6 +59,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path}: {e.met}", e.expected, AGAIN) from e
     _check_task(path, manifest)
     return manifest
+
+
+def _translate(data: dict[str, Any]) -> dict[str, Any]:
+    """The keys by the names that they have now; version 5 is the first with these."""
+    return {FORMERLY.get(key, key): value for key, value in data.items()} if data.get("version") in BEFORE else data
 
 
 def _check_task(path: Path, manifest: Manifest) -> None:
@@ -146,7 +153,8 @@ def list_changes(folder: Path, manifest: Manifest) -> list[str]:
         for path in sorted((folder / name).rglob("*"))
         if not path.is_symlink() and path.is_dir() and not any(path.iterdir())
     ]
-    words = [f"{MANIFEST} has {word}" for word in _list_unknown(_parse_manifest(folder / MANIFEST), asdict(manifest))]
+    told = _translate(_parse_manifest(folder / MANIFEST))
+    words = [f"{MANIFEST} has {word}" for word in _list_unknown(told, asdict(manifest))]
     if not words and is_edited(folder, manifest):
         words = [EDITED]
     return foreign + changed + empty + words

@@ -122,7 +122,7 @@ def export_bundle(
                 entries.append(_describe(artifact, path, layers, model, target, evaluation.references, unchecked))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
-            dispatch=target.dispatch, backend=target.delegate, deployment=target.deployment, quant=target.quant,
+            dispatch=target.dispatch, delegate=target.delegate, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
             pictures=evaluation.pictures, calibrated=evaluation.digests, input=target.input,

@@ -25,8 +25,9 @@ ENTRY = Entry(
     layers={"head": "int8"}, tools={"torch": "2"},
 )  # fmt: skip
 MANIFEST = Manifest(
-    model="m", image_size=8, num_classes=2, target="android", dispatch="permute", backend="xnnpack", deployment="iOS17",
-    quant=Quant(), weights="shipped", weights_sha256="0" * 64, limits=Limits(images=4), threads=1, artifacts=(ENTRY,),
+    model="m", image_size=8, num_classes=2, target="android", dispatch="permute", delegate="xnnpack",
+    deployment="iOS17", quant=Quant(), weights="shipped", weights_sha256="0" * 64, limits=Limits(images=4), threads=1,
+    artifacts=(ENTRY,),
 )  # fmt: skip
 
 

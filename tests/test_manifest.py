@@ -93,7 +93,7 @@ def point(data: dict[str, Any], **fields: object) -> dict[str, Any]:
         (lambda data: data | {"version": 99}, "version 99; expected version 2 or 3"),
         (lambda data: {k: v for k, v in data.items() if k != "version"}, "has no version; expected version 2 or 3"),
         (lambda data: {k: v for k, v in data.items() if k != "model"}, "cannot be understood"),
-        (lambda data: data | {"backend": "cuda"}, r"backend 'cuda', where one of xnnpack"),
+        (lambda data: data | {"delegate": "cuda"}, r"delegate 'cuda', where one of xnnpack"),
         (lambda data: data | {"deployment": "iOS9"}, r"deployment 'iOS9'"),
         (lambda data: data | {"weights": "stolen"}, r"weights 'stolen'"),
         (lambda data: data | {"artifacts": data["artifacts"] * 2}, r"two artifacts of one file"),

@@ -130,7 +130,7 @@ def _list_entry(folder: Path, entry: Entry) -> list[Case]:
     if fault := find_fault(folder, entry):
         raise UserError(f"{folder / entry.file}: {fault}", "the file as exported", "export the model again")
     manifest, path = read_manifest(folder), folder / entry.file
-    native = manifest.backend == "native" and entry.format in ("litert", "executorch")
+    native = manifest.delegate == "native" and entry.format in ("litert", "executorch")
     nowhere = APPLE if entry.evaluated else ""
     alone = Case(path.name, path, entry.sha256, measure_size(path), entry.format, entry, None, native, manifest.model)
     alone = replace(alone, runs_nowhere=nowhere, calibrated=tuple(manifest.calibrated))

@@ -31,7 +31,7 @@ def make_bundle(
     for entry in entries:
         write_data({"a": data} if entry.format == "coreml" else data, folder / entry.file)
         made.append(replace(entry, sha256=hash_file(folder / entry.file), bytes=len(data)))
-    write_manifest(replace(MANIFEST, artifacts=tuple(made), backend=backend), folder)
+    write_manifest(replace(MANIFEST, artifacts=tuple(made), delegate=backend), folder)
     return folder
 
 

@@ -256,7 +256,7 @@ def test_a_bundle_of_version_4_still_checks() -> None:
     """As it was exported before a manifest named a task, with what its own manifest says."""
     folder = Path(__file__).parents[1] / "bundles/version4"
     manifest = read_manifest(folder)
-    assert (manifest.version, manifest.task) == (4, "classification")
+    assert (manifest.version, manifest.task, manifest.delegate) == (4, "classification", "xnnpack")
     assert list_changes(folder, manifest) == []
     checked = check_bundle(folder, model="tests.models.stem:build")
     assert [(c.file.rpartition(".")[2], c.faults) for c in checked] == [("onnx", ()), ("tflite", ())]
