@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
 from bigvit_edge.preprocessing import FLOAT32, Preprocessing
-from bigvit_edge.signature import IMAGE, Array, Run, Signature, Tensor
+from bigvit_edge.signature import Array, Run, Signature, Tensor
 from bigvit_edge.target import (
     DELEGATES,
     DEPLOYMENTS,
@@ -82,8 +82,7 @@ class Artifact:
     evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the precision of
     what it quantises besides the Linears of the graph; products: that of products of two activations, by the name of
     the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot say what it
-    answers, '' if it can; input, output: their names in the file, ''
-    what the model's task calls its answer.
+    answers, '' if it can; names: what the file calls inputs and outputs that have another name in the model.
     """
 
     format: str
@@ -95,8 +94,7 @@ class Artifact:
     layers: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, str] = field(default_factory=dict)
     unchecked: str = ""
-    input: str = IMAGE
-    output: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from bigvit_edge.models.loading import Loaded, load, read_keep, set_keep
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime.opening import spell
-from bigvit_edge.signature import Array, Signature, Tensor
+from bigvit_edge.signature import IMAGE, Array, Signature, Tensor
 from bigvit_edge.target import Target, load_target
 from bigvit_edge.tasks import CLASSIFICATION, find_task
 from bigvit_edge.tasks.classification import are_probabilities
@@ -102,8 +102,8 @@ def export_bundle(
             )  # fmt: skip
             check_memory(model.module, model.image_size, CALIBRATION)
             ratios = _set_keeps(model, keeps)
-            native = model.task == CLASSIFICATION and any(map(target.is_native, target.formats))
-            cores = capture_cores(model.module, model.image_size, ratios) if native else []
+            native = any(map(target.is_native, target.formats))
+            cores = capture_cores(model.module, model.image_size, ratios, model.task) if native else []
             model, target = _leave_out(model, target, cores)
             calibrates = _check_calibration(model, target, source)
             evaluation = prepare_evaluation(
@@ -148,17 +148,14 @@ def _leave_out(model: Loaded, target: Target, cores: Sequence[Graph]) -> tuple[L
     """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
     UserError if they were asked for."""
     leftovers = find_leftovers(cores)
-    refusals = list_refusals(target, cores, model.task)
+    refusals = list_refusals(target, cores)
     rest = tuple(name for name in target.formats if name not in refusals)
     if not refusals:
         return model, target
     kind = type(model.module)
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
-    if model.task != CLASSIFICATION:
-        met, expected = f"{model.source}, for {model.task}, in {', '.join(refusals)}", f"a model for {CLASSIFICATION}"
-    else:
-        met, expected = f"{met}, where {describe_leftovers(leftovers)}", "ops that the bve runtime has"
-        expected += "" if refusals == ["bve"] else f", in a piece of at least {LEAST:.0%} of the arithmetic"
+    met, expected = f"{met}, where {describe_leftovers(leftovers)}", "ops that the bve runtime has"
+    expected += "" if refusals == ["bve"] else f", in a piece of at least {LEAST:.0%} of the arithmetic"
     if not rest or target.formats != load_target(target.name).formats:
         other = "add --set delegate=xnnpack" if target.delegate == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)
@@ -231,8 +228,8 @@ def _describe(
     """Load the written file in its real runtime, or an evaluator, and say what it does. UserError if that cannot be
     said and unchecked is not set."""
     how = describe_input(model.preprocessing, artifact.format, target)
-    image = Tensor(artifact.input, how.shape, how.dtype)
-    answer = replace(model.answer, name=artifact.output or model.answer.name)
+    image = Tensor(artifact.names.get(IMAGE, IMAGE), how.shape, how.dtype)
+    answer = replace(model.answer, name=artifact.names.get(model.answer.name, model.answer.name))
     methods, reason = _verify(artifact, path, Signature((image,), (answer,)), how, target, references)
     if reason and not unchecked:
         met = f"{path.name} cannot be checked here ({reason})"

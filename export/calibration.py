@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.graph import Ranges, layer_of, read_constants, weight_name
+from bigvit_edge.export.graph import Ranges, fill_inputs, layer_of, list_given, read_constants, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.products import PRODUCTS
 from bigvit_edge.signature import Array
@@ -32,11 +32,12 @@ def visit_layers(exported: ExportedProgram, images: Array, visit: Visit) -> Arra
 
     A layer is a Linear or a convolution.
 
-    images [n, 3, S, S], one by one; the layer is a named one. Returns logits [n, classes].
+    images [n, 3, S, S], or records of several inputs, one by one; the layer is a named one. Returns the answers [n,
+    ...], of several outputs as one vector an image.
     """
     walk = _Walk(exported, visit)
     with torch.no_grad():
-        return np.concatenate([walk.answer(torch.from_numpy(image[None])) for image in images])
+        return np.concatenate([walk.answer(list_given(image)) for image in images])
 
 
 class _Walk(Interpreter):
@@ -48,9 +49,10 @@ class _Walk(Interpreter):
         names = {node: weight_name(exported, node) for node in exported.graph.nodes if node.target in PRODUCTS}
         self.layers = {node: name.removesuffix(".weight") for node, name in names.items() if name}
 
-    def answer(self, image: Tensor) -> Array:
-        (logits,) = self.run(*(self.data.get(node, image) for node in self.inputs))
-        return logits.numpy()  # type: ignore[no-any-return]
+    def answer(self, given: list[Tensor]) -> Array:
+        answers = self.run(*fill_inputs(self.inputs, self.data, given))
+        one = answers[0] if len(answers) == 1 else torch.cat([answer.flatten(1) for answer in answers], 1)
+        return one.numpy()
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
@@ -146,7 +148,7 @@ def measure_spans(exported: ExportedProgram, names: Collection[str], images: Arr
     with torch.no_grad():
         for i, image in enumerate(images):
             walk.sampling = i in sampled
-            walk.run(*(walk.data.get(node, torch.from_numpy(image[None])) for node in walk.inputs))
+            walk.run(*fill_inputs(walk.inputs, walk.data, list_given(image)))
     return {name: walk.choose(name) for name in names}
 
 

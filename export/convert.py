@@ -40,7 +40,7 @@ from bigvit_edge.models.blvit import BLViT, routing_as_one_op
 from bigvit_edge.models.loading import set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
-from bigvit_edge.signature import Array
+from bigvit_edge.signature import IMAGE, Array, Tensor
 from bigvit_edge.target import CHOICES, Target
 from bigvit_edge.tasks import CLASSIFICATION, find_task
 from bigvit_edge.tasks.classification import PROBABILITIES
@@ -142,15 +142,26 @@ def convert_model(
 def capture(module: nn.Module, image_size: int, keep: float | None = None, task: str = CLASSIFICATION) -> Graph:
     """Capture the model's ATen graph for one image, in eval mode.
 
-    keep: the ratio to capture it at; task: what it is for. UserError naming the user's line if the model cannot be
-    captured.
+    keep: the ratio to capture it at; task: what it is for. UserError as of capture_signature.
+    """
+    image = Tensor(IMAGE, (1, 3, image_size, image_size))
+    return capture_signature(module, (image,), find_task(task).OUTPUTS[:1], keep, task)
+
+
+def capture_signature(
+    module: nn.Module, inputs: Sequence[Tensor], outputs: tuple[str, ...], keep: float | None, task: str
+) -> Graph:
+    """Capture the ATen graph of what takes and gives named tensors.
+
+    It is given float32 in the order of `inputs`, in eval mode. keep, task: as of capture. UserError naming the user's
+    line if the module cannot be captured.
     """
     if keep is not None:
         set_keep(module, keep)
-    image = torch.zeros(1, 3, image_size, image_size)
+    given = tuple(torch.zeros(tensor.shape) for tensor in inputs)
     with torch.no_grad(), silenced(), noting_lines(), normalizing_without_branch():
         try:
-            exported = torch.export.export(module.eval(), (image,), strict=False)
+            exported = torch.export.export(module.eval(), given, strict=False)
         except Exception as e:
             if shortage := find_shortage(e):
                 raise shortage from None
@@ -166,7 +177,8 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None, task:
             raise UserError(
                 fault, "the same answer to the same image", "pass training=self.training, or draw in __init__"
             )
-        return Graph(exported, keep=keep, module=module, task=task, output=find_task(task).OUTPUTS[0])
+        names = tuple(tensor.name for tensor in inputs)
+        return Graph(exported, keep=keep, module=module, task=task, inputs=names, outputs=outputs)
 
 
 def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
@@ -177,8 +189,8 @@ def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
     """
     module, size = subject.module, subject.image_size
     cores = subject.cores
-    if not cores and subject.task == CLASSIFICATION and any(map(target.is_native, target.formats)):
-        cores = capture_cores(module, size, subject.keeps)
+    if not cores and any(map(target.is_native, target.formats)):
+        cores = capture_cores(module, size, subject.keeps, subject.task)
     routes = any(isinstance(inside, BLViT) for inside in module.modules())
     if cores and (not routes or all(map(target.is_native, target.formats))):
         return list(cores)
@@ -186,13 +198,15 @@ def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
     return [replace(graph, core=core.core) for graph, core in zip(graphs, cores, strict=True)] if cores else graphs
 
 
-def capture_cores(module: nn.Module, image_size: int, keeps: Sequence[float | None]) -> list[Graph]:
+def capture_cores(
+    module: nn.Module, image_size: int, keeps: Sequence[float | None], task: str = CLASSIFICATION
+) -> list[Graph]:
     """Capture what the bve runtime's programs are read from.
 
     At each keep ratio, routing as one op.
     """
     with routing_as_one_op(module):
-        graphs = [capture(module, image_size, keep) for keep in keeps]
+        graphs = [capture(module, image_size, keep, task) for keep in keeps]
     with silenced():
         plain = [rewrite_plainly(graph.exported) for graph in graphs]
     return [replace(graph, exported=core, core=core) for graph, core in zip(graphs, plain, strict=True)]
@@ -273,7 +287,7 @@ def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> G
         return taken
     if name == "litert":
         return answer_probabilities(taken)
-    return replace(taken, output=PROBABILITIES) if ends_with_softmax(graph.exported) else taken
+    return replace(taken, outputs=(PROBABILITIES,)) if ends_with_softmax(graph.exported) else taken
 
 
 def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[str, str]) -> Artifact:
@@ -295,17 +309,14 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
         raise told from e
 
 
-def list_refusals(target: Target, cores: Sequence[Graph], task: str = CLASSIFICATION) -> list[str]:
+def list_refusals(target: Target, cores: Sequence[Graph]) -> list[str]:
     """List the target's formats that cannot hold the model.
 
-    cores: as of capture_cores. Where a framework is around the bve runtime, a piece that is worth a call is enough. All
-    that the runtime answers with is logits.
+    cores: as of capture_cores. Where a framework is around the bve runtime, a piece that is worth a call is enough.
     """
-    native = [name for name in target.formats if target.is_native(name)]
-    if task != CLASSIFICATION:
-        return native
     leftovers = find_leftovers(cores)
     has_pieces = bool(leftovers and cores[0].core is not None and find_pieces(cores[0].core))
+    native = [name for name in target.formats if target.is_native(name)]
     return [name for name in native if leftovers and not (name in CHOICES and has_pieces)]
 
 

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 
-from bigvit_edge.export.graph import read_constants
+from bigvit_edge.export.graph import fill_inputs, list_given, read_constants
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.products import CONVOLUTIONS, list_options, scale_rows
 from bigvit_edge.export.quantization import BYTE, choose_scale
@@ -49,9 +49,8 @@ class _Both:
         module = exported.graph_module
         self.exact, self.rounded = ([Interpreter(module) for _ in images] for _ in range(2))
         for walk, image in zip(self.exact + self.rounded, (*images, *images), strict=True):
-            image = torch.from_numpy(image[None])
-            for node in exported.graph.find_nodes(op="placeholder"):
-                walk.env[node] = self.constants.get(node, image)
+            places = exported.graph.find_nodes(op="placeholder")
+            walk.env |= zip(places, fill_inputs(places, self.constants, list_given(image)), strict=True)
 
     def compute(self, node: Node) -> None:
         for walk in self.exact:

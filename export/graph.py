@@ -1,14 +1,16 @@
 """A captured model on its way to a file, and the tools to read and edit it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, count
 from operator import getitem
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
@@ -19,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.export.integers import NONE, Integers, Range
 from bigvit_edge.macs import count_attention, count_convolution, count_linear, count_matmul
-from bigvit_edge.signature import Array
+from bigvit_edge.signature import IMAGE, Array, Signature
+from bigvit_edge.signature import Tensor as Spec
 from bigvit_edge.tasks import CLASSIFICATION
 from bigvit_edge.tasks.classification import OUTPUTS
 
@@ -57,13 +60,15 @@ class Piece:
 class Graph:
     """A model's float ATen graph, and how its Linears are quantised.
 
-    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output, whose name is `output`;
-    task: of bigvit_edge.tasks, what that means.
+    exported: float ATen graph, batch 1, static shapes; inputs, outputs: what is given to it and what it gives, by name
+    in its order: an image [1, 3, S, S] and an answer, where the model is no part of another; task: of
+    bigvit_edge.tasks, what that means.
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; integers: the ops that compute in
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
-    calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
+    calibration: images [n, 3, S, S], or records as of join_inputs, for those who choose integers by what Linears see;
+    None where weights are random.
     core: what the bve runtime's programs are read from: routing as one op, rewritten plainly; None where no format of
     the target is. pieces: of core, what the bve runtime is to run where that is not all of it; around: the graph with
     a call in the place of each. outline: for the bve runtime, that runs `exported` behind pixels, the program that
@@ -87,8 +92,58 @@ class Graph:
     integers: Integers = NONE
     outline: ExportedProgram | None = None
     task: str = CLASSIFICATION
-    output: str = OUTPUTS[0]
+    inputs: tuple[str, ...] = (IMAGE,)
+    outputs: tuple[str, ...] = OUTPUTS[:1]
     core: ExportedProgram | None = None
+
+    @property
+    def signature(self) -> Signature:
+        """Tell what the graph takes and gives."""
+        inputs, outputs = list_inputs(self.exported), list_outputs(self.exported)
+        return Signature(tuple(map(_describe, self.inputs, inputs)), tuple(map(_describe, self.outputs, outputs)))
+
+
+def _describe(name: str, node: Node) -> Spec:
+    return Spec(name, shape_of(node), str(node.meta["val"].dtype).removeprefix("torch."))
+
+
+def list_inputs(program: ExportedProgram) -> list[Node]:
+    """List the nodes of what a program is given, in its order."""
+    nodes = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    return [nodes[str(name)] for name in program.graph_signature.user_inputs]
+
+
+def list_given(image: NDArray[Any]) -> list[Tensor]:
+    """List what a program is given of one calibration image.
+
+    An image [3, S, S] or, where there are several inputs, a record with a field for each in their order.
+    """
+    several = image.dtype.names
+    return [torch.tensor(image[name][None]) for name in several] if several else [torch.from_numpy(image[None])]
+
+
+def fill_inputs(places: Sequence[Node], data: Mapping[Node, Tensor], given: Sequence[Tensor]) -> list[Tensor]:
+    """Fill a program's placeholders: with constants, and with what it is given."""
+    rest = iter(given)
+    return [data[node] if node in data else next(rest) for node in places]
+
+
+def join_inputs(inputs: Mapping[str, Array]) -> Array:
+    """Join arrays [n, ...] of several inputs as records [n].
+
+    So they go wherever images to calibrate on do.
+    """
+    (count,) = {len(array) for array in inputs.values()}
+    joined = np.empty(count, [(name, np.float32, array.shape[1:]) for name, array in inputs.items()])
+    for name, array in inputs.items():
+        joined[name] = array
+    return joined
+
+
+def list_outputs(program: ExportedProgram) -> list[Node]:
+    """List the nodes of what a program gives, in its order."""
+    (made,) = program.graph.output_node().args
+    return list(made)
 
 
 def layer_group(layer: str) -> str:

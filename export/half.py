@@ -1,4 +1,4 @@
-"""The same graph in half precision: parameters, constants and arithmetic in float16, image and logits as they were."""
+"""The same graph in half precision: parameters, constants and arithmetic in float16, input and output as they were."""
 
 from typing import Any
 

@@ -24,6 +24,8 @@ from bigvit_edge.export.graph import (
     copy_program,
     insert,
     layer_of,
+    list_inputs,
+    list_outputs,
     name_layer,
     read_constants,
     set_constant,
@@ -62,7 +64,7 @@ def take_pixels(graph: Graph, how: Preprocessing, as_bytes: bool = True) -> Grap
     if key not in known:
         known[key] = _write(graph.exported, how, as_bytes, folded)
     program, value = known[key]
-    (image,) = graph.exported.graph_signature.user_inputs
+    image = _find_image(graph.exported).name
     spans, weights = dict(graph.integers.spans), dict(graph.integers.weights)
     if image in spans:
         spans[value] = WHOLE if folded else spans[image]
@@ -93,20 +95,20 @@ def answer_probabilities(graph: Graph) -> Graph:
     One that ends with a softmax answers with them already, one of a single class has none.
     """
     if ends_with_softmax(graph.exported):
-        return replace(graph, output=PROBABILITIES)
-    ((answer,),) = graph.exported.graph.output_node().args
+        return replace(graph, outputs=(PROBABILITIES,))
+    (answer,) = list_outputs(graph.exported)
     if shape_of(answer)[-1] == 1:  # of which a softmax makes 1
         return graph
     known = _taking.setdefault(graph.exported, {})
     if PROBABILITIES not in known:
         known[PROBABILITIES] = append_softmax(graph.exported), PROBABILITIES
-    return replace(graph, exported=known[PROBABILITIES][0], output=PROBABILITIES)
+    return replace(graph, exported=known[PROBABILITIES][0], outputs=(PROBABILITIES,))
 
 
 def ends_with_softmax(program: ExportedProgram) -> bool:
     """Tell whether a program's answer is a softmax's."""
-    ((answer,),) = program.graph.output_node().args
-    return bool(answer.target is aten.softmax.int)
+    answer, *others = list_outputs(program)
+    return bool(not others and answer.target is aten.softmax.int)
 
 
 def takes_pixels(metadata: Mapping[str, str]) -> bool:
@@ -128,8 +130,7 @@ def append_softmax(program: ExportedProgram) -> ExportedProgram:
 
 
 def _find_image(program: ExportedProgram) -> Node:
-    (name,) = program.graph_signature.user_inputs
-    image: Node = next(node for node in program.graph.find_nodes(op="placeholder") if node.name == name)
+    (image,) = list_inputs(program)
     return image
 
 

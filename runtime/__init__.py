@@ -1,4 +1,4 @@
-"""Our runtime from Python: a .bve program, image in and logits out. The C side is bve.h, the library libbve.so.
+"""Our runtime from Python: a .bve program, arrays in and out by its ports. The C side is bve.h, the library libbve.so.
 
 `bigvit_edge.runtime.executorch` and `.litert` are the same inside those two runtimes.
 """
@@ -120,8 +120,8 @@ class Session:
         """Run the model on one image, or on named arrays.
 
         float32 [1, 3, size, size] as the model takes it; or a picture, which `prepare` is asked for; or a camera's
-        Frame, prepared on the way, to a level of 255 (of noise seldom two) as `prepare` does it -> logits, float32
-        [1, classes]. {name: array}, float32 of each of `inputs` -> {name: array} of each of `outputs`.
+        Frame, prepared on the way, to a level of 255 (of noise seldom two) as `prepare` does it -> its answer,
+        float32 [1, classes] or so. {name: array}, float32 of each of `inputs` -> {name: array} of each of `outputs`.
         """
         if isinstance(image, Mapping):
             return self._step(image)
@@ -158,7 +158,7 @@ class Session:
         if len(self.inputs) + len(self.outputs) > 2:
             met, names = f"one array for {self.entry['name']}", ", ".join(self.inputs)
             raise UserError(met, f"an array for each of {names}", "give {name: array}")
-        logits, error = np.empty(next(iter(self.outputs.values())), np.float32), Failure()
+        answer, error = np.empty(next(iter(self.outputs.values())), np.float32), Failure()
         given = (None, 0) if image is None else (image.ctypes.data, image.size)
         with self._lock:
             run = self._library().bve_run
@@ -166,10 +166,10 @@ class Session:
             if frame is not None:
                 struct = frame.to_struct()
                 status = find_function("bve_set_frame")(self._session, ctypes.byref(struct), ctypes.byref(error))
-            status = status or run(self._session, *given, logits.ctypes.data, logits.size, ctypes.byref(error))
+            status = status or run(self._session, *given, answer.ctypes.data, answer.size, ctypes.byref(error))
         if status:
             raise explain(error)
-        return logits
+        return answer
 
     def read_frame(self, frame: Frame) -> Pixels:
         """Read from a camera's frame the pixels that the model sees.

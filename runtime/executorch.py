@@ -1,4 +1,4 @@
-"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods bve runs, image in and logits out."""
+"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods bve runs, image in and answer out."""
 
 import ctypes
 import threading
@@ -34,7 +34,8 @@ class Session:
     """One method of a .pte.
 
     Calls from several threads wait for one another. shape: of the image, [1, 3, size, size], or of pixels [1, size,
-    size, 3] or so; dtype: of it, 'float32' or 'uint8'; classes: of the logits; method: its name in the file.
+    size, 3] or so; dtype: of it, 'float32' or 'uint8'; classes: the last side of its answer; method: its
+    name in the file.
     """
 
     def __init__(self, path: str | Path, file: framework.ExecuTorchProgram, method: str, threads: int) -> None:
@@ -50,12 +51,12 @@ class Session:
     def run(self, image: Array) -> Array:
         """Run the model on one image.
 
-        As the file takes it, of that shape and dtype -> logits, float32 [1, classes].
+        As the file takes it, of that shape and dtype -> its answer, float32, [1, classes] of a classifier.
         """
         image = check_image(image, self.shape, self.dtype)
         with self._lock, explained(self._path):
-            (logits,) = self._loaded((torch.from_numpy(image),))
-        return logits.numpy()  # type: ignore[no-any-return]
+            (answer,) = self._loaded((torch.from_numpy(image),))
+        return answer.numpy()  # type: ignore[no-any-return]
 
     def load(self, keep: float | None = None, *, method: str | None = None) -> "Session":
         """Load another method on the same weights and as many threads.

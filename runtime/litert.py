@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +14,10 @@ from bigvit_edge.entry_points import choose_entry, read_keeps
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, find_library
 from bigvit_edge.runtime.abi import Parts
+from bigvit_edge.signature import Signature, Tensor
 
 LIBRARY = "libbve_litert.so"
 PREFIX = "libbve_litert: "  # of what it reports
-SIGNATURE = {"inputs": ["image"], "outputs": ["logits"]}
 FRAMEWORKS = ("ai_edge_litert", "tflite_runtime")  # the first that is installed; the newest first
 BRINGS = "pip install ai-edge-litert"
 
@@ -24,9 +25,9 @@ BRINGS = "pip install ai-edge-litert"
 class Session:
     """A signature of a .tflite, ready to run.
 
-    Calls from several threads wait for one another, and for those of other signatures of the same interpreter. shape:
-    of the image, [1, 3, size, size], or of pixels [1, size, size, 3] or so; dtype: of it, 'float32' or 'uint8';
-    classes: of the logits.
+    Calls from several threads wait for one another, and for those of other signatures of the same interpreter.
+    signature: what it takes and gives; shape: of the first input, an image [1, 3, size, size], or of pixels [1, size,
+    size, 3] or so; dtype: of it, 'float32' or 'uint8'; classes: the last side of the first output.
     """
 
     def __init__(self, path: str | Path, interpreter: Any, method: str, lock: threading.Lock) -> None:
@@ -35,19 +36,28 @@ class Session:
             self._runner = interpreter.get_signature_runner(method)
             # This signature alone: nothing is started for the others.
             interpreter._interpreter.AllocateTensors(self._runner._subgraph_index)
-        image = self._runner.get_input_details()["image"]
-        self.shape, self.dtype = tuple(map(int, image["shape"])), str(np.dtype(image["dtype"]))
-        self.classes = int(self._runner.get_output_details()["logits"]["shape"][-1])
+        sides = self._runner.get_input_details(), self._runner.get_output_details()
+        self.signature = Signature(*(tuple(_describe(*item) for item in side.items()) for side in sides))
+        self.shape, self.dtype = self.signature.inputs[0].shape, self.signature.inputs[0].dtype
+        self.classes = self.signature.outputs[0].shape[-1]
 
     def run(self, image: Array) -> Array:
         """Run the model on one image.
 
-        As the file takes it, of that shape and dtype -> logits, float32 [1, classes].
+        As the file takes it, of that shape and dtype -> its answer, float32.
         """
-        image = check_image(image, self.shape, self.dtype)
+        (answer,) = self.step({self.signature.inputs[0].name: image}).values()
+        return answer
+
+    def step(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model on an array for each input, by name.
+
+        Each as the file takes it -> an array for each output.
+        """
+        given = {told.name: check_image(arrays[told.name], told.shape, told.dtype) for told in self.signature.inputs}
         with self._lock:
             try:
-                return self._runner(image=image)["logits"]  # type: ignore[no-any-return]
+                return self._runner(**given)  # type: ignore[no-any-return]
             except RuntimeError as e:
                 raise explain_failure(self._path, str(e)) from e
 
@@ -57,6 +67,10 @@ class Session:
         As of load(), on the same copy of the weights.
         """
         return _open(self._path, self._interpreter, keep, method, self._lock)
+
+
+def _describe(name: str, told: Mapping[str, Any]) -> Tensor:
+    return Tensor(name, tuple(map(int, told["shape"])), str(np.dtype(told["dtype"])))
 
 
 def load(
@@ -150,8 +164,8 @@ def import_framework() -> Any:
 def _find_method(path: str | Path, interpreter: Any, method: str | None, keep: float | None) -> str:
     signatures = interpreter.get_signature_list()
     names = list(signatures)
-    if not names or signatures[names[0]] != SIGNATURE:
-        raise UserError(f"{path} with signatures {signatures}", f"of each {SIGNATURE}", "take a .tflite of bigvit-edge")
+    if not names:
+        raise UserError(f"{path} without signatures", "one for each keep ratio", "take a .tflite of bigvit-edge")
     ratios = read_keeps(names)
     if len(names) == 1 and keep is not None:
         ratios = {names[0]: _read_keep(interpreter, names[0])}

@@ -40,9 +40,11 @@ def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None 
 def spell(signature: Signature) -> tuple[str, str]:
     """Spell what a manifest and its file must agree in.
 
-    Inputs and outputs: of inputs that is not the names, which a .pte has none of.
+    Inputs and outputs: of one input that is not the name, which not every file has.
     """
-    inputs = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in signature.inputs)
+    inputs = ", ".join(map(str, signature.inputs))
+    if len(signature.inputs) == 1:
+        inputs = inputs.removeprefix(f"{signature.inputs[0].name} ")
     return inputs, ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in signature.outputs)
 
 

@@ -56,6 +56,9 @@ def write_program(parts: Sequence[tuple[Graph, Piece | None]], table: Table, met
         if leftovers:
             raise refuse(leftovers)
         name = "main" if graph.keep is None else name_method(graph.keep)
+        if piece is None:
+            names = *graph.inputs, *graph.outputs
+            body.ports = [(said, shape) for said, (_, shape) in zip(names, body.ports, strict=True)]
         entries.append(write_entry(body, table, precision, name, graph.keep))
     return Program(precision, tuple(table.weights), tuple(entries), metadata)
 

@@ -290,14 +290,11 @@ def list_patches(program: ExportedProgram, pieces: Sequence[Piece] = ()) -> list
 
 def read_graph(program: ExportedProgram, piece: Piece | None = None) -> tuple[Body, list[Leftover]]:
     """Read the ops of a graph or piece and its leftovers."""
-    names = None if piece else ("image", "logits")
     piece = piece or take_whole(program)
     reading = Reading(program, MOVES | READERS, piece)
     reading.run(piece)
     nodes, reading.body.answers = (*piece.inputs, *piece.outputs), list(piece.outputs)
     reading.body.ports = [(node.name, shape_of(node)) for node in nodes]
-    if names:
-        reading.body.ports = [(name, shape_of(node)) for name, node in zip(names, nodes, strict=True)]
     return reading.body, reading.leftovers
 
 

@@ -1,7 +1,7 @@
 """A .pte, run by ExecuTorch's own runtime, which takes PyTorch's tensors alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,23 +59,20 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         except FAILURES as e:
             written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
             if any(f"Backend {COREML} is not registered" in line for line in written):
-                return name_answer(load_package(path, threads, name), read_words(program))
+                return load_package(path, threads, name, read_words(program))
             raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (image,) = given.values()
-        with explained(path):
-            (output,) = loaded((torch.from_numpy(np.require(image, dtype, ["C", "W"])),))
-        return {"": np.asarray(output.numpy(), np.float32)}
+    words = read_words(program)
+    signature = describe_method(path, loaded.method_meta(), words)
 
-    meta = loaded.method_meta()
-    if (counts := (meta.num_inputs(), meta.num_outputs())) != (1, 1):
-        met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
-        raise UserError(met, "one image in, one answer out", "export the model again")
-    image, output = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
-    dtype = read_dtype(path, image)
-    inputs, outputs = (Tensor(IMAGE, tuple(image.sizes()), dtype),), (Tensor("", tuple(output.sizes())),)
-    return name_answer(Runner(run, Signature(inputs, outputs)), read_words(program))
+    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+        arrays = [np.require(given[tensor.name], tensor.dtype, ["C", "W"]) for tensor in signature.inputs]
+        with explained(path):
+            found = loaded(tuple(map(torch.from_numpy, arrays)))
+        made = (np.asarray(output.numpy(), np.float32) for output in found)
+        return dict(zip((tensor.name for tensor in signature.outputs), made, strict=True))
+
+    return Runner(run, signature, words)
 
 
 def read_words(program: Any) -> dict[str, str]:
@@ -88,20 +85,38 @@ def read_words(program: Any) -> dict[str, str]:
     return {word: str(say(())[0]) for word, say in own.items()}
 
 
-def name_answer(runner: Runner, words: dict[str, str]) -> Runner:
-    """Name the one output as its task does.
+def read_names(words: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Read what a method's inputs and outputs are called.
 
-    A .pte names it nowhere.
+    Of several the words have the names; an image and its answer are called as the task does.
     """
-    name = find_task(words.get("task", CLASSIFICATION)).OUTPUTS[0]
+    answer = find_task(words.get("task", CLASSIFICATION)).OUTPUTS[0]
+    return words.get("inputs", IMAGE).split(","), words.get("outputs", answer).split(",")
 
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (answer,) = runner.run(given).values()
-        return {name: answer}
 
-    (answer,) = runner.signature.outputs
-    signature = Signature(runner.signature.inputs, (replace(answer, name=name),))
-    return replace(runner, run=run, signature=signature, words=words)
+def check_counts(path: Path, counts: tuple[int, int], names: tuple[list[str], list[str]]) -> None:
+    """Check that a method has as many inputs and outputs as names.
+
+    UserError where it has not.
+    """
+    if counts != tuple(map(len, names)):
+        met = f"{path}: a method has {counts[0]} inputs and {counts[1]} outputs"
+        raise UserError(met, f"{', '.join(names[0])} in, {', '.join(names[1])} out", "export the model again")
+
+
+def describe_method(path: Path, meta: Any, words: Mapping[str, str]) -> Signature:
+    """Describe what a method takes and gives.
+
+    meta: what ExecuTorch says of it, all but the names.
+    """
+    names = read_names(words)
+    check_counts(path, (meta.num_inputs(), meta.num_outputs()), names)
+    inputs = [(name, meta.input_tensor_meta(i)) for i, name in enumerate(names[0])]
+    outputs = [(name, meta.output_tensor_meta(i)) for i, name in enumerate(names[1])]
+    return Signature(
+        tuple(Tensor(name, tuple(told.sizes()), read_dtype(path, told)) for name, told in inputs),
+        tuple(Tensor(name, tuple(told.sizes())) for name, told in outputs),
+    )
 
 
 def load_core(path: Path) -> None:
@@ -115,13 +130,14 @@ def load_core(path: Path) -> None:
         raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e
 
 
-def load_package(path: Path, threads: int, method: str) -> Runner:
+def load_package(path: Path, threads: int, method: str, words: Mapping[str, str]) -> Runner:
     """Open the Core ML package of that method in runtime/mil.
 
-    UserError if anything of the method is outside of it: the runtime here could not pass on what it cannot compute.
+    Its inputs and outputs go by the method's names, which the package has not, and in its order. UserError if anything
+    of the method is outside of it: the runtime here could not pass on what it cannot compute.
     """
     try:
-        return _load_package(path, threads, method)
+        return _load_package(path, threads, method, words)
     except UserError:
         raise
     except Exception as e:  # damaged bytes make the reader raise anything
@@ -129,7 +145,7 @@ def load_package(path: Path, threads: int, method: str) -> Runner:
         raise UserError(met, "a .pte file as exported", "export the model again") from e
 
 
-def _load_package(path: Path, threads: int, method: str) -> Runner:
+def _load_package(path: Path, threads: int, method: str, words: Mapping[str, str]) -> Runner:
     from executorch.exir._serialize._program import deserialize_pte_binary  # here, because this takes seconds
 
     from bigvit_edge.runtime import mil
@@ -150,4 +166,26 @@ def _load_package(path: Path, threads: int, method: str) -> Runner:
         reference = json.loads(blob.removeprefix(REFERENCE))
         function = reference["functionName"]
         blob = bytes(pte.named_data.buffers[pte.named_data.pte_data[reference["key"]].buffer_index])
-    return mil.load_files(mil.unpack_blob(blob, path), path, function, threads=threads)
+    inputs, outputs = read_names(words)
+    check_counts(path, (len(plan.inputs), len(plan.outputs)), (inputs, outputs))
+    places = dict(zip((*plan.inputs, *plan.outputs), (*inputs, *outputs), strict=True))
+    (call,) = (call for call in calls if type(call).__name__ == "DelegateCall")
+    runner = mil.load_files(mil.unpack_blob(blob, path), path, function, threads=threads)
+    return rename(runner, [places[place] for place in call.args], words)
+
+
+def rename(runner: Runner, called: Sequence[str], words: Mapping[str, str]) -> Runner:
+    """Let a package's inputs and outputs have other names.
+
+    called: these, in the package's order; they come to be in the order of the words.
+    """
+    own, names = runner.signature, read_names(words)
+    specs = {name: replace(spec, name=name) for name, spec in zip(called, (*own.inputs, *own.outputs), strict=True)}
+
+    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+        found = runner.run({spec.name: given[name] for name, spec in zip(called, own.inputs, strict=False)})
+        made = dict(zip(called[len(own.inputs) :], (found[spec.name] for spec in own.outputs), strict=True))
+        return {name: made[name] for name in names[1]}
+
+    inputs, outputs = (tuple(specs[name] for name in side) for side in names)
+    return Runner(run, Signature(inputs, outputs), words)

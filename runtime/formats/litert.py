@@ -13,7 +13,8 @@ from bigvit_edge.artifact import Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.entry_points import choose_entry
 from bigvit_edge.errors import UserError
-from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, Session, import_framework, load_library
+from bigvit_edge.preprocessing import FLOAT32, UINT8
+from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
 from bigvit_edge.runtime.litert import load as load_native
 from bigvit_edge.runtime.tflite import answer_logits, holds_program, list_methods, read_strings, select_method
 from bigvit_edge.signature import IMAGE, Array, Signature, Tensor
@@ -42,7 +43,7 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             if holds_program(content):
                 _load_core(path)
                 session = load_native(path, threads=threads, method=name)
-                return _make_native_runner(session, read_strings(content))
+                return Runner(session.step, session.signature, read_strings(content))
             words = read_strings(content)
             answer = _name_answer(interpreter, name)
             if len(methods) > 1:
@@ -57,18 +58,14 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
                 f"{path}: LiteRT cannot load it ({' '.join(str(e).split())})", "a .tflite file as exported",
                 "export the model again" if newest else f"{BRINGS}, which knows more ops",
             ) from e  # fmt: skip
-    tensors = interpreter.get_input_details(), interpreter.get_output_details()
-    types = [[np.dtype(tensor["dtype"]).name for tensor in side] for side in tensors]
-    if types not in ([["float32"], ["float32"]], [["uint8"], ["float32"]]):
-        met = f"{path}: inputs of {types[0]}, outputs of {types[1]}"
-        raise UserError(met, "one image in, float32 or uint8, and one answer out", "export the model again")
-    (image,), (output,) = tensors
+    given_by_name, made_by_name = _list_ends(interpreter, name, answer)
+    signature = _describe(path, given_by_name, made_by_name)
 
-    def run(given: Mapping[str, NDArray[Any]], of: Any = interpreter, named: str = answer) -> dict[str, Array]:
-        (images,) = given.values()
-        of.set_tensor(image["index"], images)
-        of.invoke()
-        return {named: of.get_tensor(of.get_output_details()[0]["index"])}
+    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+        for name, told in given_by_name.items():
+            interpreter.set_tensor(told["index"], given[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(told["index"]) for name, told in made_by_name.items()}
 
     @cache
     def open_rest() -> Any:
@@ -79,20 +76,35 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         return opened
 
     def run_rest(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        return run(given, open_rest(), LOGITS)
+        of, (images,) = open_rest(), given.values()
+        of.set_tensor(of.get_input_details()[0]["index"], images)
+        of.invoke()
+        return {LOGITS: of.get_tensor(of.get_output_details()[0]["index"])}
 
-    shape, answered = (tuple(map(int, tensor["shape"])) for tensor in (image, output))
-    signature = Signature((Tensor(IMAGE, shape, types[0][0]),), (Tensor(answer, answered),))
     return Runner(run, signature, words, run_rest if rest else None)
 
 
-def _make_native_runner(session: Session, words: Mapping[str, str]) -> Runner:
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (image,) = given.values()
-        return {LOGITS: session.run(image)}
+def _list_ends(interpreter: Any, method: str, answer: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What LiteRT says of each input and output. Of several the signature has the names; of one and one, whoever wrote
+    the file, they are an image and its answer."""
+    given, made = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(given) == len(made) == 1:
+        return {IMAGE: given[0]}, {answer: made[0]}
+    if method not in interpreter.get_signature_list():
+        return {told["name"]: told for told in given}, {told["name"]: told for told in made}
+    runner = interpreter.get_signature_runner(method)
+    return runner.get_input_details(), runner.get_output_details()
 
-    inputs = (Tensor(IMAGE, session.shape, session.dtype),)
-    return Runner(run, Signature(inputs, (Tensor(LOGITS, (1, session.classes)),)), words)
+
+def _describe(path: Path, given: Mapping[str, Any], made: Mapping[str, Any]) -> Signature:
+    inputs, outputs = (
+        tuple(Tensor(name, tuple(map(int, told["shape"])), np.dtype(told["dtype"]).name) for name, told in side.items())
+        for side in (given, made)
+    )
+    if {tensor.dtype for tensor in inputs} - {FLOAT32, UINT8} or {tensor.dtype for tensor in outputs} - {FLOAT32}:
+        met = f"{path}: {Signature(inputs, outputs)}"
+        raise UserError(met, "float32 or uint8 in and float32 out", "export the model again")
+    return Signature(inputs, outputs)
 
 
 def _name_answer(interpreter: Any, method: str) -> str:

@@ -69,8 +69,8 @@ def open_session(path: Path, options: Any) -> Any:
             refuse_outside_data(data)
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             inputs, outputs = session.get_inputs(), session.get_outputs()
-            one = len(inputs) == len(outputs) == 1 and inputs[0].type in DTYPES
-            if not one or outputs[0].type != FLOAT or outputs[0].name not in ANSWERS:
+            known = all(value.type in DTYPES for value in inputs) and all(value.type == FLOAT for value in outputs)
+            if not known or (len(inputs) == len(outputs) == 1 and outputs[0].name not in ANSWERS):
                 found = ", ".join(f"{value.name} ({value.type})" for value in (*inputs, *outputs))
                 answers = " or ".join(ANSWERS)
                 raise ValueError(f"it goes from and to {found} instead of from an image to {answers}")

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from bigvit_edge.artifact import Runner
 from bigvit_edge.errors import UserError
-from bigvit_edge.preprocessing import FLOAT32, UINT8
+from bigvit_edge.preprocessing import UINT8
 from bigvit_edge.runtime.mil.definitions import list_defaults
 from bigvit_edge.runtime.mil.ops import ABSENT, OPS, SEVERAL
 from bigvit_edge.runtime.mil.package import Function, Op, Picture, Type, read_folder, read_function
-from bigvit_edge.signature import Array, Signature
+from bigvit_edge.signature import IMAGE, Array, Signature
 from bigvit_edge.signature import Tensor as Spec
 from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, LOGITS
 
@@ -33,8 +33,8 @@ Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Value]]
 def load_package(path: Path, function: str | None = None, half: bool | None = None, threads: int = 1) -> Runner:
     """Open an .mlpackage.
 
-    It takes float32 [1, 3, S, S] or, where its input is a picture, uint8 [1, S, S, 3] in RGB, and gives float32
-    its answer: the program's, or a classifier's own probabilities [1, classes], in the order of its classes.
+    It takes float32 or, where an input is a picture, uint8 [1, S, S, 3] in RGB, and gives in float32
+    what the program does, or a classifier's own probabilities [1, classes], in the order of its classes.
 
     function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
     after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
@@ -52,31 +52,21 @@ def load_files(
     """
     chosen = read_function(files, where, function)
     evaluate = open_function(chosen, where, half)
-    answers = chosen.outputs if chosen.classes is None else chosen.outputs[1:]
-    if len(chosen.inputs) != 1 or len(answers) != 1:
-        met = f"{where}: {len(chosen.inputs)} inputs and {len(answers)} outputs"
-        raise UserError(met, "one image in, one answer or a classifier's probabilities out")
-    ((image, type_),), (answer,) = chosen.inputs.items(), answers
-    picture = chosen.pictures.get(image)
-    shape, dtype = (type_.shape, FLOAT32) if picture is None else ((1, picture.height, picture.width, 3), UINT8)
+    signature = describe_function(chosen)
+    names = chosen.outputs if chosen.classes is None else chosen.outputs[1:]
 
     def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (images,) = given.values()
-        return {output: evaluate_one(images, evaluate, answer)}
+        found = evaluate_all(given, evaluate)
+        return {told.name: _read_answer(found[name]) for told, name in zip(signature.outputs, names, strict=True)}
 
-    def evaluate_one(images: NDArray[Any], by: Evaluate, named: str) -> Array:
-        if images.shape != shape:
-            raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}", "resize it")
-        if dtype == UINT8 and images.dtype != np.uint8:
-            raise UserError(f"{where}: an image of {images.dtype}", "uint8, its pixels", "give them as they are")
-        given = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+    def evaluate_all(given: Mapping[str, NDArray[Any]], by: Evaluate) -> dict[str, Value]:
+        tensors = {spec.name: _take(given[spec.name], spec, chosen.pictures, where) for spec in signature.inputs}
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            found = by({image: given if picture is None else _arrange(given, picture)})[named]
+            return by(tensors)
         finally:
             torch.set_num_threads(before)
-        return _read_answer(found)
 
     rest = find_logits(chosen) if chosen.classes is not None else None
 
@@ -85,14 +75,38 @@ def load_files(
         return open_function(replace(chosen, outputs=(str(rest),), classes=None), where, half)
 
     def run_rest(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (images,) = given.values()
-        return {LOGITS: evaluate_one(images, open_rest(), str(rest))}
+        return {LOGITS: _read_answer(evaluate_all(given, open_rest())[str(rest)])}
 
-    declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
-    answered = declared.get(answer, ()) if chosen.classes is None else (1, len(chosen.classes))
-    output = answer if chosen.classes is None else CLASS_PROBABILITIES
-    signature = Signature((Spec(image, shape, dtype),), (Spec(output, answered),))
     return Runner(run, signature, chosen.words, None if rest is None else run_rest)
+
+
+def describe_function(function: Function) -> Signature:
+    """Describe what an entry point takes and gives.
+
+    A picture is uint8 [1, height, width, 3]; a classifier gives the probabilities of its classes.
+    """
+    inputs = tuple(_describe_input(function, name) for name in function.inputs)
+    if function.classes is not None:
+        return Signature(inputs, (Spec(CLASS_PROBABILITIES, (1, len(function.classes))),))
+    declared = {name: type_.shape for op in function.ops for name, type_ in op.outputs.items()}
+    return Signature(inputs, tuple(Spec(name, declared.get(name, ())) for name in function.outputs))
+
+
+def _describe_input(function: Function, name: str) -> Spec:
+    if picture := function.pictures.get(name):
+        return Spec(name, (1, picture.height, picture.width, 3), UINT8)
+    return Spec(name, function.inputs[name].shape)
+
+
+def _take(array: NDArray[Any], spec: Spec, pictures: Mapping[str, Picture], where: object) -> Tensor:
+    """An input as the program is given it."""
+    what = "an image" if spec.name == IMAGE else spec.name
+    if array.shape != spec.shape:
+        raise UserError(f"{where}: {what} of shape {array.shape}", f"one of shape {spec.shape}", "resize it")
+    if spec.dtype == UINT8 and array.dtype != np.uint8:
+        raise UserError(f"{where}: {what} of {array.dtype}", "uint8, its pixels", "give them as they are")
+    given = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    return _arrange(given, pictures[spec.name]) if spec.name in pictures else given
 
 
 def find_logits(function: Function) -> str | None:

@@ -134,10 +134,10 @@ def test_probabilities_are_the_softmax_of_the_logits_once() -> None:
     image = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE), np.float32)
     graph = rewrite(capture(convolve().eval(), SIZE))
     answered = answer_probabilities(graph)
-    assert answered.output == "probabilities"
+    assert answered.outputs == ("probabilities",)
     torch.testing.assert_close(run(answered, image), run(graph, image).softmax(-1))
     own = rewrite(capture(nn.Sequential(convolve(), nn.Softmax(-1)).eval(), SIZE))
-    assert (answer_probabilities(own).exported, answer_probabilities(own).output) == (own.exported, "probabilities")
+    assert (answer_probabilities(own).exported, answer_probabilities(own).outputs) == (own.exported, ("probabilities",))
 
 
 def test_a_vit_of_ours_folds_what_normalises() -> None:

@@ -16,8 +16,10 @@ from bigvit_edge.artifact import Entry
 from bigvit_edge.bench.cases import list_cases
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.convert import capture_cores, find_leftovers
 from bigvit_edge.manifest import read_manifest, write_manifest
 from bigvit_edge.models.loading import load
+from bigvit_edge.runtime import Session
 from bigvit_edge.signature import Tensor as Spec
 from bigvit_edge.target import Limits
 from bigvit_edge.tasks import features, find_task
@@ -40,6 +42,13 @@ class Tokens(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)  # [B, 16, 24]
         return tokens + self.fc2(nn.functional.gelu(self.fc1(self.norm(tokens))))
+
+
+class AsMap(nn.Module):
+    """Tokens [B, 16, 24] -> a map [B, 24, 4, 4]."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(1, 2).unflatten(2, (4, 4))
 
 
 def build() -> nn.Module:
@@ -128,10 +137,18 @@ def test_the_bundle_names_features_and_no_labels(exported: Path) -> None:
     assert not any(case.labelled for case in list_cases([exported]))
 
 
-def test_our_core_is_left_out_of_a_preset_and_refused_where_it_was_asked_for(tmp_path: Path) -> None:
-    result = call("export", MODEL, "--format", "bve", "-o", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "for features, in bve; expected a model for classification; take another format" in result.stderr
+def test_tokens_are_an_answer_of_the_bve_runtime_too(tmp_path: Path) -> None:
+    result = call("export", MODEL, "--format", "bve", "-o", tmp_path / "out", "--set", "limits.images=4")
+    assert result.exit_code == 0, result.output
+    for entry in read_manifest(tmp_path / "out").artifacts:
+        assert str(entry.outputs[0]) == "features float32 [1, 16, 24]"
+        assert Session(tmp_path / "out" / entry.file).outputs == {"features": (1, 16, 24)}
+
+
+def test_a_map_that_lies_otherwise_than_tokens_is_refused() -> None:
+    (graph,) = capture_cores(nn.Sequential(Tokens(), AsMap()), 32, (None,), "features")
+    (leftover,) = find_leftovers([graph])
+    assert "it reads or gives what does not lie in rows" in str(leftover)
 
 
 def test_check_and_run(exported: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from bigvit_edge.export.formats.coreml.package import (
     save_model,
 )
 from bigvit_edge.export.formats.coreml.weights import Palettes, compress_weights
-from bigvit_edge.export.graph import Graph, layer_of, shape_of, weight_name
+from bigvit_edge.export.graph import Graph, layer_of, weight_name
 from bigvit_edge.export.lowering_errors import read_reason, refuse_op
 from bigvit_edge.export.pixels import append_softmax, takes_pixels
 from bigvit_edge.export.products import PRODUCTS
@@ -49,7 +49,7 @@ from bigvit_edge.runtime import mil
 from bigvit_edge.runtime.formats.coreml import load as load
 from bigvit_edge.tasks import find_task
 from bigvit_edge.tasks.classes import name_classes
-from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, PROBABILITIES
+from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, LOGITS, PROBABILITIES
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -93,7 +93,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         if classes is not None:
             files = describe_package(files, metadata)
         for name, graph in zip(names, graphs, strict=True):
-            check_interface(files, name, graph.exported, graph.output, classes, metadata)
+            check_interface(files, name, graph.signature, classes, metadata)
     methods = tuple(
         describe_method(files, name, graph, of) for name, graph, of in zip(names, graphs, layers, strict=True)
     )
@@ -102,16 +102,16 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     )
     return Artifact(
         FORMAT, graphs[0].precision, files, methods, list_versions(PACKAGES), evaluated=True, unchecked=unchecked,
-        output=graphs[0].output if classes is None else CLASS_PROBABILITIES,
+        names={} if classes is None else {LOGITS: CLASS_PROBABILITIES},
     )  # fmt: skip
 
 
 def _name_classes(graph: Graph, metadata: Mapping[str, str]) -> Classes:
-    (logits,) = graph.exported.graph.output_node().args[0]
-    if shape_of(logits)[-1] == 1:
+    classes = graph.signature.outputs[0].shape[-1]
+    if classes == 1:
         met = "a model of one class, whose probability is always 1, as a classifier of Core ML"
         raise UserError(met, "two classes or more", "add --input tensor")
-    return name_classes(json.loads(metadata.get("labels", "null")), shape_of(logits)[-1])
+    return name_classes(json.loads(metadata.get("labels", "null")), classes)
 
 
 def _explain_unchecked(files: Mapping[str, bytes], name: str, layers: Layers) -> str:
@@ -144,10 +144,11 @@ def _lower_one(
     made = _models.setdefault(program, {})
     key = (target.deployment, precision.value, classes, picture)
     if key not in made:
-        answered = program if classes is None or graph.output == PROBABILITIES else append_softmax(program)
+        has_scores = classes is None or graph.outputs == (PROBABILITIES,)
+        answered, signature = program if has_scores else append_softmax(program), graph.signature
         shape = (
-            describe_tensors(answered, graph.output, picture) if classes is None
-            else describe_classifier(answered, classes)
+            describe_tensors(signature, picture) if classes is None
+            else describe_classifier(signature.inputs[0], classes)
         )  # fmt: skip
         made[key] = _convert(answered, target, precision, shape)
     model = made[key]

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.export import ExportedProgram
 
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.coreml.neural_engine import REPORT
 from bigvit_edge.export.formats.coreml.package import MODEL
-from bigvit_edge.export.graph import shape_of
 from bigvit_edge.export.pixels import takes_pixels
 from bigvit_edge.runtime.mil.package import find_description, read_function
-from bigvit_edge.signature import IMAGE
+from bigvit_edge.signature import IMAGE, Signature, Tensor
 from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, PROBABILITIES
 
 with silenced():
@@ -39,26 +37,28 @@ def choose_precision(precision: Any) -> Any:
     return ct.transform.FP16ComputePrecision(lambda op: op.outputs[0] not in op.enclosing_block.outputs)
 
 
-def describe_tensors(exported: ExportedProgram, output: str, picture: bool) -> dict[str, Any]:
-    """Describe an image in and a tensor of that name out.
+def describe_tensors(signature: Signature, picture: bool) -> dict[str, Any]:
+    """Describe the tensors in and out, by their names.
 
-    As ct.convert takes it. picture: it takes one, of pixels in RGB.
+    As ct.convert takes it. picture: the image in is one, of pixels in RGB.
     """
-    (image,) = exported.example_inputs[0]
-    given = _describe_picture(image) if picture else ct.TensorType(IMAGE, tuple(image.shape), np.float32)
-    return {"inputs": [given], "outputs": [ct.TensorType(name=output, dtype=np.float32)]}
+    given = [
+        _describe_picture(tensor) if picture and tensor.name == IMAGE
+        else ct.TensorType(tensor.name, tensor.shape, np.float32)
+        for tensor in signature.inputs
+    ]  # fmt: skip
+    return {"inputs": given, "outputs": [ct.TensorType(t.name, dtype=np.float32) for t in signature.outputs]}
 
 
-def _describe_picture(image: Any) -> Any:
-    return ct.ImageType(name=IMAGE, shape=tuple(image.shape), color_layout=ct.colorlayout.RGB)
+def _describe_picture(image: Tensor) -> Any:
+    return ct.ImageType(name=IMAGE, shape=image.shape, color_layout=ct.colorlayout.RGB)
 
 
-def describe_classifier(exported: ExportedProgram, names: Sequence[str]) -> dict[str, Any]:
+def describe_classifier(image: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Describe a picture in and a classifier's answer out.
 
-    As ct.convert takes it. exported: with a softmax, for pixels in RGB, 0..255, as floats [1, 3, S, S].
+    As ct.convert takes it, of a program with a softmax, for pixels in RGB, 0..255, as floats [1, 3, S, S].
     """
-    (image,) = exported.example_inputs[0]
     return {
         "inputs": [_describe_picture(image)],
         "outputs": [ct.TensorType(name=PROBABILITIES, dtype=np.float32)],
@@ -105,15 +105,15 @@ def describe_features(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_interface(
-    files: Mapping[str, bytes], method: str, exported: ExportedProgram, output: str, names: Sequence[str] | None,
+    files: Mapping[str, bytes], method: str, signature: Signature, names: Sequence[str] | None,
     metadata: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Check what a saved package takes, answers and says.
 
-    As read back, at an entry point. names: of the classes, None where it answers with a tensor, `output`.
+    As read back, at an entry point. names: of the classes, None where it answers with tensors.
     RuntimeError where it is other than was asked.
     """
-    met, expected = _read_interface(files, method), _expect_interface(exported, output, names, metadata)
+    met, expected = _read_interface(files, method), _expect_interface(signature, names, metadata)
     if wrong := sorted(key for key in met.keys() | expected.keys() if met.get(key) != expected.get(key)):
         said = "; ".join(f"{key} {_shorten(met.get(key))}, not {_shorten(expected.get(key))}" for key in wrong)
         raise RuntimeError(f"{method} was saved with {said}; {REPORT}")
@@ -137,17 +137,15 @@ def _read_interface(files: Mapping[str, bytes], method: str) -> dict[str, Any]:
     }
 
 
-def _expect_interface(
-    exported: ExportedProgram, output: str, names: Sequence[str] | None, metadata: Mapping[str, str]
-) -> dict[str, Any]:
-    ((image,), _), ((answer,),) = exported.example_inputs, exported.graph.output_node().args
-    picture = f"picture RGB {image.shape[3]} x {image.shape[2]}"
+def _expect_interface(signature: Signature, names: Sequence[str] | None, metadata: Mapping[str, str]) -> dict[str, Any]:
+    shapes = {tensor.name: tensor.shape for tensor in (*signature.inputs, *signature.outputs)}
+    taken = names is not None or takes_pixels(metadata)
+    picture = {IMAGE: f"picture RGB {shapes[IMAGE][3]} x {shapes[IMAGE][2]}"} if taken else {}
     if names is None:
-        given = picture if takes_pixels(metadata) else f"float32 {list(image.shape)}"
-        types = {IMAGE: given, output: f"float32 {list(shape_of(answer))}"}
+        types = {name: picture.get(name, f"float32 {list(shape)}") for name, shape in shapes.items()}
         texts, fields, predictions, words = dict.fromkeys(types, ""), {}, ("", ""), dict(metadata)
     else:
-        types = {IMAGE: picture, LABEL: "text", CLASS_PROBABILITIES: "numbers by text"}
+        types = {**picture, LABEL: "text", CLASS_PROBABILITIES: "numbers by text"}
         texts, fields, predictions = describe_features(metadata), describe_model(metadata), (LABEL, CLASS_PROBABILITIES)
         words = {**metadata, PREVIEW[0]: PREVIEW[1]}
     return {

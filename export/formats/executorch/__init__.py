@@ -66,7 +66,8 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     """
     names = [FORWARD] if len(graphs) == 1 else [name_method(graph.keep) for graph in graphs]
     of = dict(zip(names, graphs, strict=True))
-    words = {ORDER: ",".join(names), **{METADATA + key: value for key, value in metadata.items()}}
+    told = {**metadata, **name_tensors(graphs[0])}
+    words = {ORDER: ",".join(names), **{METADATA + key: value for key, value in told.items()}}
     layers: Mapping[str, str] = {}
     products: Mapping[str, str] = {}
     with silenced():
@@ -92,6 +93,15 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     evaluated = target.delegate == "coreml"
     versions = list_versions(PACKAGES["xnnpack" if graphs[0].pieces else target.delegate])
     return Artifact(FORMAT, graphs[0].precision, data, methods, versions, evaluated, layers=layers, products=products)
+
+
+def name_tensors(graph: Graph) -> dict[str, str]:
+    """Name inputs and outputs in words, where there are several.
+
+    The format has no names for them; one image and one answer need none.
+    """
+    several = len(graph.inputs) + len(graph.outputs) > 2
+    return {"inputs": ",".join(graph.inputs), "outputs": ",".join(graph.outputs)} if several else {}
 
 
 def lower_programs(

@@ -31,6 +31,7 @@ from bigvit_edge.export.formats.litert.readback import count_conversions
 from bigvit_edge.export.formats.litert.simplification import simplify
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.runtime.formats.litert import load as load
+from bigvit_edge.tasks.classification import LOGITS, PROBABILITIES
 
 if TYPE_CHECKING:
     from bigvit_edge.target import Target
@@ -65,13 +66,14 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         data = narrow_file(quantize_file(floats, graphs), graphs, nodes, floats)
         model = read_model(data)
         store_strings(model, metadata)
-        store_description(model, metadata, graphs[0].output)
+        store_description(model, metadata, graphs[0].outputs[0])
         data = append_labels(write_model(model), metadata)
         methods = [describe_method(data, name, graph.keep) for name, graph in zip(names, graphs, strict=True)]
         for number, graph in enumerate(graphs):
             if graph.integers.ops:
                 methods[number] = replace(methods[number], conversions=count_conversions(data, number))
-    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), list_versions(PACKAGES), output=graphs[0].output)
+    scores = {LOGITS: PROBABILITIES} if graphs[0].outputs == (PROBABILITIES,) else {}
+    return Artifact(FORMAT, graphs[0].precision, data, tuple(methods), list_versions(PACKAGES), names=scores)
 
 
 # The float file, kept as long as its first graph because every precision starts from it: this is where the time goes.
@@ -89,21 +91,23 @@ def lower_float(graphs: Sequence[Graph], names: Sequence[str]) -> tuple[bytes, l
     known, data, nodes = _float_files.get(programs[0], ([], b"", []))
     if [reference() for reference in known] != programs:
         simple = [simplify(graph.exported, bool(graph.integers.ops)) for graph in graphs]
-        converted = _convert(simple, names, graphs[0].output)
+        converted = _convert(simple, names, graphs[0].inputs, graphs[0].outputs)
         data, nodes = untag_names(write_batch_products(converted))
         _float_files[programs[0]] = [ref(program) for program in programs], data, nodes
     return data, nodes
 
 
-def _convert(programs: Sequence[ExportedProgram], names: Sequence[str], output: str) -> bytes:
-    """What litert_torch.convert does after a torch.export of its own; with names for the input and the output."""
+def _convert(
+    programs: Sequence[ExportedProgram], names: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+) -> bytes:
+    """What litert_torch.convert does after a torch.export of its own; with names for inputs and outputs."""
     ready, signatures = [], []
     for program, name in zip(programs, names, strict=True):
-        (image,) = program.example_inputs[0]
+        given = dict(zip(inputs, program.example_inputs[0], strict=True))
         passed = core._run_convert_passes(program)
-        call = passed.module_call_graph[0]  # the converter takes the output's name from here
-        named = replace(call.signature, out_spec=tree_flatten({output: 0})[1])
+        call = passed.module_call_graph[0]  # the converter takes the outputs' names from here
+        named = replace(call.signature, out_spec=tree_flatten(dict.fromkeys(outputs, 0))[1])
         passed.module_call_graph[0] = replace(call, signature=named)
         ready.append(passed)
-        signatures.append(Signature(name, passed.graph_module, (), {"image": image}))
+        signatures.append(Signature(name, passed.graph_module, (), given))
     return litert_converter.exported_programs_to_flatbuffer(ready, signatures).to_bytes()  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.litert.contents import read_model
@@ -69,13 +70,21 @@ def untag_names(data: bytes) -> tuple[bytes, list[Nodes]]:
 def complete_nodes(nodes: Nodes, exported: ExportedProgram, graph: Any) -> Nodes:
     """Add the ends of a subgraph to the tensors with nodes.
 
-    They go by names of their own. The output comes from the graph's, back to the convolution or Linear that it may be
+    They go by names of their own. An output comes from the graph's, back to the convolution or Linear that it may be
     one op with.
     """
     by_name, ends = {node.name: node for node in exported.graph.nodes}, exported.graph_signature
-    behind = [node := by_name[str(ends.user_outputs[0])]]
-    apart = CONVOLUTIONS | {aten.linear.default, aten.softmax.int}
+    given, made = (
+        [graph.tensors[int(number)].name.decode() for number in side] for side in (graph.inputs, graph.outputs)
+    )
+    known = {name: (str(node),) for name, node in zip(given, ends.user_inputs, strict=True)}
+    known |= {name: _list_behind(by_name[str(node)]) for name, node in zip(made, ends.user_outputs, strict=True)}
+    return nodes | known
+
+
+def _list_behind(node: Node) -> tuple[str, ...]:
+    names, apart = [node.name], CONVOLUTIONS | {aten.linear.default, aten.softmax.int}
     while node.target not in apart and node.op == "call_function":
-        behind.append(node := node.all_input_nodes[0])
-    image, logits = (graph.tensors[int(side[0])].name.decode() for side in (graph.inputs, graph.outputs))
-    return nodes | {image: (str(ends.user_inputs[0]),), logits: tuple(node.name for node in behind)}
+        node = node.all_input_nodes[0]
+        names.append(node.name)
+    return tuple(names)

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.litert.contents import read_model
-from bigvit_edge.export.graph import Graph, read_constants
+from bigvit_edge.export.graph import Graph, fill_inputs, list_given, read_constants
 from bigvit_edge.export.integers import Range
 from bigvit_edge.runtime.tflite import list_methods, select_method
 from bigvit_edge.signature import Array
@@ -38,14 +38,10 @@ class Values:
         """
         (method,) = (name for name, subgraph in list_methods(data).items() if subgraph == number)
         self.places = {t.name.decode(): i for i, t in enumerate(read_model(data).subgraphs[number].tensors)}
-        (image,), _ = graph.exported.example_inputs
         random = torch.Generator().manual_seed(0)
-        if image.dtype == torch.uint8:
-            image = torch.randint(256, image.shape, generator=random, dtype=torch.uint8)
-        else:
-            image = torch.randn(image.shape, generator=random)
+        given = [_draw(tensor, random) for tensor in graph.exported.example_inputs[0]]
         if graph.calibration is not None:
-            image = torch.from_numpy(graph.calibration[:1])
+            given = list_given(graph.calibration[0])
         with silenced():
             self.interpreter = Interpreter(
                 model_content=select_method(data, method),
@@ -54,9 +50,10 @@ class Values:
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
             self.interpreter.allocate_tensors()
-        self.interpreter.set_tensor(self.interpreter.get_input_details()[0]["index"], image.numpy())
+        for told, tensor in zip(self.interpreter.get_input_details(), given, strict=True):
+            self.interpreter.set_tensor(told["index"], tensor.numpy())
         self.interpreter.invoke()
-        self.nodes = _Watch(graph).answer(image)
+        self.nodes = _Watch(graph).answer(given)
         self.fits: dict[tuple[str, str], Fit | None] = {}
 
     def fit(self, tensor: str, node: str) -> Fit | None:
@@ -71,23 +68,29 @@ class Values:
         return self.fits[tensor, node]
 
 
+def _draw(tensor: Tensor, random: torch.Generator) -> Tensor:
+    if tensor.dtype == torch.uint8:
+        return torch.randint(256, tensor.shape, generator=random, dtype=torch.uint8)
+    return torch.randn(tensor.shape, generator=random)
+
+
 class _Watch(FxInterpreter):
-    """Keeps the value of every op that has one in float32, and of the image."""
+    """Keeps the value of every op that has one in float32, and of the inputs."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.exported.graph_module)
-        self.data = {node.name: value for node, value in read_constants(graph.exported).items()}
+        self.data = read_constants(graph.exported)
         self.ends = graph.exported.graph.find_nodes(op="placeholder")
         self.kept: dict[str, Array] = {}
 
-    def answer(self, image: Tensor) -> dict[str, Array]:
+    def answer(self, given: Sequence[Tensor]) -> dict[str, Array]:
         with torch.no_grad():
-            self.run(*(self.data.get(node.name, image) for node in self.ends))
+            self.run(*fill_inputs(self.ends, self.data, given))
         return self.kept
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if n.name not in self.data and isinstance(value, Tensor) and value.dtype == torch.float32:
+        if n not in self.data and isinstance(value, Tensor) and value.dtype == torch.float32:
             self.kept[n.name] = value.numpy()
         return value
 

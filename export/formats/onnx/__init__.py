@@ -50,7 +50,7 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
     with silenced():
         exported = write_as_half(graph.exported) if graph.precision == "fp16" else graph.exported
         exported = insert_integers(exported, graph.integers, unsigned=True)
-        proto = model.export(exported, graph.output)
+        proto = model.export(exported, graph.inputs, graph.outputs)
         quantized.quantize(proto, graph)
         model.finish(proto, metadata)
         onnx.checker.check_model(proto)
@@ -58,4 +58,4 @@ def lower(graphs: Sequence[Graph], target: "Target", metadata: Mapping[str, str]
         quantized.check(data, graph)
     # no delegate and nothing left over: the CPU provider runs it all, or refuses a file with an op that it has not
     method = Method(METHOD, graph.keep, 0, (), {})
-    return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES), input=model.INPUT)
+    return Artifact(FORMAT, graph.precision, data, (method,), list_versions(PACKAGES), names=model.NAMES)

@@ -25,9 +25,9 @@ PIXELS = {
 
 
 def denote(model: ModelProto, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Denote a model's input and output.
+    """Denote a model's image and outputs.
 
-    metadata: as Backend.lower has it; what 'preprocessing' in it does not say is not denoted. Returns the metadata with
+    metadata: as Format.lower has it; what 'preprocessing' in it does not say is not denoted. Returns the metadata with
     what ONNX adds to it.
     """
     model.doc_string = metadata.get("description", "")
@@ -35,10 +35,11 @@ def denote(model: ModelProto, metadata: Mapping[str, str]) -> dict[str, str]:
     if "preprocessing" not in metadata:
         return told
     how = Preprocessing(**json.loads(metadata["preprocessing"]))
-    (image,), (answer,) = model.graph.input, model.graph.output
+    (image,) = model.graph.input
     for axis, dimension in zip(how.layout, image.type.tensor_type.shape.dim, strict=True):
         dimension.denotation = AXES[axis]
-    answer.doc_string = find_task(metadata.get("task", CLASSIFICATION)).ORDER
+    for answer in model.graph.output:
+        answer.doc_string = find_task(metadata.get("task", CLASSIFICATION)).ORDER
     said = f"{how.layout}, resized and cut out as the metadata's preprocessing says"
     if how.dtype == UINT8:
         image.type.denotation, image.doc_string = "IMAGE", f"pixels of a picture, RGB, {said}"

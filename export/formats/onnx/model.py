@@ -1,7 +1,7 @@
 """The float ONNX model of an ATen graph: constants computed, nodes named after their layers, nothing unused."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from torch.fx import Node
 from bigvit_edge.console import silenced
 from bigvit_edge.export.formats.onnx.denotation import denote
 from bigvit_edge.export.graph import copy_program, insert, replace_node, shape_of
+from bigvit_edge.signature import IMAGE
 from bigvit_edge.tasks.classification import OUTPUTS
 
 with silenced():
@@ -26,6 +27,7 @@ aten = torch.ops.aten
 ATTENTION = aten.scaled_dot_product_attention.default
 OPSET, IR = 20, 9
 INPUT = "pixel_values"  # as Hugging Face's libraries feed and read image classifiers
+NAMES = {IMAGE: INPUT}
 SCOPES = "pkg.torch.onnx.name_scopes"  # as the exporter notes on nodes: modules from the outermost, then the ATen node
 INTEGERS = ".int8"  # how the names of constants end that insert_integers made
 LINEAR = "bigvit_edge.linear"  # our note: the Linear whose product or bias the node is
@@ -57,26 +59,28 @@ def layer_of(node: NodeProto) -> str:
 _models: WeakKeyDictionary[ExportedProgram, ModelProto] = WeakKeyDictionary()
 
 
-def export(exported: ExportedProgram, output: str = OUTPUTS[0]) -> ModelProto:
-    """Export the model, from INPUT to an answer of that name.
+def export(
+    exported: ExportedProgram, inputs: Sequence[str] = (IMAGE,), outputs: Sequence[str] = OUTPUTS[:1]
+) -> ModelProto:
+    """Export the model, its inputs and outputs under these names.
 
-    It is as the exporter and its optimiser write it, with every constant computed. Nodes of Linears carry the note
-    LINEAR; all values have their shapes.
+    An image is INPUT. The model is as the exporter and its optimiser write it, with every constant computed. Nodes of
+    Linears carry the note LINEAR; all values have their shapes.
     """
     if exported not in _models:
-        _models[exported] = _export(exported, output)
+        _models[exported] = _export(exported, [NAMES.get(name, name) for name in inputs], list(outputs))
     model = ModelProto()
     model.CopyFrom(_models[exported])
     return model
 
 
-def _export(exported: ExportedProgram, output: str) -> ModelProto:
+def _export(exported: ExportedProgram, inputs: list[str], outputs: list[str]) -> ModelProto:
     program = copy_program(exported)
     widen_attention(program)
     _allow_copies(program)
     program.graph_module.recompile()
     made = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[output],
+        program, dynamo=True, opset_version=OPSET, input_names=inputs, output_names=outputs,
         optimize=False, verbose=False,
     )  # fmt: skip
     assert made is not None

@@ -18,7 +18,6 @@ from bigvit_edge.export.graph import Graph
 from bigvit_edge.runtime import mil
 from bigvit_edge.signature import Array
 from bigvit_edge.target import Target
-from bigvit_edge.tasks.classification import LOGITS
 from tests.export.formats.test_coreml import MODEL, build, capture, linears, read_spec
 
 LABELS = ('"quoted" ü', "line\nbreak", "", "😀", "é", "e", "/", "0", "a b", "x" * 500)
@@ -217,17 +216,17 @@ FAULTS: list[tuple[Callable[[Any], None], str]] = [
 @pytest.mark.parametrize(("change", "said"), FAULTS)
 def test_a_package_that_says_otherwise_is_a_bug(case: Any, change: Callable[[Any], None], said: str) -> None:
     files = cast(dict[str, bytes], coreml.lower([Graph(case.exported, "fp16")], aim(), METADATA).data)
-    check_interface(files, "main", case.exported, LOGITS, LABELS, METADATA)
+    check_interface(files, "main", Graph(case.exported).signature, LABELS, METADATA)
     model = mil.package.Model_pb2.Model.FromString(files[MODEL])
     change(model.description)
     spoilt = {**files, MODEL: model.SerializeToString()}
     with pytest.raises(RuntimeError, match=f"main was saved with {said}.*please report"):
-        check_interface(spoilt, "main", case.exported, LOGITS, LABELS, METADATA)
+        check_interface(spoilt, "main", Graph(case.exported).signature, LABELS, METADATA)
 
 
 def test_other_classes_are_a_bug(case: Any) -> None:
     files = cast(dict[str, bytes], coreml.lower([Graph(case.exported, "fp16")], aim(), METADATA).data)
     with pytest.raises(RuntimeError, match=r"main was saved with classes \('\"quoted\" ü', .*, not \('b', 'a'\)"):
-        check_interface(files, "main", case.exported, LOGITS, ("b", "a"), METADATA)
+        check_interface(files, "main", Graph(case.exported).signature, ("b", "a"), METADATA)
     with pytest.raises(RuntimeError, match="type of image 'picture RGB 32 x 32', not 'float32"):
-        check_interface(files, "main", case.exported, LOGITS, None, {})
+        check_interface(files, "main", Graph(case.exported).signature, None, {})
