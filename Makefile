@@ -3,13 +3,13 @@ PYTHON ?= $(or $(shell .ci/install-tools python),python3)
 TORCH := $(shell sed -n 's/^export = .*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 EXECUTORCH := $(shell sed -n 's/^executorch = .*\("executorch==[^]]*\)\]/\1/p' pyproject.toml | tr -d ,)
 
-# BVE_CI=1: a warning of the compiler is an error, and so are a library that cannot be built and a C++ test that cannot be
+# BVE_CI=1: a warning of the compiler is an error, and so are a door that cannot be built and a C++ test that cannot be
 # run.
 CLANG ?= $(firstword $(foreach name,clang++-19 clang++,$(shell command -v $(name))))
 ZIG = $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/ziglang/zig)
 CMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" cmake
 CONFIGURE = $(CMAKE) -S . -G Ninja -DBVE_WERROR=$(or $(BVE_CI),OFF)
-WITH_TESTS = -DBVE_TESTS=ON -DBVE_ALL_LIBRARIES=$(or $(BVE_CI),OFF)
+WITH_DOORS = -DBVE_TESTS=ON -DBVE_ALL_DOORS=$(or $(BVE_CI),OFF)
 FOR_PYTHON = -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
 ARM_GNU = aarch64-linux-gnu-g++
 # tests/make_arm64_root.sh asks for Debian's packages, by the names they have in 12 and 13
@@ -29,16 +29,15 @@ AXE = axe-core@4.10.3
 COMMA = ,
 
 define sanitize
-	CXX="$(CLANG)" $(CONFIGURE) -B build/$(1) $(WITH_TESTS) $(FOR_PYTHON) -DBVE_SANITIZE=$(2)
+	CXX="$(CLANG)" $(CONFIGURE) -B build/$(1) $(WITH_DOORS) $(FOR_PYTHON) -DBVE_SANITIZE=$(2)
 	$(CMAKE) --build build/$(1)
 	programs=$$(find build/$(1)/tests/$(3) -name 'test_*' -type f); \
 	: $${programs:?no test was built in build/$(1)}; \
-	export BVE_TINY_PTE=build/tiny.pte BVE_DISPATCH_PTE=build/dispatch.pte BVE_PORTS_PTE=build/ports.pte \
-		BVE_TINY_TFLITE=build/tiny.tflite BVE_PORTS_TFLITE=build/ports.tflite; \
+	export BVE_TINY_PTE=build/tiny.pte BVE_DISPATCH_PTE=build/dispatch.pte BVE_TINY_TFLITE=build/tiny.tflite; \
 	echo $$programs | xargs -t -n 1 -P $$(nproc) sh -c '"$$0" --minimal'
 endef
 
-.PHONY: demo test tests fetched venv lint conformance bench native native-arm delegates-arm tflite-runtime other-executorch mediapipe \
+.PHONY: demo test tests fetched venv lint conformance bench native native-arm doors-arm tflite-runtime other-executorch mediapipe \
 	device-roots board-root npm-packages transformers-js swift-root bve-run-arm wheels sanitize fuzz $(FUZZERS:%=fuzz-%)
 
 demo: .venv/.ready
@@ -52,7 +51,7 @@ test:
 
 # One process a core, and one thread in each: two threads on one core wait for each other. The library is what was built
 # just now, not what the virtual environment was set up with.
-tests: native fetched $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),delegates-arm))
+tests: native fetched $(if $(shell command -v qemu-aarch64),native-arm $(if $(CAN_EMULATE),doors-arm))
 	BVE_LIBRARY=$(CURDIR)/build/host/libbve.so OMP_NUM_THREADS=1 .venv/bin/pytest -n logical --dist worksteal
 
 # What tests need of others: got and unpacked, nothing is compiled.
@@ -61,18 +60,18 @@ fetched: tflite-runtime other-executorch mediapipe $(if $(CAN_EMULATE),build/arm
 
 # The core and its tests for this machine, and for ARM as static programs that qemu can run.
 native: .venv/.ready
-	CXX="$(CXX)" $(CONFIGURE) -B build/host $(WITH_TESTS) $(FOR_PYTHON)
+	CXX="$(CXX)" $(CONFIGURE) -B build/host $(WITH_DOORS) $(FOR_PYTHON)
 	$(CMAKE) --build build/host
 
 native-arm: .venv/.ready
 	$(call STATIC,aarch64) -DBVE_TESTS=ON
 	$(CMAKE) --build build/aarch64
 
-# The delegates and their tests for ARM. Not by zig: what crosses ExecuTorch's interface is laid out as in libstdc++.
-delegates-arm: .venv/.ready build/arm64-root/.ready
+# The doors and their tests for ARM. Not by zig: what crosses ExecuTorch's interface is laid out as in libstdc++.
+doors-arm: .venv/.ready build/arm64-root/.ready
 	CXX=$(ARM_GNU) $(CONFIGURE) -B build/aarch64-linux -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-		$(WITH_TESTS) -DBVE_EXECUTORCH="$(CURDIR)/build/arm64-root/executorch/executorch"
-	$(CMAKE) --build build/aarch64-linux --target libraries
+		$(WITH_DOORS) -DBVE_EXECUTORCH="$(CURDIR)/build/arm64-root/executorch/executorch"
+	$(CMAKE) --build build/aarch64-linux --target doors
 
 # What qemu runs them on: a minute.
 build/arm64-root/.ready: tests/make_arm64_root.sh | .venv/.ready
@@ -102,7 +101,7 @@ build/tflite_runtime/.ready: Makefile | .venv/.ready
 		.venv/bin/python -m pip install -q --no-deps --upgrade --target $(@D) $(TFLITE_RUNTIME); fi
 	touch $@
 
-# An older ExecuTorch, for the delegate whose source an app compiles against its own: 100 MB.
+# An older ExecuTorch, for the door whose source an app compiles against its own: 100 MB.
 other-executorch: build/other_executorch/.ready
 build/other_executorch/.ready: Makefile | .venv/.ready
 	mkdir -p $(@D)
@@ -137,7 +136,7 @@ build/programs/bve-run-%: .venv/.ready FORCE
 	mkdir -p $(@D)
 	cp build/$*/bve-run $@
 
-# dist/wheels/: one for each kind of machine, whichever its Python, with both kinds' bve-run and without a delegate for
+# dist/wheels/: one for each kind of machine, whichever its Python, with both kinds' bve-run and without a door for
 # ExecuTorch, which is compiled against one of its releases.
 wheels: $(WHEELS:%=%/x86_64) $(WHEELS:%=%/aarch64)
 $(WHEELS)/%: build/programs/bve-run-x86_64 build/programs/bve-run-aarch64
@@ -151,8 +150,8 @@ FORCE:
 # and stop at once.
 sanitize: .venv/.ready
 	mkdir -p build
-	.venv/bin/python -m tests.runtime.delegates.write_pte build/tiny.pte build/dispatch.pte build/ports.pte
-	.venv/bin/python -m tests.runtime.delegates.write_tflite build/tiny.tflite build/ports.tflite
+	.venv/bin/python -m tests.runtime.doors.write_pte build/tiny.pte build/dispatch.pte
+	.venv/bin/python -m tests.runtime.doors.write_tflite build/tiny.tflite
 	$(call sanitize,address,address$(COMMA)undefined,)
 	$(call sanitize,thread,thread,runtime)
 
@@ -163,7 +162,7 @@ fuzz: .venv/.ready
 	$(MAKE) --no-print-directory -j$(words $(FUZZERS)) --output-sync $(FUZZERS:%=fuzz-%)
 
 # All at once: on two cores each has in 90 seconds what it had alone in 60.
-fuzz-program: SEEDS = tests/runtime/corpus tests/runtime/files
+fuzz-program: SEEDS = tests/runtime/corpus
 fuzz-picture: SEEDS = build/fuzz/pictures
 $(FUZZERS:%=fuzz-%): fuzz-%:
 	mkdir -p build/fuzz/found/$*
@@ -187,7 +186,7 @@ bench: .venv/.ready
 	.venv/bin/python tests/bench_models.py
 
 # torch goes first and pinned: a looser request may choose another build and gigabytes of libraries with it. ExecuTorch
-# goes before the package, which builds its delegate only with the headers there.
+# goes before the package, which builds its door only with the headers there.
 .venv/.ready: pyproject.toml
 	@.ci/install-tools demo
 	@echo 'setting up .venv: 3.3 GB, minutes'

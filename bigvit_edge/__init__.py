@@ -17,7 +17,7 @@ def load_model(
     weights_key: str | None = None,
     heads: int | None = None,
 ) -> "nn.Module":
-    """Build a model as bigvit_edge.models.loading.load_model does.
+    """Build a model as bigvit_edge.models.load.load_model does.
 
     That is imported here on the first call, so that the command line starts without PyTorch. UserError if that is not
     installed.
@@ -25,6 +25,6 @@ def load_model(
     from bigvit_edge.extras import require
 
     require()
-    from bigvit_edge.models.loading import load_model as load
+    from bigvit_edge.models.load import load_model as load
 
     return load(name, keep, weights, image_size, num_classes, weights_key=weights_key, heads=heads)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.measures import Accuracy, Confusion, Coverage, Evaluated, Parity, Span
 from bigvit_edge.preprocessing import FLOAT32, Preprocessing
-from bigvit_edge.signature import IMAGE, Array, Run, Signature, Tensor
 from bigvit_edge.target import (
-    DELEGATES,
+    BACKENDS,
     DEPLOYMENTS,
     DISPATCHES,
     FORMATS,
@@ -28,16 +27,22 @@ from bigvit_edge.target import (
     Quant,
 )
 
+Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]  # RGB, [..., S, S, 3]
+Run = Callable[[NDArray[Any]], Array]  # an image as the file takes it (Preprocessing) -> logits [1, num_classes]
 
 MANIFEST = "manifest.json"
 SAMPLES = "use"  # the folder of samples in a bundle
-VERSION = 5  # of the manifest's layout
+VERSION = 4  # of the manifest's layout
 SUFFIXES = {".bve": "bve", ".tflite": "litert", ".onnx": "onnx", ".pte": "executorch"}  # of files that run here
 PACKAGES = ("coreml",)  # formats whose file is a package, which is a folder
-MOST_SIZE = 4096  # of an image's side: more is taken for a mistake
+MOST_SIZE, MOST_CLASSES = 4096, 1_000_000  # of an image's side, and of a model: more is taken for a mistake
 # Where a model's weights come from; FACTORY: whatever the user's own function put there.
 WEIGHTS = SHIPPED, RANDOM, FILE, PRETRAINED, FACTORY = "shipped", "random", "file", "pretrained", "factory"
+IMAGE = "image"  # the name of an input
+# names of outputs, the last as Core ML calls them
+OUTPUTS = LOGITS, PROBABILITIES, CLASS_PROBABILITIES = "logits", "probabilities", "classLabel_probs"
+FAINTEST = np.float32(np.finfo(np.float32).tiny)  # of a probability whose logarithm is asked
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,7 @@ class Artifact:
     evaluated: its own runtime is another system's, so here our evaluator stands in for it; layers: the precision of
     what it quantises besides the Linears of the graph; products: that of products of two activations, by the name of
     the module around them ('': the model), where they are not float; unchecked: why the evaluator cannot say what it
-    answers, '' if it can; input, output: their names in the file, ''
-    what the model's task calls its answer.
+    answers, '' if it can; input, output: their names in the file.
     """
 
     format: str
@@ -96,27 +100,44 @@ class Artifact:
     products: Mapping[str, str] = field(default_factory=dict)
     unchecked: str = ""
     input: str = IMAGE
-    output: str = ""
+    output: str = LOGITS
 
 
 @dataclass(frozen=True)
 class Runner:
     """An entry point of a file, ready to run in its runtime.
 
-    signature: what the file itself declares; -1 in a place that it leaves open. words: what it says of itself, of
-    Subject's metadata, where it can be asked. before_softmax: of a file that ends with a softmax of ours, the same run
-    to what that is given.
+    image, logits: the shapes that the file itself declares; -1 in a place that it leaves open. words: what it says of
+    itself, of Subject's metadata, where it can be asked. dtype: of the image. output: the name of what
+    `run` answers, one of OUTPUTS; read_logits: of a file of probabilities, what its softmax is given.
     """
 
-    run: Run
-    signature: Signature
+    run: Callable[[NDArray[Any]], Array]
+    image: tuple[int, ...]
+    logits: tuple[int, ...]
     words: Mapping[str, str] = field(default_factory=dict)
-    before_softmax: Run | None = None
+    dtype: str = FLOAT32
+    output: str = LOGITS
+    read_logits: Callable[[NDArray[Any]], Array] | None = None
 
-    def __call__(self, array: NDArray[Any]) -> Array:
-        """Run the one array that it takes to the one that it gives."""
-        (answer,) = self.run({self.signature.inputs[0].name: array}).values()
-        return answer
+    @property
+    def probabilities(self) -> bool:
+        """Tell whether `run` answers with probabilities.
+
+        It does of a file that ends with a softmax of ours.
+        """
+        return self.output != LOGITS
+
+    def __call__(self, images: NDArray[Any]) -> Array:
+        """Run an image to logits.
+
+        Of probabilities to what their softmax is given, where the file can be asked for that, else to their logarithms,
+        which are logits less a number an image.
+        """
+        if self.read_logits is not None:
+            return self.read_logits(images)
+        answer = self.run(images)
+        return np.log(np.maximum(answer, FAINTEST)) if self.probabilities else answer
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,18 @@ class Verified(Method):
     parity: Parity | None
     accuracy: Accuracy | None
     confusions: tuple[Confusion, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The specification of an input or output.
+
+    shape is in elements. Outputs called logits are those before the softmax, those called probabilities behind it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -162,14 +195,17 @@ class Entry:
         if Path(self.file).name != self.file or self.file in reserved or not self.file.isprintable():
             raise ValueError(f"file {self.file!r} is not in the bundle")
         shapes = [tensor.shape for tensor in (*self.inputs, *self.outputs)]
-        if not self.inputs or not self.outputs or min(map(min, filter(None, shapes)), default=1) < 1:
-            raise ValueError(f"inputs and outputs of shapes {shapes}, where at least one of each is expected")
-        if self.preprocessing.size > MOST_SIZE:
-            raise ValueError(f"an input {self.inputs[0]}, where an image has at most {MOST_SIZE} pixels")
-        if (self.inputs[0].shape, self.inputs[0].dtype) != (self.preprocessing.shape, self.preprocessing.dtype):
+        if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or min(map(min, shapes)) < 1:
+            raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits are expected")
+        if shapes[1][0] != 1 or max(shapes[0]) > MOST_SIZE or shapes[1][1] > MOST_CLASSES:
+            most = f"at most {MOST_SIZE} pixels and {MOST_CLASSES} classes"
+            raise ValueError(f"inputs and outputs of shapes {shapes}, where one image and its logits have {most}")
+        if (shapes[0], self.inputs[0].dtype) != (self.preprocessing.shape, self.preprocessing.dtype):
             raise ValueError(f"{self.preprocessing} does not make an input of {self.inputs[0]}")
-        if others := [str(tensor) for tensor in self.outputs if tensor.dtype != FLOAT32]:
-            raise ValueError(f"an output of {', '.join(others)}, where one in {FLOAT32} is expected")
+        if self.outputs[0].dtype != FLOAT32 or self.outputs[0].name not in OUTPUTS:
+            raise ValueError(
+                f"an output of {self.outputs[0]}, where one of {', '.join(OUTPUTS)} in {FLOAT32} is expected"
+            )
         if bool(self.unchecked) != any(method.parity is None for method in self.methods):
             raise ValueError(f"file {self.file!r} is unchecked and says how well it does, or neither")
         if self.unchecked and not self.evaluated:
@@ -180,18 +216,14 @@ class Entry:
             raise ValueError(f"file {self.file!r} has a keep ratio that is not above 0 and at most 1")
         if self.format not in FORMATS or self.precision not in PRECISIONS:
             raise ValueError(f"{self.format} {self.precision} is no format and precision of this version")
-
-    @property
-    def signature(self) -> Signature:
-        """Tell what the file takes and gives."""
-        return Signature(self.inputs, self.outputs)
+        if self.labels is not None and len(self.labels) != shapes[1][1]:
+            raise ValueError(f"{len(self.labels)} labels for an output of shape {shapes[1]}")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The content of a bundle's manifest.json.
 
-    task: what the model is for, of bigvit_edge.tasks; before version 5 there was classification alone;
     model, image_size, num_classes, weights_key, heads: as they were given to the export, None if they were not;
     weights: 'shipped', 'random', 'file', 'pretrained' or 'factory'; weights_sha256: of the checkpoint, or of the
     tensors where there is none, None if random; dispatch, backend, deployment, quant, limits, threads: the target's,
@@ -222,7 +254,6 @@ class Manifest:
     samples: dict[str, str] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
     input: str = TENSOR
-    task: str = "classification"
     version: int = VERSION
     sha256: str | None = None
 
@@ -239,7 +270,7 @@ class Manifest:
             if Path(name).name != name or name in taken or not name.isprintable():
                 raise ValueError(f"file {name!r} is not in the bundle, or another's")
         for what, word, known in (
-            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, DELEGATES),
+            ("dispatch", self.dispatch, DISPATCHES), ("backend", self.backend, BACKENDS),
             ("deployment", self.deployment, DEPLOYMENTS), ("weights", self.weights, WEIGHTS),
             ("input", self.input, INPUTS),
         ):  # fmt: skip
@@ -250,6 +281,11 @@ class Manifest:
     def trained(self) -> bool:
         """Tell whether the weights mean anything."""
         return self.weights != RANDOM
+
+
+def name_method(keep: float | None) -> str:
+    """Name a keep ratio's entry point in a file of several: 'keep_0_25'."""
+    return f"keep_{keep:g}".replace(".", "_")
 
 
 def find_format(path: Path) -> str:

@@ -63,9 +63,6 @@ def export(
     image_size: Annotated[int | None, typer.Option(help="pixels of a side, if not the model's own")] = None,
     num_classes: Annotated[int | None, typer.Option(help="of the head, if not the model's own")] = None,
     heads: Heads = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification or features (a model without a head), if not the model's own")
-    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="folder of pictures for int8-static and mixed, instead of the demo's")
     ] = None,
@@ -91,10 +88,10 @@ def export(
 
     Each file's answers are compared with PyTorch's.
     """
-    from bigvit_edge.arguments import parse_keeps, parse_share
     from bigvit_edge.extras import require
     from bigvit_edge.manifest import check_output
     from bigvit_edge.target import load_target, override
+    from bigvit_edge.words import parse_keeps, parse_share
 
     folder = check_output(output, force)  # a wrong path shows before the heavy imports
 
@@ -110,10 +107,10 @@ def export(
     from bigvit_edge import report
     from bigvit_edge.export.bundle import Source, export_bundle
 
-    source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads, images, task)
+    source = Source(model, weights, image_size, num_classes, calibration, weights_key, heads, images)
     manifest, loaded = export_bundle(
         source, chosen, folder, keeps=keeps, force=force, allow_fallback=allow_fallback, unchecked=unchecked,
-        progress=report.PROGRESS,
+        listener=report.LISTENER,
     )  # fmt: skip
     report.finish_export(manifest, loaded, folder, output)
 
@@ -150,7 +147,7 @@ def check(
     if as_json:
         print(json.dumps([asdict(file) for file in files], indent=2))
     else:
-        report.print_checks(files, manifest.task)
+        report.print_checks(files)
     if any(file.faults for file in files):
         raise typer.Exit(1)
 
@@ -165,16 +162,16 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a picture: the five most probable classes, or its features."""
+    """Classify a picture: the five most probable classes."""
     from bigvit_edge import tables
-    from bigvit_edge.export.inference import answer_picture
+    from bigvit_edge.export.inference import classify
 
-    answer = answer_picture(file, image, keep)
+    answer = classify(file, image, keep)
     tables.print_notes(answer.notes)
     if as_json:
-        print(json.dumps([asdict(row) for row in answer.rows], indent=2))
+        print(json.dumps([asdict(guess) for guess in answer.guesses], indent=2))
     else:
-        tables.print_rows(answer.headings, (row.as_cells() for row in answer.rows))
+        tables.print_rows(("class", "probability"), (guess.as_cells() for guess in answer.guesses))
 
 
 add_verbs(app)
@@ -200,7 +197,7 @@ def runtime_libs(
 ) -> None:
     """Build the native core for C++ programs, or as a Swift package.
 
-    Of --abi: libraries, the delegates for ExecuTorch and LiteRT, headers, find_package(bigvit_edge) and examples.
+    Of --abi: libraries, the doors into ExecuTorch and LiteRT, headers, find_package(bigvit_edge) and examples.
     """
     from bigvit_edge import tables
     from bigvit_edge.errors import UserError

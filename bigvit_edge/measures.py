@@ -11,22 +11,22 @@ Z = 1.959964  # of a normal distribution, 95 % lie within so many standard devia
 
 @dataclass(frozen=True)
 class Parity:
-    """A comparison of a file's answers with PyTorch's on the same images.
+    """A comparison of a file's logits with PyTorch's on the same images.
 
-    Largest difference of any number; cosine of the two answers to an image, the smallest and the mean; of classes the
-    share of equal top-1, with its interval; number of images.
+    Largest difference of any logit; cosine of the two logit vectors, the smallest and the mean; share of equal top-1,
+    with its interval; number of images.
 
-    centred_cosine: of the answers to all images as one vector, both sides less PyTorch's mean over the images, so that
+    centred_cosine: of the logits of all images as one vector, both sides less PyTorch's mean over the images, so that
     what all images have in common counts for nothing; None where PyTorch's do not vary. spread: root mean square of
-    PyTorch's answers about that mean over root mean square of the answers, in 0..1; span: what max_abs is measured by,
-    the largest of PyTorch's answers about their mean (of the answers themselves where they do not vary), 0 if all are
+    PyTorch's logits about that mean over root mean square of the logits, in 0..1; span: what max_abs is measured by,
+    the largest of PyTorch's logits about their mean (of the logits themselves where they do not vary), 0 if all are
     zero. All are None in a manifest of version 2.
     """
 
     max_abs: float
     cosine_min: float
     cosine_mean: float
-    top1_agreement: float | None
+    top1_agreement: float
     images: int
     top1_interval: Interval | None = None
     centred_cosine: float | None = None

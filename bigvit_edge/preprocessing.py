@@ -4,9 +4,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 MOST_PIXELS = 8192  # of a side
 SQUARE, CENTER, SQUASH, BORDER = "largest centre square", "center", "squash", "border"
 CROPS = (SQUARE, CENTER, SQUASH, BORDER)
@@ -80,39 +77,6 @@ class Preprocessing:
     def shape(self) -> tuple[int, int, int, int]:
         """Tell the input's shape, of one image."""
         return (1, self.size, self.size, 3) if self.layout == NHWC else (1, 3, self.size, self.size)
-
-    def normalize(self, colors: NDArray[Any], axis: int) -> NDArray[np.float32]:
-        """Bring RGB values, 0..255, to the model's range and channel order.
-
-        axis: of the three channels.
-        """
-        mean, std = self._lay_channels(colors.ndim, axis)
-        scaled = self._order(colors, axis) / np.float32(1 / self.scale)  # 255ths as torchvision makes them
-        return np.asarray((scaled - mean) / std, np.float32)
-
-    def restore(self, values: NDArray[Any], axis: int) -> NDArray[np.uint8]:
-        """Undo normalize: the nearest pixels."""
-        mean, std = self._lay_channels(values.ndim, axis)
-        levels = np.clip(np.rint((values * std + mean) / self.scale), 0, 255).astype(np.uint8)
-        return self._order(levels, axis)
-
-    def find_factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Find what normalize does as a product and a sum.
-
-        The factor and the number to add of each of the model's channels.
-        """
-        mean, std = (np.array(values, np.float64) for values in (self.mean, self.std))
-        return self.scale / std, -mean / std
-
-    def _lay_channels(self, rank: int, axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and std along an axis of so many."""
-        shape = [1] * rank
-        shape[axis] = 3
-        return np.array(self.mean, np.float32).reshape(shape), np.array(self.std, np.float32).reshape(shape)
-
-    def _order(self, colors: NDArray[Any], axis: int) -> NDArray[Any]:
-        """RGB as the model's order, or that as RGB."""
-        return np.flip(colors, axis) if self.color == "BGR" else colors
 
     def spell(self) -> dict[str, Any]:
         """Spell it in JSON's types, as files hold it.

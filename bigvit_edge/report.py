@@ -12,29 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigvit_edge import machine, runtime
-from bigvit_edge.artifact import Entry, Manifest
+from bigvit_edge.artifact import Entry, Manifest, Tensor
 from bigvit_edge.errors import InternalError
 from bigvit_edge.export.check import Checked
-from bigvit_edge.export.convert import Progress
+from bigvit_edge.export.convert import Listener
 from bigvit_edge.export.coverage import explain_coverage, share_covered
 from bigvit_edge.export.full import CALIBRATED
 from bigvit_edge.export.gate import list_fallbacks
+from bigvit_edge.export.parity import explain_reference, name_standard
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.interruption import check_interruption
-from bigvit_edge.measures import Coverage
-from bigvit_edge.models.loading import Loaded
+from bigvit_edge.measures import Accuracy, Coverage, Interval, Parity
+from bigvit_edge.models.load import Loaded
 from bigvit_edge.preprocessing import UINT8
 from bigvit_edge.results import Times, describe_times
 from bigvit_edge.runtime.opening import open_entry
-from bigvit_edge.signature import Tensor
 from bigvit_edge.tables import print_rows, print_step, watch
 from bigvit_edge.target import LAYER_PRECISIONS
-from bigvit_edge.tasks import find_task
-from bigvit_edge.tasks.comparison import explain_reference, name_standard
 
 STARTED = time.monotonic()  # the command line imports this when the work begins
 Key = TypeVar("Key", bound=Hashable)
 Point = tuple[str, float | None]  # an entry point: the file and the keep ratio
+PARITY = ("cosine", "smallest", "centred", "top-1 agrees", "accuracy")  # columns
 
 
 def measure_latency(runs: Mapping[Key, Callable[[], object]], rounds: int = 30) -> dict[Key, Times]:
@@ -60,7 +59,7 @@ def measure_bundle(folder: Path, manifest: Manifest, rounds: int = 30) -> dict[P
     """
     runs = {
         (entry.file, method.keep): partial(
-            open_entry(folder, entry, manifest.threads, method.name), draw_image(entry.inputs[0])
+            open_entry(folder, entry, manifest.threads, method.name).run, draw_image(entry.inputs[0])
         )
         for entry in manifest.artifacts
         for method in entry.methods
@@ -97,7 +96,7 @@ def _decibels(sensitivity: Sensitivity, precision: str) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-PROGRESS = Progress(print_step, print_sensitivities, watch)
+LISTENER = Listener(print_step, print_sensitivities, watch)
 
 
 def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) -> None:
@@ -121,30 +120,32 @@ def finish_export(manifest: Manifest, model: Loaded, folder: Path, named: Path) 
 
 def print_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Times], folder: Path) -> None:
     """Print the table that ends an export."""
-    task = find_task(manifest.task)
     rows = (
         (
             e.file, e.format, e.precision, "–" if m.keep is None else f"{m.keep:g}", f"{e.bytes / 1e6:.2f} MB",
-            *(task.list_cells(m.parity, m.accuracy) if m.parity else ("unchecked", *["–"] * (len(task.COLUMNS) - 1))),
+            *_parity_cells(m.parity, m.accuracy, "unchecked"),
             _coverage_cell(m.coverage, e.precision),
             f"{latency[e.file, m.keep].p50:.2f} ms" if not e.evaluated else "–",
         )
         for e in manifest.artifacts
         for m in e.methods
     )  # fmt: skip
-    print_rows(("file", "format", "precision", "keep", "size", *task.COLUMNS, "covers", "latency"), rows)
+    print_rows(("file", "format", "precision", "keep", "size", *PARITY, "covers", "latency"), rows)
     for line in explain_bundle(manifest, model, latency, folder):
         print(line)
 
 
 def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Times], folder: Path) -> Iterator[str]:
     """Explain what the table's figures mean and where they come from."""
+    methods = [method for entry in manifest.artifacts for method in entry.methods]
     yield f"{folder}/: {manifest.model} for target {manifest.target}"
     yield from (f"model: {note}" for note in model.notes)
     yield from (
         f"{e.file}: unchecked, its answers are unknown: {e.unchecked}" for e in manifest.artifacts if e.unchecked
     )
-    yield from find_task(manifest.task).explain_columns(manifest)
+    images = next((str(m.parity.images) for m in methods if m.parity), "no")
+    yield f"cosine (mean and smallest) and top-1 agreement: with PyTorch fp32, on {images} images"
+    yield "centred: cosine of the logits without what those of all images have in common; ranges: 95 % confidence"
     doubts = (
         explain_reference(m.parity, name_standard(e.precision, m), manifest.limits, m.keep)
         for e in manifest.artifacts
@@ -152,6 +153,13 @@ def explain_bundle(manifest: Manifest, model: Loaded, latency: Mapping[Point, Ti
         if m.parity
     )
     yield from dict.fromkeys(doubt for doubt in doubts if doubt)
+    expected = {m.keep: f"{m.accuracy.pytorch_top1:.1%}" for m in methods if m.accuracy}
+    if expected:
+        points = ", ".join(share if keep is None else f"{share} at keep {keep:g}" for keep, share in expected.items())
+        same = "the same held-out images" if manifest.pictures is None else f"the {manifest.pictures.labelled} labelled"
+        yield f"accuracy: on {same}, where PyTorch fp32 has {points}"
+    if not manifest.trained:
+        yield "weights: random, so no top-1 is asked, and the smallest cosine is held to limits.untrained_cosine"
     yield "covers: share of the multiply-accumulates, and of the weights, that are in the file's precision"
     for entry in manifest.artifacts:
         yield from _explain_layers(entry)
@@ -218,20 +226,35 @@ def _explain_leftovers(entries: Iterable[Entry]) -> Iterator[str]:
         yield f"  in {', '.join(names)}"
 
 
-def print_checks(files: Sequence[Checked], task: str) -> None:
+def _parity_cells(parity: Parity | None, accuracy: Accuracy | None, otherwise: str = "–") -> tuple[str, ...]:
+    if parity is None:
+        return (otherwise, *["–"] * (len(PARITY) - 1))
+    return (
+        f"{parity.cosine_mean:.5f}", f"{parity.cosine_min:.5f}",
+        "–" if parity.centred_cosine is None else f"{parity.centred_cosine:.5f}",
+        _share_cell(parity.top1_agreement, parity.top1_interval),
+        _share_cell(accuracy.top1, accuracy.top1_interval) if accuracy else "–",
+    )  # fmt: skip
+
+
+def _share_cell(share: float, interval: Interval | None) -> str:
+    """Such as 99.5% (98.8–99.8)."""
+    return f"{share:.1%}" + (f" ({interval[0] * 100:.1f}–{interval[1] * 100:.1f})" if interval else "")
+
+
+def print_checks(files: Sequence[Checked]) -> None:
     """Print the verdict on each entry point of a bundle's files."""
-    known = find_task(task)
     rows = [
         (
             f.file,
             "–" if f.keep is None else f"{f.keep:g}",
             "bad" if f.faults else "good" if f.parity else "unchecked",
             f"{f.parity.max_abs:.2g}" if f.parity else "–",
-            *known.list_cells(f.parity, f.accuracy),
+            *_parity_cells(f.parity, f.accuracy),
         )
         for f in files
     ]
-    print_rows(("file", "keep", "verdict", "largest difference", *known.COLUMNS), rows)
+    print_rows(("file", "keep", "verdict", "largest difference", *PARITY), rows)
     for f in files:
         for fault in f.faults:
             print(f"{f.file}{'' if f.keep is None else f', keep {f.keep:g}'}: {fault}")

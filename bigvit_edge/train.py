@@ -29,10 +29,10 @@ from bigvit_edge.demo.digits import Batch, held_out, make_batch
 from bigvit_edge.errors import UserError, describe_error, suggest
 from bigvit_edge.folders import is_plain, resolve_folder
 from bigvit_edge.models.blvit import BLViT, permute, restore
-from bigvit_edge.models.loading import build, load_model
+from bigvit_edge.models.load import build, load_model
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import load_weights, read_metadata, read_weights, save_weights
-from bigvit_edge.models.zoo import find_config
+from bigvit_edge.models.zoo import find_card
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Teacher(nn.Module):
 
 def train_teacher(recipe: Recipe, folder: Path) -> Teacher:
     """Train the dense teacher, with its patch-labelling head."""
-    model = build(find_config(recipe.teacher))
+    model = build(find_card(recipe.teacher))
     assert isinstance(model, ViT)
     teacher, background = Teacher(model, recipe.seed), model.head.out_features
 
@@ -178,7 +178,7 @@ def train_student(recipe: Recipe, teacher: Teacher, folder: Path) -> BLViT:
 
     Its routers are guided by what matters to the teacher.
     """
-    student = build(find_config(recipe.student))
+    student = build(find_card(recipe.student))
     assert isinstance(student, BLViT)
     take_from_dense(student, teacher.teacher)
     teacher.eval().requires_grad_(False)

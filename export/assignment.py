@@ -3,45 +3,38 @@
 A layer is a Linear or a convolution; what lies between convolutions follows them (placement.py).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.export.calibration import calibrate, visit_layers
-from bigvit_edge.export.graph import Graph, Ranges, matrix_products, name_layer, read_constants, weight_name
+from bigvit_edge.export.graph import PATCHES, Graph, Ranges, matrix_products, name_layer, read_constants, weight_name
+from bigvit_edge.export.parity import CONVOLVED, compare, judge
 from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.sensitivity import STATIC, Rounder, Sensitivity, choose_precisions, measure_sensitivities
-from bigvit_edge.signature import Array
-from bigvit_edge.target import FULL, OWN, Limits, Quant, Target
-from bigvit_edge.tasks import find_task
-from bigvit_edge.tasks.comparison import CONVOLVED
+from bigvit_edge.target import FULL, Limits, Quant, Target
 
 HALF_MAX = torch.finfo(torch.float16).max
 PARTS = ("p", "e", "router")  # of a big.LITTLE layer, by the names of its modules
-PRODUCTS = nn.Linear, nn.Conv1d, nn.Conv2d
 HEADROOM = 0.25  # of what a limit allows: the search sees calibration images, the check others
 FEW = 8  # images are enough for SQNR, which sums over all their tokens
 
-OnSensitivities = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
+Show = Callable[[Sequence[Sensitivity], Mapping[str, str]], None]
 
 
 def assign_layers(
-    graphs: Sequence[Graph],
-    precision: str,
-    target: Target,
-    images: Array,
-    trained: bool,
-    on_sensitivities: OnSensitivities,
+    graphs: Sequence[Graph], precision: str, target: Target, images: Array, trained: bool, show: Show
 ) -> list[Graph]:
     """Assign each layer one precision in all graphs of a model.
 
     The graphs are of several keep ratios. Where ranges are needed, these are one for each Linear too. images: to
-    calibrate on. on_sensitivities is given those of `mixed`, and its choice.
+    calibrate on. show is told the sensitivities and the choice of `mixed`.
 
     UserError if a word of the settings fits no Linear, or nothing is left to quantise.
     """
@@ -52,16 +45,14 @@ def assign_layers(
     if precision == FULL:
         return [replace(graph, precision=FULL, layers=dict.fromkeys(list_layers(graph), STATIC)) for graph in graphs]
     linears = {layer: node for graph in graphs for layer, node in list_layers(graph).items()}
-    module = graphs[0].module
-    _check_words(linears, module, target.quant)
-    candidates = list_candidates(linears, precision, target.quant, find_kept(linears, module, target.quant))
+    candidates = list_candidates(linears, precision, target.quant)
     mixed = precision == "mixed"
     static = [layer for layer, words in candidates.items() if (STATIC in words if is_linear(linears[layer]) else mixed)]
     ranges = _calibrate_all(graphs, static, images, target.quant) if static else {}
     graphs = [replace(graph, precision=precision, ranges=ranges, group=target.quant.group) for graph in graphs]
     if precision != "mixed":
         return [_choose(graph, {layer: precisions[0] for layer, precisions in candidates.items()}) for graph in graphs]
-    chosen = _search(graphs, candidates, target.limits, images, trained, on_sensitivities)
+    chosen = _search(graphs, candidates, target.limits, images, trained, show)
     return [_choose(graph, chosen) for graph in graphs]
 
 
@@ -94,8 +85,10 @@ def list_linears(graph: Graph) -> dict[str, Node]:
 def list_layers(graph: Graph) -> dict[str, Node]:
     """List every Linear and convolution with a weight of its own.
 
-    By module name; convolutions are of images.
+    By module name; convolutions are of images. Around one of our models there are Linears alone.
     """
+    if graph.inlay is not None:
+        return list_linears(graph)
     convolutions = {name_layer(graph, node): node for node in list_convolutions(graph.exported)}
     return list_linears(graph) | {layer: node for layer, node in convolutions.items() if layer}
 
@@ -105,32 +98,16 @@ def is_linear(node: Node) -> bool:
     return node.target is torch.ops.aten.linear.default
 
 
-def find_kept(layers: Iterable[str], module: nn.Module | None, quant: Quant) -> set[str]:
-    """Find the layers that stay float.
-
-    Those that quant.keep_float names: the user's words fit any layer, those of a model inside the module its own.
-    """
-    kept = {layer for layer in layers if set(layer.split(".")) & (set(quant.keep_float) - {OWN})}
-    if module is None or OWN not in quant.keep_float:
-        return kept
-    for name, inside in module.named_modules(remove_duplicate=False):
-        start, words = f"{name}." if name else "", set(getattr(inside, "KEEP_FLOAT", ()))
-        own = {layer: layer.removeprefix(start).split(".") for layer in layers if words and layer.startswith(start)}
-        kept |= {layer for layer, parts in own.items() if words & set(parts)}
-    return kept
-
-
-def list_candidates(
-    linears: Mapping[str, Node], precision: str, quant: Quant, kept: Set[str]
-) -> dict[str, tuple[str, ...]]:
+def list_candidates(linears: Mapping[str, Node], precision: str, quant: Quant) -> dict[str, tuple[str, ...]]:
     """List what each layer may become, at least one each.
 
-    kept: as of find_kept. Those that can only stay float are left out. int4 needs inputs that are a multiple of the
-    group: a Linear with others has int8 in its place, and so has a convolution.
+    Those that can only stay float are left out. int4 needs inputs that are a multiple of the group: a Linear with
+    others has int8 in its place, and so has a convolution.
     """
+    _check_words(list(linears), quant)
     candidates: dict[str, tuple[str, ...]] = {}
     for layer, node in linears.items():
-        wanted = _list_wanted(layer, precision, quant, layer in kept)
+        wanted = _list_wanted(layer, node, precision, quant)
         if not is_linear(node) or node.args[1].meta["val"].shape[1] % quant.group:  # type: ignore[union-attr]
             wanted = tuple(dict.fromkeys("int8" if p == "int4" else p for p in wanted))
         if wanted != ("fp32",):
@@ -141,27 +118,27 @@ def list_candidates(
     return candidates
 
 
-def _list_wanted(layer: str, precision: str, quant: Quant, is_kept: bool) -> tuple[str, ...]:
+def _list_wanted(layer: str, node: Node, precision: str, quant: Quant) -> tuple[str, ...]:
     parts = [part for part in PARTS if part in layer.split(".") and getattr(quant, part)]
     if precision == "mixed" and parts:
         return (getattr(quant, parts[0]),)
-    if is_kept:
+    kept = set(quant.keep_float)
+    if not is_linear(node) and quant.keep_float == Quant().keep_float:
+        kept = set()  # the presets' words are of a big.LITTLE layer, which has no convolutions
+    if set(layer.split(".")) & kept:
         return ("fp32",)
     return quant.candidates if precision == "mixed" else (precision,)
 
 
-def _check_words(layers: Iterable[str], module: nn.Module | None, quant: Quant) -> None:
-    """Every word that the user names fits a layer, of those too that stay float in any case or are part of an op."""
-    modules = () if module is None else module.named_modules(remove_duplicate=False)
-    all_layers = {*layers, *(name for name, inside in modules if isinstance(inside, PRODUCTS))}
-    parts = {part for layer in all_layers for part in layer.split(".")}
+def _check_words(layers: list[str], quant: Quant) -> None:
+    """A preset's word need not fit every model (a dense one has no router); a user's must."""
+    parts = {part for layer in (*layers, PATCHES) for part in layer.split(".")}
     names = {part for part in parts if not part.isdigit()}
     for word in quant.keep_float:
-        if word not in parts and word != OWN:
-            do = suggest(word, sorted({*names, OWN})) or "leave it out"
-            raise UserError(f"quant.keep_float={word}", f"a part of a layer's name, or {OWN}", do)
+        if word not in Quant().keep_float and word not in parts:
+            raise UserError(f"quant.keep_float={word}", "a part of a layer's name", suggest(word, sorted(names)))
     for part in PARTS:
-        if getattr(quant, part) and not any(part in layer.split(".") for layer in layers):
+        if getattr(quant, part) and part not in names:
             raise UserError(
                 f"quant.{part}={getattr(quant, part)}", f"a model with Linears in a {part!r}", "leave it out"
             )
@@ -177,26 +154,26 @@ def _choose(graph: Graph, precisions: Mapping[str, str]) -> Graph:
 
 def _search(
     graphs: Sequence[Graph], candidates: Mapping[str, tuple[str, ...]], limits: Limits, images: Array, trained: bool,
-    on_sensitivities: OnSensitivities,
+    show: Show,
 ) -> dict[str, str]:  # fmt: skip
     """By sensitivities at the smallest keep ratio, where every Linear has work; good enough means at every ratio."""
     first = min(graphs, key=lambda graph: graph.keep or 0)
     sensitivities = measure_sensitivities(first, candidates, images[:FEW])
     rounders = [Rounder(graph) for graph in graphs]
-    exact = [visit_layers(graph.exported, images, lambda *_: None) for graph in graphs]
-    strict, task = _tighten(limits), find_task(first.task)
+    answers = [visit_layers(graph.exported, images, lambda *_: None) for graph in graphs]
+    strict = _tighten(limits)
 
     def good_enough(precisions: Mapping[str, str]) -> bool:
-        for graph, rounder, expected in zip(graphs, rounders, exact, strict=True):
-            answers = visit_layers(graph.exported, images, partial(_round_linear, rounder, precisions))
+        for graph, rounder, expected in zip(graphs, rounders, answers, strict=True):
+            logits = visit_layers(graph.exported, images, partial(_round_linear, rounder, precisions))
             convolved = any(precisions.get(layer, "fp32") != "fp32" for layer in rounder.convolutions)
             standard = CONVOLVED if convolved else "mixed"
-            if task.judge(task.compare(answers, expected), standard, strict, trained, graph.keep):
+            if judge(compare(logits, expected), standard, strict, trained, graph.keep):
                 return False
         return True
 
     chosen = choose_precisions(sensitivities, good_enough)
-    on_sensitivities(sensitivities, chosen)
+    show(sensitivities, chosen)
     return chosen
 
 

@@ -3,49 +3,52 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
-from bigvit_edge.artifact import RANDOM, Artifact, Entry, Manifest, Verified, hash_file, measure_size, write_data
+from bigvit_edge.artifact import (
+    RANDOM,
+    Array,
+    Artifact,
+    Entry,
+    Manifest,
+    Tensor,
+    Verified,
+    hash_file,
+    measure_size,
+    write_data,
+)
 from bigvit_edge.errors import InternalError, LimitError, UserError
 from bigvit_edge.export.calibrated import convolves
 from bigvit_edge.export.convert import (
     SILENT,
-    Progress,
+    Listener,
     Subject,
-    capture_cores,
     convert_model,
     describe_input,
-    find_leftovers,
     list_refusals,
-    load_format,
+    load_backend,
 )
-from bigvit_edge.export.core.lowering import describe_leftovers
-from bigvit_edge.export.core.partition import LEAST
 from bigvit_edge.export.evaluation import prepare_evaluation
 from bigvit_edge.export.gate import list_fallbacks
-from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.hf_configs import write_configs
+from bigvit_edge.export.inlay import list_inlays
 from bigvit_edge.export.libraries import list_limits
+from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.pictures import CALIBRATION, find_pictures
-from bigvit_edge.export.references import Reference, measure
+from bigvit_edge.export.references import Reference, are_probabilities, measure
 from bigvit_edge.export.samples import write_samples
 from bigvit_edge.folders import staging
 from bigvit_edge.manifest import check_output, write_manifest
 from bigvit_edge.models.blvit import set_dispatch
 from bigvit_edge.models.hf_models import HF
-from bigvit_edge.models.loading import Loaded, load, read_keep, set_keep
+from bigvit_edge.models.load import Loaded, load, read_keep, set_keep
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.runtime.opening import spell
-from bigvit_edge.signature import Array, Signature, Tensor
 from bigvit_edge.target import Target, load_target
-from bigvit_edge.tasks import CLASSIFICATION, find_task
-from bigvit_edge.tasks.classification import are_probabilities
-from bigvit_edge.tasks.comparison import name_standard
 
 MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and format
 
@@ -54,8 +57,8 @@ MOST_NAME = 200  # bytes of a file's name before the keep ratio, precision and f
 class Source:
     """The model to export, and folders of pictures.
 
-    model: as load takes it; task: None for the model's own. The pictures are to calibrate on, and to evaluate on (the
-    demo's when None). Without the first, some of the second are calibrated on instead.
+    model: as load takes it. The pictures are to calibrate on, and to evaluate on (the demo's when None). Without the
+    first, some of the second are calibrated on instead.
     """
 
     model: str
@@ -66,7 +69,6 @@ class Source:
     weights_key: str | None = None
     heads: int | None = None
     images: Path | None = None
-    task: str | None = None
 
 
 def export_bundle(
@@ -78,7 +80,7 @@ def export_bundle(
     force: bool = False,
     allow_fallback: bool = False,
     unchecked: bool = False,
-    progress: Progress = SILENT,
+    listener: Listener = SILENT,
 ) -> tuple[Manifest, Loaded]:
     """Export a model for a target as a bundle in `folder`.
 
@@ -94,75 +96,69 @@ def export_bundle(
     with staging(folder, partial(check_output, folder, force)) as part:  # now: what cannot be written shows first
         found = None if source.images is None else find_pictures(source.images)
         for name in target.list_modules():
-            load_format(name)  # a missing package shows now, not after minutes
-        with progress.on_step("reference"):
+            load_backend(name)  # a missing package shows now, not after minutes
+        with listener.step("reference"):
             model = load(
                 source.model, weights=source.weights, weights_key=source.weights_key, image_size=source.image_size,
-                num_classes=source.num_classes, heads=source.heads, task=source.task,
+                num_classes=source.num_classes, heads=source.heads,
             )  # fmt: skip
+            model, target = _leave_out(model, target)
             check_memory(model.module, model.image_size, CALIBRATION)
             ratios = _set_keeps(model, keeps)
-            native = model.task == CLASSIFICATION and any(map(target.is_native, target.formats))
-            cores = capture_cores(model.module, model.image_size, ratios) if native else []
-            model, target = _leave_out(model, target, cores)
             calibrates = _check_calibration(model, target, source)
             evaluation = prepare_evaluation(
-                model, ratios, target.limits.images, found, calibrates, source.calibration, progress.on_pictures
+                model, ratios, target.limits.images, found, calibrates, source.calibration, listener.watch
             )
-            scored = find_task(model.task).SCORES
-            limits = list_limits(target, ratios, model.labels, _is_bounded(evaluation.references)) if scored else []
+            limits = list_limits(target, ratios, model.labels, _is_bounded(evaluation.references))
             model = replace(model, notes=(*model.notes, *evaluation.notes, *limits))
-            subject = replace(_make_subject(model, ratios, evaluation.calibration), cores=cores)
+            subject = _make_subject(model, ratios, evaluation.calibration)
             set_dispatch(model.module, target.dispatch)
         entries = []
-        for artifact, layers in convert_model(subject, target, progress):
+        for artifact, layers in convert_model(subject, target, listener):
             path = part / _name_file(model, artifact, subject)
             write_data(artifact.data, path)
-            with progress.on_step(f"check {artifact.format} {artifact.precision}"):
+            with listener.step(f"check {artifact.format} {artifact.precision}"):
                 entries.append(_describe(artifact, path, layers, model, target, evaluation.references, unchecked))
         manifest = Manifest(
             model=source.model, image_size=source.image_size, num_classes=source.num_classes, target=target.name,
-            dispatch=target.dispatch, backend=target.delegate, deployment=target.deployment, quant=target.quant,
+            dispatch=target.dispatch, backend=target.backend, deployment=target.deployment, quant=target.quant,
             weights=model.weights, weights_sha256=model.weights_sha256, limits=target.limits, threads=target.threads,
             artifacts=tuple(entries), weights_key=source.weights_key, heads=source.heads,
             pictures=evaluation.pictures, calibrated=evaluation.digests, input=target.input,
-            task=model.task,
         )  # fmt: skip
         _enforce(manifest, allow_fallback)
-        if scored:  # what samples and other libraries do with a file is to classify
-            extras, notes = write_configs(entries, part)
-            model = replace(model, notes=(*model.notes, *notes))
-            manifest = replace(manifest, samples=write_samples(entries, part), extras=extras)
+        extras, notes = write_configs(entries, part)
+        model = replace(model, notes=(*model.notes, *notes))
+        manifest = replace(manifest, samples=write_samples(entries, part), extras=extras)
         write_manifest(manifest, part)
     return manifest, model
 
 
 def _is_bounded(references: Mapping[float | None, Reference]) -> bool:
     """Whether PyTorch answers with shares, of which a softmax makes others: a sigmoid's, and not a softmax's own."""
-    answers = [reference.answers for reference in references.values()]
+    answers = [reference.logits for reference in references.values()]
     shares = all(((found >= 0) & (found <= 1)).all() for found in answers)
     return shares and not all(are_probabilities(found) for found in answers)
 
 
-def _leave_out(model: Loaded, target: Target, cores: Sequence[Graph]) -> tuple[Loaded, Target]:
+def _leave_out(model: Loaded, target: Target) -> tuple[Loaded, Target]:
     """The target without those of its preset's formats that cannot hold the model, of which the model's notes tell.
     UserError if they were asked for."""
-    leftovers = find_leftovers(cores)
-    refusals = list_refusals(target, cores, model.task)
+    refusals = list_refusals(target, model.module)
     rest = tuple(name for name in target.formats if name not in refusals)
     if not refusals:
         return model, target
     kind = type(model.module)
     met = f"{model.source} ({kind.__module__}.{kind.__qualname__}) in {', '.join(refusals)}"
-    if model.task != CLASSIFICATION:
-        met, expected = f"{model.source}, for {model.task}, in {', '.join(refusals)}", f"a model for {CLASSIFICATION}"
-    else:
-        met, expected = f"{met}, where {describe_leftovers(leftovers)}", "ops that the bve runtime has"
-        expected += "" if refusals == ["bve"] else f", in a piece of at least {LEAST:.0%} of the arithmetic"
+    if len(ours := list_inlays(model.module)) > 1:
+        met += f", with {len(ours)} of ours in it ({', '.join(ours)})"
+    expected = "a ViT or big.LITTLE ViT of this package"
+    if refusals != ["bve"]:
+        expected += ", or a model around one of them"
     if not rest or target.formats != load_target(target.name).formats:
-        other = "add --set delegate=xnnpack" if target.delegate == "native" else "take another format, such as litert"
+        other = "add --set backend=xnnpack" if target.backend == "native" else "take another format, such as litert"
         raise UserError(met, expected, other)
-    note = f"left out {met}"
+    note = f"left out {met}, which takes {expected}"
     return replace(model, notes=(*model.notes, note)), replace(target, formats=rest)
 
 
@@ -171,7 +167,7 @@ def _check_calibration(model: Loaded, target: Target, source: Source) -> bool:
     calibrates = target.calibrates() or (target.has_integers() and convolves(model.module, model.image_size))
     if source.calibration is not None and not calibrates:
         met = f"--calibration {source.calibration} for {', '.join(target.precisions)}"
-        expected = "int8-static, int8-full, mixed, int8 for the bve runtime, or integers for a model with convolutions"
+        expected = "int8-static, int8-full, mixed, int8 for our core, or integers for a model with convolutions"
         raise UserError(met, expected, "leave it out")
     return calibrates
 
@@ -186,13 +182,10 @@ def _make_subject(model: Loaded, ratios: tuple[float | None, ...], calibration: 
     metadata = {
         "model": name_source(model.source),
         "labels": json.dumps(model.labels),
-        **({} if model.task == CLASSIFICATION else {"task": model.task}),  # what files of before said nothing of
         **model.about,
     }
     trained = model.weights != RANDOM
-    return Subject(
-        model.module, model.image_size, ratios, calibration, trained, metadata, model.preprocessing, model.task
-    )
+    return Subject(model.module, model.image_size, ratios, calibration, trained, metadata, model.preprocessing)
 
 
 def name_source(source: str) -> str:
@@ -221,7 +214,7 @@ def _name_file(model: Loaded, artifact: Artifact, subject: Subject) -> str:
     stem = _name_stem(model.source)
     apart = len(artifact.methods) < len(subject.keeps)
     keep = f"_{artifact.methods[0].keep:g}".replace(".", "") if apart else ""
-    return f"{stem}{keep}_{artifact.precision}{load_format(artifact.format).SUFFIX}"
+    return f"{stem}{keep}_{artifact.precision}{load_backend(artifact.format).SUFFIX}"
 
 
 def _describe(
@@ -232,8 +225,8 @@ def _describe(
     said and unchecked is not set."""
     how = describe_input(model.preprocessing, artifact.format, target)
     image = Tensor(artifact.input, how.shape, how.dtype)
-    answer = replace(model.answer, name=artifact.output or model.answer.name)
-    methods, reason = _verify(artifact, path, Signature((image,), (answer,)), how, target, references)
+    logits = Tensor(artifact.output, (1, model.num_classes))
+    methods, reason = _verify(artifact, path, image, logits, how, target, references)
     if reason and not unchecked:
         met = f"{path.name} cannot be checked here ({reason})"
         raise UserError(
@@ -246,7 +239,7 @@ def _describe(
         sha256=hash_file(path),
         bytes=measure_size(path),
         inputs=(image,),
-        outputs=(answer,),
+        outputs=(logits,),
         preprocessing=how,
         labels=model.labels,
         methods=methods,
@@ -258,16 +251,17 @@ def _describe(
 
 
 def _verify(
-    artifact: Artifact, path: Path, signature: Signature, how: Preprocessing, target: Target,
+    artifact: Artifact, path: Path, image: Tensor, logits: Tensor, how: Preprocessing, target: Target,
     references: Mapping[float | None, Reference],
 ) -> tuple[tuple[Verified, ...], str]:  # fmt: skip
     """The entry points against PyTorch, and '' or, of a file that is only evaluated here, why that cannot be."""
-    format_, methods, reason = load_format(artifact.format), [], artifact.unchecked
+    backend, methods, reason = load_backend(artifact.format), [], artifact.unchecked
     for method in artifact.methods if not reason else ():
         try:
-            run = format_.load(path, target.threads, method.name)
-            if (said := spell(run.signature)) != (expected := spell(signature)):
-                raise InternalError(f"{path.name} says {said} of itself, and was written for {expected}")
+            run = backend.load(path, target.threads, method.name)
+            said = run.image, run.dtype, run.logits, run.output
+            if said != (image.shape, image.dtype, logits.shape, logits.name):
+                raise InternalError(f"{path.name} says {said} of itself, and was written for {image} -> {logits}")
             found = measure(run, references[method.keep], how)
         except UserError as e:  # the path is that of a folder which is about to vanish
             reason = e.met.replace(str(path), path.name)
@@ -289,13 +283,12 @@ def _enforce(manifest: Manifest, allow_fallback: bool) -> None:
         if method.parity
         and not isfinite(method.parity.max_abs)  # which no limit may allow, since no manifest can say it
     ]
-    task = find_task(manifest.task)
     faults = infinite or [
         f"{entry.file}{'' if method.keep is None else f', keep {method.keep:g}'}: {fault}"
         for entry in manifest.artifacts
         for method in entry.methods
         if method.parity
-        for fault in task.judge(
+        for fault in judge(
             method.parity, name_standard(entry.precision, method), manifest.limits, manifest.trained, method.keep
         )
     ]

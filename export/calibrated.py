@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.convolutions import round_convolutions
 from bigvit_edge.export.full import list_whole, write_whole
@@ -33,7 +34,6 @@ from bigvit_edge.export.placement import (
 from bigvit_edge.export.products import PRODUCTS, find_zeros, list_options
 from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale, widen_span
 from bigvit_edge.export.rounding import round_linears
-from bigvit_edge.signature import Array
 from bigvit_edge.target import FULL, Target
 
 aten = torch.ops.aten
@@ -96,9 +96,9 @@ def _name_weight(node: Node) -> tuple[str, ...]:
 
 
 def _find_runtime(target: Target, name: str) -> str:
-    """What runs a format's integers, as in LIGHT; '' where nothing does: bve has no convolutions, and Core ML rounds
-    no activations before iOS17."""
-    runtime = "coreml" if target.find_delegate(name) == "coreml" else name
+    """What runs a format's integers, as in LIGHT; '' where nothing does: our core has no convolutions, and Core ML
+    rounds no activations before iOS17."""
+    runtime = "coreml" if target.find_backend(name) == "coreml" else name
     return "" if target.is_native(name) or (runtime == "coreml" and target.deployment < "iOS17") else runtime
 
 

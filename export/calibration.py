@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import Ranges, layer_of, read_constants, weight_name
 from bigvit_edge.export.integers import Range
 from bigvit_edge.export.products import PRODUCTS
-from bigvit_edge.signature import Array
 from bigvit_edge.target import Quant
 
 aten = torch.ops.aten

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from bigvit_edge.errors import cut_message, lacks_memory
 from bigvit_edge.export.graph import layer_of
-from bigvit_edge.models.user_errors import Line, find_line, find_line_in, is_source, list_causes
+from bigvit_edge.models.traces import Line, find_line, find_line_in, is_source, list_causes
 
 DATA_DEPENDENT = (
     "GuardOnDataDependentSymNode",
@@ -70,7 +70,7 @@ def explain_capture_failure(error: BaseException) -> str:
 def find_dynamic_shape(exported: ExportedProgram) -> str | None:
     """Find the first op whose shape or number depends on the image.
 
-    torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no format here
+    torch.export takes x[x > 0], nonzero and item(), with a size or number known only at run time, which no backend here
     does. Returns what to tell the user of it, in the words of explain_capture_failure; None if every shape is fixed.
     """
     for node in exported.graph.nodes:

@@ -8,18 +8,17 @@ from pathlib import Path
 from bigvit_edge.artifact import FACTORY, FILE, RANDOM, SHIPPED, Entry, Manifest
 from bigvit_edge.errors import UserError, keep_few
 from bigvit_edge.export.evaluation import prepare_check
+from bigvit_edge.export.parity import explain_reference, judge, name_standard
 from bigvit_edge.export.pictures import Watch, find_pictures, unwatched
 from bigvit_edge.export.references import Reference, measure
 from bigvit_edge.interruption import check_interruption
 from bigvit_edge.manifest import AGAIN, EDITED, find_fault, is_edited, list_side_faults, read_manifest
 from bigvit_edge.measures import Accuracy, Confusion, Parity
 from bigvit_edge.models.blvit import set_dispatch
-from bigvit_edge.models.loading import Loaded, is_factory, load
+from bigvit_edge.models.load import Loaded, is_factory, load
 from bigvit_edge.models.memory import check_memory
 from bigvit_edge.runtime.opening import open_entry
 from bigvit_edge.target import LAYER_PRECISIONS
-from bigvit_edge.tasks import find_task
-from bigvit_edge.tasks.comparison import explain_reference, name_standard
 
 # What the quantised Linears of a precision can be; of mixed, any.
 LAYERS = {"fp32": (), "fp16": (), "int8": ("int8",), "int8-static": ("int8-static",), "int4": ("int4", "int8")}
@@ -96,7 +95,6 @@ def _load(
     loaded = load(
         model or manifest.model, weights=weights, weights_key=weights_key or manifest.weights_key,
         image_size=manifest.image_size, num_classes=manifest.num_classes, heads=heads or manifest.heads,
-        task=manifest.task,
     )  # fmt: skip
     if (loaded.weights, loaded.weights_sha256) == (manifest.weights, manifest.weights_sha256):
         return loaded
@@ -124,8 +122,7 @@ def list_contradictions(entry: Entry, manifest: Manifest, model: Loaded) -> list
     if manifest.version < 3:
         told = entry.preprocessing
         own = replace(own, crop=told.crop, resize=told.resize, resize_to=told.resize_to)
-    shape, own_shape = list(entry.outputs[0].shape), list(model.answer.shape)
-    pairs: list[tuple[str, object, object]] = [("an answer of", shape, own_shape)]
+    pairs: list[tuple[str, object, object]] = [("classes", entry.outputs[0].shape[1], model.num_classes)]
     told = replace(entry.preprocessing, dtype=own.dtype, layout=own.layout)  # which are the file's own
     pairs += [(name, value, getattr(own, name)) for name, value in asdict(told).items()]
     if len(entry.labels or ()) == len(model.labels or ()):
@@ -150,23 +147,20 @@ def _check_file(
     if fault := find_fault(folder, entry):
         return [Checked(entry.file, None, (fault,))]
     said = list_contradictions(entry, manifest, model) or edited
-    if (entry.preprocessing.size, entry.outputs[0].shape) != (model.image_size, model.answer.shape):
+    if (entry.preprocessing.size, entry.outputs[0].shape[1]) != (model.image_size, model.num_classes):
         return [Checked(entry.file, None, tuple(said))]
-    checks, task = [], find_task(manifest.task)
+    checks = []
     for method in entry.methods:
         check_interruption()
         try:
             run = open_entry(folder, entry, manifest.threads, method.name)
-            found = measure(run, references[method.keep], entry.preprocessing)
+            parity, accuracy, confusions = measure(run, references[method.keep], entry.preprocessing)
         except UserError as e:
             faults, notes = ([], (f"unchecked: {entry.unchecked}",)) if entry.unchecked else ([str(e)], ())
             checks.append(Checked(entry.file, method.keep, (*said, *faults), notes=notes))
             continue
         standard = name_standard(entry.precision, method)
-        parity = found.parity
-        faults = said + task.judge(parity, standard, manifest.limits, manifest.trained, method.keep)
+        faults = said + judge(parity, standard, manifest.limits, manifest.trained, method.keep)
         doubts = [doubt] if (doubt := explain_reference(parity, standard, manifest.limits, method.keep)) else []
-        checks.append(
-            Checked(entry.file, method.keep, tuple(faults), parity, found.accuracy, tuple(doubts), found.confusions)
-        )
+        checks.append(Checked(entry.file, method.keep, tuple(faults), parity, accuracy, tuple(doubts), confusions))
     return checks

@@ -11,10 +11,10 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
-from bigvit_edge.artifact import Artifact, Runner
+from bigvit_edge.artifact import PROBABILITIES, Array, Artifact, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.assignment import OnSensitivities, assign_layers
+from bigvit_edge.export.assignment import Show, assign_layers
 from bigvit_edge.export.calibrated import add_integers
 from bigvit_edge.export.capture_errors import (
     explain_capture_failure,
@@ -23,45 +23,46 @@ from bigvit_edge.export.capture_errors import (
     find_shortage,
     noting_lines,
 )
-from bigvit_edge.export.core.lowering import list_leftovers
-from bigvit_edge.export.core.partition import find_pieces
-from bigvit_edge.export.core.reading import Leftover
 from bigvit_edge.export.coverage import add_coverage
-from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.graph import Graph, Inlay
+from bigvit_edge.export.inlay import (
+    count_calls,
+    drop_unread,
+    find_inside,
+    list_inlays,
+    list_names,
+    record_images,
+    rest_of,
+    taken_out,
+)
 from bigvit_edge.export.lowering_errors import explain_lowering_failure
-from bigvit_edge.export.native import take_rest
 from bigvit_edge.export.pictures import Watch, unwatched
-from bigvit_edge.export.pieces import write_calls
 from bigvit_edge.export.pixels import answer_probabilities, ends_with_softmax, take_pixels
 from bigvit_edge.export.regions import find_autocast, inline_regions
-from bigvit_edge.export.rewrite import rewrite_all, rewrite_further, rewrite_plainly
-from bigvit_edge.export.routes import write_routes
-from bigvit_edge.models.blvit import BLViT, routing_as_one_op
-from bigvit_edge.models.loading import set_keep
+from bigvit_edge.export.rewrite import rewrite_all
+from bigvit_edge.models.blvit import BLViT
+from bigvit_edge.models.load import read_keep, set_keep
 from bigvit_edge.models.torchvision_ops import normalizing_without_branch
 from bigvit_edge.preprocessing import UINT8, Preprocessing
-from bigvit_edge.signature import Array
 from bigvit_edge.target import CHOICES, Target
-from bigvit_edge.tasks import CLASSIFICATION, find_task
-from bigvit_edge.tasks.classification import PROBABILITIES
 
 Step = Callable[[str], AbstractContextManager[None]]  # told the name of each step; times it
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Tell how an export goes, to whom it concerns.
+class Listener:
+    """Those who are told how an export goes.
 
-    on_step: gets the name of each step, for as long as it takes; on_sensitivities: those of `mixed`, and what was
-    chosen; on_pictures: pictures as they are gone through.
+    step: the name of each step, for as long as it takes; show: the sensitivities of `mixed` and what was chosen; watch:
+    pictures as they are gone through.
     """
 
-    on_step: Step = lambda name: nullcontext()
-    on_sensitivities: OnSensitivities = lambda sensitivities, chosen: None
-    on_pictures: Watch = unwatched
+    step: Step = lambda name: nullcontext()
+    show: Show = lambda sensitivities, chosen: None
+    watch: Watch = unwatched
 
 
-SILENT = Progress()
+SILENT = Listener()
 FIXED = "operations whose shapes and branches do not depend on the image"
 LEAVE = "write it without, or leave that part out of the model"
 
@@ -72,8 +73,7 @@ class Subject:
 
     keeps: the ratios to capture it at, (None,) for a model without; calibration: images [n, 3, S, S] as it takes them;
     trained: its weights are not random; metadata: to be kept inside the files; preprocessing: how it takes pictures,
-    without which no file can take pixels; task: of bigvit_edge.tasks; cores: what capture_cores gave, where that was
-    called already.
+    without which no file can take pixels.
     """
 
     module: nn.Module
@@ -83,12 +83,10 @@ class Subject:
     trained: bool
     metadata: Mapping[str, str]
     preprocessing: Preprocessing | None = None
-    task: str = CLASSIFICATION
-    cores: Sequence[Graph] = ()
 
 
-class Format(Protocol):
-    """The interface of a module in formats/.
+class Backend(Protocol):
+    """The interface of a module in backends/.
 
     SEVERAL: one file can hold several keep ratios; if not, lower gets one graph. lower: graphs of one model and
     precision. load opens a file in its real runtime, on `threads` threads, at the entry point of that name (the first
@@ -104,7 +102,7 @@ class Format(Protocol):
 
 
 def convert_model(
-    subject: Subject, target: Target, progress: Progress = SILENT
+    subject: Subject, target: Target, listener: Listener = SILENT
 ) -> Iterator[tuple[Artifact, Mapping[str, str]]]:
     """Convert a model to every file of a target.
 
@@ -112,23 +110,24 @@ def convert_model(
     one only, keep ratio.
     """
     cells = target.list_cells()
-    with progress.on_step("capture"):
-        captured = capture_graphs(subject, target)
-    with progress.on_step("rewrite"):
+    with listener.step("capture"):
+        captured = [capture(subject.module, subject.image_size, keep) for keep in subject.keeps]
+    with listener.step("rewrite"):
         rewritten = [rewrite(graph) for graph in captured]
-    if find_leftovers(captured):
-        with progress.on_step("cut out pieces for the bve runtime"):
-            rewritten = [cut(graph) for graph in rewritten]
+    inlays = list_inlays(subject.module) if any(target.is_native(name) for name, _ in cells) else []
+    if len(inlays) == 1 and inlays != [""]:
+        with listener.step(f"part {inlays[0]} for our core"):
+            rewritten = [part(graph, inlays[0], subject.calibration) for graph in rewritten]
     quantized = {}
     for precision in target.precisions:  # all now: what cannot be quantised shows before the lowering's minutes
-        with progress.on_step(f"quantize {precision}"):
-            chosen = quantize(rewritten, precision, target, subject, progress.on_sensitivities)
+        with listener.step(f"quantize {precision}"):
+            chosen = quantize(rewritten, precision, target, subject, listener.show)
             quantized[precision] = place(chosen, target, subject)
     for name, precision in cells:
         graphs = quantized[precision][name]
-        for group in [graphs] if load_format(name).SEVERAL else [[graph] for graph in graphs]:
+        for group in [graphs] if load_backend(name).SEVERAL else [[graph] for graph in graphs]:
             keeps = ",".join(f"{graph.keep:g}" for graph in group if graph.keep is not None)
-            with progress.on_step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
+            with listener.step(f"lower {name} {precision}" + (f" {keeps}" if len(group) < len(graphs) else "")):
                 words, ready = {**subject.metadata, "precision": precision, "keep": keeps}, group
                 if subject.preprocessing is not None:
                     how = describe_input(subject.preprocessing, name, target)
@@ -139,11 +138,10 @@ def convert_model(
             yield add_coverage(artifact, group, layers), layers
 
 
-def capture(module: nn.Module, image_size: int, keep: float | None = None, task: str = CLASSIFICATION) -> Graph:
+def capture(module: nn.Module, image_size: int, keep: float | None = None) -> Graph:
     """Capture the model's ATen graph for one image, in eval mode.
 
-    keep: the ratio to capture it at; task: what it is for. UserError naming the user's line if the model cannot be
-    captured.
+    keep: the ratio to capture it at. UserError naming the user's line if the model cannot be captured.
     """
     if keep is not None:
         set_keep(module, keep)
@@ -166,79 +164,50 @@ def capture(module: nn.Module, image_size: int, keep: float | None = None, task:
             raise UserError(
                 fault, "the same answer to the same image", "pass training=self.training, or draw in __init__"
             )
-        return Graph(exported, keep=keep, module=module, task=task, output=find_task(task).OUTPUTS[0])
-
-
-def capture_graphs(subject: Subject, target: Target) -> list[Graph]:
-    """Capture a graph at each keep ratio.
-
-    With what the bve runtime's programs are read from, if the target has any. Where it has nothing else, or no router
-    is in the model, that is captured alone.
-    """
-    module, size = subject.module, subject.image_size
-    cores = subject.cores
-    if not cores and subject.task == CLASSIFICATION and any(map(target.is_native, target.formats)):
-        cores = capture_cores(module, size, subject.keeps)
-    routes = any(isinstance(inside, BLViT) for inside in module.modules())
-    if cores and (not routes or all(map(target.is_native, target.formats))):
-        return list(cores)
-    graphs = [capture(module, size, keep, subject.task) for keep in subject.keeps]
-    return [replace(graph, core=core.core) for graph, core in zip(graphs, cores, strict=True)] if cores else graphs
-
-
-def capture_cores(module: nn.Module, image_size: int, keeps: Sequence[float | None]) -> list[Graph]:
-    """Capture what the bve runtime's programs are read from.
-
-    At each keep ratio, routing as one op.
-    """
-    with routing_as_one_op(module):
-        graphs = [capture(module, image_size, keep) for keep in keeps]
-    with silenced():
-        plain = [rewrite_plainly(graph.exported) for graph in graphs]
-    return [replace(graph, exported=core, core=core) for graph, core in zip(graphs, plain, strict=True)]
-
-
-def find_leftovers(graphs: Sequence[Graph]) -> list[Leftover]:
-    """Find what the bve runtime cannot compute of a model.
-
-    At its first keep ratio. None of no graphs: nobody asks for its programs.
-    """
-    core = graphs[0].core if graphs else None
-    return [] if core is None else list_leftovers(core)
+        return Graph(exported, keep=keep, module=module)
 
 
 def rewrite(graph: Graph) -> Graph:
     """Rewrite a graph as the same function in fewer ops."""
-    is_plain = graph.exported is graph.core
     with silenced():
-        return replace(graph, exported=(rewrite_further if is_plain else rewrite_all)(graph.exported))
+        return replace(graph, exported=rewrite_all(graph.exported))
 
 
-def cut(graph: Graph) -> Graph:
-    """Cut out of a graph what the bve runtime can run.
+def part(graph: Graph, name: str, images: Array) -> Graph:
+    """Part the graph of a model around one of ours.
 
-    Where nothing of it is worth a call the graph stays.
+    name: of our model in it. The two are captured apart. images [n, 3, S, S]: to calibrate on. UserError if the model
+    does anything with ours but call it once, with an image.
     """
-    assert graph.core is not None
-    pieces = find_pieces(graph.core)
-    if not pieces:
-        return graph
-    around = write_calls(graph.core, pieces)
-    write_routes(around)
-    with silenced():
-        return replace(graph, pieces=pieces, around=rewrite_further(around))
+    module, ((image,), _) = graph.module, graph.exported.example_inputs
+    assert module is not None
+    inside, kind = find_inside(module, name), type(module).__name__
+    if graph.keep is not None:
+        set_keep(module, graph.keep)
+    given = record_images(module, name, images)  # and what the model sets in ours is set
+    own = read_keep(inside)
+    if isinstance(inside, BLViT) and graph.keep not in (None, own):
+        met = f"keep {graph.keep:g} of {kind}, whose {name} stays at {own:g}"
+        raise UserError(met, "a model that hands its keep on", f"make keep a property that sets {name}.keep")
+    exported = rewrite(capture(inside, given.shape[-1])).exported
+    with taken_out(inside):
+        around = capture(module, image.shape[-1])
+    if (calls := count_calls(around.exported)) != 1:
+        met = f"the graph of {kind} reads {calls} answers of {name}"
+        raise UserError(met, "one, for our core", "add --set backend=xnnpack")
+    around = rewrite(around)
+    drop_unread(around.exported)
+    return replace(graph, inlay=Inlay(list_names(module, name), exported, around.exported, given))
 
 
-def quantize(
-    graphs: list[Graph], precision: str, target: Target, subject: Subject, on_sensitivities: OnSensitivities
-) -> list[Graph]:
+def quantize(graphs: list[Graph], precision: str, target: Target, subject: Subject, show: Show) -> list[Graph]:
     """Decide what becomes of each layer.
 
-    The formats apply it in their own terms.
+    The backends apply it in their own terms.
     """
     seen = subject.calibration if subject.trained else None
     graphs = [replace(graph, calibration=seen) for graph in graphs]
-    return assign_layers(graphs, precision, target, subject.calibration, subject.trained, on_sensitivities)
+    return assign_layers(graphs, precision, target, subject.calibration, subject.trained, show)
 
 
 def place(graphs: Sequence[Graph], target: Target, subject: Subject) -> dict[str, list[Graph]]:
@@ -259,18 +228,16 @@ def describe_input(how: Preprocessing, name: str, target: Target) -> Preprocessi
 def take_input(graph: Graph, how: Preprocessing, name: str, target: Target) -> Graph:
     """Let a graph take what files of a format do.
 
-    how: these take pictures. LiteRT's answer with probabilities where they take pixels, of a task that has some: what
-    its libraries call scores.
+    how: these take pictures. LiteRT's answer with probabilities where they take pixels: what its libraries call scores.
     """
     if how.dtype != UINT8:
         return graph
-    if target.is_native(name) and graph.around is None:
+    if target.is_native(name) and graph.inlay is None:
         return replace(graph, outline=take_pixels(graph, how).exported)
     if target.is_native(name):
-        return replace(graph, around=take_pixels(take_rest(graph), how).exported)
+        assert graph.inlay is not None
+        return replace(graph, inlay=replace(graph.inlay, around=take_pixels(rest_of(graph), how).exported))
     taken = take_pixels(graph, how, as_bytes=name != "coreml")
-    if not find_task(graph.task).SCORES:
-        return taken
     if name == "litert":
         return answer_probabilities(taken)
     return replace(taken, output=PROBABILITIES) if ends_with_softmax(graph.exported) else taken
@@ -281,41 +248,39 @@ def lower(graphs: Sequence[Graph], name: str, target: Target, metadata: Mapping[
 
     UserError if its framework cannot, naming the op, its layer and line; where memory or disk runs out, what says so.
     """
-    format_ = load_format(name)
+    backend = load_backend(name)
     try:
-        return format_.lower(graphs, target, metadata)
+        return backend.lower(graphs, target, metadata)
     except (UserError, OSError):
         raise
     except Exception as e:
         if shortage := find_shortage(e):
             raise shortage from None
-        told = explain_lowering_failure(e, graphs[0], name, lambda graph: format_.lower([graph], target, metadata))
+        told = explain_lowering_failure(e, graphs[0], name, lambda graph: backend.lower([graph], target, metadata))
         if told is None:
             raise
         raise told from e
 
 
-def list_refusals(target: Target, cores: Sequence[Graph], task: str = CLASSIFICATION) -> list[str]:
-    """List the target's formats that cannot hold the model.
+def list_refusals(target: Target, module: nn.Module) -> list[str]:
+    """List the target's formats that cannot hold the model at all.
 
-    cores: as of capture_cores. Where a framework is around the bve runtime, a piece that is worth a call is enough. All
-    that the runtime answers with is logits.
+    They cannot, whatever its ops: our core takes our models alone, and where a framework is around it, one inside
+    another model.
     """
-    native = [name for name in target.formats if target.is_native(name)]
-    if task != CLASSIFICATION:
-        return native
-    leftovers = find_leftovers(cores)
-    has_pieces = bool(leftovers and cores[0].core is not None and find_pieces(cores[0].core))
-    return [name for name in native if leftovers and not (name in CHOICES and has_pieces)]
+    inlays = list_inlays(module)
+    if inlays[:1] == [""]:
+        return []
+    return [name for name in target.formats if target.is_native(name) and not (name in CHOICES and len(inlays) == 1)]
 
 
-def load_format(name: str) -> Format:
-    """Import the module of that format.
+def load_backend(name: str) -> Backend:
+    """Import the backend of that name.
 
     UserError if its packages are not installed.
     """
     try:
-        return cast(Format, import_module(f"bigvit_edge.export.formats.{name}"))
+        return cast(Backend, import_module(f"bigvit_edge.export.backends.{name}"))
     except ModuleNotFoundError as e:
         if e.name and e.name.startswith("bigvit_edge"):
             raise

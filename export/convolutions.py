@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.functional import pad
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.emulation import convolve, emulate_integers
 from bigvit_edge.export.graph import Graph, read_constants, shape_of
 from bigvit_edge.export.integers import Range, Rounded
@@ -22,7 +23,6 @@ from bigvit_edge.export.placement import list_merged
 from bigvit_edge.export.products import CONVOLUTIONS, list_options, list_rows, scale_rows, to_pair
 from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale
 from bigvit_edge.export.rounding import round_rows
-from bigvit_edge.signature import Array
 
 aten = torch.ops.aten
 

@@ -12,7 +12,6 @@ from bigvit_edge.measures import FLOAT, Coverage
 from bigvit_edge.target import FULL
 
 LINEAR, CONVOLUTION, PRODUCT, REST = "Linears", "convolutions", "products of activations", "other weights"
-WEIGHTS = {"addmm": 2, "dispatch": 4}  # which argument of an op holds them, if not the second
 
 
 def add_coverage(artifact: Artifact, graphs: Sequence[Graph], layers: Mapping[str, str]) -> Artifact:
@@ -60,7 +59,7 @@ def count_coverage(graph: Graph, layers: Mapping[str, str], products: Mapping[st
     seen: set[Node] = set()
     for node, count in matrix_products(graph.exported):
         name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
-        sources = _list_sources(node.args[WEIGHTS.get(name, 1)])
+        sources = _list_sources(node.args[2 if name == "addmm" else 1])
         kind = (CONVOLUTION if name.startswith("conv") else LINEAR) if sources <= constants.keys() else PRODUCT
         layer = (weight_name(graph.exported, node) or "").removesuffix(".weight") or layer_of(node)
         placed = "int8-static" if graph.precision in (FULL, "int8-static") else "int8"

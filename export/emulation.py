@@ -9,11 +9,11 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.graph import read_constants
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.products import CONVOLUTIONS, list_options, scale_rows
 from bigvit_edge.export.quantization import BYTE, choose_scale
-from bigvit_edge.signature import Array
 
 aten = torch.ops.aten
 

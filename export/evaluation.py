@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigvit_edge.artifact import Manifest
+from bigvit_edge.artifact import Array, Manifest
 from bigvit_edge.export.image import make_input
 from bigvit_edge.export.pictures import (
     CALIBRATION,
@@ -21,8 +21,7 @@ from bigvit_edge.export.pictures import (
 )  # fmt: skip
 from bigvit_edge.export.references import Reference, answer_pictures, draw_calibration, knows_digits, make_references
 from bigvit_edge.measures import Evaluated
-from bigvit_edge.models.loading import Loaded
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import Loaded
 
 Found = tuple[list[Picture], list[str]]  # as of find_pictures
 
@@ -93,9 +92,8 @@ def _read_calibration(chosen: Sequence[Picture], model: Loaded, watch: Watch) ->
 
 def _count_pictures(references: dict[float | None, Reference], calibration: int) -> Evaluated:
     reference = next(iter(references.values()))
-    labels = reference.expected.labels
-    labelled = 0 if labels is None else int((labels >= 0).sum())
-    return Evaluated(len(reference.answers), labelled, calibration)
+    labelled = 0 if reference.labels is None else int((reference.labels >= 0).sum())
+    return Evaluated(len(reference.logits), labelled, calibration)
 
 
 def prepare_check(

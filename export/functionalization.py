@@ -1,7 +1,7 @@
 """In-place ops as ops that make values of their own.
 
 torch.export keeps relu_, y[:, 1:3] = 0 and index_put_ as they are. PyTorch's own way to get rid of them, which
-decomposes the whole graph, also takes apart what every format wants whole (batch norm) or free (reshape, as a view
+decomposes the whole graph, also takes apart what every backend wants whole (batch norm) or free (reshape, as a view
 whose strides are those of one attention kernel). This one edits only what is written and what reads it afterwards.
 
 Which values share memory is known from a run of the graph on tensors without data: those of one storage do.
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.graph import SLICE, add_constant, describe_view, insert, read_constants, shape_of
-from bigvit_edge.models.user_errors import find_line_in
+from bigvit_edge.models.traces import find_line_in
 
 aten = torch.ops.aten
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, count
+from math import prod
 from operator import getitem
 from typing import Any
 
@@ -17,15 +18,13 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from bigvit_edge.artifact import LOGITS, Array
 from bigvit_edge.export.integers import NONE, Integers, Range
-from bigvit_edge.macs import count_attention, count_convolution, count_linear, count_matmul
-from bigvit_edge.signature import Array
-from bigvit_edge.tasks import CLASSIFICATION
-from bigvit_edge.tasks.classification import OUTPUTS
 
 aten = torch.ops.aten
 
 SLICE: tuple[Any, ...] = (0, None, None, 1)  # dimension, start, end, step if not given
+PATCHES = "embedding.patches"  # the Linear of the patch embedding; no layer of any graph, for there it is a convolution
 
 
 @dataclass(frozen=True)
@@ -42,36 +41,36 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Nodes that the bve runtime runs as one, in order.
+class Inlay:
+    """A ViT or big.LITTLE ViT of this package inside another model.
 
-    inputs: what they read of others, constants apart; outputs: those that others read.
+    For our core to run. names: of its module, as in named_modules(), which can be several; exported: its own graph, as
+    of Graph; around: the model's, with one op, bve::program, in its place; images: what it is given [n, 3, s, s] where
+    the model is given its calibration.
     """
 
-    nodes: tuple[Node, ...]
-    inputs: tuple[Node, ...]
-    outputs: tuple[Node, ...]
+    names: tuple[str, ...]
+    exported: ExportedProgram
+    around: ExportedProgram
+    images: Array
 
 
 @dataclass(frozen=True)
 class Graph:
     """A model's float ATen graph, and how its Linears are quantised.
 
-    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output, whose name is `output`;
-    task: of bigvit_edge.tasks, what that means.
+    exported: float ATen graph, batch 1, static shapes, one input [1, 3, S, S] and one output [1, num_classes].
     precision: the word for it in manifests and file names. layers: name of each Linear module that is quantised -> how,
     one of LAYER_PRECISIONS but fp32; ranges: of those that are int8-static; integers: the ops that compute in
     int8 on calibrated ranges, convolutions and what is between them; group: inputs that share a scale in int4.
     keep: the share of tokens it was captured at, None for a model without; module: what it was captured from;
     calibration: images [n, 3, S, S] for those who choose integers by what Linears see; None where weights are random.
-    core: what the bve runtime's programs are read from: routing as one op, rewritten plainly; None where no format of
-    the target is. pieces: of core, what the bve runtime is to run where that is not all of it; around: the graph with
-    a call in the place of each. outline: for the bve runtime, that runs `exported` behind pixels, the program that
-    takes those.
+    inlay: what of the module our core can run, where that is not all of it, and was asked for; outline: for our core,
+    that runs `exported` behind pixels, the program that takes those; output: what the program's answer is called.
 
     int8: weight per output channel, symmetric; input per row at run time, asymmetric. int8-static: weight the same;
     input and output per tensor, asymmetric, from the ranges. int4: weight symmetric in -8..7 per output channel and
-    group; input as in int8. fp16 is of the whole graph: layers is empty and the format sees to it.
+    group; input as in int8. fp16 is of the whole graph: layers is empty and the backend sees to it.
     """
 
     exported: ExportedProgram
@@ -82,13 +81,10 @@ class Graph:
     keep: float | None = None
     module: nn.Module | None = None
     calibration: Array | None = None
-    pieces: tuple[Piece, ...] = ()
-    around: ExportedProgram | None = None
+    inlay: Inlay | None = None
     integers: Integers = NONE
     outline: ExportedProgram | None = None
-    task: str = CLASSIFICATION
-    output: str = OUTPUTS[0]
-    core: ExportedProgram | None = None
+    output: str = LOGITS
 
 
 def layer_group(layer: str) -> str:
@@ -135,20 +131,19 @@ def count_node_macs(node: Node) -> int:
     if node.op != "call_function":
         return 0
     name = getattr(node.target, "_opname", str(node.target)).split(".")[0]
-    if name == "linear":
-        return count_linear(shape_of(node), shape_of(node.args[0])[-1])
-    if name in ("bmm", "mm", "matmul", "addmm"):
-        return count_matmul(shape_of(node.args[name == "addmm"]), shape_of(node))
+    if name in ("linear", "bmm", "mm", "matmul"):
+        return prod(shape_of(node)) * shape_of(node.args[0])[-1]
+    if name == "addmm":
+        return prod(shape_of(node)) * shape_of(node.args[1])[-1]
     if name == "scaled_dot_product_attention":
-        queries, (*_, keys, width) = shape_of(node.args[0]), shape_of(node.args[2])
-        return count_attention(queries, keys, width)
+        queries, (*_, keys, _), values = shape_of(node.args[0]), shape_of(node.args[1]), shape_of(node.args[2])
+        return prod(queries[:-1]) * keys * (queries[-1] + values[-1])
     if name in ("conv1d", "conv2d", "convolution"):
-        return count_convolution(shape_of(node), shape_of(node.args[1])[1:])
+        return prod(shape_of(node)) * prod(shape_of(node.args[1])[1:])
     if name == "conv_transpose2d":
-        return count_convolution(shape_of(node.args[0]), shape_of(node.args[1])[1:])
+        return prod(shape_of(node.args[0])) * prod(shape_of(node.args[1])[1:])
     if name == "dispatch":  # bve::dispatch: the router's Linear, of one output
-        *rows, inputs = shape_of(node.args[1])
-        return count_linear((*rows, 1), inputs)
+        return prod(shape_of(node.args[1]))
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bigvit_edge.artifact import Pixels
+from bigvit_edge.artifact import Array, Pixels
 from bigvit_edge.export.decoding import decode, is_huge
 from bigvit_edge.preprocessing import BORDER, CENTER, DOWN, NHWC, RESIZES, SQUARE, SQUASH, UINT8, Preprocessing
 from bigvit_edge.runtime.colors import convert_to_srgb
@@ -65,7 +65,18 @@ def make_input(pixels: Pixels, how: Preprocessing) -> NDArray[Any]:
     if how.layout == NHWC:
         return pixels
     planes = pixels.transpose(0, 3, 1, 2)  # [n, 3, S, S]
-    return np.ascontiguousarray(planes if how.dtype == UINT8 else how.normalize(planes, 1))
+    return np.ascontiguousarray(planes) if how.dtype == UINT8 else normalize(planes.astype(np.float32), how)
+
+
+def normalize(images: Array, how: Preprocessing) -> Array:
+    """Bring RGB values to the model's range and channel order.
+
+    The values are [n, 3, S, S] in 0..255.
+    """
+    if how.color == "BGR":
+        images = images[:, ::-1]
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
+    return np.ascontiguousarray((images / np.float32(1 / how.scale) - mean) / std)  # 255ths as torchvision makes them
 
 
 def _resize(image: Image.Image, how: Preprocessing) -> Image.Image:

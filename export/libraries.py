@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from bigvit_edge.errors import list_few
+from bigvit_edge.export.classes import name_classes
 from bigvit_edge.target import Target
-from bigvit_edge.tasks.classes import name_classes
 
 
 def list_limits(

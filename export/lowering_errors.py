@@ -2,7 +2,7 @@
 
 A model that was captured is sound: what fails after that is a limit of the format or of its converter, and is said so.
 Converters seldom say which op they mean, and then in words of their own. So the op is found in three ways, the cheapest
-first: it is named by the format (refuse_op); a frame of the traceback works on it; or each kind of op in the graph is
+first: it is named by the backend (refuse_op); a frame of the traceback works on it; or each kind of op in the graph is
 converted alone, until one fails alike.
 """
 
@@ -25,7 +25,7 @@ from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError, cut_message
 from bigvit_edge.export.capture_errors import describe_node
 from bigvit_edge.export.graph import Graph, read_constants
-from bigvit_edge.models.user_errors import SELF, is_source, list_causes
+from bigvit_edge.models.traces import SELF, is_source, list_causes
 
 EXPECTED = "operations that its converter takes; the model itself is sound"
 MOST = 100  # kinds of op that are converted alone, the rarest first
@@ -157,8 +157,7 @@ def _try_alone(node: Node, graph: Graph, attempt: Callable[[Graph], object]) -> 
     except Exception:
         return None
     try:
-        bare = replace(graph, precision="fp32", layers={}, ranges={}, keep=None, pieces=(), around=None)
-        attempt(replace(bare, exported=exported))
+        attempt(replace(graph, exported=exported, precision="fp32", layers={}, ranges={}, keep=None, inlay=None))
     except Exception as e:
         return e
     return None

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from bigvit_edge.artifact import PROBABILITIES, Array
 from bigvit_edge.export.graph import (
     Graph,
     add_constant,
@@ -33,8 +34,6 @@ from bigvit_edge.export.integers import Rounded
 from bigvit_edge.export.products import list_options
 from bigvit_edge.export.quantization import CHANNEL, FAINTEST
 from bigvit_edge.preprocessing import NCHW, NHWC, UINT8, Preprocessing
-from bigvit_edge.signature import Array
-from bigvit_edge.tasks.classification import PROBABILITIES
 
 aten = torch.ops.aten
 
@@ -42,7 +41,7 @@ PATCHES = [0, 2, 4, 1, 3, 5]  # [B, 3, rows, p, columns, q] -> [B, rows, columns
 WHOLE = (0.0, 255.0)  # of pixels: int8 has a step for each
 NORMALIZED = "normalized"  # how the constants are called
 
-# Kept as long as the program, because formats start every precision from the one they know.
+# Kept as long as the program, because backends start every precision from the one they know.
 _taking: WeakKeyDictionary[ExportedProgram, dict[Any, tuple[ExportedProgram, str]]] = WeakKeyDictionary()
 
 
@@ -83,7 +82,9 @@ def restore_pixels(images: Array, how: Preprocessing) -> Any:
 
     As a file takes them: uint8 in its layout.
     """
-    levels = how.restore(images, 1)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
+    levels = np.clip(np.rint((images * std + mean) / how.scale), 0, 255).astype(np.uint8)
+    levels = levels[:, ::-1] if how.color == "BGR" else levels
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1) if how.layout == NHWC else levels)
 
 
@@ -210,8 +211,9 @@ def _write(
 
 
 def _measure(how: Preprocessing) -> tuple[Tensor, Tensor]:
-    factors, shifts = how.find_factors()
-    return torch.from_numpy(factors), torch.from_numpy(shifts)
+    """The factor and the number to add of each of the model's channels, in float64."""
+    std = torch.tensor(how.std, dtype=torch.float64)
+    return how.scale / std, -torch.tensor(how.mean, dtype=torch.float64) / std
 
 
 def _normalize(program: ExportedProgram, before: Node, value: Node, how: Preprocessing) -> Node:

@@ -1,9 +1,9 @@
 """Our lowered form of a model, and its file, .bve, as the first comment of runtime/core.h lays it out.
 
-A program has one table of weights and an entry for each keep ratio. An entry is a list of ops over numbered buffers,
-of which some are ports: what a run takes and gives. The fields of an op are its arguments in the
-order of runtime/ops.inc; fields ending in _rows are row lists, and numbers of buffers or weights may be None where
-ops.inc marks them so.
+A program has one table of weights and an entry for each keep ratio. An entry is a list of ops over numbered buffers:
+buffer 0 is the image [3 * size, size], buffer 1 the logits [1, classes]. The fields of an op are its arguments in the
+file's order; fields ending in _rows are row lists, and numbers of buffers or weights may be None where core.h marks
+them so.
 """
 
 import json
@@ -14,11 +14,10 @@ from enum import IntEnum
 from zlib import crc32
 
 MAGIC = b"BVE1"
-VERSION = 2
+VERSION = 1
 NONE = 0xFFFFFFFF
 PAGE = 4096  # the weights start on a multiple of it
 MAX_DIM = 1 << 16
-MOST_SIDES = 6  # of a port
 PRECISIONS = ("fp32", "fp16", "int8")
 
 HEADER = struct.Struct("<4sIQQII")
@@ -27,24 +26,16 @@ WEIGHT = struct.Struct("<IIIIIIQQ")
 ENTRY = struct.Struct("<IIfIIIIIIIQ")
 BUFFER = struct.Struct("<IIII")
 OP = struct.Struct("<IHBBII16I")
-PORT = struct.Struct("<IIIBBH6I")
-TABLES = 7
-HEADER_BYTES = HEADER.size + TABLES * TABLE.size
-EPSILON = 1e-6  # of layer norms in version 1
+HEADER_BYTES = HEADER.size + 6 * TABLE.size
 
 
 class WeightType(IntEnum):
     """How a weight lies in the file.
 
-    VECTOR float [columns]; MATRIX float [rows, columns]; ROWS int32 [columns], the numbers of rows of a buffer; the
-    others are Linears packed in panels, rows = outputs.
+    VECTOR float [columns]; MATRIX float [rows, columns]; the others are Linears packed in panels, rows = outputs.
     """
 
-    VECTOR, MATRIX, F32, F16, QC8X4, QC8X8, ROWS = range(7)
-
-    @property
-    def is_packed(self) -> bool:
-        return WeightType.F32 <= self <= WeightType.QC8X8
+    VECTOR, MATRIX, F32, F16, QC8X4, QC8X8 = range(6)
 
 
 class BufferType(IntEnum):
@@ -117,7 +108,6 @@ class Linear:
     dst_rows: int | None
     gate: int | None
     accumulate: int
-    epsilon: float = EPSILON
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,6 @@ class Route:
     selected: int
     skipped: int | None
     gate: int
-    epsilon: float = EPSILON
 
 
 @dataclass(frozen=True)
@@ -153,18 +142,10 @@ class Mlp:
     fc1: int
     fc2: int
     gate: int | None
-    epsilon: float = EPSILON
 
 
-@dataclass(frozen=True)
-class Rows:
-    rows: int
-    dst: int
-
-
-Call = Patches | List | Fill | Linear | Attention | Route | Mlp | Rows
-# by their number in the file
-KINDS: tuple[type[Call], ...] = (Patches, List, Fill, Linear, Attention, Route, Mlp, Rows)
+Call = Patches | List | Fill | Linear | Attention | Route | Mlp
+KINDS: tuple[type[Call], ...] = (Patches, List, Fill, Linear, Attention, Route, Mlp)  # by their number in the file
 
 
 @dataclass(frozen=True)
@@ -181,36 +162,16 @@ class Op:
 
 
 @dataclass(frozen=True)
-class Port:
-    """A buffer that a run takes or gives.
-
-    It goes under a name, and in a shape of as many elements.
-    """
-
-    name: str
-    buffer: int
-    is_output: bool
-    shape: tuple[int, ...]
-
-
-def make_image_ports(size: int, classes: int) -> tuple[Port, Port]:
-    """Make the ports of an image and of its logits.
-
-    Their buffers are 0, [3 * size, size], and 1, [1, classes].
-    """
-    return Port("image", 0, False, (1, 3, size, size)), Port("logits", 1, True, (1, classes))
-
-
-@dataclass(frozen=True)
 class Entry:
     """One entry of a program, of one keep ratio.
 
-    keep: None if the model has no keep ratio; ports: inputs first; macs: multiply-accumulates that the ops carry out.
+    keep: None if the model has no keep ratio; macs: multiply-accumulates that the ops carry out.
     """
 
     name: str
     keep: float | None
-    ports: tuple[Port, ...]
+    image_size: int
+    classes: int
     macs: int
     buffers: tuple[Buffer, ...]
     ops: tuple[Op, ...]
@@ -246,18 +207,16 @@ def to_bytes(program: Program) -> bytes:
     entries: list[bytes] = []
     buffers: list[bytes] = []
     ops: list[bytes] = []
-    ports: list[bytes] = []
     for e in program.entries:
         spans = len(buffers), len(e.buffers), len(ops), len(e.ops)
-        rest_of_entry = len(ports), len(e.ports), 0, e.macs
-        entries.append(ENTRY.pack(*strings.add(e.name), e.keep or 0, *spans, *rest_of_entry))
-        ports += [_pack_port(port, *strings.add(port.name)) for port in e.ports]
+        sizes = e.image_size, e.classes, 0, e.macs
+        entries.append(ENTRY.pack(*strings.add(e.name), e.keep or 0, *spans, *sizes))
         buffers += [BUFFER.pack(b.type, b.rows, b.columns, 0) for b in e.buffers]
         ops += [_pack_op(op, *strings.add(op.name)) for op in e.ops]
     metadata = json.dumps(dict(program.metadata)).encode()
     sections: list[tuple[bytes, int]] = [(bytes(strings.data), len(strings.data))]
     sections += [(b"".join(table), len(table)) for table in (weights, entries, buffers, ops)]
-    sections += [(metadata, len(metadata)), (b"".join(ports), len(ports))]
+    sections.append((metadata, len(metadata)))
     tables, body = b"", bytearray()
     for section, count in sections:
         body += bytes(-len(body) % 8)
@@ -280,12 +239,11 @@ def from_bytes(data: bytes) -> Program:
     if len(data) < HEADER_BYTES:
         raise ValueError(f"{len(data)} bytes; expected a header of {HEADER_BYTES}")
     magic, version, size, start, checksum, precision = HEADER.unpack_from(data)
-    if (magic, size) != (MAGIC, len(data)) or not 1 <= version <= VERSION:
-        met = f"{magic!r} version {version} of {size} bytes in {len(data)}"
-        raise ValueError(f"{met}; expected {MAGIC!r} 1 to {VERSION}")
+    if (magic, version, size) != (MAGIC, VERSION, len(data)):
+        raise ValueError(f"{magic!r} version {version} of {size} bytes in {len(data)}; expected {MAGIC!r} {VERSION}")
     if crc32(HEADER.pack(magic, version, size, start, 0, precision) + data[HEADER.size : start]) != checksum:
         raise ValueError("the tables' checksum is wrong; expected a file as exported")
-    strings, weights, entries, buffers, ops, metadata, ports = TABLE.iter_unpack(data[HEADER.size : HEADER_BYTES])
+    strings, weights, entries, buffers, ops, metadata = TABLE.iter_unpack(data[HEADER.size : HEADER_BYTES])
 
     def text(offset: int, count: int) -> str:
         return data[strings[0] + offset : strings[0] + offset + count].decode()
@@ -298,14 +256,8 @@ def from_bytes(data: bytes) -> Program:
 
     all_buffers = [Buffer(BufferType(kind), *shape) for kind, *shape, _ in _unpack(BUFFER, data, buffers)]
     all_ops = [
-        Op(_read_call(kind, args, version), text(offset, count), stage, lane)
+        Op(_read_call(kind, args), text(offset, count), stage, lane)
         for kind, stage, lane, _, offset, count, *args in _unpack(OP, data, ops)
-    ]
-    all_ports = [
-        Port(text(offset, count), buffer, bool(is_output), tuple(sides[:rank]))
-        for offset, count, buffer, is_output, rank, _, *sides in _unpack(
-            PORT, data, ports if version > 1 else (0, 0, 0)
-        )
     ]
     return Program(
         PRECISIONS[precision],
@@ -314,10 +266,9 @@ def from_bytes(data: bytes) -> Program:
             for *name, kind, rows, columns, checksum, offset, count in _unpack(WEIGHT, data, weights)
         ),
         tuple(
-            Entry(text(*name), _read_keep(keep),
-                  make_image_ports(port, p_count) if version == 1 else tuple(all_ports[port : port + p_count]), macs,
-                  tuple(all_buffers[b : b + b_count]), tuple(all_ops[op : op + op_count]))
-            for *name, keep, b, b_count, op, op_count, port, p_count, _, macs in _unpack(ENTRY, data, entries)
+            Entry(text(*name), _read_keep(keep), size, classes, macs, tuple(all_buffers[b : b + b_count]),
+                  tuple(all_ops[op : op + op_count]))
+            for *name, keep, b, b_count, op, op_count, size, classes, _, macs in _unpack(ENTRY, data, entries)
         ),
         json.loads(data[metadata[0] : metadata[0] + metadata[1]]),
     )  # fmt: skip
@@ -336,39 +287,17 @@ def check_sizes(program: Program) -> None:
 
 
 def _pack_op(op: Op, *name: int) -> bytes:
-    args = [_to_argument(value) for value in astuple(op.call)]
+    args = [NONE if value is None else value for value in astuple(op.call)]
     return OP.pack(KINDS.index(type(op.call)), op.stage, op.lane, 0, *name, *args, *[0] * (16 - len(args)))
 
 
-def _pack_port(port: Port, *name: int) -> bytes:
-    rank = len(port.shape)
-    return PORT.pack(*name, port.buffer, port.is_output, rank, 0, *port.shape, *[0] * (MOST_SIDES - rank))
-
-
-def _to_argument(value: float | None) -> int:
-    if isinstance(value, float):
-        return int.from_bytes(struct.pack("<f", value), "little")
-    return NONE if value is None else value
-
-
-def _read_call(kind: int, args: Sequence[int], version: int) -> Call:
+def _read_call(kind: int, args: Sequence[int]) -> Call:
     call = KINDS[kind]
-    values: list[float | None] = []
-    for field, argument in zip(fields(call), args, strict=False):
-        if field.name != "epsilon":
-            values.append(None if argument == NONE else argument)
-        elif version > 1:
-            values.append(_shorten(*struct.unpack("<f", argument.to_bytes(4, "little"))))
-    return call(*values)  # type: ignore[arg-type]
+    return call(*(None if value == NONE else value for value in args[: len(fields(call))]))  # type: ignore[arg-type]
 
 
 def _read_keep(keep: float) -> float | None:
-    return _shorten(keep) if keep else None
-
-
-def _shorten(value: float) -> float:
-    """Round a float32 to the digits that it has."""
-    return float(f"{value:.7g}")
+    return float(f"{keep:.7g}") if keep else None
 
 
 def _unpack(record: struct.Struct, data: bytes, table: tuple[int, int, int]) -> Iterator[tuple[int, ...]]:

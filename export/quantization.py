@@ -1,7 +1,7 @@
 """Quantisation written into the ATen graph: a Linear's weight becomes an integer constant, and its input (for static
 int8 its output too) goes through quantise and dequantise ops.
 
-A format recognises the pattern and calls its integer kernel; run as it stands, the program emulates that kernel in
+A backend recognises the pattern and calls its integer kernel; run as it stands, the program emulates that kernel in
 PyTorch, in float arithmetic on rounded values.
 """
 

@@ -1,6 +1,6 @@
 """Regions of a captured graph that only set a mode: torch.autocast, torch.enable_grad.
 
-torch.export keeps each as a graph of its own, which no other pass and no format looks into.
+torch.export keeps each as a graph of its own, which no other pass and no backend looks into.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,5 @@
-"""Graph rewrites that help every format: the same function, fewer ops."""
+"""Graph rewrites that help every backend: the same function, fewer ops."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from bigvit_edge.export.graph import (
     set_constant,
     shape_of,
 )
-from bigvit_edge.export.pieces import CALL
+from bigvit_edge.export.inlay import PROGRAM
 from bigvit_edge.export.products import find_zeros, list_options, to_pair
 
 aten = torch.ops.aten
@@ -46,7 +45,7 @@ DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropo
 FLATTENS = (aten.flatten.using_ints, aten.view.default, aten.reshape.default)
 # What stays an op though it reads constants alone: a program of ours, and integer weights, which kernels read as such.
 KEPT = {
-    CALL,
+    PROGRAM,
     torch.ops.quantized_decomposed.dequantize_per_channel.default,
     torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
 }
@@ -57,25 +56,22 @@ def rewrite_all(exported: ExportedProgram) -> ExportedProgram:
 
     Weights stay shared with the original except those that change.
     """
-    return _apply(exported, (*PLAIN, *CHOSEN))
-
-
-def rewrite_plainly(exported: ExportedProgram) -> ExportedProgram:
-    """Rewrite, on a copy, without choosing other ops.
-
-    What comes of it says what the graph computes, in fewer words.
-    """
-    return _apply(exported, PLAIN)
-
-
-def rewrite_further(plain: ExportedProgram) -> ExportedProgram:
-    """Choose other ops in what was rewritten plainly, on a copy."""
-    return _apply(plain, CHOSEN)
-
-
-def _apply(exported: ExportedProgram, rewrites: Iterable[Callable[[ExportedProgram], None]]) -> ExportedProgram:
     program = copy_program(exported)
-    for rewrite in rewrites:
+    for rewrite in (
+        functionalize,
+        write_equivalents,
+        write_shapes,
+        drop_copies,
+        write_rolls,
+        fold_constants,
+        drop_open_masks,
+        fold_padding,
+        fold_factors,
+        merge_branches,
+        fold_factors,
+        write_norms_as_factors,
+        write_patches_as_linear,
+    ):
         rewrite(program)
         program.graph.eliminate_dead_code()
     program.graph_module.recompile()
@@ -181,17 +177,6 @@ def fold_padding(program: ExportedProgram) -> None:
         conv.args = (pad.args[0], conv.args[1], bias, stride, padding, *others)
 
 
-PLAIN = (
-    functionalize,
-    write_equivalents,
-    write_shapes,
-    drop_copies,
-    write_rolls,
-    fold_constants,
-    drop_open_masks,
-)
-
-
 def draws(node: Node) -> bool:
     """Tell whether an op takes random numbers, or may."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -252,13 +237,3 @@ def _only_user(node: Node) -> Node | None:
 
 def _type(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
     return shape_of(node), node.meta["val"].dtype
-
-
-CHOSEN = (
-    fold_padding,
-    fold_factors,
-    merge_branches,
-    fold_factors,
-    write_norms_as_factors,
-    write_patches_as_linear,
-)

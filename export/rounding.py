@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, name_layer, read_constants
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.products import list_options
 from bigvit_edge.export.quantization import CHANNEL, LEAST, MOST_BIAS, choose_scale, quantize_rows_weight
-from bigvit_edge.signature import Array
 
 DAMPING = (
     0.01  # of the mean second moment, added to each: what hardly varied in calibration may elsewhere (section 3.3)

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.functional import linear
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.graph import Graph, matrix_products, name_layer, weight_name
 from bigvit_edge.export.placement import list_convolutions
 from bigvit_edge.export.products import list_rows
 from bigvit_edge.export.quantization import choose_scale, quantize_groups_weight, quantize_rows_weight
-from bigvit_edge.signature import Array
 
 STATIC = "int8-static"
 BITS = {"fp32": (32, 32), "int8": (8, 8), "int8-static": (8, 8), "int4": (4, 8)}  # of a weight, of an activation

@@ -10,15 +10,13 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.entry_points import choose_entry
 from bigvit_edge.errors import UserError, suggest
 from bigvit_edge.machine import Machine, parse_machine, read_platform
 from bigvit_edge.runtime.abi import (
@@ -88,77 +86,39 @@ class Session:
         self._lock = threading.Lock()
         program = library.bve_open(os.fsencode(path), ctypes.byref(error))
         if not program:
-            raise explain(error)
+            raise explain(error.text.decode(errors="replace"))
         self._program, self._close = program, weakref.finalize(self, _free, library, program, None)
         self.program: dict[str, Any] = json.loads(library.bve_describe(program))  # what the file says of itself
         try:
-            entries = {one["name"]: one for one in self.program["entries"]}
-            ratios = {name: one["keep"] or None for name, one in entries.items()}
-            self.entry = entries[choose_entry(path, ratios, entry, keep, "entry")]
+            self.entry = _choose(self.program["entries"], path, keep, entry)
             options = Options(ABI_VERSION, *map(int, (threads, little_threads, 0, pin, spin_us, choose)))
             arguments = ctypes.c_float(self.entry["keep"]), ctypes.byref(options), ctypes.byref(error)
             self._session = library.bve_start(program, *arguments)
             if not self._session:
-                raise explain(error)
+                raise explain(error.text.decode(errors="replace"))
         except BaseException:
             self._close()
             raise
         self._close.detach()
         self._close = weakref.finalize(self, _free, library, program, self._session)
         self._close.atexit = False  # a daemon thread may be in a run then; the process gives all back itself
-        self.inputs, self.outputs = (
-            {port["name"]: tuple(port["shape"]) for port in self.entry[kind]} for kind in ("inputs", "outputs")
-        )
-        self.shape = next(iter(self.inputs.values()))
-        self.classes = next(iter(self.outputs.values()))[-1]
+        size = self.entry["image_size"]
+        self.shape, self.classes = (1, 3, size, size), self.entry["classes"]
 
-    @overload
-    def run(self, image: Mapping[str, Array]) -> dict[str, Array]: ...
-    @overload
-    def run(self, image: "Array | Pixels | Image.Image | Frame") -> Array: ...
-    def run(self, image: "Mapping[str, Array] | Array | Pixels | Image.Image | Frame") -> dict[str, Array] | Array:
-        """Run the model on one image, or on named arrays.
+    def run(self, image: "Array | Pixels | Image.Image | Frame") -> Array:
+        """Run the model on one image.
 
         float32 [1, 3, size, size] as the model takes it; or a picture, which `prepare` is asked for; or a camera's
         Frame, prepared on the way, to a level of 255 (of noise seldom two) as `prepare` does it -> logits, float32
-        [1, classes]. {name: array}, float32 of each of `inputs` -> {name: array} of each of `outputs`.
+        [1, classes].
         """
-        if isinstance(image, Mapping):
-            return self._step(image)
         if isinstance(image, Frame):
             return self._run(None, image)
         pixels = _find_pixels(image)
         return self._run(check_image(image if pixels is None else self.prepare(pixels), self.shape), None)
 
-    def _step(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        if unknown := [name for name in arrays if name not in self.inputs]:
-            met, known = f"an input {unknown[0]!r}", ", ".join(self.inputs)
-            raise UserError(met, f"of {known}", suggest(unknown[0], self.inputs))
-        if missing := [name for name in self.inputs if name not in arrays]:
-            raise UserError(f"no {missing[0]}", f"an array for each of {', '.join(self.inputs)}")
-        given = [check_image(arrays[name], shape, name=name) for name, shape in self.inputs.items()]
-        made = {name: np.empty(shape, np.float32) for name, shape in self.outputs.items()}
-        error, first = Failure(), len(given)
-        with self._lock:
-            library, failure = self._library(), ctypes.byref(error)
-            status = any(
-                library.bve_set(self._session, port, array.ctypes.data, array.size, failure)
-                for port, array in enumerate(given)
-            )
-            status = status or library.bve_step(self._session, failure) != 0
-            status = status or any(
-                library.bve_get(self._session, port, array.ctypes.data, array.size, failure)
-                for port, array in enumerate(made.values(), first)
-            )
-        if status:
-            raise explain(error)
-        return made
-
     def _run(self, image: Array | None, frame: Frame | None) -> Array:
-        if len(self.inputs) + len(self.outputs) > 2:
-            met, names = f"one array for {self.entry['name']}", ", ".join(self.inputs)
-            raise UserError(met, f"an array for each of {names}", "give {name: array}")
-        logits, error = np.empty(next(iter(self.outputs.values())), np.float32), Failure()
+        logits, error = np.empty((1, self.classes), np.float32), Failure()
         given = (None, 0) if image is None else (image.ctypes.data, image.size)
         with self._lock:
             run = self._library().bve_run
@@ -168,7 +128,7 @@ class Session:
                 status = find_function("bve_set_frame")(self._session, ctypes.byref(struct), ctypes.byref(error))
             status = status or run(self._session, *given, logits.ctypes.data, logits.size, ctypes.byref(error))
         if status:
-            raise explain(error)
+            raise explain(error.text.decode(errors="replace"))
         return logits
 
     def read_frame(self, frame: Frame) -> Pixels:
@@ -203,7 +163,7 @@ class Session:
                 self._program, ctypes.byref(struct), image.ctypes.data, image.size, ctypes.byref(error)
             )
         if status:
-            raise explain(error)
+            raise explain(error.text.decode(errors="replace"))
         return image
 
     def labels(self) -> list[str]:
@@ -235,7 +195,7 @@ class Session:
         with self._lock:
             status = self._library().bve_verify(self._program, ctypes.byref(error))
         if status:
-            raise explain(error)
+            raise explain(error.text.decode(errors="replace"))
 
     def cpu_seconds(self) -> float:
         """Tell the CPU time that all runs so far have taken.
@@ -342,6 +302,19 @@ def _free(library: ctypes.CDLL, program: int, session: int | None) -> None:
     library.bve_close(program)
 
 
+def _choose(entries: list[dict[str, Any]], path: str | Path, keep: float | None, name: str | None) -> dict[str, Any]:
+    names = [entry["name"] for entry in entries]
+    if name is not None and name not in names:
+        raise UserError(f"{path} has no entry {name!r}", f"one of {', '.join(names)}", suggest(name, names))
+    if not isinstance(keep, Real | None):
+        raise UserError(f"keep={keep!r}", "a number, or None for the file's first entry")
+    for entry in entries:
+        if name in (None, entry["name"]) and (keep is None or np.float32(entry["keep"]) == np.float32(keep)):
+            return entry
+    has = ", ".join(f"{entry['keep']:g}" for entry in entries if entry["keep"])
+    raise UserError(f"keep {keep:g} for {path}", f"one of {has}" if has else "none: the model has no keep ratio")
+
+
 def _find_pixels(picture: object) -> Pixels | None:
     """Of what is a picture. Who has an image of Pillow has imported it."""
     pillow = sys.modules.get("PIL.Image")
@@ -356,14 +329,14 @@ def _find_pixels(picture: object) -> Pixels | None:
     return picture if is_array else None  # type: ignore[return-value]
 
 
-def check_image(image: object, shape: tuple[int, ...], dtype: str = "float32", name: str = "an image") -> Array:
-    """Check an image or another array, and return it as contiguous memory.
+def check_image(image: object, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """Check an image, and return it as contiguous memory.
 
     UserError unless it is an array of that type and shape.
     """
     if isinstance(image, np.ndarray) and image.dtype == dtype and image.shape == shape:
         return np.ascontiguousarray(image)
-    raise UserError(_describe(image, name), f"a numpy array, {dtype} {list(shape)}")
+    raise UserError(_describe(image, "an image"), f"a numpy array, {dtype} {list(shape)}")
 
 
 def _describe(array: object, name: str) -> str:

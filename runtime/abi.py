@@ -11,31 +11,19 @@ from bigvit_edge.errors import UserError
 
 LIBRARY = "libbve.so"
 OVERRIDE = "BVE_LIBRARY"  # the environment's word for libbve.so elsewhere, and for the others beside it
-# What a library is built with; where that is missing, pip builds the others.
+# What a door is built with; where that is missing, pip builds the others.
 NEEDED = {
     "libbve_executorch.so": "pip install 'bigvit-edge[executorch]', then once more ",
     "libbve_litert.so": "install npm, then ",
 }
-ABI_VERSION = 3
+ABI_VERSION = 2
 ERROR_BYTES = 512
-ANY = "what the library can take"  # is expected where the library names nothing
 
 
 class Failure(ctypes.Structure):
-    """Holds why a call failed, in the core's words: bve_error."""
+    """Holds why a call failed, in the core's words."""
 
     _fields_ = (("text", ctypes.c_char * ERROR_BYTES),)
-
-
-class Parts(ctypes.Structure):
-    """Holds what was met, what was expected and what to do: bve_parts."""
-
-    _fields_ = tuple((name, ctypes.c_char * ERROR_BYTES) for name in ("met", "expected", "to_do"))
-
-    def explain(self, whose: str | Path | None = None) -> UserError:
-        """Make a UserError of them, which met them in the file `whose`."""
-        met, expected, to_do = (part.decode(errors="replace") for part in (self.met, self.expected, self.to_do))
-        return UserError(met if whose is None else f"{whose}: {met}", expected or ANY, to_do)
 
 
 class Options(ctypes.Structure):
@@ -79,11 +67,14 @@ class Event(ctypes.Structure):
     )  # fmt: skip
 
 
-def explain(failure: Failure) -> UserError:
-    """Ask the library what a call met, expected and would do."""
-    parts = Parts()
-    find_function("bve_error_parts")(ctypes.byref(failure), ctypes.byref(parts))
-    return parts.explain()
+def explain(text: str) -> UserError:
+    """Put what the core says into our three parts.
+
+    The core says 'what was met, expected this; do that'.
+    """
+    found, _, do = text.partition("; ")
+    met, _, expected = found.partition(", expected ")
+    return UserError(met, expected or "what the library can take", do)
 
 
 @cache
@@ -109,16 +100,12 @@ def load_library() -> ctypes.CDLL:
         "bve_start": (pointer, (pointer, ctypes.c_float, ctypes.POINTER(Options), error)),
         "bve_stop": (None, (pointer,)),
         "bve_run": (ctypes.c_int, (pointer, pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
-        "bve_set": (ctypes.c_int, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
-        "bve_step": (ctypes.c_int, (pointer, error)),
-        "bve_get": (ctypes.c_int, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t, error)),
         "bve_inspect": (text, (pointer,)),
         "bve_cpu_time": (ctypes.c_uint64, (pointer,)),
         "bve_count_cores": (ctypes.c_uint32, ()),
         "bve_trace": (None, (pointer, ctypes.c_int)),
     }
     later = {  # than the first library of this version: who calls them asks for them by find_function
-        "bve_error_parts": (None, (error, ctypes.POINTER(Parts))),
         "bve_events": (ctypes.c_size_t, (pointer, pointer, ctypes.c_size_t, pointer)),
         "bve_rows": (ctypes.c_size_t, (pointer, ctypes.c_size_t, pointer, ctypes.c_size_t)),
         "bve_prepare": (ctypes.c_int, (pointer, ctypes.POINTER(Picture), pointer, ctypes.c_size_t, error)),

@@ -7,8 +7,6 @@
 #include <tuple>
 #include <utility>
 
-#include "operations.h"
-
 namespace bve {
 namespace {
 
@@ -79,18 +77,52 @@ class Room {
 
 }  // namespace
 
-std::vector<bool> list_port_buffers(const Program& program, const Entry& entry) {
-  std::vector<bool> found(entry.buffers);
-  for (const Port& port : program.ports(entry)) found[port.buffer] = true;
-  return found;
+Operands list_operands(const Op& op) {
+  Operands operands;
+  const auto add = [&](auto... buffers) { (operands.add(buffers), ...); };
+  switch (op.kind) {
+    case OpKind::kPatches: {
+      const auto a = get<PatchesArgs>(op);
+      add(a.image, a.dst);
+      break;
+    }
+    case OpKind::kList:
+      add(get<ListArgs>(op).dst);
+      break;
+    case OpKind::kFill:
+      add(get<FillArgs>(op).dst);
+      break;
+    case OpKind::kLinear: {
+      const auto a = get<LinearArgs>(op);
+      add(a.src, a.src_rows, a.dst, a.dst_rows, a.gate);
+      break;
+    }
+    case OpKind::kAttention: {
+      const auto a = get<AttentionArgs>(op);
+      add(a.qkv, a.dst);
+      break;
+    }
+    case OpKind::kRoute: {
+      const auto a = get<RouteArgs>(op);
+      add(a.src, a.selected, a.skipped, a.gate);
+      break;
+    }
+    case OpKind::kMlp: {
+      const auto a = get<MlpArgs>(op);
+      add(a.data, a.list, a.gate);
+      break;
+    }
+  }
+  return operands;
 }
 
 Arena plan_arena(const Program& program, const Entry& entry) {
   const Records<Buffer> buffers = program.buffers(entry);
   std::vector<Life> lives(buffers.count);
   for (const Op& op : program.ops(entry)) {
-    for (const Operand& operand : list_operands(op)) {
-      Life& life = lives[operand.buffer];
+    const Operands operands = list_operands(op);
+    for (size_t i = 0; i < operands.count; i++) {
+      Life& life = lives[operands.buffers[i]];
       life.first = std::min<uint32_t>(life.first, op.stage);
       life.last = std::max<uint32_t>(life.last, op.stage);
     }
@@ -99,10 +131,8 @@ Arena plan_arena(const Program& program, const Entry& entry) {
     return (size_t{buffers[b].rows} * buffers[b].columns * 4 + kAlign - 1) / kAlign * kAlign;
   };
   std::vector<uint32_t> by_first;
-  const std::vector<bool> ports = list_port_buffers(program, entry);
-  for (uint32_t b = 0; b < buffers.count; b++) {
-    const bool is_named = lives[b].first <= lives[b].last;
-    if (is_named && !ports[b]) by_first.push_back(b);
+  for (uint32_t b = 2; b < buffers.count; b++) {                 // 0 and 1 are the caller's
+    if (lives[b].first <= lives[b].last) by_first.push_back(b);  // else nothing names it
   }
   std::vector<uint32_t> by_last = by_first;
   std::sort(by_last.begin(), by_last.end(), [&](uint32_t a, uint32_t b) {

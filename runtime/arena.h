@@ -10,7 +10,7 @@
 namespace bve {
 
 struct Arena {
-  std::vector<size_t> offsets;  // bytes, of each buffer; of ports', which are the caller's, unused
+  std::vector<size_t> offsets;  // bytes, of each buffer; of the image and the logits, unused
   size_t bytes;
 };
 
@@ -18,7 +18,14 @@ struct Arena {
 // side by side, so there nothing is reused. Stage by stage, best fit, longest lives first: n log n.
 Arena plan_arena(const Program& program, const Entry& entry);
 
-// By number: whether it is a port's, which lies where the caller has it.
-std::vector<bool> list_port_buffers(const Program& program, const Entry& entry);
+// The buffers that an op reads or writes, up to six.
+struct Operands {
+  uint32_t buffers[6];
+  size_t count = 0;
+  void add(uint32_t buffer) {
+    if (buffer != kNone) buffers[count++] = buffer;
+  }
+};
+Operands list_operands(const Op& op);
 
 }  // namespace bve

@@ -47,19 +47,29 @@ struct bve_counters {
 
 namespace {
 
+// Cut where it is too long, between two letters.
+void tell(bve_error* error, const char* text) {
+  if (!error) return;
+  size_t bytes = std::strlen(text);
+  if (bytes >= sizeof error->text) {
+    bytes = sizeof error->text - 1;
+    while ((text[bytes] & 0xc0) == 0x80) --bytes;
+  }
+  std::memcpy(error->text, text, bytes);
+  error->text[bytes] = '\0';
+}
+
 // work's result, or failed with the reason in error, which may be null.
 template <typename Result, typename Work>
 Result guard(Result failed, bve_error* error, Work work) {
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    bve::set_error(error, "no memory left", "", "close other programs");
-  } catch (const bve::Error& e) {
-    bve::set_error(error, e);
+    tell(error, "no memory left; close other programs");
   } catch (const std::exception& e) {
-    bve::set_error(error, e.what());
+    tell(error, e.what());
   } catch (...) {
-    bve::set_error(error, "an unknown error");
+    tell(error, "an unknown error");
   }
   return failed;
 }
@@ -72,12 +82,12 @@ char* copy(const std::string& text) {
 
 constexpr bve_options kOneThread{BVE_ABI_VERSION, 1, 0, 0, 0, 0, 0};
 
-// Version 1 knew nothing behind pin; 2 is as 3.
+// Version 1 knew nothing behind pin.
 bve_options read_options(const bve_options& given) {
-  if (given.abi_version == 2 || given.abi_version == BVE_ABI_VERSION) return given;
+  if (given.abi_version == BVE_ABI_VERSION) return given;
   if (given.abi_version != 1) {
-    bve::fail(bve::compose("options of ABI version %u", given.abi_version),
-              bve::compose("1 to %d: build against this library's bve.h", BVE_ABI_VERSION));
+    bve::fail("options of ABI version %u, expected 1 or %d: build against this library's bve.h",
+              given.abi_version, BVE_ABI_VERSION);
   }
   bve_options options = kOneThread;
   std::memcpy(&options, &given, offsetof(bve_options, spin_us));
@@ -207,53 +217,12 @@ int bve_run(bve_session* session, const float* image, size_t image_count, float*
   });
 }
 
-size_t bve_ports(const bve_session* session, bve_port* ports, size_t count) {
-  const bve::Session& from = *session->session;
-  for (size_t i = 0; ports && i < count && i < from.count_ports(); i++) {
-    const bve::Port& port = from.port(i);
-    ports[i] = {
-        from.port_name(i), from.count_elements(i), port.direction == bve::kOutput, port.rank, {}};
-    std::copy_n(port.sides, BVE_MOST_SIDES, ports[i].sides);
-  }
-  return from.count_ports();
+size_t bve_image_count(const bve_session* session) {
+  const size_t size = session->session->entry().image_size;
+  return 3 * size * size;
 }
 
-int bve_set(bve_session* session, size_t port, const float* data, size_t count, bve_error* error) {
-  return guard<int>(1, error, [&] {
-    session->session->set(port, data, count);
-    return 0;
-  });
-}
-
-int bve_step(bve_session* session, bve_error* error) {
-  return guard<int>(1, error, [&] {
-    session->session->step();
-    return 0;
-  });
-}
-
-int bve_get(const bve_session* session, size_t port, float* data, size_t count, bve_error* error) {
-  return guard<int>(1, error, [&] {
-    session->session->get(port, data, count);
-    return 0;
-  });
-}
-
-int bve_run_ports(bve_session* session, const bve_array* arrays, size_t count, bve_error* error) {
-  return guard<int>(1, error, [&] {
-    session->session->run(arrays, count);
-    return 0;
-  });
-}
-
-size_t bve_image_count(const bve_session* session) { return session->session->count_elements(0); }
-
-size_t bve_logits_count(const bve_session* session) {
-  const bve::Session& from = *session->session;
-  size_t first = 0;
-  while (from.port(first).direction == bve::kInput) first++;
-  return from.count_elements(first);
-}
+size_t bve_logits_count(const bve_session* session) { return session->session->entry().classes; }
 
 const char* bve_inspect(bve_session* session) {
   return guard<const char*>(nullptr, nullptr, [&] {

@@ -21,9 +21,8 @@ extern "C" {
 #endif
 
 #define BVE_API __attribute__((visibility("default")))
-#define BVE_ABI_VERSION 3  // bve_start takes options of 1 and 2 too; those of 1 end with pin
+#define BVE_ABI_VERSION 2  // bve_start takes 1 too, whose options end with pin
 #define BVE_ERROR_BYTES 512
-#define BVE_MOST_SIDES 6            // of a port
 #define BVE_LEAST_DIM 32            // of bve_dispatch, which works in x_out before it fills it
 #define BVE_ISA_SCALAR 0x80000000u  // a bit that no CPU has
 
@@ -31,13 +30,8 @@ typedef struct bve_program bve_program;
 typedef struct bve_session bve_session;
 
 typedef struct bve_error {
-  char text[BVE_ERROR_BYTES];  // UTF-8, ends with a 0; what is behind that is bve_error_parts's
+  char text[BVE_ERROR_BYTES];  // UTF-8, ends with a 0
 } bve_error;
-
-// The parts of such a text, each UTF-8 that ends with a 0, and "" where it does not say so much.
-typedef struct bve_parts {
-  char met[BVE_ERROR_BYTES], expected[BVE_ERROR_BYTES], to_do[BVE_ERROR_BYTES];
-} bve_parts;
 
 typedef struct bve_options {
   uint32_t abi_version;     // BVE_ABI_VERSION
@@ -57,21 +51,6 @@ typedef struct bve_options {
                             // both clusters by lanes, and on `threads` that take work of either
                             // lane. bve_inspect says why. little_threads must be 0
 } bve_options;
-
-// What a session takes or gives, an array of floats with a name.
-typedef struct bve_port {
-  const char* name;  // UTF-8; lives as long as the session
-  size_t count;      // of floats, all its sides together
-  uint32_t is_output;
-  uint32_t rank;
-  uint32_t sides[BVE_MOST_SIDES];  // the first `rank` of them
-} bve_port;
-
-// The caller's array of a port, used where it lies.
-typedef struct bve_array {
-  float* data;   // an input's is read alone
-  size_t count;  // of floats
-} bve_array;
 
 // What a thread did of an op at once, on CLOCK_MONOTONIC; Apple: CLOCK_UPTIME_RAW.
 typedef struct bve_event {
@@ -124,12 +103,6 @@ typedef struct bve_frame {
 
 // ABI version of the library: one that is no lower than BVE_ABI_VERSION of who calls it will do.
 BVE_API uint32_t bve_version(void);
-
-// What an error met, what it expected and what to do, of an error that a function here has written
-// or a copy of all its bytes; of any other text, met is all of it. By a call and not by fields of
-// bve_error, because an app that was built before there were any gives the library no room for
-// them.
-BVE_API void bve_error_parts(const bve_error* error, bve_parts* parts);
 
 // Map a file, or take bytes that stay valid and unchanged until the program is closed (64-byte
 // aligned, or they are copied). Everything but the weights' own bytes is validated before this
@@ -203,29 +176,7 @@ BVE_API bve_session* bve_start(bve_program* program, float keep, const bve_optio
                                bve_error* error);
 BVE_API void bve_stop(bve_session* session);
 
-// How many ports the session's entry has, inputs first, and the first `count` of them (null: none
-// wanted). Their numbers are what the next three take.
-BVE_API size_t bve_ports(const bve_session* session, bve_port* ports, size_t count);
-// Copies an input, which stays set until it is set again; the first time it allocates the memory.
-// A frame or pixels that were set go before what was set of port 0, for one step. 0 if all went
-// well.
-BVE_API int bve_set(bve_session* session, size_t port, const float* data, size_t count,
-                    bve_error* error);
-// Runs on what was set. 0 if all went well. Allocates nothing.
-BVE_API int bve_step(bve_session* session, bve_error* error);
-// Copies an output of the last bve_step. 0 if all went well.
-BVE_API int bve_get(const bve_session* session, size_t port, float* data, size_t count,
-                    bve_error* error);
-
-// Runs on the caller's own arrays, one of each port in the ports' order, and copies none. An output
-// overlaps no other array. A first array of null and 0 floats: the frame or pixels that were set
-// since the last run. What bve_set and bve_get keep stays as it is. 0 if all went well. Allocates
-// nothing.
-BVE_API int bve_run_ports(bve_session* session, const bve_array* arrays, size_t count,
-                          bve_error* error);
-
-// Floats of the first input and of the first output, for the session's entry: of an image and of
-// the logits, where these are all.
+// Floats of an image and of the logits, for the session's entry.
 BVE_API size_t bve_image_count(const bve_session* session);
 BVE_API size_t bve_logits_count(const bve_session* session);
 
@@ -240,9 +191,8 @@ BVE_API int bve_set_frame(bve_session* session, const bve_frame* frame, bve_erro
 BVE_API int bve_set_pixels(bve_session* session, const uint8_t* pixels, size_t count,
                            uint32_t is_planar, bve_error* error);
 
-// One image, float [3, size, size], to logits, float [classes], or of another program that takes
-// one array and gives one, these: of others bve_run_ports or bve_step. Counts are of floats and
-// must be the entry's. Null, of 0 floats: the frame that was set since the last run, which is gone
+// One image, float [3, size, size], to logits, float [classes]. Counts are of floats and must be
+// the entry's. Null, of 0 floats: the frame that was set since the last run, which is gone
 // afterwards, whichever image was run. 0 if all went well. Allocates nothing.
 BVE_API int bve_run(bve_session* session, const float* image, size_t image_count, float* logits,
                     size_t logits_count, bve_error* error);

@@ -93,23 +93,25 @@ Ways find_ways(uint32_t width, uint32_t height, const Preprocessing& how) {
 
 void check_size(const char* what, uint32_t width, uint32_t height) {
   if (width < 1 || height < 1) {
-    fail(compose("%s of %u x %u pixels", what, width, height), "1 or more each", "give its size");
+    fail("%s of %u x %u pixels, expected 1 or more each; give its size", what, width, height);
   }
   if (width > kMostSide || height > kMostSide || uint64_t{width} * height > kMostPixels) {
-    fail(compose("%s of %u x %u pixels", what, width, height),
-         compose("at most 100 megapixels and %u a side", kMostSide), "make it smaller");
+    fail("%s of %u x %u pixels, expected at most 100 megapixels and %u a side; make it smaller",
+         what, width, height, kMostSide);
   }
 }
 
 void check_stride(size_t stride, uint32_t height) {
   if (stride > SIZE_MAX / 2 / height) {
-    fail(compose("a stride that is negative or too large for %u rows", height),
-         "rows one below the other", "copy them so");
+    fail(
+        "a stride that is negative or too large for %u rows, expected rows one below the other; "
+        "copy them so",
+        height);
   }
 }
 
 const Preprocessing& need_preprocessing(const Metadata& metadata) {
-  if (!metadata.preprocessing) throw Error(*metadata.fault);
+  if (!metadata.preprocessing) throw Error(metadata.fault);
   return *metadata.preprocessing;
 }
 

@@ -136,8 +136,7 @@ size_t count_usable(size_t cores, const std::string& root) {
 
 void check_threads(uint32_t threads, size_t usable) {
   if (threads < 1 || threads > usable)
-    fail(compose("%u threads", threads),
-         compose("1 to %zu, the cores this process may use", usable));
+    fail("%u threads, expected 1 to %zu, the cores this process may use", threads, usable);
 }
 
 }  // namespace bve

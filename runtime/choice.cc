@@ -54,18 +54,14 @@ std::vector<Candidate> list_candidates(const bve_options& asked, const std::vect
 
 // All in turn, so that what the machine does meanwhile falls on each alike.
 void measure(std::vector<Candidate>& candidates, uint32_t pause_us) {
-  for (Candidate& candidate : candidates) {
-    const Session& session = *candidate.session;
-    for (uint32_t port = 0; session.port(port).direction == kInput; port++) {
-      const std::vector<float> grey(session.count_elements(port), 0.5f);
-      candidate.session->set(port, grey.data(), grey.size());
-    }
-  }
+  const Entry& entry = candidates[0].session->entry();
+  const std::vector<float> image(size_t{3} * entry.image_size * entry.image_size, 0.5f);
+  std::vector<float> logits(entry.classes);
   for (int run = -kWarmups; run < kRuns; run++) {
     for (Candidate& candidate : candidates) {
       usleep(pause_us);
       const uint64_t start = read_clock_ns();
-      candidate.session->step();
+      candidate.session->run(image.data(), image.size(), logits.data(), logits.size());
       if (run >= 0)
         candidate.times_ms.push_back(1e-6 * static_cast<double>(read_clock_ns() - start));
     }
@@ -78,8 +74,8 @@ std::unique_ptr<Session> choose_session(const Program& program, Weights& weights
                                         const bve_options& options, const std::vector<Core>& cores,
                                         size_t usable) {
   if (options.little_threads > 0) {
-    fail(compose("%u LITTLE threads with choose", options.little_threads),
-         "0: how many there are is chosen");
+    fail("%u LITTLE threads with choose, expected 0: how many there are is chosen",
+         options.little_threads);
   }
   check_threads(options.threads, usable);
   std::vector<Candidate> candidates = list_candidates(options, cores);

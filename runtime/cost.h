@@ -15,17 +15,4 @@ struct Cost {
 
 Cost measure_cost(const Frame& frame, const Op& op);
 
-// Of so many floats or integers.
-inline uint64_t count_bytes(uint64_t rows, uint64_t columns) {
-  return rows * columns * sizeof(float);
-}
-
-// Of a buffer; of none 0.
-inline uint64_t bytes_of(const Frame& frame, uint32_t buffer) {
-  return buffer == kNone ? 0 : count_bytes(frame.shapes[buffer].rows, frame.columns(buffer));
-}
-
-// What a product by a weight is computed in.
-bve_type type_of(WeightType type);
-
 }  // namespace bve

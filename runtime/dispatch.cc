@@ -10,12 +10,12 @@ namespace {
 
 void check(const bve_tokens& t) {
   if (t.count < 1 || t.count > INT32_MAX)
-    fail(compose("%zu tokens to dispatch", t.count), compose("1 to %d", INT32_MAX));
+    fail("%zu tokens to dispatch, expected 1 to %d", t.count, INT32_MAX);
   if (t.selected < 1 || t.selected > t.count)
-    fail(compose("%zu tokens selected", t.selected), compose("1 to %zu, which there are", t.count));
+    fail("%zu tokens selected, expected 1 to %zu, which there are", t.selected, t.count);
   if (t.dim < BVE_LEAST_DIM || t.little_dim < 1) {
-    fail(compose("tokens of %zu and %zu floats", t.dim, t.little_dim),
-         compose("at least %d and 1", BVE_LEAST_DIM));
+    fail("tokens of %zu and %zu floats, expected at least %d and 1", t.dim, t.little_dim,
+         BVE_LEAST_DIM);
   }
 }
 

@@ -54,4 +54,6 @@ void execute(const Frame& frame, const Op& op, Phase phase, Range tiles, const K
 size_t measure_scratch(const Frame& frame, const Op& op, const Kernels& kernels);
 size_t measure_packed(const Frame& frame, const Op& op, const Kernels& kernels);
 
+const char* name_kind(OpKind kind);
+
 }  // namespace bve

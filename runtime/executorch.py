@@ -1,4 +1,4 @@
-"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods bve runs, image in and logits out."""
+"""ExecuTorch from Python with libbve_executorch.so: a .pte whose methods our core runs, image in and logits out."""
 
 import ctypes
 import threading
@@ -15,10 +15,9 @@ import torch  # before ExecuTorch, which finds its libraries loaded
 from executorch.extension.pybindings import _portable_lib as framework
 from executorch.version import __version__ as framework_version
 
-from bigvit_edge.entry_points import choose_entry, read_keeps
-from bigvit_edge.errors import UserError
-from bigvit_edge.runtime import Array, check_image, count_cores, find_library
-from bigvit_edge.runtime.abi import Parts
+from bigvit_edge.artifact import name_method
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.runtime import Array, check_image, count_cores, explain, find_library
 
 BACKEND = "libbve_executorch"
 LIBRARY = f"{BACKEND}.so"
@@ -111,8 +110,8 @@ def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
     """Open the file in ExecuTorch, with `threads` threads.
 
     ExecuTorch has one pool of threads in a process. It becomes that large for what was loaded before as well: only what
-    the bve runtime runs keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is
-    no program.
+    our core runs keeps the count that it was loaded with, of at most the CPU's cores. One of FAILURES if it is no
+    program.
     """
     read_failure()  # what failed before is not of this
     set_threads(threads)
@@ -122,7 +121,7 @@ def open_program(path: str | Path, threads: int) -> framework.ExecuTorchProgram:
 def set_threads(threads: int) -> None:
     """Set the threads of ExecuTorch's one pool in this process.
 
-    A method of the bve runtime takes its count from it when it is loaded.
+    A method of our core takes its count from it when it is loaded.
     """
     if framework._threadpool_get_thread_count() != threads:
         framework._unsafe_reset_threadpool(threads)
@@ -143,39 +142,46 @@ def find_method(
     known = [name for name in names if not name.startswith(METADATA)]
     if method is None and ORDER in names:
         known = read(ORDER)
-    ratios = read_keeps(known)
-    if len(known) == 1 and keep is not None and KEEP in names:
-        ratios = {known[0]: float(read(KEEP)[0])}
-    return choose_entry(path, ratios, method, keep)
+    if method is not None and method not in known:
+        raise UserError(f"{path} has no method {method!r}", f"one of {', '.join(known)}", suggest(method, known))
+    if not known:
+        raise UserError(f"{path} has no method", "one to run", "export the model again")
+    first = method or known[0]
+    if keep is None:
+        return first
+    alone = len(known) == 1 and KEEP in names and read(KEEP) == [f"{keep:g}"]
+    wanted = first if alone else name_method(keep)
+    if wanted not in known or method not in (None, wanted):
+        raise UserError(f"keep {keep:g} for {path}", f"one of its methods, {', '.join(known)}")
+    return wanted
 
 
-def read_failure() -> Parts | None:
-    """Read what the bve runtime said last to this thread.
+def read_failure() -> str | None:
+    """Read what our core said last to this thread.
 
     None if there is nothing that had not been read, or no library yet.
     """
-    return _read_failure(load_library()) if load_library.cache_info().currsize else None
-
-
-def _read_failure(library: ctypes.CDLL) -> Parts | None:
-    parts = Parts()
-    return parts if library.bve_executorch_error_parts(ctypes.byref(parts)) else None
+    if not load_library.cache_info().currsize:
+        return None
+    text: bytes | None = load_library().bve_executorch_error()
+    return None if text is None else text.decode(errors="replace")
 
 
 def explain_failure(path: str | Path, otherwise: str) -> UserError:
     """Explain why a file cannot be loaded or run.
 
-    The bve runtime's word if it has failed, else this reason of ExecuTorch's.
+    Our core's word if it has failed, else this reason of ExecuTorch's.
     """
     if said := read_failure():
-        return said.explain(path)
+        fault = explain(said)
+        return UserError(f"{path}: {fault.met}", fault.expected, fault.do)
     met = f"{path}: ExecuTorch cannot run it ({otherwise})"
     return UserError(met, "a .pte file as exported", "export the model again")
 
 
 @cache
 def load_library() -> ctypes.CDLL:
-    """Load libbve_executorch.so, so that ExecuTorch finds the bve runtime under BACKEND.
+    """Load libbve_executorch.so, so that ExecuTorch finds our core under BACKEND.
 
     UserError if it is nowhere, was built for another ExecuTorch (which shows when it has registered itself, and nothing
     of it has run but that), or is not the first copy of itself.
@@ -184,16 +190,17 @@ def load_library() -> ctypes.CDLL:
     do = "build it again: pip install ."
     try:
         library = ctypes.CDLL(str(path))
-        library.bve_executorch_version.restype = ctypes.c_char_p
-        add_dispatch, _ = library.bve_executorch_add_dispatch, library.bve_executorch_error_parts
+        library.bve_executorch_version.restype = library.bve_executorch_error.restype = ctypes.c_char_p
+        add_dispatch = library.bve_executorch_add_dispatch
     except (OSError, AttributeError) as e:
         raise UserError(f"{path}: {e}", f"a {LIBRARY} for this machine and Python", do) from e
     version = library.bve_executorch_version().decode()
     here = framework_version.partition("+")[0]
     if version.rpartition(" ")[2] != here:
         raise UserError(f"{path} is version {version}", f"one for ExecuTorch {here}, which is installed", do)
-    if refusal := _read_failure(library):
-        raise refusal.explain(path)
+    if refusal := library.bve_executorch_error():
+        fault = explain(refusal.decode())
+        raise UserError(f"{path}: {fault.met}", fault.expected, fault.do)
     if fault_code := add_dispatch():
         raise UserError(f"{path}: ExecuTorch refuses its kernel, error {fault_code}", "room for one kernel more")
     return library

@@ -2,14 +2,14 @@
 
 #include "arena.h"
 #include "error.h"
-#include "operations.h"
 
 namespace bve {
 namespace {
 
-bool names(const Op& op, uint32_t buffer) {
-  for (const Operand& operand : list_operands(op)) {
-    if (operand.buffer == buffer) return true;
+bool names_image(const Op& op) {
+  const Operands operands = list_operands(op);
+  for (size_t i = 0; i < operands.count; ++i) {
+    if (operands.buffers[i] == 0) return true;
   }
   return false;
 }
@@ -19,11 +19,9 @@ bool names(const Op& op, uint32_t buffer) {
 FrameInput::FrameInput(const Program& program, const Entry& entry, const Preprocessing& how,
                        uint32_t isa)
     : reader_(how, isa), patch_(how.size), pixels_(size_t{3} * how.size * how.size) {
-  const uint32_t size = program.image_size(entry);
-  if (size == 0) fail("a frame for a program that takes no image alone", "one that does");
-  if (how.size != size) {
-    fail(compose("preprocessing of size %u for images of size %u", how.size, size), "one size",
-         "export it again");
+  if (how.size != entry.image_size) {
+    fail("preprocessing of size %u for images of size %u, expected one size; export it again",
+         how.size, entry.image_size);
   }
   const std::array<Levels, 3> levels = tabulate(how);
   for (size_t c = 0; c < 3; ++c) {
@@ -31,12 +29,10 @@ FrameInput::FrameInput(const Program& program, const Entry& entry, const Preproc
     levels_[c] = levels[sources_[c]];
   }
   const Records<Op> ops = program.ops(entry);
-  const uint32_t image = program.ports(entry)[0].buffer;
   bool is_alone = ops[0].kind == OpKind::kPatches;
-  for (uint32_t i = 1; i < ops.count; ++i) is_alone = is_alone && !names(ops[i], image);
+  for (uint32_t i = 1; i < ops.count; ++i) is_alone = is_alone && !names_image(ops[i]);
   const auto args = get<PatchesArgs>(ops[0]);
-  const std::vector<bool> ports = list_port_buffers(program, entry);
-  if (is_alone && !ports[args.dst]) {  // a port is the caller's
+  if (is_alone && args.dst != 1) {  // 1: the logits, which are the caller's
     patches_ = args.dst;
     patch_ = args.patch;
   } else {

@@ -12,13 +12,13 @@ namespace bve {
 
 class FrameInput {
  public:
-  // For an entry of one image, of the size that `how` says; throws Error else.
+  // For an entry whose images are of the size that `how` says; throws Error else.
   FrameInput(const Program& program, const Entry& entry, const Preprocessing& how, uint32_t isa);
 
   // Whether write leaves what the entry's first op would: it need not run then.
   bool is_patches() const { return patches_ != kNone; }
-  // The buffer of patches that it writes; where there is none, an image, which has memory here.
-  uint32_t patches() const { return patches_; }
+  // The buffer that it writes: patches, or else the image, number 0, which has memory here.
+  uint32_t buffer() const { return is_patches() ? patches_ : 0; }
   std::byte* image() const { return image_.get(); }
 
   // dst: of that buffer. Throws Error, before it writes any, on a frame that cannot be read.

@@ -230,13 +230,12 @@ void FrameReader::read(const bve_frame& frame, uint8_t* pixels) {
 void read_frame(const Metadata& metadata, const bve_frame* frame, uint8_t* pixels, size_t count) {
   const Preprocessing& how = need_preprocessing(metadata);
   if (!frame || !pixels) {
-    fail(compose("%s that is null", frame ? "room for pixels" : "a frame"), "its memory",
-         "give it");
+    fail("%s that is null, expected its memory; give it", frame ? "room for pixels" : "a frame");
   }
   const size_t expected = size_t{3} * how.size * how.size;
   if (count != expected) {
-    fail(compose("room for %zu bytes of pixels", count),
-         compose("%zu, [%u, %u, 3]", expected, how.size, how.size), "give as many");
+    fail("room for %zu bytes of pixels, expected %zu, [%u, %u, 3]; give as many", count, expected,
+         how.size, how.size);
   }
   FrameReader(how, bve_detect_isa()).read(*frame, pixels);
 }

@@ -175,7 +175,7 @@ def read_pixels(function: str, whose: bytes | int, frame: Frame, size: int) -> P
     pixels, error = np.empty((size, size, 3), np.uint8), abi.Failure()
     read, struct = abi.find_function(function), frame.to_struct()
     if read(whose, ctypes.byref(struct), pixels.ctypes.data, pixels.size, ctypes.byref(error)):
-        raise abi.explain(error)
+        raise abi.explain(error.text.decode(errors="replace"))
     return pixels
 
 

@@ -56,8 +56,8 @@ void append_utf8(std::string& text, unsigned code) {
 }  // namespace
 
 void Reader::refuse(const char* expected) const {
-  fail(compose("%s that cannot be read at byte %zu of %zu", name_, done_, text_.size()), expected,
-       "export the model again");
+  fail("%s that cannot be read at byte %zu of %zu, expected %s; export the model again", name_,
+       done_, text_.size(), expected);
 }
 
 void Reader::skip() {

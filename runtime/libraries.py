@@ -31,14 +31,14 @@ def build_libraries(
     abi: str, folder: Path, step: Step = nullcontext, *, options: tuple[str, ...] = (),
     finish: Callable[[Path], object] = lambda folder: None,
 ) -> list[Path]:  # fmt: skip
-    """Build libbve.so and the delegates for `abi`, one of ABIS.
+    """Build libbve.so and the doors for `abi`, one of ABIS.
 
     Into `folder`, which is written whole or not at all:
 
         lib/                        the libraries, stripped
         lib/cmake/bigvit_edge/      find_package(bigvit_edge)
-        include/                    bve.h and the delegates' headers
-        share/bigvit_edge/          examples, and the source of the ExecuTorch delegate
+        include/                    bve.h and the doors' headers
+        share/bigvit_edge/          examples, and the source of the ExecuTorch door
 
     arm64-v8a is Android, by the NDK that $ANDROID_NDK_HOME or $ANDROID_NDK_ROOT names; the others are Linux, by g++.
     step: what surrounds each step, given its name. options: more of CMake's; finish: what is done to the new folder
@@ -60,7 +60,7 @@ def build_libraries(
         with step("headers and compiler"):
             run_tool(cmake, "-G", "Ninja", "-S", find_sources(), "-B", build, *options)
         with step(f"build for {abi}: a minute"):
-            run_tool(cmake, "--build", build, "--target", "libraries")
+            run_tool(cmake, "--build", build, "--target", "doors")
         with step("install"):
             run_tool(cmake, "--install", build, "--prefix", part, "--strip")
             finish(part)

@@ -82,7 +82,7 @@ def measure_roof(threads: int) -> Roof:
     error = Failure()
     text = find_function("bve_measure")(threads, ctypes.byref(error))
     if not text:
-        raise explain(error)
+        raise explain(error.text.decode(errors="replace"))
     return parse_roof(json.loads(take_text(text)))
 
 

@@ -1,4 +1,4 @@
-"""bve inside LiteRT, from Python: a .tflite whose ops are programs of ours, which libbve_litert.so takes."""
+"""Our core inside LiteRT, from Python: a .tflite whose ops are programs of ours, which libbve_litert.so takes."""
 
 import ctypes
 import threading
@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bigvit_edge.entry_points import choose_entry, read_keeps
-from bigvit_edge.errors import UserError
-from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, find_library
-from bigvit_edge.runtime.abi import Parts
+from bigvit_edge.artifact import name_method
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.runtime import MOST_THREADS, Array, check_image, check_options, explain, find_library
 
 LIBRARY = "libbve_litert.so"
 PREFIX = "libbve_litert: "  # of what it reports
@@ -84,9 +83,7 @@ def _open(path: str | Path, interpreter: Any, keep: float | None, method: str | 
         name = _find_method(path, interpreter, method, keep)
         if _find_keep(interpreter, name) is None:
             met = f"{path} without an op {PREFIX.rstrip(': ')} in signature {name}"
-            raise UserError(
-                met, "a .tflite that the bve runtime runs", "take a file exported with --set delegate=native"
-            )
+            raise UserError(met, "a .tflite that our core runs", "take a file exported with --set backend=native")
         return Session(path, interpreter, name, lock)
     except (RuntimeError, ValueError) as e:
         raise explain_failure(path, str(e)) from e
@@ -127,11 +124,13 @@ def load_library() -> Path:
 def explain_failure(path: str | Path, text: str) -> UserError:
     """Explain what a runtime reported about the file.
 
-    What our delegate has refused if it has, else all.
+    Our own part of it if there is one, else all.
     """
-    parts = Parts()
-    if PREFIX in text and ctypes.CDLL(str(load_library())).bve_litert_error_parts(ctypes.byref(parts)):
-        return parts.explain(path)
+    for line in text.splitlines():
+        _, ours, fault = line.partition(PREFIX)
+        if ours:
+            error = explain(fault)
+            return UserError(f"{path}: {error.met}", error.expected, error.do)
     met = f"{path}: LiteRT cannot load it ({' '.join(text.split())})"
     return UserError(met, "a .tflite file as exported", "export the model again")
 
@@ -152,10 +151,17 @@ def _find_method(path: str | Path, interpreter: Any, method: str | None, keep: f
     names = list(signatures)
     if not names or signatures[names[0]] != SIGNATURE:
         raise UserError(f"{path} with signatures {signatures}", f"of each {SIGNATURE}", "take a .tflite of bigvit-edge")
-    ratios = read_keeps(names)
-    if len(names) == 1 and keep is not None:
-        ratios = {names[0]: _read_keep(interpreter, names[0])}
-    return choose_entry(path, ratios, method, keep, "signature")
+    if method is not None and method not in names:
+        met = f"{path} has no signature {method!r}"
+        raise UserError(met, f"one of {', '.join(names)}", suggest(method, names))
+    if keep is None:
+        return method or names[0]
+    wanted = (
+        names[0] if len(names) == 1 and _read_keep(interpreter, names[0]) == np.float32(keep) else name_method(keep)
+    )
+    if wanted not in names or method not in (None, wanted):
+        raise UserError(f"keep {keep:g} for {path}", f"one of its signatures, {', '.join(names)}")
+    return wanted
 
 
 def _read_keep(interpreter: Any, method: str) -> float | None:

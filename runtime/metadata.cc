@@ -44,15 +44,15 @@ Value choose(const std::string& key, const std::string& word, const Word<Value> 
     if (word == name) return value;
     known += (known.empty() ? "'" : ", '") + std::string(name) + "'";
   }
-  fail(compose("preprocessing with %s %s", key.c_str(), show(word).c_str()),
-       compose("one of %s", known.c_str()), compose("update bigvit-edge, or %s", kExportAgain));
+  fail("preprocessing with %s %s, expected one of %s; update bigvit-edge, or %s", key.c_str(),
+       show(word).c_str(), known.c_str(), kExportAgain);
 }
 
 uint32_t read_pixels(const std::string& key, json::Reader& reader) {
   const double value = reader.read_number();
   if (value < 1 || value > kMostPixels || value != std::floor(value)) {
-    fail(compose("preprocessing with %s %g", key.c_str(), value),
-         compose("1 to %u pixels", kMostPixels), kExportAgain);
+    fail("preprocessing with %s %g, expected 1 to %u pixels; %s", key.c_str(), value, kMostPixels,
+         kExportAgain);
   }
   return static_cast<uint32_t>(value);
 }
@@ -66,8 +66,8 @@ std::array<double, 3> read_triple(const std::string& key, json::Reader& reader) 
     ++count;
   });
   if (count != values.size()) {
-    fail(compose("preprocessing with %zu numbers for %s", count, key.c_str()),
-         "one for each of 3 channels", kExportAgain);
+    fail("preprocessing with %zu numbers for %s, expected one for each of 3 channels; %s", count,
+         key.c_str(), kExportAgain);
   }
   return values;
 }
@@ -96,8 +96,8 @@ void read_field(const std::string& key, json::Reader& reader, Preprocessing& how
   } else if (key == "crop_rounding") {
     how.rounds_down = choose(key, reader.read_string(), kRoundings);
   } else {
-    fail(compose("preprocessing with %s", show(key).c_str()), "what this library knows",
-         "update bigvit-edge");
+    fail("preprocessing with %s, expected what this library knows; update bigvit-edge",
+         show(key).c_str());
   }
 }
 
@@ -109,13 +109,14 @@ void check(const Preprocessing& how) {
   for (const double std : how.std) possible = possible && std > 0 && std <= most;
   possible = possible && (how.resize_to == 0 || how.crop != Crop::kLargestSquare);
   if (!possible) {
-    fail(compose("preprocessing of size %u, scale %g, mean %g, %g, %g and std %g, %g, %g", how.size,
-                 how.scale, how.mean[0], how.mean[1], how.mean[2], how.std[0], how.std[1],
-                 how.std[2]),
-         "a size, and of scale, mean and std those of a picture", kExportAgain);
+    fail(
+        "preprocessing of size %u, scale %g, mean %g, %g, %g and std %g, %g, %g, expected a size, "
+        "and of scale, mean and std those of a picture; %s",
+        how.size, how.scale, how.mean[0], how.mean[1], how.mean[2], how.std[0], how.std[1],
+        how.std[2], kExportAgain);
   }
   if (how.is_nhwc && !how.takes_pixels) {
-    fail("preprocessing with layout 'NHWC' for dtype 'float32'", "'NCHW'", kExportAgain);
+    fail("preprocessing with layout 'NHWC' for dtype 'float32', expected 'NCHW'; %s", kExportAgain);
   }
 }
 
@@ -150,12 +151,14 @@ Metadata read_metadata(std::string_view text) {
   });
   try {
     if (preprocessing.empty()) {
-      fail("a program that says nothing of pictures", "'preprocessing' in its metadata",
-           compose("prepare the image yourself, or %s", kExportAgain));
+      fail(
+          "a program that says nothing of pictures, expected 'preprocessing' in its metadata; "
+          "prepare the image yourself, or %s",
+          kExportAgain);
     }
     metadata.preprocessing = read_preprocessing(preprocessing);
   } catch (const Error& e) {
-    metadata.fault = e;
+    metadata.fault = e.what();
   }
   try {
     metadata.labels = read_labels(labels);

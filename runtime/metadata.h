@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "error.h"
 #include "resampling.h"
 
 namespace bve {
@@ -32,7 +31,7 @@ struct Preprocessing {
 
 struct Metadata {
   std::optional<Preprocessing> preprocessing;
-  std::optional<Error> fault;       // why there is no preprocessing
+  std::string fault;                // why there is no preprocessing, as an Error's text
   std::vector<std::string> labels;  // none: the file has none that can be read
 };
 

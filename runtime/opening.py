@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bigvit_edge.artifact import Entry, Runner
 from bigvit_edge.errors import UserError
-from bigvit_edge.signature import Signature
 
 # What brings a format's runtime, where it is not installed; runtime/litert.py says LiteRT's.
 BRINGS = {
@@ -24,7 +23,11 @@ def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None 
     manifest says, or says otherwise itself.
     """
     runner = load_file(entry.format, folder / entry.file, threads, method)
-    for what, found, told in zip(("takes", "answers"), spell(runner.signature), spell(entry.signature), strict=True):
+    (image,), (answer,) = entry.inputs, entry.outputs
+    for what, found, told in (
+        ("takes an image", f"{runner.dtype} {list(runner.image)}", f"{image.dtype} {list(image.shape)}"),
+        ("answers", f"{runner.output} {list(runner.logits)}", f"{answer.name} {list(answer.shape)}"),
+    ):
         if found != told:
             met = f"{entry.file} {what} {found}, where its manifest says {told}"
             raise UserError(met, "a manifest of that file", "export the model again")
@@ -35,15 +38,6 @@ def open_entry(folder: Path, entry: Entry, threads: int = 1, method: str | None 
             met = f"{entry.file} says of itself {word} {own}, where its manifest says {other}"
             raise UserError(met, "a manifest of that file", "export the model again")
     return runner
-
-
-def spell(signature: Signature) -> tuple[str, str]:
-    """Spell what a manifest and its file must agree in.
-
-    Inputs and outputs: of inputs that is not the names, which a .pte has none of.
-    """
-    inputs = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in signature.inputs)
-    return inputs, ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in signature.outputs)
 
 
 def _agree(text: str, told: object) -> bool:

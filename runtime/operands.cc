@@ -11,7 +11,7 @@ Memory allocate(size_t bytes) {
   bytes = (bytes + 63) / 64 * 64;
   void* data;  // by POSIX, because Android has C11's aligned_alloc only from version 9 on
   if (posix_memalign(&data, 64, bytes == 0 ? 64 : bytes) != 0)
-    fail(compose("no memory for %zu bytes", bytes), "that much to be free", "close other programs");
+    fail("no memory for %zu bytes; expected that much to be free; close other programs", bytes);
   Memory memory(static_cast<std::byte*>(data));
   std::memset(memory.get(), 0, bytes);
   return memory;

@@ -27,25 +27,24 @@ const Layout& find_layout(const bve_picture& picture) {
   for (const Layout& layout : kLayouts) {
     if (layout.format == picture.format) return layout;
   }
-  fail(compose("a picture of format %u", picture.format),
-       compose("BVE_RGB, BVE_RGBA or BVE_BGRA (%d, %d, %d)", BVE_RGB, BVE_RGBA, BVE_BGRA),
-       "convert it");
+  fail("a picture of format %u, expected BVE_RGB, BVE_RGBA or BVE_BGRA (%d, %d, %d); convert it",
+       picture.format, BVE_RGB, BVE_RGBA, BVE_BGRA);
 }
 
 void check(const bve_picture& picture, const Layout& layout) {
   const uint32_t width = picture.width, height = picture.height;
   if (picture.reserved != 0) {
-    fail(compose("a picture with %u in reserved", picture.reserved), "0", "set all of bve_picture");
+    fail("a picture with %u in reserved, expected 0; set all of bve_picture", picture.reserved);
   }
   check_size("a picture", width, height);
-  if (!picture.pixels) fail("a picture whose pixels are null", "its first row", "give them");
+  if (!picture.pixels) fail("a picture whose pixels are null, expected its first row; give them");
   const uint64_t least = uint64_t{width} * layout.bytes;
   if (height > 1) check_stride(picture.stride_bytes, height);  // of one row numpy makes up any
   if (picture.stride_bytes < least) {
-    fail(compose("a stride of %zu bytes for rows of %u pixels of %s", picture.stride_bytes, width,
-                 layout.name),
-         compose("%llu or more", static_cast<unsigned long long>(least)),
-         "give the bytes from one row to the next");
+    fail(
+        "a stride of %zu bytes for rows of %u pixels of %s, expected %llu or more; give the bytes "
+        "from one row to the next",
+        picture.stride_bytes, width, layout.name, static_cast<unsigned long long>(least));
   }
 }
 
@@ -184,17 +183,17 @@ void prepare_picture(const Metadata& metadata, const bve_picture* picture, float
                      size_t image_count) {
   const Preprocessing& how = need_preprocessing(metadata);
   if (how.takes_pixels) {
-    fail("a file that takes pixels", "one that takes floats", "use bve_read_frame_by");
+    fail("a file that takes pixels, expected one that takes floats; use bve_read_frame_by");
   }
   if (!picture || !image) {
-    fail(compose("%s that is null", picture ? "an image" : "a picture"), "its memory", "give it");
+    fail("%s that is null, expected its memory; give it", picture ? "an image" : "a picture");
   }
   const Layout& layout = find_layout(*picture);
   check(*picture, layout);
   const size_t expected = size_t{3} * how.size * how.size;
   if (image_count != expected) {
-    fail(compose("an image of %zu floats", image_count),
-         compose("%zu, [3, %u, %u]", expected, how.size, how.size), "give as many");
+    fail("an image of %zu floats, expected %zu, [3, %u, %u]; give as many", image_count, expected,
+         how.size, how.size);
   }
   write_rows(Picture(*picture, layout, how), how, image);
 }

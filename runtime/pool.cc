@@ -51,8 +51,10 @@ Pool::Pool(Work work, void* context, size_t threads, Placement placement, size_t
       members_[thread].thread = std::thread([this, thread] { serve(thread); });
   } catch (const std::system_error& error) {
     stop();
-    fail(compose("a thread that the system does not give (%s)", error.code().message().c_str()),
-         compose("%zu", threads - 1), "ask for fewer, or raise its limit");
+    fail(
+        "a thread that the system does not give (%s), expected %zu; ask for fewer, or raise its "
+        "limit",
+        error.code().message().c_str(), threads - 1);
   }
 }
 
@@ -72,7 +74,8 @@ bool Pool::is_whole() const { return threads_ == 1 || getpid() == process_; }
 
 void Pool::run(uint32_t round) {
   if (!is_whole()) {
-    fail("a session made in another process", "one of this process", "start it after the fork");
+    fail(
+        "a session made in another process, expected one of this process; start it after the fork");
   }
   const uint64_t before = read_clock_ns(CLOCK_THREAD_CPUTIME_ID);
   running_++;

@@ -19,14 +19,6 @@ inline Range rows_of(Range tiles, size_t tile_rows, size_t rows) {
   return {tiles.begin * tile_rows, std::min(rows, tiles.end * tile_rows)};
 }
 
-inline Cut cut_rows(const Frame& frame, size_t rows, size_t macs_a_row) {
-  return {divide_up(rows, frame.tile_rows), frame.tile_rows, macs_a_row * frame.tile_rows};
-}
-
-inline const bve_gemm_row& gemm_for(const Frame& frame, const Kernels& kernels, uint32_t weight) {
-  return *kernels.gemms[packing_of(frame.program.weights()[weight], kernels.int8)];
-}
-
 // The most rows of a block of `rows`, of at most about `most`, as each_block makes them.
 inline size_t choose_most(size_t rows, size_t most, size_t unit) {
   return round_up(std::min(rows, std::max(most / unit * unit, unit)), unit);
@@ -59,7 +51,6 @@ struct Left {
 
 struct Norm {
   const float *gain, *offset;
-  float epsilon;
 };
 
 // Rows `range` of src, or of those it lists, into a left side.
@@ -74,7 +65,7 @@ inline void pack(const Kernels& kernels, const Left& left, Range range, const fl
   args.before = before;
   args.gain = norm.gain;
   args.offset = norm.offset;
-  args.epsilon = norm.epsilon;
+  args.epsilon = kLayerNormEpsilon;
   args.scratch = left.scratch;
   args.dst = left.data;
   args.lhs = left.gemm.lhs;

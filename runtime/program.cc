@@ -38,8 +38,8 @@ struct Descriptor {
 std::shared_ptr<const std::byte> map(int descriptor, size_t bytes, const char* path) {
   void* const data = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
   if (data == MAP_FAILED) {
-    fail(compose("%s: its %zu bytes cannot be mapped: %s", path, bytes, std::strerror(errno)), "",
-         "free memory, or copy it to a local disk");
+    fail("%s: its %zu bytes cannot be mapped: %s; free memory, or copy it to a local disk", path,
+         bytes, std::strerror(errno));
   }
   return {static_cast<const std::byte*>(data),
           [bytes](const std::byte* mapped) { munmap(const_cast<std::byte*>(mapped), bytes); }};
@@ -84,15 +84,14 @@ std::unique_ptr<Program> Program::open(const char* path) {
   const Descriptor file{::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat status;
   if (file.number < 0 || fstat(file.number, &status) != 0) {
-    fail(compose("%s: cannot be opened: %s", path, std::strerror(errno)), "",
-         "give the path of a readable .bve file");
+    fail("%s: cannot be opened: %s; give the path of a readable .bve file", path,
+         std::strerror(errno));
   }
-  if (!S_ISREG(status.st_mode))
-    fail(compose("%s: is not a file", path), "", "give the path of a .bve file");
+  if (!S_ISREG(status.st_mode)) fail("%s: is not a file; give the path of a .bve file", path);
   const size_t count = static_cast<size_t>(status.st_size);
   if (count < sizeof(Header)) {
-    fail(compose("%s: has %zu bytes", path, count),
-         compose("at least the header's %zu", sizeof(Header)), "copy or export it again");
+    fail("%s: has %zu bytes, expected at least the header's %zu; copy or export it again", path,
+         count, sizeof(Header));
   }
   const std::string_view name = path;
   return std::unique_ptr<Program>(new Program(map(file.number, count, path), count,
@@ -101,8 +100,8 @@ std::unique_ptr<Program> Program::open(const char* path) {
 
 std::unique_ptr<Program> Program::open(const void* bytes, size_t count) {
   if (bytes == nullptr || count < sizeof(Header)) {
-    fail(compose("a program of %zu bytes", bytes == nullptr ? 0 : count),
-         compose("at least the header's %zu", sizeof(Header)), "give a whole .bve file");
+    fail("a program of %zu bytes, expected at least the header's %zu; give a whole .bve file",
+         bytes == nullptr ? 0 : count, sizeof(Header));
   }
   const bool is_aligned = reinterpret_cast<uintptr_t>(bytes) % kAlign == 0;
   std::shared_ptr<const std::byte> borrowed(static_cast<const std::byte*>(bytes),
@@ -112,25 +111,8 @@ std::unique_ptr<Program> Program::open(const void* bytes, size_t count) {
 }
 
 Program::Program(std::shared_ptr<const std::byte> bytes, size_t count, std::string name)
-    : bytes_(std::move(bytes)),
-      name_(std::move(name)),
-      tables_(read_tables(bytes_, count, name_)) {}
-
-uint32_t Program::image_size(const Entry& entry) const {
-  const Records<Port> all = ports(entry);
-  const Port& port = all[0];
-  const bool is_image = all[1].direction == kOutput && port.rank == 4 && port.sides[0] == 1 &&
-                        port.sides[1] == 3 && port.sides[2] == port.sides[3] &&
-                        buffers(entry)[port.buffer].columns == port.sides[3];
-  return is_image ? port.sides[3] : 0;
-}
-
-uint32_t Program::classes(const Entry& entry) const {
-  const Records<Port> all = ports(entry);
-  const Port& port = all[all.count - 1];
-  const bool is_row =
-      all[all.count - 2].direction == kInput && port.rank == 2 && port.sides[0] == 1;
-  return is_row ? port.sides[1] : 0;
+    : bytes_(std::move(bytes)), name_(std::move(name)) {
+  validate(bytes_.get(), count, name_);
 }
 
 void Program::verify() const {
@@ -139,9 +121,9 @@ void Program::verify() const {
     const uint32_t checksum = compute_checksum(weight_data(i), weight.bytes);
     if (checksum == weight.checksum) continue;
     throw Error((name_.empty() ? "" : name_ + ": ") + "weight " + std::string(text(weight.name)) +
-                    " at offset " + std::to_string(header().weights_offset + weight.offset) +
-                    " has the checksum " + std::to_string(checksum),
-                std::to_string(weight.checksum), "the file is damaged: copy or export it again");
+                " at offset " + std::to_string(header().weights_offset + weight.offset) +
+                " has the checksum " + std::to_string(checksum) + ", expected " +
+                std::to_string(weight.checksum) + "; the file is damaged: copy or export it again");
   }
 }
 
@@ -155,10 +137,12 @@ const Entry& Program::find(float keep) const {
     if (std::fabs(entry.keep - keep) < 1e-6f) return entry;
   }
   if (entries()[0].keep == 0) {
-    fail(compose("keep ratio %s of a program that has none", print(keep).c_str()), "", "ask for 0");
+    fail("keep ratio %s of a program that has none; ask for 0", print(keep).c_str());
   }
-  fail(compose("keep ratio %s is not in the program", print(keep).c_str()), "",
-       compose("ask for one of %s, or 0 for the first, or export with it", known.c_str()));
+  fail(
+      "keep ratio %s is not in the program; ask for one of %s, or 0 for the first, or export with "
+      "it",
+      print(keep).c_str(), known.c_str());
 }
 
 std::string Program::describe() const {
@@ -168,37 +152,23 @@ std::string Program::describe() const {
   bool used[std::size(kPackings)] = {};
   for (const Weight& weight : weights()) {
     const uint32_t type = static_cast<uint32_t>(weight.type);
-    if (is_packed(weight.type)) used[type - kFirstPacked] = true;
+    if (type >= kFirstPacked) used[type - kFirstPacked] = true;
   }
   std::vector<std::string> packings, described;
   for (size_t i = 0; i < std::size(used); ++i) {
     if (used[i]) packings.push_back(json::quote(kPackings[i]));
   }
-  const auto list_ports = [&](const Entry& entry, uint8_t direction) {
-    std::vector<std::string> listed;
-    for (const Port& port : ports(entry)) {
-      if (port.direction != direction) continue;
-      std::vector<std::string> sides;
-      for (uint32_t i = 0; i < port.rank; ++i) sides.push_back(json::print_whole(port.sides[i]));
-      listed.push_back(json::object(
-          {{"name", json::quote(text(port.name))}, {"shape", json::list(sides, ", ")}}));
-    }
-    return json::list(listed, ", ");
-  };
   for (const Entry& entry : entries()) {
     described.push_back(json::object({{"name", json::quote(text(entry.name))},
                                       {"keep", print(entry.keep)},
-                                      {"image_size", json::print_whole(image_size(entry))},
-                                      {"classes", json::print_whole(classes(entry))},
-                                      {"inputs", list_ports(entry, kInput)},
-                                      {"outputs", list_ports(entry, kOutput)},
+                                      {"image_size", json::print_whole(entry.image_size)},
+                                      {"classes", json::print_whole(entry.classes)},
                                       {"macs", json::print_whole(entry.macs)},
                                       {"ops", json::print_whole(entry.ops)},
                                       {"buffers", json::print_whole(entry.buffers)}}));
   }
   const uint64_t file_bytes = header().file_bytes;
   return json::object({{"name", json::quote(is_text(name_) ? name_ : "")},
-                       {"version", json::print_whole(header().version)},
                        {"precision", json::quote(kPrecisions[header().precision])},
                        {"packing", json::list(packings, ", ")},
                        {"file_bytes", json::print_whole(file_bytes)},

@@ -3,17 +3,16 @@
 // that opening costs no more than the tables: damaged ones (infinities, int8 of -128, sums that are
 // not their panel's) give wrong numbers and never anything else. verify() reads and checks them.
 //
-// What an executor may rely on, for each op of an entry, beyond the shapes that ops.inc gives:
+// What an executor may rely on, for each op of an entry, beyond the shapes that core.h gives:
 // - Indices are in range, and of the type and shape asked for; optional ones may be kNone.
 // - All counts are 1 or more, unless said otherwise, and all sizes fit: those of an entry's buffers
 //   together into kMaxArenaBytes, those of the weights into the file.
 // - What an op reads, ops before it have written: a row list wholly, others in part at least.
 //   Ops in the other lane of its stage neither write what it reads or writes, nor read what it
 //   writes.
-// - Row lists: numbers in one are below the rows of the buffer it is used on, and distinct where
-//   that is written.
+// - Row lists: numbers in one are distinct, and below the rows of the buffer it is used on.
 // - What an op writes is none of what it reads, but where it accumulates and but for kMlp's data.
-//   Nothing writes an input port's buffer; something writes each output port's.
+//   Nothing writes buffer 0, the image; something writes buffer 1, the logits.
 #pragma once
 
 #include <cstddef>
@@ -40,6 +39,30 @@ struct Records {
   const Record& operator[](uint32_t index) const { return first[index]; }
 };
 
+// An op's arguments by name, in the order of core.h.
+struct PatchesArgs {
+  uint32_t image, dst, patch;
+};
+struct ListArgs {
+  uint32_t dst, value;  // value may be 0
+};
+struct FillArgs {
+  uint32_t matrix, dst;
+};
+struct LinearArgs {
+  uint32_t src, src_rows, rows, before, gain, offset, linear, first_column, columns;
+  uint32_t dst, dst_first_row, dst_first_column, dst_rows, gate, accumulate;
+};  // first_column, dst_first_row (0 with dst_rows) and dst_first_column may be 0
+struct AttentionArgs {
+  uint32_t qkv, queries, heads, dst, type;
+};
+struct RouteArgs {
+  uint32_t src, gain, offset, weight, bias, k, selected, skipped, gate;
+};
+struct MlpArgs {
+  uint32_t data, list, rows, gain, offset, fc1, fc2, gate;
+};
+
 // get<LinearArgs>(op), where op.kind is kLinear.
 template <typename Args>
 Args get(const Op& op) {
@@ -57,7 +80,7 @@ class Program {
   // aligned.
   static std::unique_ptr<Program> open(const void* bytes, size_t count);
 
-  const Header& header() const { return *reinterpret_cast<const Header*>(tables_.get()); }
+  const Header& header() const { return *reinterpret_cast<const Header*>(bytes_.get()); }
   Records<Entry> entries() const { return table<Entry>(header().entries); }
   Records<Weight> weights() const { return table<Weight>(header().weights); }
   Records<Buffer> buffers(const Entry& entry) const {
@@ -66,13 +89,6 @@ class Program {
   Records<Op> ops(const Entry& entry) const {
     return {table<Op>(header().ops).first + entry.first_op, entry.ops};
   }
-  Records<Port> ports(const Entry& entry) const {
-    return {table<Port>(header().ports).first + entry.first_port, entry.ports};
-  }
-  // An entry of one image, a float [1, 3, size, size], has its size; of others 0.
-  uint32_t image_size(const Entry& entry) const;
-  // An entry that gives one row of numbers, [1, classes], has so many; of others 0.
-  uint32_t classes(const Entry& entry) const;
   std::string_view text(Text text) const {
     return {table<char>(header().strings).first + text.offset, text.bytes};
   }
@@ -91,10 +107,9 @@ class Program {
   // The entry of that keep ratio, or the first for 0. Throws Error, which lists those there are.
   const Entry& find(float keep) const;
 
-  // {"name", "version", "precision", "packing": [...], "file_bytes", "weights_bytes", "entries":
-  // [{"name", "keep", "image_size", "classes", "inputs": [{"name", "shape"}], "outputs": [...],
-  // "macs", "ops", "buffers"}, ...], "metadata": {...}}. name is the file's, "" for bytes; packing
-  // as of bve_packing, those in use; image_size and classes as above.
+  // {"name", "precision", "packing": [...], "file_bytes", "weights_bytes", "entries": [{"name",
+  // "keep", "image_size", "classes", "macs", "ops", "buffers"}, ...], "metadata": {...}}. name is
+  // the file's, "" for bytes; packing as of bve_packing, those in use.
   std::string describe() const;
 
  private:
@@ -102,22 +117,19 @@ class Program {
 
   template <typename Record>
   Records<Record> table(const Table& table) const {
-    return {reinterpret_cast<const Record*>(tables_.get() + table.offset), table.count};
+    return {reinterpret_cast<const Record*>(bytes_.get() + table.offset), table.count};
   }
 
   std::shared_ptr<const std::byte> bytes_;  // mapped, copied or the caller's: its deleter knows
   std::string name_;
-  std::shared_ptr<const std::byte> tables_;  // the same, or what is made of a former version's
 };
 
 // Whether that is UTF-8 without control characters, so that it can be printed and quoted.
 bool is_text(std::string_view text);
 
-// The heart of open: throws Error unless these bytes, 8-byte aligned and as many as a header has at
-// least, are a valid .bve file. name stands before what the error says. Returns the tables, header
-// first, as kVersion has them: the file's own bytes, or of a former version a translation.
-std::shared_ptr<const std::byte> read_tables(const std::shared_ptr<const std::byte>& file,
-                                             size_t count, const std::string& name);
+// The heart of open: throws Error unless these bytes, 8-byte aligned, are a valid .bve file. name
+// stands before what the error says.
+void validate(const std::byte* bytes, size_t count, const std::string& name);
 
 // CRC-32 as of zlib; of what follows bytes whose checksum is `before`.
 uint32_t compute_checksum(const std::byte* bytes, size_t count, uint32_t before = 0);

@@ -5,14 +5,23 @@
 #include <map>
 #include <utility>
 
-#include "ops/ops.h"
-
 namespace bve {
 namespace {
 
 constexpr size_t kMostPasts = 16;  // that are kept apart; the next step then waits for all of them
 constexpr size_t kMostTilesByTile = 1 << 22;           // beyond, steps wait for whole ones
 constexpr size_t kMostPackedBytes = size_t{64} << 20;  // beyond, a head is one thread's
+
+// A rectangle of a buffer that a step touches.
+struct Access {
+  uint32_t buffer;
+  bool writes;
+  Range rows, columns;
+  // Of rows by tile: tile i touches the i-th tile_rows of `count` rows and no others. They are
+  // `rows` in their order, or those that a list names, as it is after so many writes.
+  size_t count = 0;  // 0: any tile may touch any row
+  uint32_t list = kNone, version = 0;
+};
 
 struct Past {
   uint32_t step;
@@ -46,7 +55,6 @@ class Planner {
       : frame_(frame),
         ops_(frame.program.ops(entry)),
         arena_(arena),
-        ports_(list_port_buffers(frame.program, entry)),
         states_(frame.shapes.count),
         shared_(shared) {}
 
@@ -75,26 +83,23 @@ class Planner {
     size_t offset, bytes;
   };
 
-  // What an op packs.
-  static uint32_t source_of(const Op& op) { return list_operands(op).all[0].buffer; }
-
-  // Ops that pack one buffer, layer after layer, do so into one place.
+  // Attention over one buffer, layer after layer, packs into one place.
   void reserve_packed(const Kernels& kernels) {
     for (const Op& op : ops_) {
+      if (op.kind != OpKind::kAttention) continue;
+      const uint32_t qkv = get<AttentionArgs>(op).qkv;
       const size_t bytes = measure_packed(frame_, op, kernels);
-      if (bytes == 0) continue;
-      const uint32_t source = source_of(op);
-      const auto known = packed_.find(source);
+      const auto known = packed_.find(qkv);
       const size_t before = known == packed_.end() ? 0 : known->second.bytes;
       const size_t more = bytes > before ? bytes - before : 0;
       if (cut(frame_, op, Phase::kAttend).tiles > kMostTiles ||
           schedule_.packed_bytes + more > kMostPackedBytes)
         continue;
-      packed_[source].bytes = before + more;
+      packed_[qkv].bytes = before + more;
       schedule_.packed_bytes += more;
     }
     size_t offset = 0;
-    for (auto& [source, packed] : packed_) {
+    for (auto& [qkv, packed] : packed_) {
       packed.buffer = static_cast<uint32_t>(states_.size());
       packed.offset = offset;
       offset += packed.bytes;
@@ -104,10 +109,9 @@ class Planner {
   }
 
   bool is_split(const Op& op, const Kernels& kernels) const {
-    const size_t bytes = measure_packed(frame_, op, kernels);
-    if (bytes == 0) return false;
-    const auto found = packed_.find(source_of(op));
-    return found != packed_.end() && bytes <= found->second.bytes &&
+    if (op.kind != OpKind::kAttention) return false;
+    const auto found = packed_.find(get<AttentionArgs>(op).qkv);
+    return found != packed_.end() && measure_packed(frame_, op, kernels) <= found->second.bytes &&
            cut(frame_, op, Phase::kAttend).tiles <= kMostTiles;
   }
 
@@ -124,20 +128,77 @@ class Planner {
                                choose_grain(how), how.rows > 0 ? schedule_.tiles : kNone, how.work,
                                static_cast<uint32_t>(first_need_),
                                static_cast<uint32_t>(schedule_.needs.size() - first_need_),
-                               packs ? packed_.at(source_of(ops_[op])).offset : 0});
+                               packs ? packed_.at(get<AttentionArgs>(ops_[op]).qkv).offset : 0});
     if (how.rows > 0) schedule_.tiles += static_cast<uint32_t>(how.tiles);
   }
 
   std::vector<Access> list_accesses(const Op& op, Phase phase, const Cut& how) const {
-    Accesses accesses(frame_, how);
-    functions_of(op.kind).touch(frame_, op, phase, accesses);
-    accesses.touch_rest(op);
-    std::vector<Access> all = accesses.list();
-    for (Access& access : all) {
-      if (access.list != kNone) access.version = states_[access.list].writes;
-      if (access.buffer == kPacked) access.buffer = packed_.at(source_of(op)).buffer;
+    std::vector<Access> accesses;
+    const auto whole = [&](uint32_t buffer, bool writes) {
+      if (buffer == kNone) return;
+      const Buffer& shape = frame_.shapes[buffer];
+      accesses.push_back({buffer, writes, {0, shape.rows}, {0, shape.columns}});
+    };
+    const auto rows = [&](uint32_t buffer, bool writes, uint32_t list, size_t first, size_t count,
+                          Range columns) {
+      Access access{buffer, writes, {first, first + count}, columns, how.rows ? count : 0, list};
+      if (list != kNone) {
+        access.rows = {0, frame_.shapes[buffer].rows};
+        access.version = states_[list].writes;
+        whole(list, false);
+      }
+      accesses.push_back(access);
+    };
+    switch (op.kind) {
+      case OpKind::kPatches: {
+        const auto a = get<PatchesArgs>(op);
+        whole(a.image, false);
+        rows(a.dst, true, kNone, 0, frame_.shapes[a.dst].rows, {0, frame_.columns(a.dst)});
+        break;
+      }
+      case OpKind::kList:
+        whole(get<ListArgs>(op).dst, true);
+        break;
+      case OpKind::kFill: {
+        const auto a = get<FillArgs>(op);
+        rows(a.dst, true, kNone, 0, frame_.shapes[a.dst].rows, {0, frame_.columns(a.dst)});
+        break;
+      }
+      case OpKind::kLinear: {
+        const auto a = get<LinearArgs>(op);
+        rows(a.src, false, a.src_rows, 0, a.rows, {0, frame_.columns(a.src)});
+        rows(a.dst, true, a.dst_rows, a.dst_first_row, a.rows,
+             {a.dst_first_column, size_t{a.dst_first_column} + a.columns});
+        whole(a.gate, false);
+        break;
+      }
+      case OpKind::kAttention: {
+        const auto a = get<AttentionArgs>(op);
+        const size_t dim = frame_.columns(a.qkv) / 3, tokens = frame_.shapes[a.qkv].rows;
+        if (phase != Phase::kAttend)
+          accesses.push_back({a.qkv, false, {0, tokens}, {dim, 3 * dim}});
+        if (phase != Phase::kWhole)
+          accesses.push_back({packed_.at(a.qkv).buffer, phase == Phase::kPack, {0, 1}, {0, 1}});
+        if (phase != Phase::kPack) {
+          accesses.push_back({a.qkv, false, {0, a.queries}, {0, dim}});
+          accesses.push_back({a.dst, true, {0, a.queries}, {0, dim}});
+        }
+        break;
+      }
+      case OpKind::kRoute: {
+        const auto a = get<RouteArgs>(op);
+        whole(a.src, false);
+        for (const uint32_t made : {a.selected, a.skipped, a.gate}) whole(made, true);
+        break;
+      }
+      case OpKind::kMlp: {
+        const auto a = get<MlpArgs>(op);
+        rows(a.data, true, a.list, 0, a.rows, {0, frame_.columns(a.data)});
+        whole(a.gate, false);
+        break;
+      }
     }
-    return all;
+    return accesses;
   }
 
   void wait_for(const Access& access) {
@@ -179,7 +240,7 @@ class Planner {
     const Buffer& shape = frame_.shapes[buffer];
     const size_t begin = arena_.offsets[buffer],
                  end = begin + size_t{4} * shape.rows * shape.columns;
-    if (ports_[buffer]) return;
+    if (buffer < 2) return;  // the image and the logits are the caller's
     auto owner = owners_.upper_bound(begin);
     if (owner != owners_.begin()) --owner;
     while (owner != owners_.end() && owner->first < end) {
@@ -217,10 +278,9 @@ class Planner {
   const Frame& frame_;
   const Records<Op> ops_;
   const Arena& arena_;
-  const std::vector<bool> ports_;
   std::vector<State> states_;  // by buffer, packed ones behind
   const bool shared_;
-  std::map<uint32_t, Packed> packed_;  // by what is packed
+  std::map<uint32_t, Packed> packed_;  // by qkv
   std::map<size_t, Owner> owners_;     // of the arena's bytes, by where theirs begin
   Schedule schedule_;
   size_t first_need_ = 0;                              // of the step being added

@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <cstring>
 
 #include "cgroups.h"
 #include "clock.h"
 #include "cost.h"
 #include "json.h"
-#include "operations.h"
 
 namespace bve {
 namespace {
@@ -31,21 +29,20 @@ int64_t choose_spin_ns(const bve_options& options) {
     char* end = nullptr;
     const unsigned long value = std::strtoul(said, &end, 10);
     if (!std::isdigit(static_cast<unsigned char>(*said)) || *end || value > kMostSpinUs)
-      fail(compose("BVE_SPIN_US=%s", said), compose("0 to %u microseconds", kMostSpinUs),
-           "unset it");
+      fail("BVE_SPIN_US=%s, expected 0 to %u microseconds; unset it", said, kMostSpinUs);
     us = static_cast<uint32_t>(value);
   } else if (us == 0) {
     us = kSpinUs;
   }
-  if (us > kMostSpinUs) fail(compose("spin_us %u", us), compose("at most %u", kMostSpinUs));
+  if (us > kMostSpinUs) fail("spin_us %u, expected at most %u", us, kMostSpinUs);
   return int64_t{us} * 1000;
 }
 
 void check(const bve_options& options, size_t usable) {
   check_threads(options.threads, usable);
   if (options.little_threads >= options.threads) {
-    fail(compose("%u of %u threads for the LITTLE lane", options.little_threads, options.threads),
-         "fewer: the big lane needs one at least");
+    fail("%u of %u threads for the LITTLE lane, expected fewer: the big lane needs one at least",
+         options.little_threads, options.threads);
   }
 }
 
@@ -94,12 +91,6 @@ Session::Session(const Program& program, Weights& weights, float keep, const bve
       scratch_bytes_ = std::max(scratch_bytes_, measure_scratch(frame_, op, kernels));
     names_.emplace_back(program.text(op.name));
   }
-  for (const Port& port : program.ports(entry_)) {
-    port_names_.emplace_back(program.text(port.name));
-    const Buffer& shape = frame_.shapes[port.buffer];
-    const size_t bytes = size_t{4} * shape.rows * shape.columns;
-    ports_.push_back(port.direction == kOutput ? allocate(bytes) : nullptr);
-  }
   for (size_t thread = 0; thread < options.threads; thread++)
     scratches_.push_back(allocate(scratch_bytes_));
 
@@ -129,7 +120,7 @@ void Session::trace(bool on) {
 
 void Session::set_frame(const Metadata& metadata, const bve_frame* frame) {
   float* const dst = begin_input(metadata);
-  if (!frame) fail("a frame that is null", "its description", "give it");
+  if (!frame) fail("a frame that is null, expected its description; give it");
   input_->write(*frame, dst);
   has_frame_ = true;
 }
@@ -137,11 +128,11 @@ void Session::set_frame(const Metadata& metadata, const bve_frame* frame) {
 void Session::set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t count,
                          bool is_planar) {
   float* const dst = begin_input(metadata);
-  const size_t size = program_.image_size(entry_);
-  if (!pixels) fail("pixels that are null", "their memory", "give it");
+  const size_t size = entry_.image_size;
+  if (!pixels) fail("pixels that are null, expected their memory; give it");
   if (count != 3 * size * size) {
-    fail(compose("%zu bytes of pixels", count),
-         compose("%zu: 3 x %zu x %zu", 3 * size * size, size, size), "give as many");
+    fail("%zu bytes of pixels, expected %zu: 3 x %zu x %zu; give as many", count, 3 * size * size,
+         size, size);
   }
   input_->write_pixels(pixels, is_planar, dst);
   has_frame_ = true;
@@ -151,106 +142,37 @@ void Session::set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t
 float* Session::begin_input(const Metadata& metadata) {
   const Preprocessing& how = need_preprocessing(metadata);
   if (!input_) input_.reset(new FrameInput(program_, entry_, how, isa_));
-  return reinterpret_cast<float*>(input_->is_patches() ? frame_.buffers[input_->patches()]
+  return reinterpret_cast<float*>(input_->is_patches() ? frame_.buffers[input_->buffer()]
                                                        : input_->image());
 }
 
 std::byte* Session::choose_image(const float* image, size_t image_count) {
-  const size_t size = program_.image_size(entry_), wanted = count_elements(0);
-  char shape[64] = "";
-  if (size > 0) std::snprintf(shape, sizeof shape, ": 3 x %zu x %zu", size, size);
+  const size_t size = entry_.image_size, wanted = 3 * size * size;
   if (!image && image_count == 0) {
     if (!has_frame_) {
-      fail("no image", compose("%zu floats, or a frame set since the last run", wanted),
-           "call bve_set_frame before each run that takes one");
+      fail(
+          "no image, expected %zu floats, 3 x %zu x %zu, or a frame set since the last run; call "
+          "bve_set_frame before each run that takes one",
+          wanted, size, size);
     }
     return input_->image();
   }
   if (!image || image_count != wanted) {
-    fail(compose("an image of %zu floats%s", image_count, image ? "" : " that is null"),
-         compose("%zu%s", wanted, shape), "give as many");
+    fail("an image of %zu floats%s, expected %zu: 3 x %zu x %zu; give as many", image_count,
+         image ? "" : " that is null", wanted, size, size);
   }
   return reinterpret_cast<std::byte*>(const_cast<float*>(image));  // nothing writes it
 }
 
 void Session::run(const float* image, size_t image_count, float* logits, size_t logits_count) {
-  if (!is_simple()) {
-    fail("a run of one array", compose("one of each of %u ports", entry_.ports),
-         "call bve_run_ports, or bve_set, bve_step and bve_get");
-  }
   std::byte* const chosen = choose_image(image, image_count);
-  if (logits_count != count_elements(1)) {
-    fail(compose("room for %zu %s", logits_count, port_name(1)), compose("%zu", count_elements(1)),
-         "give as much");
+  if (logits_count != entry_.classes) {
+    fail("room for %zu logits, expected %u, one a class", logits_count, entry_.classes);
   }
-  frame_.buffers[port(0).buffer] = chosen;
-  frame_.buffers[port(1).buffer] = reinterpret_cast<std::byte*>(logits);
-  compute(!image);
-}
-
-size_t Session::count_elements(size_t number) const {
-  const Buffer& shape = frame_.shapes[port(number).buffer];
-  return size_t{shape.rows} * shape.columns;
-}
-
-void Session::check_port(size_t number, uint8_t direction, const float* data, size_t count) const {
-  const char* const kind = direction == kInput ? "inputs" : "outputs";
-  if (number >= entry_.ports || port(number).direction != direction) {
-    fail(compose("port %zu", number), compose("one of the %s of the %u ports", kind, entry_.ports),
-         "bve_ports lists them");
-  }
-  if (!data || count != count_elements(number)) {
-    fail(compose("%zu floats%s for %s", count, data ? "" : " that are null", port_name(number)),
-         compose("%zu", count_elements(number)), "give as many");
-  }
-}
-
-void Session::set(size_t number, const float* data, size_t count) {
-  check_port(number, kInput, data, count);
-  if (!ports_[number]) ports_[number] = allocate(count * sizeof(float));
-  std::memcpy(ports_[number].get(), data, count * sizeof(float));
-  if (number == 0) has_frame_ = false;
-}
-
-void Session::step() {
-  for (size_t i = 0; i < entry_.ports; i++) {
-    const bool is_frame = i == 0 && has_frame_;
-    if (!ports_[i] && !is_frame) {
-      fail(compose("a step without %s", port_name(i)), "every input to be set before",
-           "call bve_set");
-    }
-    frame_.buffers[port(i).buffer] = is_frame ? input_->image() : ports_[i].get();
-  }
-  compute(has_frame_);
-  has_stepped_ = true;
-}
-
-void Session::get(size_t number, float* data, size_t count) const {
-  check_port(number, kOutput, data, count);
-  if (!has_stepped_) fail(compose("%s before any step", port_name(number)), "one", "call bve_step");
-  std::memcpy(data, ports_[number].get(), count * sizeof(float));
-}
-
-void Session::run(const bve_array* arrays, size_t count) {
-  if (count != entry_.ports) {
-    fail(compose("%zu arrays", count), compose("%u, one of each port", entry_.ports),
-         "bve_ports lists them");
-  }
-  const bool is_frame = has_frame_ && !arrays[0].data && arrays[0].count == 0;
-  for (size_t i = 0; i < count; i++) {
-    const auto& [data, floats] = arrays[i];
-    const bool is_given = i > 0 || !is_frame;
-    if (is_given) check_port(i, port(i).direction, data, floats);
-    frame_.buffers[port(i).buffer] =
-        is_given ? reinterpret_cast<std::byte*>(data) : input_->image();
-  }
-  compute(is_frame);
-}
-
-// The ports' buffers are in place.
-void Session::compute(bool from_frame) {
-  has_patches_ = from_frame && input_->is_patches();
+  frame_.buffers[0] = chosen;
+  has_patches_ = !image && input_->is_patches();
   has_frame_ = false;
+  frame_.buffers[1] = reinterpret_cast<std::byte*>(logits);
   if (trace_) trace_->begin();
   round_ = round_ == kMostRounds ? 1 : round_ + 1;
   if (progress_) progress_->begin(round_);
@@ -360,7 +282,7 @@ std::string Session::describe() const {
         {"lane", json::print_whole(ops()[i].lane)}, {"macs", json::print_whole(cost.macs)},
         {"bytes", json::print_whole(cost.bytes)},   {"type", json::quote(kTypes[cost.type])}};
     if (ops()[i].kind == OpKind::kRoute) {
-      const uint32_t tokens = frame_.shapes[bve::get<RouteArgs>(ops()[i]).src].rows;
+      const uint32_t tokens = frame_.shapes[get<RouteArgs>(ops()[i]).src].rows;
       op.push_back({"tokens", json::print_whole(tokens)});
     }
     if (trace_) op.push_back({"ns", json::print_whole(trace_->nanoseconds(i))});

@@ -29,22 +29,9 @@ class Session {
   // The image of the next run without one. Throws Error, and then nothing has changed.
   void set_frame(const Metadata& metadata, const bve_frame* frame);
   void set_pixels(const Metadata& metadata, const uint8_t* pixels, size_t count, bool is_planar);
-  // Of an entry that takes one thing and gives one; throws Error on others, and on other counts.
-  // Null, of 0 floats: the frame that was set since the last run. Allocates nothing.
+  // image [3, size, size] -> logits [classes]; throws Error on other counts. Null, of 0 floats: the
+  // frame that was set since the last run. Allocates nothing.
   void run(const float* image, size_t image_count, float* logits, size_t logits_count);
-
-  // Ports, as the program has them, inputs first. set keeps a copy, in memory that the first call
-  // for a port allocates; step runs on what was set, and allocates nothing; get copies what the
-  // last step gave. They throw Error on other ports and counts, and on what was not set.
-  const Port& port(size_t number) const { return program_.ports(entry_)[number]; }
-  size_t count_ports() const { return entry_.ports; }
-  size_t count_elements(size_t port) const;
-  const char* port_name(size_t port) const { return port_names_[port].c_str(); }
-  void set(size_t port, const float* data, size_t count);
-  void step();
-  void get(size_t port, float* data, size_t count) const;
-  // On one array of each port, in their order, where they lie; as run otherwise.
-  void run(const bve_array* arrays, size_t count);
 
   const Entry& entry() const { return entry_; }
   // Throws without memory for what is to be traced, and then traces nothing.
@@ -66,9 +53,6 @@ class Session {
  private:
   float* begin_input(const Metadata& metadata);
   std::byte* choose_image(const float* image, size_t image_count);
-  void check_port(size_t port, uint8_t direction, const float* data, size_t count) const;
-  bool is_simple() const { return entry_.ports == 2; }
-  void compute(bool from_frame);
   void walk(size_t thread, uint32_t round);
   template <typename Condition>
   void await(size_t thread, Condition is_true);
@@ -92,9 +76,7 @@ class Session {
   std::unique_ptr<FrameInput> input_;   // null: no frame was ever set
   bool has_frame_ = false;              // since the last run
   bool has_patches_ = false;            // of this run: its first op's work is done
-  std::vector<std::string> names_, port_names_;
-  std::vector<Memory> ports_;  // by number; null: an input that was never set
-  bool has_stepped_ = false;
+  std::vector<std::string> names_;
   std::string tried_;
   uint64_t tried_ns_ = 0;
   uint32_t round_ = 0;

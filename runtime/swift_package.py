@@ -1,4 +1,4 @@
-"""The bve runtime as a Swift package: its sources as SwiftPM compiles them, and a Swift API over them."""
+"""Our core as a Swift package: its sources as SwiftPM compiles them, and a Swift API over them."""
 
 import shutil
 from functools import partial
@@ -18,7 +18,7 @@ FEATURES = {
     "avx2": ("x86_64", "avx2,fma,f16c"),
     "avx512vnni": ("x86_64", "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"),
 }
-CORE = ("runtime", "runtime/ops", "kernels_arm")
+CORE = ("runtime", "kernels_arm")
 HEADER = "bve.h"
 
 

@@ -5,14 +5,12 @@ struct.error, IndexError or UnicodeDecodeError.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from bigvit_edge.macs import Shape, count_convolution, count_linear, count_matmul
-
 KEY = "bigvit_edge."  # before the name of each string that we keep in Model.metadata
-CUSTOM_OP = b"libbve_litert"  # what our delegate takes; runtimes without it print the name
+CUSTOM_OP = b"libbve_litert"  # what our delegate takes (runtime/doors/litert.cc); runtimes without it print the name
 
 # Fields of schema.fbs, by their numbers, which never change: old files could not be read
 OPERATOR_CODES, SUBGRAPHS, BUFFERS, METADATA, SIGNATURES = 1, 2, 4, 6, 7  # of Model
@@ -24,7 +22,6 @@ TENSORS, GRAPH_OUTPUTS, OPERATORS = 0, 2, 3  # of SubGraph
 OPCODE, INPUTS, OUTPUTS = 0, 1, 2  # of Operator
 SHAPE, TYPE, TENSOR_NAME = 0, 1, 3  # of Tensor
 BITS = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 10: 64, 15: 32, 17: 4}  # of an element, by TensorType
-CONVOLUTION, DEPTHWISE, FULLY_CONNECTED, BATCH_MATMUL = 3, 4, 9, 126  # of BuiltinOperator
 SOFTMAX, FLOAT = 25, 0  # of BuiltinOperator, of TensorType
 NAME, BUFFER = 0, 1  # of Metadata
 DATA = 0  # of Buffer
@@ -113,20 +110,6 @@ class Node:
     code: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-
-
-def count_macs(code: int, inputs: Sequence[Shape], made: Shape) -> int:
-    """Count an op's multiply-accumulates, from its inputs' and its output's shapes.
-
-    code: as of Node.
-    """
-    if code == FULLY_CONNECTED:  # [out, in]
-        return count_linear(made, inputs[1][-1])
-    if code == BATCH_MATMUL:
-        return count_matmul(inputs[0], made)
-    if code in (CONVOLUTION, DEPTHWISE):  # [out, h, w, in], [1, h, w, out]
-        return count_convolution(made, inputs[1][1 : 3 if code == DEPTHWISE else 4])
-    return 0
 
 
 def list_nodes(data: bytes, subgraph: int) -> list[Node]:

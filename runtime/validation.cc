@@ -82,10 +82,9 @@ void validate_table(const Subject& subject, const Table& table, const char* name
   const uint64_t end = subject.header().weights_offset;
   const auto path = [name](const char* field) { return std::string(name) + "." + field; };
   if (table.offset % 8 != 0) subject.refuse(table.offset, path("offset"), "a multiple of 8");
-  const size_t least = subject.version == 1 ? kFormerHeaderBytes : sizeof(Header);
-  if (table.offset < least || table.offset > end) {
+  if (table.offset < sizeof(Header) || table.offset > end) {
     subject.refuse(table.offset, path("offset"),
-                   std::to_string(least) + " to weights_offset, " + std::to_string(end));
+                   std::to_string(sizeof(Header)) + " to weights_offset, " + std::to_string(end));
   }
   const uint64_t most = (end - table.offset) / bytes;
   if (table.count > most) {
@@ -99,19 +98,20 @@ void validate_header(const Subject& subject) {
   const Header& header = subject.header();
   const std::string prefix = subject.prefix();
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0) {
-    throw Error(prefix + "magic at offset 0 is not 'BVE1': this is no .bve program", "",
-                "give one that 'bigvit-edge export --format bve' has written");
+    throw Error(prefix +
+                "magic at offset 0 is not 'BVE1': this is no .bve program; give one that " +
+                "'bigvit-edge export --format bve' has written");
   }
-  if (header.version < 1 || header.version > kVersion) {
-    throw Error(prefix + "version at offset 4 is " + std::to_string(header.version),
-                "1 to " + std::to_string(kVersion) + ", which this library reads",
-                header.version > kVersion ? "update bigvit-edge" : "export it again");
+  if (header.version != kVersion) {
+    throw Error(prefix + "version at offset 4 is " + std::to_string(header.version) +
+                ", this library reads " + std::to_string(kVersion) +
+                (header.version > kVersion ? ": update bigvit-edge" : ": export it again"));
   }
   if (header.file_bytes != subject.count) {
-    throw Error(prefix + "has " + std::to_string(subject.count) + " bytes",
+    throw Error(prefix + "has " + std::to_string(subject.count) + " bytes, expected " +
                 std::to_string(header.file_bytes) + " (file_bytes at offset 8): it is " +
-                    (header.file_bytes > subject.count ? "truncated" : "longer than it says"),
-                "copy or export it again");
+                (header.file_bytes > subject.count ? "truncated" : "longer than it says") +
+                ", copy or export it again");
   }
   if (header.weights_offset % kWeightsAlign != 0 || header.weights_offset < sizeof(Header) ||
       header.weights_offset > subject.count) {
@@ -120,7 +120,7 @@ void validate_header(const Subject& subject) {
                        std::to_string(subject.count) + ", the file's size");
   }
   if (header.precision > 2) subject.refuse(header.precision, "precision", "0, 1 or 2");
-  const uint32_t checksum = compute_tables_checksum(subject.file, header.weights_offset);
+  const uint32_t checksum = compute_tables_checksum(subject.bytes, header.weights_offset);
   if (checksum != header.checksum) {
     subject.refuse(header.checksum, "checksum", std::to_string(checksum) + " for these bytes");
   }
@@ -130,19 +130,18 @@ void validate_header(const Subject& subject) {
   validate_table(subject, header.buffers, "buffers", sizeof(Buffer));
   validate_table(subject, header.ops, "ops", sizeof(Op));
   validate_table(subject, header.metadata, "metadata", 1);
-  if (header.version > 1) validate_table(subject, header.ports, "ports", sizeof(Port));
   const auto metadata = subject.table<char>(header.metadata);
   Scanner scanner({metadata.first, metadata.count});
   if (!scanner.read_object()) {
     throw Error(prefix + "metadata is no JSON object of strings at offset " +
-                    std::to_string(header.metadata.offset + scanner.done()),
-                "", kDamaged);
+                std::to_string(header.metadata.offset + scanner.done()) +
+                "; the file is damaged or was made by another program: export it again");
   }
 }
 
 uint64_t measure_weight(const Weight& weight) {
   const uint64_t rows = weight.rows, columns = weight.columns;
-  if (!is_packed(weight.type)) return rows * columns * sizeof(float);
+  if (weight.type <= WeightType::kMatrix) return rows * columns * sizeof(float);
   const auto packing = static_cast<bve_packing>(static_cast<uint32_t>(weight.type) -
                                                 static_cast<uint32_t>(WeightType::kF32));
   return (rows + BVE_PANEL - 1) / BVE_PANEL * bve_rhs_stride_bytes(packing, columns);
@@ -159,18 +158,11 @@ void validate_weight(const Subject& subject, uint32_t index) {
   const Weight& weight = subject.table<Weight>(subject.header().weights)[index];
   const auto path = [index](const char* field) { return path_of("weights", index, field); };
   subject.check_name(weight.name, "weights", index);
-  const auto last = subject.version == 1 ? WeightType::kQc8x8 : WeightType::kRows;
-  if (weight.type > last) {
-    subject.refuse(weight.type, path("type"),
-                   "0 to " + std::to_string(static_cast<uint32_t>(last)));
-  }
+  if (weight.type > WeightType::kQc8x8) subject.refuse(weight.type, path("type"), "0 to 5");
   validate_dim(subject, weight.rows, "weights", index, "rows");
   validate_dim(subject, weight.columns, "weights", index, "columns");
   if (weight.type == WeightType::kVector && weight.rows != 1) {
     subject.refuse(weight.rows, path("rows"), "1 in a vector");
-  }
-  if (weight.type == WeightType::kRows && weight.rows != 1) {
-    subject.refuse(weight.rows, path("rows"), "1 in a row list");
   }
   const uint64_t there = subject.count - subject.header().weights_offset;
   if (weight.offset % 64 != 0 || weight.offset > there) {
@@ -207,6 +199,15 @@ void validate_buffers(const Subject& subject, const Entry& entry) {
           "fewer: its entry's buffers have more than " + std::to_string(kMaxArenaBytes) + " bytes");
     }
   }
+  const auto expect = [&](uint32_t i, uint32_t rows, uint32_t columns, const char* what) {
+    const Buffer& buffer = buffers[entry.first_buffer + i];
+    if (buffer.type == BufferType::kF32 && buffer.rows == rows && buffer.columns == columns) return;
+    subject.refuse(buffer.type, path_of("buffers", entry.first_buffer + i, "type"),
+                   std::string(what) + ": type 0, " + std::to_string(rows) + " rows, " +
+                       std::to_string(columns) + " columns");
+  };
+  expect(0, 3 * entry.image_size, entry.image_size, "the image");
+  expect(1, 1, entry.classes, "the logits");
 }
 
 void validate_entry(const Subject& subject, uint32_t index) {
@@ -243,11 +244,10 @@ void validate_entry(const Subject& subject, uint32_t index) {
                  before.first_buffer + before.buffers, subject.header().buffers.count);
   validate_range(entry.first_op, "first_op", entry.ops, "ops", 1, before.first_op + before.ops,
                  subject.header().ops.count);
-  validate_range(entry.first_port, "first_port", entry.ports, "ports", 2,
-                 before.first_port + before.ports, subject.header().ports.count);
+  validate_dim(subject, entry.image_size, "entries", index, "image_size");
+  validate_dim(subject, entry.classes, "entries", index, "classes");
   if (entry.reserved != 0) subject.refuse(entry.reserved, path("reserved"), "0");
   validate_buffers(subject, entry);
-  validate_ports(subject, index);
 }
 
 }  // namespace
@@ -282,19 +282,14 @@ void Subject::check_name(const Text& text, const char* table_name, uint32_t inde
   }
 }
 
-std::shared_ptr<const std::byte> read_tables(const std::shared_ptr<const std::byte>& file,
-                                             size_t count, const std::string& name) {
-  const uint32_t version = reinterpret_cast<const Header*>(file.get())->version;
-  Subject subject{file.get(), file.get(), count, version, name};
+void validate(const std::byte* bytes, size_t count, const std::string& name) {
+  const Subject subject{bytes, count, name};
   validate_header(subject);
-  std::shared_ptr<const std::byte> tables = version < kVersion ? translate(subject) : file;
-  subject.tables = tables.get();
   const Header& header = subject.header();
   for (uint32_t i = 0; i < header.weights.count; ++i) validate_weight(subject, i);
   if (header.entries.count == 0) subject.refuse(header.entries.count, "entries.count", "1 or more");
   for (uint32_t i = 0; i < header.entries.count; ++i) validate_entry(subject, i);
   for (uint32_t i = 0; i < header.entries.count; ++i) validate_ops(subject, i);
-  return tables;
 }
 
 }  // namespace bve

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from bigvit_edge import machine, runtime, tables
+from bigvit_edge.artifact import Array
 from bigvit_edge.export import calibration, convolutions
 from bigvit_edge.export.convert import Subject, capture, place, quantize, rewrite
 from bigvit_edge.export.quantization import insert_quantization
-from bigvit_edge.signature import Array
 from bigvit_edge.target import load_target, override
 from tests.bench_int8 import CALIBRATION, SIZE, draw, load_network
 

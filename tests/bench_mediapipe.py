@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bigvit_edge.artifact import Pixels
+from bigvit_edge.artifact import Array, Pixels
 from bigvit_edge.demo.digits import HELD_OUT_SEED, held_out
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.loading import Loaded, load, set_keep
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import Loaded, load, set_keep
 from bigvit_edge.tables import print_rows
 from tests.libraries import ask_mediapipe
 

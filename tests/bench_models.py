@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 
 from bigvit_edge import report, tables
-from bigvit_edge.arguments import parse_keeps
 from bigvit_edge.bench import pages
 from bigvit_edge.bench.command import make_plan, run_bench
 from bigvit_edge.export.bundle import Source, export_bundle
-from bigvit_edge.models.zoo import count_macs, find_config
+from bigvit_edge.models.zoo import count_macs, find_card
 from bigvit_edge.target import Target, load_target, override
+from bigvit_edge.words import parse_keeps
 
 OURS = "bve"
 FORMATS = ("executorch", "litert", "onnx", OURS)
@@ -55,7 +55,7 @@ def print_table(precision: str, times: dict[Key, float], options: argparse.Names
     the fastest peer of the same row and of the dense row."""
     formats = options.formats.split(",")
     peers = [name for name in formats if name != OURS]
-    dense_macs = count_macs(find_config(options.dense))
+    dense_macs = count_macs(find_card(options.dense))
     fastest_dense = min((times[precision, name, None] for name in peers), default=None)
     rows = []
     for keep in dict.fromkeys(keep for _, _, keep in times):
@@ -63,7 +63,7 @@ def print_table(precision: str, times: dict[Key, float], options: argparse.Names
         for name in formats:
             ms, dense = times[precision, name, keep], times[precision, name, None]
             cells.append(f"{ms:.1f} ms" if keep is None else f"{ms:.1f} ms ({ms / dense:.2f})")
-        macs = dense_macs if keep is None else count_macs(find_config(options.little), keep)
+        macs = dense_macs if keep is None else count_macs(find_card(options.little), keep)
         label = options.dense if keep is None else f"{options.little} {keep:g}"
         if OURS in formats and fastest_dense is not None:
             ours = times[precision, OURS, keep]
@@ -77,7 +77,7 @@ def print_table(precision: str, times: dict[Key, float], options: argparse.Names
 def export(name: str, keeps: tuple[float, ...], target: Target, folder: Path) -> Path:
     """A model's bundle, whose files were compared with PyTorch: none is timed that is wrong."""
     bundle = folder / name
-    export_bundle(Source(name), target, bundle, keeps=keeps, progress=report.PROGRESS)
+    export_bundle(Source(name), target, bundle, keeps=keeps, listener=report.LISTENER)
     return bundle
 
 

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from bigvit_edge import tables
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.assignment import list_linears
 from bigvit_edge.export.calibration import calibrate, visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
+from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import draw_calibration, make_references
 from bigvit_edge.export.sensitivity import STATIC, Rounder
-from bigvit_edge.models.loading import Loaded, load
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import Loaded, load
 from bigvit_edge.target import Quant
-from bigvit_edge.tasks.classification import compare
 
 PRECISIONS = ("fp16", "int8", STATIC, "int4")
 FAULTS = ("other image", "reversed", "blue", "columns", "shuffled", "no bias")
@@ -60,7 +60,7 @@ def draw_biases(module: nn.Module) -> None:
 @torch.no_grad()
 def measure_model(model: Loaded, count: int) -> tuple[str, ...]:
     reference = make_references(model, (None,), count)[None]
-    images, expected = reference.images, reference.answers
+    images, expected = reference.images, reference.logits
     pairs = compare(np.roll(expected, 1, axis=0), expected)
     graph = rewrite(capture(model.module, model.image_size))
     graph = replace(

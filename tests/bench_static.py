@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from bigvit_edge import tables
+from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.assignment import assign_layers
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph, read_constants
 from bigvit_edge.export.integers import Range
+from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import choose_scale, insert_quantization
 from bigvit_edge.export.references import draw_calibration, make_references
-from bigvit_edge.models.loading import has_keep, load
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import has_keep, load
 from bigvit_edge.target import OBSERVERS, load_target
-from bigvit_edge.tasks.classification import compare
 
 Change = Callable[[Node, Tensor], Tensor]
 
@@ -66,7 +66,7 @@ def main() -> None:
     calibration, labels = draw_calibration(model), held_out().labels.numpy()[: options.images]
 
     def row(name: str, logits: Array, step: str = "") -> tuple[str, ...]:
-        parity = compare(logits, reference.answers)
+        parity = compare(logits, reference.logits)
         right = (logits.argmax(1) == labels).mean()
         figures = (
             f"{parity.cosine_mean:.5f}",

@@ -111,9 +111,9 @@ def export(model: str, formats: list[str], folder: Path, precision: str = "int8"
     """Write a model's files, by format."""
     from bigvit_edge import report
     from bigvit_edge.artifact import write_data
-    from bigvit_edge.export.convert import Subject, convert_model, load_format
+    from bigvit_edge.export.convert import Subject, convert_model, load_backend
     from bigvit_edge.export.references import make_references
-    from bigvit_edge.models.loading import load
+    from bigvit_edge.models.load import load
     from bigvit_edge.target import load_target, override
 
     loaded = load(model)
@@ -122,8 +122,8 @@ def export(model: str, formats: list[str], folder: Path, precision: str = "int8"
     target = override(load_target("host"), [f"formats={','.join(formats)}", f"precisions={precision}"])
     subject = Subject(loaded.module, loaded.image_size, keeps, images, trained=False, metadata={})
     files = {}
-    for artifact, _ in convert_model(subject, target, report.PROGRESS):
-        files[artifact.format] = folder / f"{model}_{precision}{load_format(artifact.format).SUFFIX}"
+    for artifact, _ in convert_model(subject, target, report.LISTENER):
+        files[artifact.format] = folder / f"{model}_{precision}{load_backend(artifact.format).SUFFIX}"
         write_data(artifact.data, files[artifact.format])
     return files
 
@@ -254,9 +254,9 @@ def open_file(name: str, path: str, threads: int, keep: float) -> Any:
         model = nncf.quantize(openvino.Core().read_model(path), nncf.Dataset([image]))
         compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
         return lambda: compiled([image])
-    from bigvit_edge.export.convert import load_format
+    from bigvit_edge.export.convert import load_backend
 
-    runner = load_format(name).load(Path(path), threads)
+    runner = load_backend(name).load(Path(path), threads)
     return lambda: runner(image)
 
 

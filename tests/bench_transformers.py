@@ -21,13 +21,13 @@ from bigvit_edge.app.offers import list_offers
 from bigvit_edge.app.packages import find_packages
 from bigvit_edge.app.server import Site
 from bigvit_edge.app.web import list_page
+from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.models.hf_models import import_transformers, silence_transformers
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.preprocessing import NHWC
 from bigvit_edge.runtime.formats.onnx import set_options
-from bigvit_edge.signature import Array
 from bigvit_edge.tables import print_rows
 from tests.app.chromium import open_chromium
 from tests.app.made import serving

@@ -57,10 +57,8 @@ def measure(
 ) -> tuple[str, ...]:
     run = open_entry(path.parent, find_entry(path), threads, method["name"])
     noise = np.random.default_rng(0)
-    (taken,) = run.signature.inputs
-    is_bytes = taken.dtype == "uint8"
-    image = noise.integers(0, 256, taken.shape, np.uint8) if is_bytes else noise.standard_normal(taken.shape)
-    image = image.astype(taken.dtype)
+    image = noise.integers(0, 256, run.image, np.uint8) if run.dtype == "uint8" else noise.standard_normal(run.image)
+    image = image.astype(run.dtype)
     words = ", ".join(map(json.dumps, (told, method)))
     ready = tab.evaluate(
         f"host.open({words}, {{ threads: {threads} }}).then(one => {{ window.one = one; return one.ready }})"

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bigvit_edge.app.packages import Package, find_package
+from bigvit_edge.artifact import Array
 from bigvit_edge.errors import UserError
-from bigvit_edge.signature import Array
 from tests.app.chromium import open_chromium
 from tests.native import ROOT, skip
 
@@ -42,7 +42,7 @@ CLASSIFY = """(async (width, height) => {
 })"""
 
 
-class Asked(NamedTuple):
+class Told(NamedTuple):
     """What MediaPipe says of a file.
 
     metadata: by the schema's names; names [n]: of the most probable class of each picture, None where the file names
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
     scores: Array
 
 
-def ask_mediapipe(file: Path, pictures: Array, *words: str) -> Asked:
+def ask_mediapipe(file: Path, pictures: Array, *words: str) -> Told:
     """Classify pictures [n, H, W, 3], uint8, RGB, by MediaPipe's ImageClassifier. RuntimeError if it refuses the file.
 
     words: of tests/mediapipe_classifier.py.
@@ -63,7 +63,7 @@ def ask_mediapipe(file: Path, pictures: Array, *words: str) -> Asked:
     if done.returncode:
         raise RuntimeError(done.stderr)
     told = json.loads(done.stdout)
-    return Asked(told["metadata"], *read_answers(told["answers"]))
+    return Told(told["metadata"], *read_answers(told["answers"]))
 
 
 def read_answers(answers: list[list[tuple[int, str | None, float]]]) -> tuple[list[str | None], Array]:

@@ -1,4 +1,4 @@
-"""A user's model around one of ours, from the command line: bve runs ours, and all that can be said is said."""
+"""A user's model around one of ours, from the command line: our core runs ours, and all that can be said is said."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ("--set", "limits.images=8", "--set", "limits.int8_cosine=0.99", "--set", "limits.top1_agreement=0.5")
     result = call("export", MODEL, "--target", "android-native", "--keep", "0.5,1", *settings, "-o", folder)
     assert result.exit_code == 0, result.output
-    assert "cut out pieces for the bve runtime" in result.output
+    assert "part net for our core" in result.output
     return folder
 
 
@@ -64,6 +64,5 @@ def test_check_and_run_load_our_library_by_themselves(exported: Path, tmp_path: 
 def test_a_bve_is_ours_alone(tmp_path: Path) -> None:
     result = call("export", MODEL, "--format", "bve", "-o", tmp_path / "out")
     assert result.exit_code == 2
-    assert "Around) in bve, where " in result.stderr
-    assert "; expected ops that the bve runtime has; take another format" in result.stderr
+    assert "Around) in bve; expected a ViT or big.LITTLE ViT of this package; take another format" in result.stderr
     assert list(tmp_path.iterdir()) == []

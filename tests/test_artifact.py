@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bigvit_edge.artifact import Entry, Leftover, Manifest, Verified, hash_file, list_versions, measure_size, write_data
+from bigvit_edge.artifact import (
+    Entry,
+    Leftover,
+    Manifest,
+    Tensor,
+    Verified,
+    hash_file,
+    list_versions,
+    measure_size,
+    write_data,
+)  # fmt: skip
 from bigvit_edge.errors import UserError
 from bigvit_edge.measures import Accuracy, Parity
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.signature import Tensor
 from bigvit_edge.target import Limits, Quant
 
 ENTRY = Entry(

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from bigvit_edge.cli import app
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.results import read_result
 from bigvit_edge.runtime import Session
 from tests.native import ROOT, skip
@@ -51,10 +51,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ],
         check=True,
     )  # fmt: skip
-    CONFIGS["tiny"] = TINY
+    CARDS["tiny"] = TINY
     limits = ("--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98", "--set", "precisions=int8")
     made = CliRunner().invoke(app, ["export", "tiny", "--format", "bve", "-o", str(folder / "bundle"), *limits])
-    del CONFIGS["tiny"]
+    del CARDS["tiny"]
     assert made.exit_code == 0, made.output
     Image.effect_noise((40, 40), 90).convert("RGB").save(folder / "picture.png")
     folder.chmod(0o777)  # root there is another here

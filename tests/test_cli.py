@@ -77,7 +77,7 @@ def test_listings_are_json_on_request() -> None:
         (["--keep", "0.3333333,0.33333334"], ["each ratio once"]),
         (
             ["--calibration", ".", "--set", "precisions=fp32"],
-            ["int8 for the bve runtime, or integers for a model with convolutions"],
+            ["int8 for our core, or integers for a model with convolutions"],
         ),
         (["--set", "quant.p=int4"], ["quant.p=int4 for fp32, int8", "precisions=mixed"]),
         (["--image-size", "100000000000"], ["--image-size 100000000000", "1 to 4096"]),

@@ -17,7 +17,7 @@ from bigvit_edge.artifact import hash_file
 from bigvit_edge.cli import app
 from bigvit_edge.extras import BASE, EXTRAS, LIGHT
 from bigvit_edge.manifest import read_manifest, write_manifest
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.models.zoo import CARDS
 from tests.native import ROOT
 from tests.test_tiny import TINY
 
@@ -47,10 +47,10 @@ def read_project() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("extras") / "bundle"
-    CONFIGS["tiny"] = TINY
+    CARDS["tiny"] = TINY
     settings = ("--set", "precisions=fp32", "--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98")
     made = CliRunner().invoke(app, ["export", "tiny", "--format", "bve,litert,onnx", "-o", str(folder), *settings])
-    del CONFIGS["tiny"]
+    del CARDS["tiny"]
     assert made.exit_code == 0, made.output
     manifest, program = read_manifest(folder), folder / "tiny_fp32.pte"  # which takes too long to make
     program.write_bytes(b"never read")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.convert import Subject, convert_model
+from bigvit_edge.export.parity import compare
 from bigvit_edge.export.references import draw_calibration, make_references
-from bigvit_edge.models.loading import load
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import load
 from bigvit_edge.target import load_target, override
-from bigvit_edge.tasks.classification import compare
 from tests.native import CPUS, HOST
 from tests.runtime.test_main_serve import speak
 
@@ -35,7 +35,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(keep: float) -> tuple[Array, Array]:
     """Images and PyTorch's logits."""
     reference = make_references(load(MODEL), (keep,), IMAGES)[keep]
-    return reference.images, reference.answers
+    return reference.images, reference.logits
 
 
 @pytest.mark.parametrize("precision", LEAST)

@@ -13,13 +13,12 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
-from bigvit_edge.export.formats.litert.contents import read_model
+from bigvit_edge.export.backends.litert.contents import read_model
 from bigvit_edge.export.image import make_input
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.runtime import Frame, abi
 from bigvit_edge.runtime.opening import load_file, open_entry
-from bigvit_edge.tasks.classification import read_answer
 from tests.models.stem import LABELS, build
 
 MODEL = "tests.models.stem:build"
@@ -67,7 +66,7 @@ def test_a_file_takes_pixels_and_says_what_pytorch_says_of_the_picture(exported:
         assert told.name == ("probabilities" if name == "litert" else "logits")
         runner = load_file(name, exported / entry.file)
         given = pixels[None] if LAYOUTS[name] == "NHWC" else pixels.transpose(2, 0, 1)[None]
-        raw = runner(np.ascontiguousarray(given))[0]
+        raw = runner.run(np.ascontiguousarray(given))[0]
         found = raw if name == "litert" else np.exp(raw) / np.exp(raw).sum()
         np.testing.assert_allclose(found, answer(pixels), atol=1e-5 if entry.precision == "fp32" else 0.02)
         assert json.loads(runner.words["preprocessing"])["dtype"] == "uint8"
@@ -107,7 +106,7 @@ def test_pixels_lie_as_asked(tmp_path: Path) -> None:
     folder = export(tmp_path / "out", "onnx,executorch", "fp32", "layout=NHWC")
     for entry in read_manifest(folder).artifacts:
         assert entry.inputs[0].shape == (1, 32, 32, 3)
-        assert open_entry(folder, entry).signature.inputs[0].shape == (1, 32, 32, 3)
+        assert open_entry(folder, entry).image == (1, 32, 32, 3)
 
 
 def test_a_manifest_that_says_tensor_of_a_file_of_pixels_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_a_manifest_that_says_tensor_of_a_file_of_pixels_is_refused(exported: Pa
     Image.new("RGB", (32, 32)).save(tmp_path / "p.png")
     result = call("run", tmp_path / entry["file"], tmp_path / "p.png")
     assert result.exit_code == 2
-    assert "takes uint8 [1, 3, 32, 32], where its manifest says float32" in result.stderr
+    assert "takes an image uint8 [1, 3, 32, 32], where its manifest says float32" in result.stderr
 
 
 def test_a_file_that_our_core_runs_takes_pixels(tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_a_file_that_our_core_runs_takes_pixels(tmp_path: Path) -> None:
     for entry in entries:
         (method,) = entry.methods
         assert (entry.inputs[0].dtype, method.delegates, method.leftovers) == ("uint8", 1, ())
-        found = read_answer(open_entry(tmp_path / "out", entry), make_input(pixels, entry.preprocessing))
+        found = open_entry(tmp_path / "out", entry)(make_input(pixels, entry.preprocessing))
         np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-4)
 
 
@@ -152,7 +151,7 @@ def test_a_core_ml_package_is_a_classifier_of_pictures(tmp_path: Path) -> None:
     assert entry.methods[0].parity is not None
     assert entry.methods[0].parity.cosine_min > 0.999
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    np.testing.assert_allclose(open_entry(folder, entry)(pixels[None])[0], answer(pixels), atol=2e-3)
+    np.testing.assert_allclose(open_entry(folder, entry).run(pixels[None])[0], answer(pixels), atol=2e-3)
     result = call("check", folder, "--model", MODEL)
     assert result.exit_code == 0, result.output
 
@@ -186,7 +185,7 @@ def test_a_model_that_ends_with_a_softmax_gets_no_second_one(tmp_path: Path) -> 
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     for entry in read_manifest(tmp_path / "out").artifacts:
         assert entry.outputs[0].name in ("probabilities", "classLabel_probs")
-        found = open_entry(tmp_path / "out", entry)(pixels[None])[0]
+        found = open_entry(tmp_path / "out", entry).run(pixels[None])[0]
         np.testing.assert_allclose(found, answer(pixels), atol=1e-5)
 
 

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from bigvit_edge.preprocessing import Preprocessing, infer_scale
@@ -67,29 +65,3 @@ def test_the_scale_of_a_mean(mean: Any, std: Any, scale: float | None) -> None:
     else:
         assert infer_scale(mean, std) == scale
         Preprocessing(8, mean, std, scale=scale)
-
-
-IMAGENET: dict[str, Any] = dict(size=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-def test_255ths_are_those_of_torchvision() -> None:
-    """Its to_tensor divides: another rounding of the last bit moves what calibration chooses."""
-    values, how = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256), Preprocessing(**IMAGENET)
-    mean, std = (torch.tensor(triple).view(3, 1, 1) for triple in (how.mean, how.std))
-    expected = ((values.float().div(255) - mean) / std).numpy()
-    assert np.array_equal(how.normalize(values.numpy(), 1), expected)
-    assert np.array_equal(how.normalize(values.float().numpy(), 1), expected)
-    assert np.array_equal(how.normalize(values[0].permute(1, 2, 0).numpy(), -1), expected[0].transpose(1, 2, 0))
-
-
-@pytest.mark.parametrize("color", ["RGB", "BGR"])
-def test_pixels_are_restored_and_factors_do_the_same(color: str) -> None:
-    pixels = np.random.default_rng(0).integers(256, size=(2, 3, 5, 7), dtype=np.uint8)
-    how = Preprocessing(**IMAGENET, color=color)
-    made = how.normalize(pixels, 1)
-    assert made.dtype == np.float32
-    assert np.array_equal(how.restore(made, 1), pixels)
-    assert np.array_equal(how.restore(made.transpose(0, 2, 3, 1), -1), pixels.transpose(0, 2, 3, 1))
-    factors, shifts = (each[:, None, None] for each in how.find_factors())
-    ordered = pixels if color == "RGB" else pixels[:, ::-1]
-    assert np.allclose(made, ordered * factors + shifts, atol=1e-6)

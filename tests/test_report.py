@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bigvit_edge.artifact import Tensor
 from bigvit_edge.export.check import Checked
 from bigvit_edge.interruption import Interrupted, catching, shielded
 from bigvit_edge.measures import Parity
@@ -15,7 +16,6 @@ from bigvit_edge.report import (
     measure_latency,
     print_checks,
 )  # fmt: skip
-from bigvit_edge.signature import Tensor
 
 
 def test_a_signal_that_came_while_the_bundle_was_put_in_its_place_says_that_it_is_there() -> None:
@@ -46,7 +46,7 @@ def test_timing_images_are_equal_from_run_to_run() -> None:
 
 
 def test_a_file_that_was_not_run_shows_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    print_checks([Checked("m.pte", None, ("missing",))], "classification")
+    print_checks([Checked("m.pte", None, ("missing",))])
     out = capsys.readouterr().out
     assert "missing" in out
     assert "100" not in out
@@ -54,7 +54,7 @@ def test_a_file_that_was_not_run_shows_no_figures(capsys: pytest.CaptureFixture[
 
 def test_a_share_is_printed_with_its_interval_and_coverage_in_percent(capsys: pytest.CaptureFixture[str]) -> None:
     parity = Parity(0.1, 0.98, 0.99, 0.5, 4, (0.15, 0.85), 0.97654, 0.5, 1.0)
-    print_checks([Checked("m.pte", 0.5, (), parity, None, ("one image",))], "classification")
+    print_checks([Checked("m.pte", 0.5, (), parity, None, ("one image",))])
     out = capsys.readouterr().out
     assert "50.0% (15.0–85.0)" in out
     assert "0.97654" in out

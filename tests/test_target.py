@@ -23,13 +23,12 @@ def test_settings_are_typed_and_leave_the_preset_alone() -> None:
     preset = load_target("android")
     changed = override(
         preset,
-        ["formats=litert", "limits.int8_cosine=0.9", "limits.images=7", "quant.keep_float=default,head", "threads=2"],
+        ["formats=litert", "limits.int8_cosine=0.9", "limits.images=7", "quant.keep_float=router,head", "threads=2"],
     )
     assert changed.formats == ("litert",)
     assert changed.limits.int8_cosine == 0.9
     assert changed.limits.images == 7
-    assert changed.quant.keep_float == ("default", "head")
-    assert override(changed, ["quant.keep_float="]).quant.keep_float == ()
+    assert changed.quant.keep_float == ("router", "head")
     assert changed.threads == 2
     assert changed.limits.top1_agreement == preset.limits.top1_agreement
     assert load_target("android") == preset != changed
@@ -101,30 +100,26 @@ def test_a_malformed_preset_is_named(data: dict[str, object], message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("settings", "delegates"),
+    ("settings", "backends"),
     [
-        (["delegate=native"], {"executorch": "native", "litert": "native", "onnx": "", "bve": ""}),
-        (["delegate=coreml"], {"executorch": "coreml", "litert": "xnnpack", "onnx": "", "bve": ""}),
+        (["backend=native"], {"executorch": "native", "litert": "native", "onnx": "", "bve": ""}),
+        (["backend=coreml"], {"executorch": "coreml", "litert": "xnnpack", "onnx": "", "bve": ""}),
         ([], {"executorch": "xnnpack", "litert": "xnnpack", "onnx": "", "bve": ""}),
     ],
 )
-def test_what_a_format_delegates_to(settings: list[str], delegates: dict[str, str]) -> None:
-    chosen = override(load_target("host"), [f"formats={','.join(delegates)}", *settings])
-    assert {name: chosen.find_delegate(name) for name in delegates} == delegates
-    native = {name for name in delegates if chosen.is_native(name)}
-    assert native == {"bve", *(name for name, delegate in delegates.items() if delegate == "native")}
-    needed = {f"{name}.native" for name in native - {"bve"}} | ({"coreml"} if "delegate=coreml" in settings else set())
-    assert set(chosen.list_modules()) == set(delegates) | needed
+def test_what_a_format_delegates_to(settings: list[str], backends: dict[str, str]) -> None:
+    chosen = override(load_target("host"), [f"formats={','.join(backends)}", *settings])
+    assert {name: chosen.find_backend(name) for name in backends} == backends
+    native = {name for name in backends if chosen.is_native(name)}
+    assert native == {"bve", *(name for name, backend in backends.items() if backend == "native")}
+    needed = {f"{name}.native" for name in native - {"bve"}} | ({"coreml"} if "backend=coreml" in settings else set())
+    assert set(chosen.list_modules()) == set(backends) | needed
 
 
-def test_a_setting_is_found_by_the_name_it_had() -> None:
-    assert override(load_target("host"), ["backend=native"]).delegate == "native"
-
-
-@pytest.mark.parametrize("settings", [["formats=litert"], ["formats=executorch", "delegate=native"], ["formats=onnx"]])
+@pytest.mark.parametrize("settings", [["formats=litert"], ["formats=executorch", "backend=native"], ["formats=onnx"]])
 def test_the_dispatch_kernel_is_executorchs_alone(settings: list[str]) -> None:
     chosen = override(load_target("host"), [*settings, "dispatch=kernel"])
-    with pytest.raises(UserError, match="expected executorch files with delegate=xnnpack"):
+    with pytest.raises(UserError, match="expected executorch files with backend=xnnpack"):
         chosen.list_cells()
     override(load_target("host"), ["formats=executorch", "dispatch=kernel"]).list_cells()
 
@@ -137,7 +132,7 @@ def test_pixels_lie_as_a_formats_users_expect_or_as_asked() -> None:
     asked.list_cells()
     assert [asked.find_layout(name) for name in asked.formats] == ["NHWC", "NHWC", "NHWC", "NCHW"]
     assert not override(image, ["input=tensor"]).takes_pixels("litert")
-    assert not override(image, ["delegate=coreml"]).takes_pixels("executorch")
+    assert not override(image, ["backend=coreml"]).takes_pixels("executorch")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +142,7 @@ def test_pixels_lie_as_a_formats_users_expect_or_as_asked() -> None:
         (["layout=NHWC"], "layout=NHWC for litert, onnx, bve with input=tensor"),
         (["input=image", "formats=coreml", "layout=NHWC"], "layout=NHWC for coreml with input=image"),
         (["input=image", "formats=bve", "layout=NCHW"], "layout=NCHW for bve"),
-        (["input=image", "formats=executorch", "delegate=coreml", "layout=NHWC"], "layout=NHWC for executorch"),
+        (["input=image", "formats=executorch", "backend=coreml", "layout=NHWC"], "layout=NHWC for executorch"),
         (["input=picture"], "unknown word 'picture' in input"),
         (["input=image", "layout=HWC"], "unknown word 'HWC' in layout"),
     ],

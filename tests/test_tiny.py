@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from bigvit_edge.cli import app
 from bigvit_edge.manifest import read_manifest
-from bigvit_edge.models.zoo import CONFIGS, DIGITS, Config
+from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 
-TINY = Config(
+TINY = Card(
     "tiny", 32, 16, depth=2, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=10, labels=DIGITS
 )
-KEEP_PATCHES = "quant.keep_float=default,patches"
+KEEP_PATCHES = "quant.keep_float=router,little,down,patches"
 LOOSE = ["--set", "limits.images=20", "--set", "limits.untrained_cosine=0.98"]
 
 
@@ -27,9 +27,9 @@ def call(*words: object) -> Result:
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[str]:
     """A model of a few thousand parameters under the name 'tiny', from its random start."""
-    CONFIGS["tiny"] = TINY
+    CARDS["tiny"] = TINY
     yield "tiny"
-    del CONFIGS["tiny"]
+    del CARDS["tiny"]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.loading import build
+from bigvit_edge.models.load import build
 from bigvit_edge.models.weights import read_weights
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.train import (
     RECIPES,
     find_recipe,
@@ -32,7 +32,7 @@ def test_train_leaves_weights_and_a_table(tmp_path: Path) -> None:
         "teacher.checkpoint", "student.checkpoint", "vit_demo.safetensors", "blvit_demo.safetensors",
     }  # fmt: skip
     assert len(rows) == 9
-    start = build(CONFIGS["blvit_demo"]).layers[0].router.score.weight
+    start = build(CARDS["blvit_demo"]).layers[0].router.score.weight
     assert not torch.equal(read_weights(tmp_path / "blvit_demo.safetensors")["layers.0.router.score.weight"], start)
 
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_is_cut_or_of_another_model(tmp_path: Path) -> None:
 
 
 def test_the_student_starts_from_the_teachers_blocks() -> None:
-    student, dense = build(CONFIGS["blvit_demo"]), build(CONFIGS["vit_demo"])
+    student, dense = build(CARDS["blvit_demo"]), build(CARDS["vit_demo"])
     torch.nn.init.normal_(dense.layers[2].mlp.fc1.weight)
     take_from_dense(student, dense)
     assert torch.equal(student.layers[2].p.mlp.fc1.weight, dense.layers[2].mlp.fc1.weight)
@@ -101,7 +101,7 @@ def test_the_student_starts_from_the_teachers_blocks() -> None:
 
 def test_with_all_tokens_kept_and_a_uniform_router_the_fresh_student_is_its_teacher() -> None:
     """Gates are 1 there and the exchange starts at 1e-4, so nothing of the dense model is lost at the start."""
-    student, dense = build(CONFIGS["blvit_demo"]), build(CONFIGS["vit_demo"])
+    student, dense = build(CARDS["blvit_demo"]), build(CARDS["vit_demo"])
     take_from_dense(student, dense)
     torch.nn.init.zeros_(student.up.weight)
     for layer in student.layers:

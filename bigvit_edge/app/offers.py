@@ -16,7 +16,7 @@ from bigvit_edge.runtime.outside_data import refuse_outside_data
 
 RUNTIMES = {"onnx": "onnxruntime-web", "litert": "LiteRT.js"}
 MAGIC = b"TFL3"  # at the fifth byte of a .tflite
-OURS = "its ops are the bve runtime's, which no browser has"
+OURS = "its ops are our core's, which no browser has"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _tell(number: str, cases: Sequence[Case]) -> dict[str, Any]:
         raise _NotRunError(OURS)
     told = {
         "id": number, "name": case.name, "format": case.format, "bytes": case.bytes, "sha256": case.sha256,
-        "bundle": case.model, "labelled": case.labelled,
+        "bundle": case.model,
     }  # fmt: skip
     if entry is None:
         return told | (_read_tflite if case.format == "litert" else _read_onnx)(case.path)

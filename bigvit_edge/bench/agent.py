@@ -131,7 +131,7 @@ def parse(words: "list[str]") -> argparse.Namespace:
     parser.add_argument("--cores", type=parse_cores, default=[], help="cores that it may run on, as 0,4-7")
     parser.add_argument("--evict", action="store_true", help="the file leaves the system's cache before it is loaded")
     parser.add_argument("--clock", help="bve-run, which measures the clock")
-    parser.add_argument("--delegate", help="the bve runtime as its delegate, a shared object")
+    parser.add_argument("--delegate", help="our core for this runtime, a shared object")
     parser.add_argument("--preprocessing", default="", help="how pictures are prepared, JSON; else as the file says")
     beside = os.path.join(os.path.dirname(__file__), "frame_reader.py")  # noqa: PTH118, PTH120  one import less
     parser.add_argument("--frames", default=beside, help="where frame_reader.py lies, which prepares camera frames")
@@ -372,7 +372,7 @@ RUNTIMES = {runtime.name: runtime for runtime in (LiteRT, ONNX, ExecuTorch)}
 def take_only(inputs: "list[Any]", outputs: "list[Any]") -> "tuple[Any, Any]":
     if len(inputs) == len(outputs) == 1:
         return inputs[0], outputs[0]
-    sys.exit(f"{len(inputs)} inputs and {len(outputs)} outputs, expected an image and its answer")
+    sys.exit(f"{len(inputs)} inputs and {len(outputs)} outputs, expected an image and its logits")
 
 
 def find_package(runtime: str, *names: str, module: str = "") -> "tuple[str, Any]":

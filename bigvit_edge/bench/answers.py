@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from bigvit_edge.bench.cases import Case
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.classes import match_classes
 from bigvit_edge.export.image import make_input
 from bigvit_edge.export.pictures import Picture, find_pictures, leave_out
 from bigvit_edge.export.pictures import Pictures as Readable
 from bigvit_edge.results import Answers, spell_path
-from bigvit_edge.tasks.classes import match_classes
 
-NO_CLASSES = "not available: the model has no classes"
 DEMO_COUNT = 200  # of the demo's held-out images
 MOST = 1000  # pictures of a user's, evenly spread
 # images as the file takes them, their classes [n], what was left out
@@ -70,8 +69,6 @@ def judge_answers(case: Case, runner: Answering, pictures: Pictures) -> Answers 
     """
     if case.entry is None:
         return "not available: a file without its bundle does not say how pictures are prepared"
-    if not case.labelled:
-        return NO_CLASSES
     if pictures.found is None and case.entry.labels != DIGITS:
         return "not available: no pictures of this model's classes; --images names some"
     try:

@@ -13,7 +13,6 @@ from bigvit_edge.manifest import find_fault, read_manifest
 from bigvit_edge.results import spell_path
 from bigvit_edge.runtime import tflite
 from bigvit_edge.runtime.outside_data import OutsideDataError, explain_failure, refuse_outside_data
-from bigvit_edge.tasks import find_task
 
 APPLE = "Core ML runs on Apple's systems alone"
 
@@ -23,9 +22,8 @@ class Case:
     """One entry point of one file.
 
     name: the file's own, after as much of its folders as tells it from the others. entry: of the manifest, None of a
-    file alone, of which only its format is known. native: it needs bve's delegate in its runtime. calibrated: on which
-    pictures, by digest. labelled: what it answers with is of classes. runs_nowhere: why no device that is known here
-    could run it, "" if one could.
+    file alone, of which only its format is known. native: it needs our core inside its runtime. calibrated: on which
+    pictures, by digest. runs_nowhere: why no device that is known here could run it, "" if one could.
     """
 
     name: str
@@ -39,7 +37,6 @@ class Case:
     model: str = ""
     runs_nowhere: str = ""
     calibrated: tuple[str, ...] = ()
-    labelled: bool = True
 
     @property
     def keep(self) -> float | None:
@@ -134,5 +131,4 @@ def _list_entry(folder: Path, entry: Entry) -> list[Case]:
     nowhere = APPLE if entry.evaluated else ""
     alone = Case(path.name, path, entry.sha256, measure_size(path), entry.format, entry, None, native, manifest.model)
     alone = replace(alone, runs_nowhere=nowhere, calibrated=tuple(manifest.calibrated))
-    alone = replace(alone, labelled=find_task(manifest.task).LABELLED)
     return [replace(alone, method=method) for method in entry.methods]

@@ -85,6 +85,8 @@ class FrameReader:
             raise LackError(f"{met}, where the preprocessing makes {how.dtype} {list(how.shape)}")
         self.is_float, self.is_nhwc = how.dtype == "float32", how.layout == "NHWC"
         self.prepared_by = f"{PREPARED_BY}, numpy" if self.is_float else PREPARED_BY
+        self.scale = np.float32(1 / how.scale)
+        self.mean, self.std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
         self.read = frames.read_frame
         try:
             self.frame = frames.Frame(draw_frame(), FORMAT, ROTATION)
@@ -96,7 +98,8 @@ class FrameReader:
         """Prepare the frame: the model's input."""
         pixels = self.read(self.frame, self.how)
         if self.is_float:
-            pixels = self.how.normalize(pixels, -1)
+            colors = pixels[..., ::-1] if self.how.color == "BGR" else pixels
+            pixels = (colors / self.scale - self.mean) / self.std
         return np.ascontiguousarray((pixels if self.is_nhwc else pixels.transpose(2, 0, 1))[None])
 
 

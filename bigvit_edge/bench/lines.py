@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.errors import describe_error
 
-Answer = TypeVar("Answer")
+Told = TypeVar("Told")
 
 
-def parse_line(line: str, device: Device, read: Callable[[dict[str, Any]], Answer]) -> Answer:
+def parse_line(line: str, device: Device, read: Callable[[dict[str, Any]], Told]) -> Told:
     """Parse a line, and read of it what was asked.
 
     DeviceError where it is no object, or `read` misses something in it.

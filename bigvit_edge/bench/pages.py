@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from bigvit_edge.bench.answers import NO_CLASSES
 from bigvit_edge.bench.comparison import BENCHES_DIFFER, Compared, bound_ratio, take_frame_ms
 from bigvit_edge.bench.measurement import Progress
 from bigvit_edge.machine import describe
@@ -17,26 +16,18 @@ from bigvit_edge.results import FAILED, VALID, Answers, Energy, Frames, Load, Re
 from bigvit_edge.tables import print_rows, print_step, spell_line
 
 MOST_CACHED = 0.05  # of a file, that a cold load may find in the system's cache
-TOP1 = "top-1"
 TITLE = (
     "file", "keep", "cores", "threads", "p50", "p90", "p99", "frame to label", "CPU an image", "cold load + first",
-    "warm load + first", "peak memory", "size", "delegated", TOP1, "energy", "verdict",
+    "warm load + first", "peak memory", "size", "delegated", "top-1", "energy", "verdict",
 )  # fmt: skip
 
 
 def print_result(result: Result, path: Path) -> None:
     """Print a bench's table, and what its figures mean."""
-    print_rows(*_drop_top1(result.rows))
+    print_rows(TITLE, (_list_cells(row) for row in result.rows))
     for line in explain_result(result):
         print(spell_line(line))
     print(f"all of it, raw times too: {spell_line(spell_path(path))}")
-
-
-def _drop_top1(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The title and cells, without top-1 where no row's model has classes."""
-    place = len(TITLE) if any(row.answers != NO_CLASSES for row in rows) else TITLE.index(TOP1)
-    cut = [(*line[:place], *line[place + 1 :]) for line in (TITLE, *map(_list_cells, rows))]
-    return cut[0], cut[1:]
 
 
 def explain_result(result: Result) -> Iterator[str]:
@@ -58,9 +49,7 @@ def explain_result(result: Result) -> Iterator[str]:
         yield f"images and frames ran for {share:.0%} of the time between the first turn and the last"
     yield from _explain_energy(result.rows)
     yield from dict.fromkeys(
-        f"top-1 of {row.file}: {row.answers}"
-        for row in result.rows
-        if isinstance(row.answers, str) and row.answers != NO_CLASSES and not row.error
+        f"top-1 of {row.file}: {row.answers}" for row in result.rows if isinstance(row.answers, str) and not row.error
     )
     yield from _explain_minutes(result.rows)
     yield from explain_policies(result.rows)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from bigvit_edge.bench.cases import Case
-from bigvit_edge.bench.lines import Answer, parse_line
+from bigvit_edge.bench.lines import Told, parse_line
 from bigvit_edge.bench.policies import Policy
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.process import Process, run_words
@@ -30,7 +30,7 @@ class Tools:
     """What a bench brings to a device, by their paths there.
 
     python: what starts Python there, () where there is none. runtimes: of each format, its version there, or why there
-    is none (`lacks`). delegates: bve's library for a format's runtime, on this machine alone.
+    is none (`lacks`). delegates: our core for a format's runtime, on this machine alone.
     """
 
     bve_run: str
@@ -131,7 +131,7 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, line: str, timeout_s: float, read: Callable[[dict[str, Any]], Answer]) -> Answer:
+    def _ask(self, line: str, timeout_s: float, read: Callable[[dict[str, Any]], Told]) -> Told:
         return parse_line(self._process.ask(line, timeout_s), self.device, read)
 
 
@@ -171,7 +171,7 @@ def explain_absence(tools: Tools, case: Case) -> str:
     if case.format in tools.lacks:
         return tools.lacks[case.format]
     if case.native and case.format not in tools.delegates:
-        return "its ops are the bve runtime's, whose library for this runtime is brought to no other machine yet"
+        return "its ops are our core's, whose library for this runtime is brought to no other machine yet"
     return ""
 
 

@@ -13,7 +13,6 @@ from bigvit_edge.models.contract import explain_failure
 from bigvit_edge.models.transforms import INTERPOLATIONS, TIMM_CROPS, make_preprocessing, read_timm
 from bigvit_edge.models.zoo import HALF
 from bigvit_edge.preprocessing import Preprocessing
-from bigvit_edge.tasks import CLASSIFICATION, FEATURES, TASKS
 
 DEFAULT_SIZE = 224  # pixels, for a module that does not say
 MOST_SHOWN = 60  # letters of a wrong value
@@ -54,21 +53,6 @@ def read_preprocessing(model: nn.Module, source: str, size: int) -> tuple[Prepro
     ]
     how, more = make_preprocessing(source, size, **{**said, "mean": said["mean"] or HALF, "std": said["std"] or HALF})
     return how, (*notes, *more)
-
-
-def read_task(model: nn.Module, source: str, asked: str | None) -> tuple[str, tuple[str, ...]]:
-    """Read what a model is for; and notes.
-
-    It is as asked for, else the attribute task, else features where num_classes is 0, as timm says of a model without a
-    head, else classification.
-    """
-    said = _get(model, source, "task")
-    own: str | None = said if isinstance(said, str) and said in TASKS else None  # others may mean anything by it
-    if own is None and _get(model, source, "num_classes") == 0:
-        own = FEATURES
-    if asked is not None or own is None:
-        return asked or CLASSIFICATION, ()
-    return own, (f"exported for {own}, as the model says of itself",) if own != CLASSIFICATION else ()
 
 
 def read_labels(model: nn.Module, source: str, classes: int) -> tuple[str, ...] | None:

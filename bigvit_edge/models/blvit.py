@@ -13,8 +13,7 @@ gather; it costs zoo.count_dispatch_macs more. "kernel": one op, router and gate
 that our library gives the kernel of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -182,12 +181,7 @@ class BLViT(nn.Module):
 
     `keep` in (0, 1] is the share of tokens that the P-blocks treat; it may be set at any time, and one set of weights
     can serve several.
-
-    KEEP_FLOAT: words in the names of Linears whose rounding makes the routers take other tokens: their own, and of what
-    writes into the stream they read (1.8 % of blvit_s). Any model may have such words of its own.
     """
-
-    KEEP_FLOAT = ("router", "little", "down")
 
     def __init__(
         self, *, image_size: int, patch: int, dim: int, little_dim: int, depth: int, head_dim: int,
@@ -242,24 +236,6 @@ def set_dispatch(model: nn.Module, dispatch: str) -> None:
         tokens = inside.embedding.position.shape[1]
         for layer in cast(Iterable[Layer], inside.layers):
             layer.arrange = None if dispatch == "kernel" else Ranking(tokens) if dispatch == "onehot" else order_tokens
-
-
-@contextmanager
-def routing_as_one_op(model: nn.Module) -> Iterator[None]:
-    """Let one op route and permute, bve::dispatch, until the block ends.
-
-    It does in every layer that arranges its tokens by score, as all but those of ablations do.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, Layer)]
-    known = {layer: layer.arrange for layer in layers}
-    by_score = [layer for layer in layers if layer.arrange is order_tokens or isinstance(layer.arrange, Ranking)]
-    try:
-        for layer in by_score:
-            layer.arrange = None
-        yield
-    finally:
-        for layer in by_score:
-            layer.arrange = known[layer]
 
 
 def selected_tokens(orders: list[Tensor], k: int) -> Tensor:

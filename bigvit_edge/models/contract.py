@@ -1,4 +1,4 @@
-"""What a model of others must be: dense float tensors on the CPU, an image in, the answer of its task out."""
+"""What a model of others must be: dense float tensors on the CPU, an image in, logits out."""
 
 import sys
 from contextlib import redirect_stdout
@@ -12,9 +12,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from bigvit_edge.errors import UserError, describe_error, name_type
 from bigvit_edge.models.memory import check_memory
-from bigvit_edge.models.user_errors import find_line, list_causes
-from bigvit_edge.signature import Tensor as Spec
-from bigvit_edge.tasks import CLASSIFICATION, find_task
+from bigvit_edge.models.traces import find_line, list_causes
 
 PLAIN = "a module of Python code with float tensors, dense and on the CPU"
 QUANTIZED = "return the float model: the export quantises, by --set precisions=int8"
@@ -72,15 +70,14 @@ def _refuse(name: str, source: str, what: str, do: str) -> UserError:
     return UserError(f"{name + ' of ' if name else ''}{source} {what}", PLAIN, do)
 
 
-def observe_answer(
-    model: nn.Module, image_size: int, source: str, task: str = CLASSIFICATION, do: str = "correct the source"
-) -> tuple[Spec, tuple[str, ...]]:
-    """Observe a model's answer by running it on two images; and notes.
+def count_classes(
+    model: nn.Module, image_size: int, source: str, do: str = "correct the source"
+) -> tuple[int, tuple[str, ...]]:
+    """Count a model's classes by running it on two images; and notes.
 
-    UserError unless it takes an image [1, 3, S, S], and answers in float32 with what its task is about. do: what to do
+    UserError unless it takes an image [1, 3, S, S] and answers with logits [1, classes] in float32. do: what to do
     where it raises.
     """
-    known = find_task(task)
     check_memory(model, image_size)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 1, 3, image_size, image_size, generator=generator, dtype=torch.float32)
@@ -92,20 +89,28 @@ def observe_answer(
     except BaseException as e:  # SystemExit and GeneratorExit among them
         doing = f"{source} on an image [1, 3, {image_size}, {image_size}]"
         raise explain_failure(e, doing, f"a model of RGB images of {image_size} px", do) from e
-    if not isinstance(first, Tensor):
+    if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != 1 or not first.numel():
         met, do = f"{source} answers one image with {_describe(first)}", "wrap it in a module that returns these alone"
-        raise UserError(met, f"{known.OUTPUTS[0]}, a tensor", do)
-    answer = Spec(known.OUTPUTS[0], tuple(first.shape))
-    known.check_answer(answer, source)
+        raise UserError(met, "logits [1, classes]", do)
     if first.dtype != torch.float32 or first.layout != torch.strided:
         kind = "" if first.layout == torch.strided else "sparse "
         met = f"{source} answers with {kind}{str(first.dtype).removeprefix('torch.')}"
-        do = "end forward by .float()" if first.is_floating_point() else "return the numbers, before any argmax"
-        raise UserError(met, f"{known.OUTPUTS[0]} in float32", do)
-    return answer, known.note_answers(first.numpy(), second.numpy())
+        do = "end forward by .float()" if first.is_floating_point() else "return the logits, before any argmax"
+        raise UserError(met, "logits in float32", do)
+    classes = first.shape[1]
+    if classes > 1 and all(_is_distribution(answer) for answer in (first, second)):
+        note = "the model answers with probabilities, as after a softmax; `run` takes a softmax of them once more"
+        return classes, (f"{note}: leave the model's own out",)
+    return classes, ()
+
+
+def _is_distribution(answer: Tensor) -> bool:
+    return bool((answer >= 0).all()) and abs(float(answer.sum()) - 1) < 1e-3
 
 
 def _describe(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"a tensor {list(answer.shape)}"
     if isinstance(answer, dict):
         return f"{name_type(answer)} of {', '.join(map(str, answer))}"
     kind = type(answer).__name__

@@ -13,7 +13,7 @@ from bigvit_edge.errors import UserError, lacks_memory, name_type, suggest
 from bigvit_edge.models.contract import explain_failure
 from bigvit_edge.models.memory import GIB, SHARE, bound_memory, measure_free
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
-from bigvit_edge.models.user_errors import list_causes
+from bigvit_edge.models.traces import list_causes
 
 FUNCTION = "a function without arguments that returns a torch.nn.Module"
 WRAPPERS = {  # PyTorch's classes around a module that compute the same -> the attribute that holds it

@@ -23,9 +23,7 @@ from bigvit_edge.errors import UserError, describe_error, list_few, name_type
 from bigvit_edge.models.attributes import to_names
 from bigvit_edge.models.torchvision_ops import define_torchvision_ops
 from bigvit_edge.models.weights import hash_weights
-from bigvit_edge.tasks import CLASSIFICATION, FEATURES
 
-HEADLESS = ("Model", "Backbone")  # how transformers calls classes without a head
 HF = "hf:"  # in front of a folder, or of a name on the hub
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FILES = (  # of a folder: what says which model it is
@@ -60,37 +58,18 @@ class Classifier(nn.Module):
         return logits
 
 
-class Backbone(nn.Module):
-    """A transformers model without a head, that answers with its pooled features.
-
-    images [B, 3, S, S] -> [B, C]; of one that pools nothing its last hidden state, [B, N, C] or [B, C, h, w].
-    """
-
-    def __init__(self, model: nn.Module, interpolate: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.options = {"interpolate_pos_encoding": True} if interpolate else {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        answer = self.model(pixel_values=images, **self.options)
-        pooled: Tensor | None = getattr(answer, "pooler_output", None)
-        features: Tensor = answer.last_hidden_state if pooled is None else pooled.flatten(1)
-        return features
-
-
 @dataclass(frozen=True)
 class Folder:
     """The model folder that `hf:` names, found.
 
     where: as transformers takes it; local: it is a folder, read without a network; config: its description, of
-    transformers' own class; task: what it is taken for.
+    transformers' own class.
     """
 
     source: str
     where: str
     local: bool
     config: Any
-    task: str = CLASSIFICATION
 
     @property
     def options(self) -> dict[str, Any]:
@@ -138,13 +117,11 @@ def silence_transformers() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def find_folder(source: str, num_classes: int | None, task: str | None = None) -> Folder:
+def find_folder(source: str, num_classes: int | None) -> Folder:
     """Read the config.json of what `hf:FOLDER_OR_NAME` names.
 
-    num_classes: of a new head, in place of its own; task: where None, features of a model that was saved without a head
-    (ViTModel, not ViTForImageClassification), else classification. UserError on a path that is no such folder, a hub
-    that cannot be reached, a model that wants code of its own, is quantised, or is none of transformers' image
-    classifiers.
+    num_classes: of a new head, in place of its own. UserError on a path that is no such folder, a hub that cannot be
+    reached, a model that wants code of its own, is quantised, or is none of transformers' image classifiers.
     """
     where = source.removeprefix(HF)
     local = bool(where) and Path(where).is_dir()
@@ -164,18 +141,11 @@ def find_folder(source: str, num_classes: int | None, task: str | None = None) -
     if getattr(config, "quantization_config", None):
         met = f"{source} is quantised ({' '.join(str(config.quantization_config).split())[:80]})"
         raise UserError(met, "a model in float", "name the one that it was made of; --set precisions=int8 quantises")
-    saved = getattr(config, "architectures", None) or ()
-    headless = bool(saved) and num_classes is None and all(name.endswith(HEADLESS) for name in saved)
-    task = task or (FEATURES if headless else CLASSIFICATION)
-    kind, name = (
-        (transformers.AutoModel, "model") if task == FEATURES
-        else (transformers.AutoModelForImageClassification, "image classifier")
-    )  # fmt: skip
-    if type(config) not in kind._model_mapping:
-        met = f"{source} is a {config.model_type}, of which transformers has no {name}"
-        do = "add --task features, or wrap it in a function: package.module:build"
-        raise UserError(met, "a model for image classification", do)
-    return Folder(source, where, local, config, task)
+    known = transformers.AutoModelForImageClassification._model_mapping
+    if type(config) not in known:
+        met = f"{source} is a {config.model_type}, of which transformers has no image classifier"
+        raise UserError(met, "a model for image classification", "wrap it in a function: package.module:build")
+    return Folder(source, where, local, config)
 
 
 def explain_reading(folder: Folder, e: Exception) -> UserError:
@@ -198,8 +168,8 @@ def explain_reading(folder: Folder, e: Exception) -> UserError:
     return UserError(met, "a folder, or a name that can be downloaded", "without a network, name a folder")
 
 
-def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build the model with its weights, in float32; and notes.
+def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[Classifier, tuple[str, ...]]:
+    """Build the classifier with its weights, in float32; and notes.
 
     image_size: where it is not the model's own, positions are interpolated. num_classes: the head may start at random.
     UserError if the files lack other weights.
@@ -209,8 +179,7 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
         raise UserError(f"no weights in {folder.where}", "model.safetensors or pytorch_model.bin", "copy them there")
     try:
         with silence_transformers():
-            kind = transformers.AutoModel if folder.task == FEATURES else transformers.AutoModelForImageClassification
-            model, told = kind.from_pretrained(
+            model, told = transformers.AutoModelForImageClassification.from_pretrained(
                 folder.where, config=folder.config, dtype=torch.float32, weights_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True, **folder.options,
             )  # fmt: skip
@@ -218,11 +187,8 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
         raise explain_reading(folder, e) from e
     sizes = sorted(told["mismatched_keys"])
     misshaped = [f"{key} {list(found)} instead of {list(wanted)}" for key, found, wanted in sizes]
-    missing, notes = sorted(told["missing_keys"]), []
-    if folder.task == FEATURES and missing and all(name.startswith("pooler.") for name in missing):
-        model.pooler, missing = None, []
-        notes.append("no pooler in the files: the features are the last hidden state")
-    fresh = [*missing, *misshaped]
+    missing = sorted(told["missing_keys"])
+    fresh, notes = [*missing, *misshaped], []
     if fresh and (num_classes is None or not all("classifier" in name or "head" in name for name in fresh)):
         met = f"{folder.source} lacks weights of {name_type(model)}: {list_few(fresh)}"
         raise UserError(met, "all of them", "take a folder of a trained classifier, or --num-classes N for a new head")
@@ -237,7 +203,7 @@ def build_hf(folder: Folder, image_size: int, num_classes: int | None) -> tuple[
     )
     if interpolate:
         notes.append(f"positions interpolated from {folder.config.image_size} px to {image_size}")
-    return (Backbone if folder.task == FEATURES else Classifier)(model, interpolate), tuple(notes)
+    return Classifier(model, interpolate), tuple(notes)
 
 
 def read_hf_labels(config: Any) -> tuple[str, ...] | None:

@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass
 
 from bigvit_edge.errors import UserError, suggest
-from bigvit_edge.macs import count_attention, count_convolution, count_linear, count_matmul
 
 HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
-class Config:
+class Card:
     """One named model.
 
     little_dim is None for a dense ViT; weights names a file shipped in bigvit_edge/demo/.
@@ -41,31 +40,31 @@ class Config:
 DIGITS = tuple(str(d) for d in range(10))
 DEMO = dict(dim=96, depth=5, head_dim=32, patch=8, image_size=64, num_classes=10, labels=DIGITS)
 
-CONFIGS = {
-    config.name: config
-    for config in (
-        Config("blvit_ti", 192, 48, little_head_dim=16),
-        Config("blvit_s", 384, 96),
-        Config("blvit_b", 768, 192),
-        Config("blvit_l", 1024, 384, depth=24),
-        Config("vit_ti", 192),
-        Config("vit_s", 384),
-        Config("vit_b", 768),
-        Config("vit_l", 1024, depth=24),
-        Config("blvit_demo", little_dim=32, little_head_dim=16, weights="blvit_demo.safetensors", **DEMO),  # type: ignore[arg-type]
-        Config("vit_demo", weights="vit_demo.safetensors", **DEMO),  # type: ignore[arg-type]
+CARDS = {
+    card.name: card
+    for card in (
+        Card("blvit_ti", 192, 48, little_head_dim=16),
+        Card("blvit_s", 384, 96),
+        Card("blvit_b", 768, 192),
+        Card("blvit_l", 1024, 384, depth=24),
+        Card("vit_ti", 192),
+        Card("vit_s", 384),
+        Card("vit_b", 768),
+        Card("vit_l", 1024, depth=24),
+        Card("blvit_demo", little_dim=32, little_head_dim=16, weights="blvit_demo.safetensors", **DEMO),  # type: ignore[arg-type]
+        Card("vit_demo", weights="vit_demo.safetensors", **DEMO),  # type: ignore[arg-type]
     )
 }
 
 
-def find_config(name: str) -> Config:
-    """Find the config of that name.
+def find_card(name: str) -> Card:
+    """Find the card of that name.
 
     UserError with the nearest names if there is none.
     """
-    if name not in CONFIGS:
-        raise UserError(f"unknown model {name!r}", f"one of {', '.join(CONFIGS)}", suggest(name, CONFIGS))
-    return CONFIGS[name]
+    if name not in CARDS:
+        raise UserError(f"unknown model {name!r}", f"one of {', '.join(CARDS)}", suggest(name, CARDS))
+    return CARDS[name]
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,13 @@ def list_models() -> list[Listed]:
     """List all known models."""
     return [
         Listed(
-            config.name,
-            config.image_size,
-            count_params(config),
-            {k: count_macs(config, k) for k in ((0.5, 1.0) if config.little_dim else (1.0,))},
-            config.weights is not None,
+            card.name,
+            card.image_size,
+            count_params(card),
+            {k: count_macs(card, k) for k in ((0.5, 1.0) if card.little_dim else (1.0,))},
+            card.weights is not None,
         )
-        for config in CONFIGS.values()
+        for card in CARDS.values()
     ]
 
 
@@ -111,56 +110,48 @@ def count_selected(keep: float, tokens: int) -> int:
     return max(1, math.ceil(round(keep * tokens, 6)))
 
 
-def count_params(config: Config) -> int:
+def count_params(card: Card) -> int:
     """Count the learned numbers of a model."""
-    big, little, n = config.dim, config.little_dim, config.tokens
-    total = _linear(3 * config.patch**2, big) + big + n * big + 2 * big + _linear(big, config.num_classes)
+    big, little, n = card.dim, card.little_dim, card.tokens
+    total = _linear(3 * card.patch**2, big) + big + n * big + 2 * big + _linear(big, card.num_classes)
     if little is None:
-        return total + config.depth * _block(big)
+        return total + card.depth * _block(big)
     exchange = 3 * _linear(little, big) + _linear(big, little) + big + little
     router = 2 * little + _linear(little, 1)
     return (
         total
         + _linear(big, little)
         + _linear(little, big)
-        + config.depth * (_block(big) + _block(little) + exchange + router)
+        + card.depth * (_block(big) + _block(little) + exchange + router)
     )
 
 
-def count_macs(config: Config, keep: float = 1.0) -> int:
+def count_macs(card: Card, keep: float = 1.0) -> int:
     """Count the multiply-accumulates of one image.
 
     Only matrix products count (Linear, convolution, attention), as in the papers.
     """
-    big, little, n = config.dim, config.little_dim, config.tokens
-    total = count_convolution((n - 1, big), (3, config.patch, config.patch)) + count_linear((config.num_classes,), big)
+    big, little, n = card.dim, card.little_dim, card.tokens
+    total = (n - 1) * 3 * card.patch**2 * big + big * card.num_classes
     if little is None:
-        return total + config.depth * _count_block(n, n, big)
+        return total + card.depth * (n * 12 * big**2 + 2 * n * n * big)
     k = count_selected(keep, n)
-    p_block = _count_block(k, n, big) + 2 * count_linear((n - k, big), little)
-    e_block = _count_block(n, n, little)
-    exchange = count_linear((k, big), little) + count_linear((k, little), big)
-    router = count_linear((n, 1), little)
-    total += count_linear((n, little), big) + count_linear((1, big), little)
-    return total + config.depth * (p_block + e_block + exchange + router)
+    p_block = k * 12 * big**2 + 2 * k * n * big + (n - k) * 2 * little * big
+    e_block = n * 12 * little**2 + 2 * n * n * little
+    exchange_and_router = 2 * k * little * big + n * little
+    return total + n * big * little + little * big + card.depth * (p_block + e_block + exchange_and_router)
 
 
-def _count_block(rows: int, keys: int, c: int) -> int:
-    """Of a block: four Linears, an MLP four times as wide, and rows that attend to so many keys."""
-    return 12 * count_linear((rows, c), c) + count_attention((rows, c), keys, c)
-
-
-def count_dispatch_macs(config: Config, keep: float = 1.0) -> int:
+def count_dispatch_macs(card: Card, keep: float = 1.0) -> int:
     """Count the multiply-accumulates that dispatch 'onehot' adds to count_macs.
 
     They are, per layer, both streams times the permutation matrix, and the scores of the selected tokens times its
     first k rows. 0 for a dense model.
     """
-    if config.little_dim is None:
+    if card.little_dim is None:
         return 0
-    n, k = config.tokens, count_selected(keep, config.tokens)
-    streams = count_matmul((n, n), (n, config.dim + config.little_dim))
-    return config.depth * (streams + count_matmul((k, n), (k, 1)))
+    n = card.tokens
+    return card.depth * (n * n * (card.dim + card.little_dim) + count_selected(keep, n) * n)
 
 
 def _linear(rows: int, columns: int) -> int:

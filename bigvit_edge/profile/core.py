@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.devices.contract import Device, DeviceError
-from bigvit_edge.devices.process import Completed, run_words
+from bigvit_edge.devices.process import run_words
 from bigvit_edge.devices.store import Store
-from bigvit_edge.errors import UserError
 from bigvit_edge.profile.records import Event, Op, Selection, Span, Traced, Track, name_layer
-from bigvit_edge.runtime.abi import ANY
+from bigvit_edge.runtime import explain
 from bigvit_edge.runtime.limits import Count, Roof, count_between, parse_roof
-from bigvit_edge.signature import Array
 
 KINDS = {
     "linear": "linear", "mlp": "mlp", "attention": "attention", "route": "routing", "patches": "copying",
@@ -56,21 +55,13 @@ def measure_core(
         words += ["--keep", f"{keep:g}"] if keep else []
         done = run_words(device, words, LONGEST_S)
     if done.status:
-        raise _explain(done)
+        said = done.err.strip().splitlines() or [f"status {done.status}"]
+        raise explain(said[-1].removeprefix("bve-run: "))
     try:
         return read_measured(json.loads(done.out))
     except (ValueError, KeyError, TypeError, IndexError) as e:
         met = f"what bve-run on {device.name} says cannot be understood ({e})"
         raise DeviceError(met, "that of this version", "see $BVE_RUN, or install bigvit-edge again") from e
-
-
-def _explain(done: Completed) -> UserError:
-    try:
-        error = json.loads(done.out)["error"]
-        return UserError(error["met"], error["expected"] or ANY, error["to_do"])
-    except (ValueError, KeyError, TypeError):  # it could not be started, or was stopped
-        said = done.err.strip().splitlines() or [f"status {done.status}"]
-        return UserError(said[-1].removeprefix("bve-run: "), ANY)
 
 
 def read_measured(told: dict[str, Any]) -> Measured:

@@ -1,14 +1,13 @@
 """LiteRT's profiler: nodes, and XNNPACK's ops inside the nodes that it took, in whole microseconds."""
 
 import time
-from math import prod
+from math import isqrt, prod
 from pathlib import Path
 
-from bigvit_edge.profile.litert_library import GENERAL, INSIDE, NODE, CompiledModel, Timing
+from bigvit_edge.artifact import Array
+from bigvit_edge.profile.litert_library import GENERAL, INSIDE, NODE, CompiledModel, Told
 from bigvit_edge.profile.records import Event, Op, Span, Traced, Track, name_layer
-from bigvit_edge.runtime import tflite
 from bigvit_edge.runtime.tflite import Node, list_methods, list_nodes
-from bigvit_edge.signature import Array
 
 INVOKE, UNKNOWN = "Invoke", "model"
 # What XNNPACK calls its ops begins so, and what LiteRT calls its own is upper case.
@@ -27,10 +26,8 @@ KINDS = {
     "Minimum": "elementwise", "ADD": "elementwise", "MUL": "elementwise", "SUB": "elementwise", "DIV": "elementwise",
 }  # fmt: skip
 # Ops that multiply matrices, by LiteRT's numbers of them; XNNPACK does each as one op, in the same order.
-PRODUCTS = {
-    tflite.FULLY_CONNECTED: "linear", tflite.BATCH_MATMUL: "matrix product", tflite.CONVOLUTION: "convolution",
-    tflite.DEPTHWISE: "convolution",
-}  # fmt: skip
+PRODUCTS = {9: "linear", 126: "matrix product", 3: "convolution", 4: "convolution"}
+CONVOLUTION, DEPTHWISE, FULLY_CONNECTED, BATCH_MATMUL = 3, 4, 9, 126
 NOTES = (
     "LiteRT tells whole microseconds, each op's rounded down, so that the sum of many short ops is too small",
     "of XNNPACK's ops it tells how long they took, not when: they stand one behind the other",
@@ -58,7 +55,7 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int, m
     return read_events(told, spans, begun, nodes)
 
 
-def read_events(told: list[list[Timing]], spans: list[Span], begun_us: float, nodes: list[Node]) -> Traced:
+def read_events(told: list[list[Told]], spans: list[Span], begun_us: float, nodes: list[Node]) -> Traced:
     """Read each run's events, in LiteRT's order.
 
     On its clock, which is the monotonic one. nodes: of the file.
@@ -80,11 +77,11 @@ def read_events(told: list[list[Timing]], spans: list[Span], begun_us: float, no
     return Traced(tuple(ops), (Track("thread 0 (caller)"),), tuple(runs), tuple(events), notes)
 
 
-def _name_ops(told: list[Timing], nodes: list[Node]) -> list[tuple[Op, Timing]]:
+def _name_ops(told: list[Told], nodes: list[Node]) -> list[tuple[Op, Told]]:
     """Each op of a run with its event; what XNNPACK took lies between the nodes that it did not take."""
     layers = _list_layers(nodes)
-    named, piece, before = list[tuple[Op, Timing]](), list[Timing](), -1
-    for event in [*(each for each in told if each.kind & (NODE | INSIDE)), Timing("", NODE, 0, 0, len(nodes))]:
+    named, piece, before = list[tuple[Op, Told]](), list[Told](), -1
+    for event in [*(each for each in told if each.kind & (NODE | INSIDE)), Told("", NODE, 0, 0, len(nodes))]:
         if event.kind & INSIDE:
             piece.append(event)
             continue
@@ -102,7 +99,7 @@ def _name_ops(told: list[Timing], nodes: list[Node]) -> list[tuple[Op, Timing]]:
     return named
 
 
-def _match(piece: list[Timing], nodes: list[Node], layers: list[str], first: int) -> list[tuple[Op, Timing]]:
+def _match(piece: list[Told], nodes: list[Node], layers: list[str], first: int) -> list[tuple[Op, Told]]:
     """XNNPACK's ops of one piece, by their products, which are those of the nodes in the same order."""
     anchors = [(node, layer) for node, layer in zip(nodes, layers, strict=True) if node.code in PRODUCTS]
     kinds = [_find_kind(event.tag) for event in piece]
@@ -110,7 +107,7 @@ def _match(piece: list[Timing], nodes: list[Node], layers: list[str], first: int
     matches = len(places) == len(anchors) and all(
         _agrees(kinds[i], node) for i, (node, _) in zip(places, anchors, strict=True)
     )
-    named, last = list[tuple[Op, Timing]](), layers[-1] if layers else UNKNOWN
+    named, last = list[tuple[Op, Told]](), layers[-1] if layers else UNKNOWN
     for number, (event, kind) in enumerate(zip(piece, kinds, strict=True)):
         macs: int | None = 0 if matches else None
         bytes_: int | None = None
@@ -128,15 +125,20 @@ def _match(piece: list[Timing], nodes: list[Node], layers: list[str], first: int
 
 def _agrees(kind: str, node: Node) -> bool:
     """Whether XNNPACK's op may be that node: a convolution of single pixels is one of its Fully Connected."""
-    is_pointwise = node.code == tflite.CONVOLUTION and node.inputs[1].shape[1:3] == (1, 1)
+    is_pointwise = node.code == CONVOLUTION and node.inputs[1].shape[1:3] == (1, 1)
     return kind == PRODUCTS[node.code] or (is_pointwise and kind == "linear")
 
 
 def count_macs(node: Node) -> int:
     """Count the multiply-accumulates of a node, from its shapes."""
-    if not node.outputs or len(node.inputs) < 2:
+    if node.code not in PRODUCTS or not node.outputs or len(node.inputs) < 2:
         return 0
-    return tflite.count_macs(node.code, [tensor.shape for tensor in node.inputs], node.outputs[0].shape)
+    left, right, made = (tensor.shape for tensor in (*node.inputs[:2], node.outputs[0]))
+    if node.code == FULLY_CONNECTED:  # [out, in]
+        return prod(made) * right[-1]
+    if node.code == BATCH_MATMUL:  # b m k times b k n, either turned
+        return isqrt(prod(left) * prod(right) * prod(made) // max(1, prod(made[:-2])))
+    return prod(made) * prod(right[1:3] if node.code == DEPTHWISE else right[1:])  # [1, h, w, c], [out, h, w, in]
 
 
 def count_bytes(node: Node) -> int:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.litert import import_framework
-from bigvit_edge.signature import Array
 
 LIBRARY = "libLiteRt.so"
 CPU = 1  # kLiteRtHwAcceleratorCpu
@@ -45,7 +45,7 @@ class _Event(ctypes.Structure):
     )  # fmt: skip
 
 
-class Timing(NamedTuple):
+class Told(NamedTuple):
     """An event as LiteRT tells it.
 
     kind: GENERAL, NODE, or a bit of INSIDE, of which only the duration is told; node: its number, or of the op inside
@@ -94,7 +94,7 @@ class CompiledModel:
             ctypes.memmove(logits.ctypes.data, memory, logits.nbytes)
         return logits
 
-    def profile(self, image: Array) -> list[Timing]:
+    def profile(self, image: Array) -> list[Told]:
         """Run one image, and read the profiler's events."""
         self._call("LiteRtResetProfiler", self._profiler)
         self._call("LiteRtStartProfiler", self._profiler)
@@ -105,7 +105,7 @@ class CompiledModel:
         events = (_Event * count.value)()
         self._call("LiteRtGetProfilerEvents", self._profiler, count, events)
         return [
-            Timing(
+            Told(
                 (event.tag or b"").decode(errors="replace"), event.kind, event.start_us, event.duration_us, event.index
             )
             for event in events

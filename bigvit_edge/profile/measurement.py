@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bigvit_edge.artifact import list_versions
+from bigvit_edge.artifact import Array, list_versions
 from bigvit_edge.devices import open_device
 from bigvit_edge.devices.binaries import install_bve_run
 from bigvit_edge.devices.contract import Device
@@ -23,13 +23,12 @@ from bigvit_edge.profile.subject import Subject, draw_picture, open_subject, tak
 from bigvit_edge.runtime import check_options
 from bigvit_edge.runtime.limits import Count, Counters, Roof, count_between, measure_roof
 from bigvit_edge.runtime.tflite import holds_program
-from bigvit_edge.signature import Array
 from bigvit_edge.tables import print_step
 
 LOCAL = "local"
 WARMUP, TRACED = 10, 20  # runs
 PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert", "executorch": "executorch"}
-INSIDE = "the bve runtime runs this file inside {0}, and its ops are seen in the same model's .bve: profile that"
+INSIDE = "our core runs this file inside {0}, and its ops are seen in the same model's .bve: profile that"
 WITHOUT = (
     "ExecuTorch's Python package is built without its event tracer (ETDump), so that nothing is told of its ops: what "
     "is measured is the whole run"
@@ -113,11 +112,11 @@ def _measure_core(
 
 
 def _measure_here(subject: Subject, image: Array, threads: int, runs: int, counters: Counters) -> _Measured:
-    time_runs(subject.runner, image, WARMUP)
+    time_runs(subject.runner.run, image, WARMUP)
     times, counts, traced, notes = list[float](), list[tuple[Count, ...]](), None, tuple[str, ...]()
     for part in (runs - runs // 2, runs // 2):
         before = counters.read()
-        times += time_runs(subject.runner, image, part)
+        times += time_runs(subject.runner.run, image, part)
         counts.append(count_between(before, counters.read()))
         if len(counts) == 1:
             traced, notes = _trace(subject, image, threads)

@@ -1,14 +1,14 @@
 """ONNX Runtime's profiler: each node's start and duration, in whole microseconds."""
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bigvit_edge.macs import count_convolution, count_matmul
+from bigvit_edge.artifact import Array
 from bigvit_edge.profile.records import Event, Op, Span, Traced, Track, name_layer
 from bigvit_edge.runtime.formats.onnx import open_session, set_options
-from bigvit_edge.signature import Array
 
 KINDS = {
     "MatMul": "matrix product", "Gemm": "linear", "QGemm": "linear", "DynamicQuantizeMatMul": "linear",
@@ -41,7 +41,7 @@ def trace_file(path: Path, image: Array, warmup: int, runs: int, threads: int) -
         session = open_session(path, options)
         (name,) = (value.name for value in session.get_inputs())
         for _ in range(warmup + runs):
-            session.run(None, {name: image})
+            session.run(["logits"], {name: image})
         told = json.loads(Path(session.end_profiling()).read_text())
     return read_events(told, runs)
 
@@ -78,7 +78,7 @@ def _read_op(node: dict[str, Any], layer_before: str) -> Op:
     bytes_ = sum(map(int, sizes)) if all(size is not None for size in sizes) else None
     unit = told.get("provider", "").removesuffix("ExecutionProvider")
     return Op(
-        name, layer, kind, word, f"ONNX Runtime {unit}", macs=_count_macs(kind, inputs, outputs), bytes=bytes_,
+        name, layer, kind, word, f"ONNX Runtime {unit}", macs=_count_macs(word, kind, inputs, outputs), bytes=bytes_,
         type=_find_type(word, inputs, kind),
     )  # fmt: skip
 
@@ -95,14 +95,19 @@ def _find_type(word: str, inputs: list[tuple[str, list[int]]], kind: str) -> str
     return "qd8" if word in QUANTISED or types & {"uint8", "int8"} else "f16" if "float16" in types else "f32"
 
 
-def _count_macs(kind: str, inputs: list[tuple[str, list[int]]], outputs: list[tuple[str, list[int]]]) -> int | None:
+def _count_macs(
+    word: str, kind: str, inputs: list[tuple[str, list[int]]], outputs: list[tuple[str, list[int]]]
+) -> int | None:
     """From the shapes that the profiler tells; 0 of what multiplies nothing, None of a kind whose products it hides."""
     if kind not in ("linear", "matrix product", "convolution", "attention"):
         return 0
     if not inputs or not outputs or kind == "attention":
         return None
-    first, made = inputs[0][1], outputs[0][1]
+    first, made = inputs[0][1], math.prod(outputs[0][1])
     if kind == "convolution":
         kernels = [shape for _, shape in inputs[1:] if len(shape) == len(first)]  # [out, in / groups, h, w]
-        return count_convolution(made, kernels[0][1:]) if kernels and first[1] >= kernels[0][1] else None
-    return count_matmul(first, made) if len(first) > 1 and made else None
+        return made * math.prod(kernels[0][1:]) if kernels and first[1] >= kernels[0][1] else None
+    if len(first) < 2 or not outputs[0][1]:
+        return None
+    turned = word == "FusedMatMul" and first[-2] != outputs[0][1][-2]  # its left side is read by columns
+    return made * first[-2 if turned else -1]

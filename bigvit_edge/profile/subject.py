@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bigvit_edge.artifact import MANIFEST, Leftover, Runner, find_format
-from bigvit_edge.entry_points import name_method
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.export.inference import choose_method, find_entry
@@ -74,7 +73,7 @@ def _find_method(path: Path, format_: str, keep: float | None) -> str | None:
         return None
     if format_ == "onnx":
         raise UserError(f"--keep {keep:g} for {path}", "none: an ONNX file has one graph", "leave it out")
-    return name_method(keep)
+    return f"keep_{keep:g}".replace(".", "_")
 
 
 def parse_preprocessing(text: str | None) -> Preprocessing | None:
@@ -91,8 +90,7 @@ def take_image(subject: Subject, picture: Path | None) -> tuple[NDArray[Any], st
 
     The user's picture; else one of the demo's, for its models; else noise, which routes no differently in time.
     """
-    (given,) = subject.runner.signature.inputs
-    shape = given.shape
+    shape = subject.runner.image
     if len(shape) != 4 or min(shape) < 1:
         raise UserError(f"{subject.path} takes {list(shape)}", "one image of fixed size", "export the model again")
     if picture is not None:
@@ -109,7 +107,7 @@ def take_image(subject: Subject, picture: Path | None) -> tuple[NDArray[Any], st
         pixels = (255 * batch.images[:1]).round().byte().permute(0, 2, 3, 1).numpy()  # [1, S, S, 3]
         assert subject.preprocessing
         return make_input(pixels, subject.preprocessing), "the demo's first held-out picture"
-    if given.dtype == UINT8:
+    if subject.runner.dtype == UINT8:
         return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8), "noise: no --image was given"
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "noise: no --image was given"
 
@@ -121,7 +119,8 @@ def draw_picture(image: NDArray[Any], how: Preprocessing | None) -> bytes:
     """
     pixels = image[0] if how is not None and how.layout == NHWC else image[0].transpose(1, 2, 0)  # [S, S, 3]
     if how is not None and how.dtype != UINT8:
-        pixels = how.restore(pixels, -1)
+        pixels = (pixels * np.array(how.std) + np.array(how.mean)) / how.scale
+        pixels = pixels[..., ::-1] if how.color == "BGR" else pixels
     elif how is None:
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (pixels - low) / max(high - low, 1e-9) * 255

@@ -90,7 +90,7 @@ def identify_model(model: Model) -> Identity:
     UserError if it cannot be.
     """
     from bigvit_edge.export.bundle import name_source
-    from bigvit_edge.models.loading import load, read_keep
+    from bigvit_edge.models.load import load, read_keep
 
     loaded = load(
         model.model, weights=model.weights, weights_key=model.weights_key, image_size=model.image_size,
@@ -173,7 +173,7 @@ def _hash_pictures(folder: str | None) -> str | None:
 
 
 def _is_factory(source: str) -> bool:
-    from bigvit_edge.models.loading import is_factory
+    from bigvit_edge.models.load import is_factory
 
     return is_factory(source)
 

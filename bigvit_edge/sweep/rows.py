@@ -151,7 +151,7 @@ def _describe(bench: Bench, row: Row, result: Result, manifest: Manifest | None,
     if accuracy := find_accuracy(method, row):
         share, (low, high), images = accuracy
         figures |= {"accuracy": share, "accuracy_low": low, "accuracy_high": high, "accuracy_of": images}
-    if method and method.parity and method.parity.top1_agreement is not None:
+    if method and method.parity:
         figures["agreement"] = method.parity.top1_agreement
     return Point(
         model=_name_model(bench), format=row.format, precision=row.precision, keep=row.keep, device=result.device,

@@ -1,8 +1,6 @@
 """A .pte, run by ExecuTorch's own runtime, which takes PyTorch's tensors alone."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Runner
+from bigvit_edge.artifact import Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
-from bigvit_edge.signature import IMAGE, Array, Signature, Tensor
-from bigvit_edge.tasks import CLASSIFICATION, find_task
 
 with silenced():
     from bigvit_edge.runtime.executorch import (
@@ -39,8 +35,7 @@ REFERENCE = b"CMJR"  # before the JSON that stands in the place of that one's bl
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open the program in ExecuTorch's own runtime.
 
-    Where its delegate is the bve runtime, with that library; where it is Core ML, not to be had here, in
-    runtime/mil.
+    Where its delegate is our core, with that library; where it is Core ML, which is not to be had here, in runtime/mil.
     UserError if it is no program, or has no such method.
 
     The runtime has one pool of threads in a process: the last call's `threads` holds for every program loaded before.
@@ -59,53 +54,29 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
         except FAILURES as e:
             written = said().splitlines()  # the reason is the last line, behind "[program.cpp:168] "
             if any(f"Backend {COREML} is not registered" in line for line in written):
-                return name_answer(load_package(path, threads, name), read_words(program))
+                return load_package(path, threads, name)
             raise explain_failure(path, written[-1].rpartition("] ")[2] if written else str(e)) from e
 
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (image,) = given.values()
+    def run(images: NDArray[Any]) -> Array:
         with explained(path):
-            (output,) = loaded((torch.from_numpy(np.require(image, dtype, ["C", "W"])),))
-        return {"": np.asarray(output.numpy(), np.float32)}
+            outputs = loaded((torch.from_numpy(np.require(images, dtype, ["C", "W"])),))
+        (logits,) = outputs
+        return np.asarray(logits.numpy(), np.float32)
 
     meta = loaded.method_meta()
     if (counts := (meta.num_inputs(), meta.num_outputs())) != (1, 1):
         met = f"{path}: {name} has {counts[0]} inputs and {counts[1]} outputs"
-        raise UserError(met, "one image in, one answer out", "export the model again")
-    image, output = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
+        raise UserError(met, "one image in, logits out", "export the model again")
+    image, logits = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
     dtype = read_dtype(path, image)
-    inputs, outputs = (Tensor(IMAGE, tuple(image.sizes()), dtype),), (Tensor("", tuple(output.sizes())),)
-    return name_answer(Runner(run, Signature(inputs, outputs)), read_words(program))
-
-
-def read_words(program: Any) -> dict[str, str]:
-    """Read what a program says of itself.
-
-    In a .pte that is a method for each word.
-    """
     known = [program.get_method_name(i) for i in range(program.num_methods())]
     own = {word.removeprefix(METADATA): program.load_method(word) for word in known if word.startswith(METADATA)}
-    return {word: str(say(())[0]) for word, say in own.items()}
-
-
-def name_answer(runner: Runner, words: dict[str, str]) -> Runner:
-    """Name the one output as its task does.
-
-    A .pte names it nowhere.
-    """
-    name = find_task(words.get("task", CLASSIFICATION)).OUTPUTS[0]
-
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (answer,) = runner.run(given).values()
-        return {name: answer}
-
-    (answer,) = runner.signature.outputs
-    signature = Signature(runner.signature.inputs, (replace(answer, name=name),))
-    return replace(runner, run=run, signature=signature, words=words)
+    words = {word: str(say(())[0]) for word, say in own.items()}
+    return Runner(run, tuple(image.sizes()), tuple(logits.sizes()), words, dtype)
 
 
 def load_core(path: Path) -> None:
-    """Load the bve runtime as a backend of this process's ExecuTorch.
+    """Load our core as a backend of this process's ExecuTorch.
 
     UserError, if that cannot be, of the file that wants it.
     """

@@ -1,7 +1,6 @@
-"""A .tflite, run by LiteRT's interpreter with XNNPACK, or with bve where the file holds a program of ours."""
+"""A .tflite, run by LiteRT's interpreter with XNNPACK, or with our core where the file holds a program of ours."""
 
 import struct
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Runner
+from bigvit_edge.artifact import LOGITS, OUTPUTS, PROBABILITIES, Array, Runner
 from bigvit_edge.console import silenced
-from bigvit_edge.entry_points import choose_entry
-from bigvit_edge.errors import UserError
-from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, Session, import_framework, load_library
+from bigvit_edge.errors import UserError, suggest
+from bigvit_edge.runtime.litert import BRINGS, FRAMEWORKS, LIBRARY, import_framework, load_library
 from bigvit_edge.runtime.litert import load as load_native
 from bigvit_edge.runtime.tflite import answer_logits, holds_program, list_methods, read_strings, select_method
-from bigvit_edge.signature import IMAGE, Array, Signature, Tensor
-from bigvit_edge.tasks import TASKS, find_task
-from bigvit_edge.tasks.classification import LOGITS, PROBABILITIES
 
 
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open a .tflite.
 
-    It takes an image, float32 or uint8, and gives its answer in float32. method: a signature's name; None: the
+    It takes an image, float32 or uint8, and gives [1, num_classes], float32. method: a signature's name; None: the
     first in the file. UserError if the file is none that LiteRT takes, or has no such signature.
 
     Only the signature asked for is set up: of a file with several, a copy in memory is cut down to it.
@@ -36,13 +31,11 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             interpreter = make(model_path=str(path), num_threads=threads)  # and the file is a sound one
             content = path.read_bytes()
             methods = list(list_methods(content))
-            # others' files may have no signature, and one graph all the same
-            found = methods or method
-            name = choose_entry(path, dict.fromkeys(methods), method, kind="signature") if found else ""
+            name = _choose_method(path, methods, method)
             if holds_program(content):
                 _load_core(path)
                 session = load_native(path, threads=threads, method=name)
-                return _make_native_runner(session, read_strings(content))
+                return Runner(session.run, session.shape, (1, session.classes), read_strings(content), session.dtype)
             words = read_strings(content)
             answer = _name_answer(interpreter, name)
             if len(methods) > 1:
@@ -61,14 +54,14 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     types = [[np.dtype(tensor["dtype"]).name for tensor in side] for side in tensors]
     if types not in ([["float32"], ["float32"]], [["uint8"], ["float32"]]):
         met = f"{path}: inputs of {types[0]}, outputs of {types[1]}"
-        raise UserError(met, "one image in, float32 or uint8, and one answer out", "export the model again")
-    (image,), (output,) = tensors
+        raise UserError(met, "one image in, float32 or uint8, and logits out", "export the model again")
+    (image,), (logits,) = tensors
 
-    def run(given: Mapping[str, NDArray[Any]], of: Any = interpreter, named: str = answer) -> dict[str, Array]:
-        (images,) = given.values()
+    def run(images: NDArray[Any], of: Any = interpreter) -> Array:
+        answered = of.get_output_details()[0]["index"] if of is not interpreter else logits["index"]
         of.set_tensor(image["index"], images)
         of.invoke()
-        return {named: of.get_tensor(of.get_output_details()[0]["index"])}
+        return of.get_tensor(answered)  # type: ignore[no-any-return]
 
     @cache
     def open_rest() -> Any:
@@ -78,33 +71,34 @@ def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
             opened.allocate_tensors()
         return opened
 
-    def run_rest(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        return run(given, open_rest(), LOGITS)
+    def read_logits(images: NDArray[Any]) -> Array:
+        return run(images, open_rest())
 
-    shape, answered = (tuple(map(int, tensor["shape"])) for tensor in (image, output))
-    signature = Signature((Tensor(IMAGE, shape, types[0][0]),), (Tensor(answer, answered),))
-    return Runner(run, signature, words, run_rest if rest else None)
-
-
-def _make_native_runner(session: Session, words: Mapping[str, str]) -> Runner:
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (image,) = given.values()
-        return {LOGITS: session.run(image)}
-
-    inputs = (Tensor(IMAGE, session.shape, session.dtype),)
-    return Runner(run, Signature(inputs, (Tensor(LOGITS, (1, session.classes)),)), words)
+    shape, answered = (tuple(map(int, tensor["shape"])) for tensor in (image, logits))
+    return Runner(
+        run, shape, answered, words, types[0][0], answer if answer in OUTPUTS else LOGITS, read_logits if rest else None
+    )
 
 
 def _name_answer(interpreter: Any, method: str) -> str:
-    """What a signature calls its output; logits of a file without, or of one that calls it otherwise."""
+    """What a signature calls its output; '' of a file without."""
     signature = interpreter.get_signature_list().get(method, {})
-    name = "".join(signature.get("outputs", []))
-    return name if any(name in find_task(task).OUTPUTS for task in TASKS) else LOGITS
+    return "".join(signature.get("outputs", []))
 
 
 def _load_core(path: Path) -> None:
-    """UserError, if the bve runtime as a delegate cannot be had, of the file that wants it."""
+    """UserError, if our core as a delegate cannot be had, of the file that wants it."""
     try:
         load_library()
     except UserError as e:
         raise UserError(f"{path} is run by {LIBRARY}: {e.met}", e.expected, e.do) from e
+
+
+def _choose_method(path: Path, methods: list[str], method: str | None) -> str:
+    if method is None:
+        return methods[0] if methods else ""  # others' files may have none, and one graph all the same
+    if method not in methods:
+        raise UserError(
+            f"{path} has no signature {method!r}", f"one of {', '.join(methods)}", suggest(str(method), methods)
+        )
+    return method

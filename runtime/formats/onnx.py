@@ -6,25 +6,21 @@ runtime for its exact kernels (session.x64quantprecision) where it needs them. W
 """
 
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from bigvit_edge.artifact import Runner
+from bigvit_edge.artifact import LOGITS, Array, Runner
 from bigvit_edge.console import silenced
 from bigvit_edge.errors import UserError
 from bigvit_edge.runtime.outside_data import explain_failure, refuse_outside_data
-from bigvit_edge.signature import Array, Signature, Tensor
-from bigvit_edge.tasks import TASKS, find_task
 
 with silenced():
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 METHOD = "main"  # what the graph is called in manifests; in the file it has the model's name
-ANSWERS = tuple(find_task(name).OUTPUTS[0] for name in TASKS)
 FLOAT = "tensor(float)"
 DTYPES = {FLOAT: "float32", "tensor(uint8)": "uint8"}
 FAULTS = (
@@ -36,30 +32,23 @@ FAULTS = (
 def load(path: Path, threads: int = 1, method: str | None = None) -> Runner:
     """Open a .onnx on the CPU provider.
 
-    It takes an image, float32 or uint8, and gives its answer in float32. UserError if it is not one, wants data
+    It takes an image, float32 or uint8, and gives [1, num_classes], float32. UserError if it is not one, wants data
     from other files, or a method is asked for that is not 'main'.
     """
     if method not in (None, METHOD):
         raise UserError(f"{path} has no method {method!r}", METHOD, "leave the method out: an ONNX file has one graph")
     session = open_session(path, set_options(threads))
-    inputs, outputs = (tuple(map(_describe, side)) for side in (session.get_inputs(), session.get_outputs()))
-    names = [tensor.name for tensor in outputs]
+    (image,), (answer,) = session.get_inputs(), session.get_outputs()
 
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        return dict(zip(names, session.run(names, dict(given)), strict=True))
+    def run(images: NDArray[Any]) -> Array:
+        return session.run([answer.name], {image.name: images})[0]  # type: ignore[no-any-return]
 
-    return Runner(run, Signature(inputs, outputs), session.get_modelmeta().custom_metadata_map)
-
-
-def _describe(value: Any) -> Tensor:
-    shape = tuple(n if isinstance(n, int) else -1 for n in value.shape)
-    return Tensor(value.name, shape, DTYPES[value.type])
+    shape, answered = (tuple(n if isinstance(n, int) else -1 for n in value.shape) for value in (image, answer))
+    return Runner(run, shape, answered, session.get_modelmeta().custom_metadata_map, DTYPES[image.type])
 
 
 def open_session(path: Path, options: Any) -> Any:
-    """Open ONNX Runtime's session for a .onnx.
-
-    It goes from an image to its answer.
+    """Open ONNX Runtime's session for a .onnx, from image to logits.
 
     UserError as of load.
     """
@@ -70,10 +59,9 @@ def open_session(path: Path, options: Any) -> Any:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             inputs, outputs = session.get_inputs(), session.get_outputs()
             one = len(inputs) == len(outputs) == 1 and inputs[0].type in DTYPES
-            if not one or outputs[0].type != FLOAT or outputs[0].name not in ANSWERS:
+            if not one or (outputs[0].name, outputs[0].type) != (LOGITS, FLOAT):
                 found = ", ".join(f"{value.name} ({value.type})" for value in (*inputs, *outputs))
-                answers = " or ".join(ANSWERS)
-                raise ValueError(f"it goes from and to {found} instead of from an image to {answers}")
+                raise ValueError(f"it goes from and to {found} instead of from an image to logits")
         except (*FAULTS, OSError, ValueError) as e:
             raise explain_failure(path, e) from e
     return session

@@ -16,15 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bigvit_edge.artifact import Runner
+from bigvit_edge.artifact import CLASS_PROBABILITIES, LOGITS, Array, Runner
 from bigvit_edge.errors import UserError
 from bigvit_edge.preprocessing import FLOAT32, UINT8
 from bigvit_edge.runtime.mil.definitions import list_defaults
 from bigvit_edge.runtime.mil.ops import ABSENT, OPS, SEVERAL
 from bigvit_edge.runtime.mil.package import Function, Op, Picture, Type, read_folder, read_function
-from bigvit_edge.signature import Array, Signature
-from bigvit_edge.signature import Tensor as Spec
-from bigvit_edge.tasks.classification import CLASS_PROBABILITIES, LOGITS
 
 Value = Tensor | str | dict[str, float]
 Evaluate = Callable[[Mapping[str, Tensor]], dict[str, Value]]
@@ -34,7 +31,7 @@ def load_package(path: Path, function: str | None = None, half: bool | None = No
     """Open an .mlpackage.
 
     It takes float32 [1, 3, S, S] or, where its input is a picture, uint8 [1, S, S, 3] in RGB, and gives float32
-    its answer: the program's, or a classifier's own probabilities [1, classes], in the order of its classes.
+    [1, num_classes]: logits, or a classifier's own probabilities, in the order of its classes.
 
     function: an entry point; None for the default one. half: round to fp16 after every op (True), nowhere (False), or
     after those that the file declares as fp16 (None). UserError if it is no package that can be read, has no such
@@ -55,16 +52,12 @@ def load_files(
     answers = chosen.outputs if chosen.classes is None else chosen.outputs[1:]
     if len(chosen.inputs) != 1 or len(answers) != 1:
         met = f"{where}: {len(chosen.inputs)} inputs and {len(answers)} outputs"
-        raise UserError(met, "one image in, one answer or a classifier's probabilities out")
+        raise UserError(met, "one image in, logits or a classifier's probabilities out")
     ((image, type_),), (answer,) = chosen.inputs.items(), answers
     picture = chosen.pictures.get(image)
     shape, dtype = (type_.shape, FLOAT32) if picture is None else ((1, picture.height, picture.width, 3), UINT8)
 
-    def run(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (images,) = given.values()
-        return {output: evaluate_one(images, evaluate, answer)}
-
-    def evaluate_one(images: NDArray[Any], by: Evaluate, named: str) -> Array:
+    def run(images: NDArray[Any], by: Evaluate = evaluate, named: str = answer) -> Array:
         if images.shape != shape:
             raise UserError(f"{where}: an image of shape {images.shape}", f"one of shape {shape}", "resize it")
         if dtype == UINT8 and images.dtype != np.uint8:
@@ -84,15 +77,13 @@ def load_files(
     def open_rest() -> Evaluate:
         return open_function(replace(chosen, outputs=(str(rest),), classes=None), where, half)
 
-    def run_rest(given: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-        (images,) = given.values()
-        return {LOGITS: evaluate_one(images, open_rest(), str(rest))}
+    def read_logits(images: NDArray[Any]) -> Array:
+        return run(images, open_rest(), str(rest))
 
     declared = {name: type_.shape for op in chosen.ops for name, type_ in op.outputs.items()}
     answered = declared.get(answer, ()) if chosen.classes is None else (1, len(chosen.classes))
-    output = answer if chosen.classes is None else CLASS_PROBABILITIES
-    signature = Signature((Spec(image, shape, dtype),), (Spec(output, answered),))
-    return Runner(run, signature, chosen.words, None if rest is None else run_rest)
+    output = LOGITS if chosen.classes is None else CLASS_PROBABILITIES
+    return Runner(run, shape, answered, chosen.words, dtype, output, None if rest is None else read_logits)
 
 
 def find_logits(function: Function) -> str | None:

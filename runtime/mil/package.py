@@ -19,8 +19,7 @@ from torch import Tensor
 
 from bigvit_edge.artifact import list_data
 from bigvit_edge.console import silenced
-from bigvit_edge.entry_points import choose_entry
-from bigvit_edge.errors import UserError
+from bigvit_edge.errors import UserError, suggest
 
 with silenced():
     from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
@@ -140,7 +139,8 @@ def read_function(files: Mapping[str, bytes], where: object, name: str | None = 
         if model.WhichOneof("Type") != "mlProgram":
             raise ValueError(f"a model of kind {model.WhichOneof('Type')}, not mlProgram")
         wanted, known = name or model.description.defaultFunctionName or "main", sorted(model.mlProgram.functions)
-        choose_entry(where, dict.fromkeys(known), wanted)
+        if wanted not in known:
+            raise UserError(f"{where}: no method {wanted!r}", f"one of {', '.join(known)}", suggest(wanted, known))
         folder = path.rpartition("/")[0] + "/"
         return _read_function(wanted, model, files, folder)
     # whatever a damaged byte does to json, protobuf or NumPy

@@ -16,7 +16,7 @@ from bigvit_edge.app.server import Site
 from bigvit_edge.app.web import list_page, listen, make_server
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.results import write_result
 from tests.bench.made import make_result, make_row
 from tests.native import skip
@@ -60,10 +60,10 @@ def make_page(offers: dict[str, Offer], folder: Path) -> Site:
 
 def export_tiny(folder: Path, *words: str) -> Path:
     """A bundle of a tiny model, in fp32."""
-    CONFIGS["tiny"] = TINY
+    CARDS["tiny"] = TINY
     settings = ("--set", "precisions=fp32", "--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98")
     made = CliRunner().invoke(app, ["export", "tiny", "-o", str(folder), *words, *settings])
-    del CONFIGS["tiny"]
+    del CARDS["tiny"]
     assert made.exit_code == 0, made.output
     return folder
 

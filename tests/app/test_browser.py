@@ -79,7 +79,7 @@ def test_answers_are_those_of_the_native_runtimes(tab: Tab, offers: dict[str, Of
     noise = np.random.default_rng(1)
     for offer, method in list_methods(offers):
         run = open_entry(offer.path.parent, find_entry(offer.path), 1, method["name"])
-        image = noise.standard_normal(run.signature.inputs[0].shape).astype(np.float32)
+        image = noise.standard_normal(run.image).astype(np.float32)
         told = ask(
             tab, "return await host.classify(w0, w1, Float32Array.from(w2))", offer.told, method,
             image.ravel().tolist(),
@@ -308,9 +308,7 @@ def test_a_file_of_the_persons_own_is_opened_in_the_page(tab: Tab, offers: dict[
     names = [method["name"] for method in told["model"]["methods"]]
     assert names == ([None] if what == "onnx" else ["keep_0_25", "keep_0_5"])
     run = open_entry(offer.path.parent, find_entry(offer.path), 1, offer.told["methods"][-1]["name"])
-    np.testing.assert_allclose(
-        told["logits"], run(np.full(run.signature.inputs[0].shape, 0.5, np.float32))[0], atol=1e-4
-    )
+    np.testing.assert_allclose(told["logits"], run(np.full(run.image, 0.5, np.float32))[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("what", [

@@ -1,18 +1,16 @@
 """Files that take pixels in a real browser's runtimes, and the sample of docs/libraries.md as it is written there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from bigvit_edge.app.offers import Offer, list_offers
-from bigvit_edge.artifact import Runner
-from bigvit_edge.export.inference import answer_picture, find_entry
+from bigvit_edge.export.inference import classify, find_entry
 from bigvit_edge.runtime.opening import open_entry
-from bigvit_edge.tasks.classification import is_scored, read_answer
 from tests.app.chromium import Tab, open_chromium
 from tests.app.made import export_tiny, make_page, serving
 from tests.app.test_browser import ask, enter, list_methods, pick
@@ -41,25 +39,17 @@ def tab(pixels: dict[str, Offer], tmp_path_factory: pytest.TempPathFactory) -> I
         yield tab
 
 
-def take_answer(run: Runner, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What a page is to say of the image: the logits, of a file of probabilities with their exponents' sum at 1."""
-    logits = read_answer(run, image)[0].astype(np.float64)
-    return logits - np.log(np.exp(logits).sum()) if is_scored(run) else logits
-
-
 def test_pixels_are_answered_as_by_the_native_runtimes(tab: Tab, pixels: dict[str, Offer]) -> None:
-    """A page reads probabilities, whose logarithms are the logits less one number; here the logits can be asked for."""
+    """Of probabilities a page can tell the logarithms alone: here too, without what is in front of the softmax."""
     noise = np.random.default_rng(1)
     give = "return await host.classify(w0, w1, {}.from(w2)).catch((error) => error.message)"
     for offer, method in list_methods(pixels):
-        run = open_entry(offer.path.parent, find_entry(offer.path), 1, method["name"])
-        (given,) = run.signature.inputs
-        assert (given.dtype, is_scored(run)) == ("uint8", offer.told["format"] == "litert")
-        image = noise.integers(0, 256, given.shape, np.uint8)
+        run = replace(open_entry(offer.path.parent, find_entry(offer.path), 1, method["name"]), read_logits=None)
+        assert (run.dtype, run.probabilities) == ("uint8", offer.told["format"] == "litert")
+        image = noise.integers(0, 256, run.image, np.uint8)
         told = ask(tab, give.format("Uint8Array"), offer.told, method, image.ravel().tolist())
-        expected, other = (take_answer(run, each) for each in (image, np.zeros_like(image)))
-        np.testing.assert_allclose(told, expected, atol=1e-4, rtol=0, err_msg=f"{offer.told['name']} {method}")
-        assert np.abs(np.array(told) - other).max() > 1e-3  # it looks at the image
+        np.testing.assert_allclose(told, run(image)[0], atol=1e-4, rtol=0, err_msg=f"{offer.told['name']} {method}")
+        assert np.abs(np.array(told) - run(np.zeros_like(image))[0]).max() > 1e-3  # it looks at the image
         said = ask(tab, give.format("Float32Array"), offer.told, method, image.ravel().tolist())
         assert "an image of 3072 numbers in Float32Array; expected 3072 numbers in Uint8Array" in said
 
@@ -76,7 +66,7 @@ def test_a_picture_is_classified_by_pixels_as_by_the_command(
         pick(tab, "a.png", path.read_bytes(), "document.querySelector('#screen button').click(); await 0")
         tab.wait("document.querySelector('#found ol')")
         said = tab.evaluate("[...document.querySelectorAll('#found ol li')].map(item => item.textContent)")
-        guesses = answer_picture(offer.path, path).rows
+        guesses = classify(offer.path, path).guesses
         assert said == [f"{guess.label}: {guess.probability:.1%}" for guess in guesses][: len(said)]
 
 

@@ -21,13 +21,14 @@ from bigvit_edge.bench.cases import Case
 from bigvit_edge.bench.frame_reader import FRAME, PICTURES, FrameReader
 from bigvit_edge.bench.runners import AGENT, FRAMES
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.formats.litert.native import write_file
+from bigvit_edge.export.backends.litert.native import write_file
+from bigvit_edge.export.image import normalize
 from bigvit_edge.export.program import from_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import executorch, find_library
 from bigvit_edge.runtime.opening import load_file
 from tests.native import ROOT, run_program, skip
-from tests.runtime.delegates import write_pte
+from tests.runtime.doors import write_pte
 from tests.runtime.test_session import build, write
 
 SERVED = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -88,7 +89,7 @@ def make_onnx(
     onnx.save(model, str(path))
 
 
-def find_delegate(format_: str) -> list[str]:
+def find_door(format_: str) -> list[str]:
     if format_ == "onnx":
         return []
     try:
@@ -102,7 +103,7 @@ def spell(path: Path, *options: str) -> list[str]:
     format_ = {".tflite": "litert", ".pte": "executorch", ".onnx": "onnx"}[path.suffix]
     case = Case(path.name, path, "", 0, format_)
     frames = ("--frames", str(FRAMES), "--preprocessing", case.spell_preprocessing())
-    return [sys.executable, str(AGENT), format_, str(path), *find_delegate(format_), *frames, *options]
+    return [sys.executable, str(AGENT), format_, str(path), *find_door(format_), *frames, *options]
 
 
 def speak(lines: str, words: list[str], **environment: str) -> list[Any]:
@@ -211,7 +212,7 @@ def test_frames_are_labelled_as_their_pixels_are(file: str, folder: Path) -> Non
         logits = session.run(None, {"image": pixels[None]})[0]
     else:
         assert turn["prepared_by"] == "bve_read_frame_by, numpy"
-        image = Preprocessing(**json.loads(HOW)).normalize(pixels.transpose(2, 0, 1)[None], 1)
+        image = normalize(pixels.transpose(2, 0, 1)[None].astype(np.float32), Preprocessing(**json.loads(HOW)))
         logits = load_file(words[2], folder / file)(image)
     assert turn["top"] == logits.argmax()
 
@@ -310,7 +311,7 @@ def strange(tmp_path: Path) -> Path:
     ("file", "options", "says"),
     [
         ("open.onnx", (), "an image of shape ('batch', 3, 32, 32), expected one of a fixed size"),
-        ("several.onnx", (), "1 inputs and 2 outputs, expected an image and its answer"),
+        ("several.onnx", (), "1 inputs and 2 outputs, expected an image and its logits"),
         ("none.onnx", (), "NoSuchFile"),
         ("damaged.onnx", (), "InvalidProtobuf"),
         ("damaged.tflite", (), "ValueError"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.bench import answers
 from bigvit_edge.bench.answers import Pictures, find_labelled, judge_answers
 from bigvit_edge.bench.cases import Case, list_cases
@@ -15,10 +16,10 @@ from bigvit_edge.demo.digits import SIZE, held_out
 from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.check import check_bundle
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.export.image import normalize
+from bigvit_edge.models.zoo import CARDS
 from bigvit_edge.results import Answers, Protocol
 from bigvit_edge.runtime import Session
-from bigvit_edge.signature import Array
 from tests.native import ROOT, run_program
 from tests.test_tiny import TINY, call
 
@@ -30,12 +31,12 @@ PLAN = Plan(Protocol(0.001, 2, 1, 0, 0, None, "none"), energy=False)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("answers") / "bundle"
-    CONFIGS["tiny"] = replace(TINY, image_size=SIZE)
+    CARDS["tiny"] = replace(TINY, image_size=SIZE)
     limits = ("--set", "limits.images=4", "--set", "limits.untrained_cosine=0.98", "--set", "precisions=fp32")
     made = call("export", "tiny", "--format", "bve", "-o", folder, *limits)
     assert made.exit_code == 0, made.output
     yield folder
-    del CONFIGS["tiny"]
+    del CARDS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_the_demos_pictures_are_those_of_its_figures(case: Case) -> None:
     told = judge_answers(case, runner, Pictures("the demo's held-out images"))
     batch = held_out()
     assert case.entry
-    expected = case.entry.preprocessing.normalize(255 * batch.images[:200].numpy(), 1)
+    expected = normalize(255 * batch.images[:200].numpy(), case.entry.preprocessing)
     assert np.allclose(runner.images, expected)
     with Session(case.path) as session:
         said = np.array([session.run(image[None]).argmax() for image in expected])

@@ -17,11 +17,13 @@ from bigvit_edge.devices import open_device
 from bigvit_edge.devices.contract import Device, DeviceError
 from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.program import to_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.results import Frames, Protocol, Result, describe_times, read_result
 from tests.bench.made import Watched
 from tests.native import ROOT, run_program
-from tests.programs import make_bve
 from tests.runtime.test_session import build
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -81,8 +83,9 @@ def test_frames_follow_turns_and_why_there_are_none_is_told(tmp_path: Path) -> N
 
 
 def make_framed(path: Path) -> Path:
-    how = json.dumps(Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)).spell())
-    path.write_bytes(make_bve(build(little=True), 32, (0.5,), preprocessing=how))
+    words = {"preprocessing": json.dumps(Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)).spell())}
+    graph = replace(capture(build(little=True), 32, None), keep=0.5)
+    path.write_bytes(to_bytes(emit_program([graph], 4, words)))
     return path
 
 

@@ -21,7 +21,7 @@ from bigvit_edge.errors import suggest
 from tests.conformance.cells import CELLS, Result
 from tests.conformance.models import MODELS
 from tests.conformance.page import write_page
-from tests.conformance.scans import describe, scan_models
+from tests.conformance.scan import describe, scan_models
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "build/conformance"

@@ -13,16 +13,15 @@ from pathlib import Path
 import torch
 
 from bigvit_edge.artifact import Artifact, write_data
-from bigvit_edge.export.convert import Subject, capture, load_format, lower, place, quantize, rewrite
+from bigvit_edge.export.convert import Subject, capture, load_backend, lower, place, quantize, rewrite
 from bigvit_edge.export.coverage import add_coverage, share_covered
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.parity import judge, name_standard
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.references import Reference, draw_calibration, make_references, measure
 from bigvit_edge.measures import Parity
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.target import Target, load_target, override
-from bigvit_edge.tasks.classification import judge
-from bigvit_edge.tasks.comparison import name_standard
 
 FORMATS = ("executorch", "litert", "coreml", "onnx")
 PRECISIONS = ("fp32", "int8")
@@ -96,12 +95,12 @@ def measure_cell(
     cell: str, artifact: Artifact, target: Target, reference: Reference, emulated: Parity | None
 ) -> Result:
     """The file, written, opened in its runtime, and held against PyTorch."""
-    format_ = load_format(artifact.format)
+    backend = load_backend(artifact.format)
     (method,) = artifact.methods
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{format_.SUFFIX}"
+        path = Path(folder) / f"model{backend.SUFFIX}"
         write_data(artifact.data, path)
-        parity = measure(format_.load(path, 1, method.name), reference).parity
+        parity = measure(backend.load(path, 1, method.name), reference).parity
     faults = judge(parity, name_standard(artifact.precision, method), target.limits, trained=False)
     as_emulated = bool(faults and emulated and is_near(parity, emulated))
     ops = Counter(leftover.op for leftover in method.leftovers)

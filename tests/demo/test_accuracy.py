@@ -5,8 +5,8 @@ import torch
 from bigvit_edge.demo.accuracy import OracleChoice, RandomChoice, Score, arranged, measure_scores, normalize
 from bigvit_edge.demo.digits import held_out, make_batch
 from bigvit_edge.models.blvit import BLViT, selected_tokens
-from bigvit_edge.models.loading import build, load_model
-from bigvit_edge.models.zoo import CONFIGS, count_selected
+from bigvit_edge.models.load import build, load_model
+from bigvit_edge.models.zoo import CARDS, count_selected
 
 
 def select(model: BLViT, choice: object, images: torch.Tensor) -> torch.Tensor:
@@ -16,13 +16,13 @@ def select(model: BLViT, choice: object, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_oracle_takes_all_of_the_digit_in_every_layer() -> None:
-    model, batch = build(CONFIGS["blvit_demo"]).eval(), make_batch("held_out", 8, 0)
+    model, batch = build(CARDS["blvit_demo"]).eval(), make_batch("held_out", 8, 0)
     selected = select(model, OracleChoice(batch.ink), normalize(batch.images))
     assert (selected | ~batch.ink).all()
 
 
 def test_chance_takes_its_share_of_the_digit() -> None:
-    model, batch = build(CONFIGS["blvit_demo"]).eval(), make_batch("held_out", 200, 0)
+    model, batch = build(CARDS["blvit_demo"]).eval(), make_batch("held_out", 200, 0)
     selected = select(model, RandomChoice(0), normalize(batch.images))
     share = (selected & batch.ink).sum((1, 2)) / batch.ink.sum()  # [layers]
     assert (share - 0.5).abs().max() < 0.05
@@ -30,7 +30,7 @@ def test_chance_takes_its_share_of_the_digit() -> None:
 
 
 def test_a_replaced_choice_is_put_back() -> None:
-    model = build(CONFIGS["blvit_demo"]).eval()
+    model = build(CARDS["blvit_demo"]).eval()
     before = [layer.arrange for layer in model.layers]
     with arranged(model, RandomChoice(0)):
         assert model.layers[0].arrange is not before[0]

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bigvit_edge.artifact import Artifact, write_data
-from bigvit_edge.export.convert import Subject, capture, load_format, lower, place, quantize, rewrite
+from bigvit_edge.artifact import Array, Artifact, write_data
+from bigvit_edge.export.convert import Subject, capture, load_backend, lower, place, quantize, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.quantization import insert_quantization
-from bigvit_edge.signature import Array
 from bigvit_edge.target import Target, load_target
 
 FORMATS = ("executorch", "litert", "onnx", "coreml")
@@ -112,11 +111,11 @@ def answer(model: nn.Module, images: Array) -> Array:
 
 def run(graph: Graph, name: str, target: Target, folder: Path, images: Array) -> tuple[Artifact, Array]:
     """Lower a graph to a format; the file, and what its real runtime says."""
-    artifact, format_ = lower([graph], name, target, {}), load_format(name)
-    path = folder / f"m{format_.SUFFIX}"
+    artifact, backend = lower([graph], name, target, {}), load_backend(name)
+    path = folder / f"m{backend.SUFFIX}"
     write_data(artifact.data, path)
-    runner = format_.load(path)
-    return artifact, np.concatenate([runner(image[None]) for image in images])
+    runner = backend.load(path)
+    return artifact, np.concatenate([runner.run(image[None]) for image in images])
 
 
 def measure(values: Array) -> float:

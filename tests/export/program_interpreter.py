@@ -4,7 +4,6 @@ Each function is one op of runtime/core.h, written from its comment there.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,40 +21,31 @@ from bigvit_edge.export.program import (
     Patches,
     Program,
     Route,
-    Rows,
     Weight,
     WeightType,
 )
 
 Floats = NDArray[np.float32]
+EPSILON = 1e-6
 KR = {WeightType.F32: 1, WeightType.F16: 1, WeightType.QC8X4: 4, WeightType.QC8X8: 8}
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def interpret(program: Program, entry: Entry, *inputs: Floats) -> Floats:
-    """What an entry takes, such as an image, -> what it gives first, as rows."""
-    return interpret_all(program, entry, inputs)[0]
-
-
-def interpret_all(program: Program, entry: Entry, inputs: Sequence[Floats]) -> list[Floats]:
-    """What an entry's ports take, in order -> what they give, as rows. What an op does not write stays NaN."""
+def interpret(program: Program, entry: Entry, image: Floats) -> Floats:
+    """Image [1, 3, S, S] -> logits [1, classes]. What an op does not write stays NaN."""
     buffers: list[Any] = [
         np.full((b.rows, b.columns), np.nan, np.float32) if b.type == BufferType.F32 else np.full(b.columns, -1)
         for b in entry.buffers
     ]
-    ports = [port.buffer for port in entry.ports if not port.is_output]
-    for port, data in zip(ports, inputs, strict=True):
-        buffers[port][:] = data.reshape(buffers[port].shape)
+    buffers[0][:] = image.reshape(buffers[0].shape)
     weights = [unpack(weight) for weight in program.weights]
     for op in entry.ops:
         OPS[type(op.call)](op.call, buffers, weights)
-    return [buffers[port.buffer] for port in entry.ports if port.is_output]
+    return buffers[1]  # type: ignore[no-any-return]
 
 
 def unpack(weight: Weight) -> Any:
     """A plain tensor, or of a Linear its weight [outputs, inputs] and bias [outputs]."""
-    if weight.type == WeightType.ROWS:
-        return np.frombuffer(weight.data, np.int32)
     if weight.type in (WeightType.VECTOR, WeightType.MATRIX):
         return np.frombuffer(weight.data, np.float32).reshape(weight.rows, weight.columns)
     n, k, kr = weight.rows, weight.columns, KR[weight.type]
@@ -79,9 +69,9 @@ def _rows(rows_list: int | None, count: int, buffers: list[Any], first: int = 0)
     return range(first, first + count) if rows_list is None else buffers[rows_list][:count]
 
 
-def _normalize(x: Floats, gain: Floats, offset: Floats, epsilon: float) -> Floats:
+def _normalize(x: Floats, gain: Floats, offset: Floats) -> Floats:
     centred = x - x.mean(1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon) * gain + offset  # type: ignore[no-any-return]
+    return centred / np.sqrt((centred**2).mean(1, keepdims=True) + EPSILON) * gain + offset  # type: ignore[no-any-return]
 
 
 def _gelu(x: Floats) -> Floats:
@@ -106,10 +96,6 @@ def _list(op: List, buffers: list[Any], weights: list[Any]) -> None:
     buffers[op.dst][0] = op.value
 
 
-def _list_rows(op: Rows, buffers: list[Any], weights: list[Any]) -> None:
-    buffers[op.dst][:] = weights[op.rows]
-
-
 def _fill(op: Fill, buffers: list[Any], weights: list[Any]) -> None:
     buffers[op.dst][:] = weights[op.matrix]
 
@@ -117,7 +103,7 @@ def _fill(op: Fill, buffers: list[Any], weights: list[Any]) -> None:
 def _linear(op: Linear, buffers: list[Any], weights: list[Any]) -> None:
     x = buffers[op.src][_rows(op.src_rows, op.rows, buffers)]
     if op.before == Before.LAYERNORM:
-        x = _normalize(x, weights[op.gain], weights[op.offset], op.epsilon)
+        x = _normalize(x, weights[op.gain], weights[op.offset])
     elif op.before == Before.GELU:
         x = _gelu(x)
     weight, bias = weights[op.linear]
@@ -139,9 +125,7 @@ def _attention(op: Attention, buffers: list[Any], weights: list[Any]) -> None:
 
 def _route(op: Route, buffers: list[Any], weights: list[Any]) -> None:
     z = buffers[op.src]
-    logits = (
-        _normalize(z, weights[op.gain], weights[op.offset], op.epsilon) @ weights[op.weight][0] + weights[op.bias][0]
-    )
+    logits = _normalize(z, weights[op.gain], weights[op.offset]) @ weights[op.weight][0] + weights[op.bias][0]
     score = _softmax(logits)
     best = np.argsort(-score[1:], kind="stable")[: op.k - 1] + 1
     selected = np.concatenate([[0], np.sort(best)])
@@ -155,7 +139,7 @@ def _route(op: Route, buffers: list[Any], weights: list[Any]) -> None:
 def _mlp(op: Mlp, buffers: list[Any], weights: list[Any]) -> None:
     rows = _rows(op.rows_list, op.rows, buffers)
     (w1, b1), (w2, b2) = weights[op.fc1], weights[op.fc2]
-    x = _normalize(buffers[op.data][rows], weights[op.gain], weights[op.offset], op.epsilon)
+    x = _normalize(buffers[op.data][rows], weights[op.gain], weights[op.offset])
     y = _gelu(x @ w1.T + b1) @ w2.T + b2
     buffers[op.data][rows] += y if op.gate is None else y * buffers[op.gate][0, : op.rows, None]
 
@@ -168,5 +152,4 @@ OPS: dict[type, Any] = {
     Attention: _attention,
     Route: _route,
     Mlp: _mlp,
-    Rows: _list_rows,
 }

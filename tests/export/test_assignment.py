@@ -9,23 +9,16 @@ import torch
 from torch import nn
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.assignment import (
-    assign_layers,
-    find_kept,
-    is_linear,
-    list_candidates,
-    list_layers,
-    list_linears,
-)
+from bigvit_edge.export.assignment import assign_layers, is_linear, list_candidates, list_layers, list_linears
 from bigvit_edge.export.calibration import visit_layers
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.parity import compare
 from bigvit_edge.export.quantization import insert_quantization
 from bigvit_edge.export.sensitivity import Sensitivity
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.target import Quant, Target, load_target
-from bigvit_edge.tasks.classification import compare
 from tests.export.convolutional import SIZE, Hybrid, draw, randomize
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 24, 24), np.float32)
@@ -92,46 +85,12 @@ def test_keep_float_is_obeyed(graph: Graph) -> None:
     layers = assign(graph, "int8", with_quant(keep_float=("router", "mlp", "head"))).layers
     assert not [name for name in layers if "mlp" in name or "head" in name]
     assert "layers.0.p.attn.q" in layers
-    assert {"little", "layers.0.down"} <= layers.keys()  # the model's own words were not among them
-    more = assign(graph, "int8", with_quant(keep_float=("default", "head", "patches"))).layers
-    assert assign(graph, "int8").layers.keys() - more.keys() == {"head"}
-    assert assign(graph, "int8", with_quant(keep_float=())).layers.keys() == list_linears(graph).keys()
-
-
-class Around(nn.Module):
-    """A model with layers called as a big.LITTLE layer's, beside one of those, which has two names."""
-
-    def __init__(self, inside: nn.Module) -> None:
-        super().__init__()
-        self.net = self.same = inside
-        self.down, self.router = nn.Linear(5, 5), nn.Linear(5, 5)
-
-
-class WithWords(Around):
-    KEEP_FLOAT = ("down",)
-
-
-def test_a_models_own_words_fit_its_own_layers(model: BLViT) -> None:
-    around = Around(model)
-    layers = [name for name, module in around.named_modules(remove_duplicate=False) if isinstance(module, nn.Linear)]
-    kept = {name.partition(".")[2] for name in find_kept(layers, around, Quant())}
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    assert kept == {name for name in names if {"router", "little", "down"} & set(name.split("."))}
-    assert {"down", "router"} < find_kept(layers, around, Quant(keep_float=("down", "router")))
-    other = WithWords(model)
-    assert find_kept(layers, other, Quant()) - find_kept(layers, around, Quant()) == {"down"}
-    assert find_kept(layers, around, Quant(keep_float=())) == set()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            dict(keep_float=("rooter",)),
-            "quant.keep_float=rooter; expected a part of a layer's name.*did you mean router",
-        ),
-        (dict(keep_float=("defualt",)), "quant.keep_float=defualt.*did you mean default"),
-        (dict(keep_float=("default", "zzz")), "quant.keep_float=zzz; expected .*, or default; leave it out"),
+        (dict(keep_float=("rooter",)), "quant.keep_float=rooter.*did you mean router"),
         (dict(keep_float=("layers", "head", "little", "up")), "leaves nothing for int8"),
     ],
 )
@@ -140,17 +99,14 @@ def test_words_that_fit_nothing(graph: Graph, words: dict[str, object], message:
         assign(graph, "int8", with_quant(**words))
 
 
-def test_words_and_parts_of_another_model_are_refused() -> None:
+def test_parts_of_a_dense_model_are_refused() -> None:
     dense = ViT(image_size=24, patch=8, dim=32, depth=1, head_dim=16, num_classes=5)
-    with pytest.raises(UserError, match=r"quant.keep_float=little; expected a part of a layer's name"):
-        assign(rewrite(capture(dense, 24)), "int8", with_quant(keep_float=("default", "little")))
     with pytest.raises(UserError, match=r"quant.p=int4; expected a model with Linears in a 'p'"):
         assign(rewrite(capture(dense, 24)), "mixed", with_quant(p="int4"))
 
 
 def test_parts_have_the_precision_they_are_given(graph: Graph) -> None:
-    kept = find_kept(list_linears(graph), graph.module, Quant())
-    candidates = list_candidates(list_linears(graph), "mixed", Quant(p="int4", e="int8", router="int8"), kept)
+    candidates = list_candidates(list_linears(graph), "mixed", Quant(p="int4", e="int8", router="int8"))
     assert {v for layer, v in candidates.items() if ".p." in layer} == {("int4",)}
     assert {v for layer, v in candidates.items() if ".e." in layer} == {("int8",)}
     assert candidates["layers.0.router.score"] == ("int8",)
@@ -182,11 +138,12 @@ def test_convolutions_are_layers_and_have_int8_where_linears_may_have_less() -> 
     assert kinds == {n: type(m) for n, m in hybrid.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     convolutions = {name for name, kind in kinds.items() if kind is nn.Conv2d}
     for precision, words in (("int8", ("int8",)), ("int4", ("int8",)), ("mixed", ("int8", "fp32"))):
-        candidates = list_candidates(layers, precision, Quant(candidates=("int4", "int8", "fp32")), set())
+        candidates = list_candidates(layers, precision, Quant(candidates=("int4", "int8", "fp32")))
         assert {candidates[name] for name in convolutions} == {words}
-    kept = find_kept(layers, hybrid, Quant(keep_float=("default", "stem", "squeeze", "down")))
-    assert kept == {"stem", "squeeze.reduce", "squeeze.expand", "down"}
-    assert list_candidates(layers, "int8", Quant(), kept).keys() == layers.keys() - kept
+    kept = list_candidates(layers, "int8", Quant(keep_float=("stem", "squeeze", "little", "down")))
+    assert layers.keys() - kept.keys() == {"stem", "squeeze.reduce", "squeeze.expand", "down"}
+    with pytest.raises(UserError, match=r"quant\.keep_float=sten.*did you mean stem"):
+        list_candidates(layers, "int8", Quant(keep_float=("sten",)))
 
 
 def test_mixed_raises_convolutions_to_float_where_the_limit_wants_it() -> None:

@@ -294,7 +294,7 @@ def test_tied_values_have_one_span_and_a_sigmoid_its_own() -> None:
 def test_what_the_user_keeps_in_float_stays_there() -> None:
     quant = Quant(keep_float=("depthwise", "down"))
     (graph,) = quantized(randomize(Hybrid()), aim("onnx", quant=quant)).values()
-    # `down` is a word of big.LITTLE layers too; here it is the user's
+    # `down` is a preset's word too, for a part of a big.LITTLE layer; here it is the user's
     assert [name in graph.layers for name in ("depthwise", "down", "expand")] == [False, False, True]
     assert len(graph.integers.weights) == 6
     (graph,) = quantized(randomize(Hybrid()), aim("onnx")).values()

@@ -8,7 +8,7 @@ from torch import nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.calibration import BINS, Histogram, calibrate, choose_range, measure_spans, visit_layers
 from bigvit_edge.export.convert import capture, rewrite
-from bigvit_edge.models.loading import load_model
+from bigvit_edge.models.load import load_model
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.target import Quant
 

@@ -19,16 +19,14 @@ from bigvit_edge.errors import UserError
 from bigvit_edge.export import inference
 from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle, list_contradictions
-from bigvit_edge.export.inference import answer_picture
-from bigvit_edge.manifest import list_changes, read_manifest
-from bigvit_edge.models.loading import load
+from bigvit_edge.export.inference import classify
+from bigvit_edge.manifest import read_manifest
+from bigvit_edge.models.load import load
 from bigvit_edge.models.vit import ViT
-from bigvit_edge.models.zoo import CONFIGS, DIGITS, Config
-from bigvit_edge.signature import Signature
-from bigvit_edge.signature import Tensor as Spec
+from bigvit_edge.models.zoo import CARDS, DIGITS, Card
 from bigvit_edge.target import Limits, load_target, override
 
-TINY = Config("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
+TINY = Card("tiny_dense", 32, depth=1, head_dim=16, patch=8, image_size=32, num_classes=10, labels=DIGITS)
 HOST = replace(
     load_target("host"),
     formats=("bve", "onnx", "coreml"),
@@ -40,11 +38,11 @@ HOST = replace(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bundle of a model of a few thousand parameters."""
-    CONFIGS["tiny_dense"] = TINY
+    CARDS["tiny_dense"] = TINY
     folder = tmp_path_factory.mktemp("export") / "bundle"
     export_bundle(Source("tiny_dense"), HOST, folder)
     yield folder
-    del CONFIGS["tiny_dense"]
+    del CARDS["tiny_dense"]
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def say(**fields: object) -> Callable[[dict[str, Any]], None]:
 
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "classes": (say_classes, "the manifest says an answer of [1, 2], the model [1, 10]"),
+    "classes": (say_classes, "the manifest says classes 2, the model 10"),
     "size": (say_size, "the manifest says size 4000, the model 32"),
     "labels": (say_labels, "the manifest says label of class 8 9, the model 8"),
     "no labels": (lambda entry: entry.update(labels=None), "the manifest says labels 0, the model 10"),
@@ -115,7 +113,7 @@ def test_check_finds_nothing_where_all_is_so(exported: Path) -> None:
 @pytest.mark.parametrize(
     ("lie", "words"),
     [(say_classes, "answers logits [1, 10], where its manifest says logits [1, 2]"),
-     (say_size, "takes float32 [1, 3, 32, 32], where its manifest says float32 [1, 3, 4000, 4000]"),
+     (say_size, "takes an image float32 [1, 3, 32, 32], where its manifest says float32 [1, 3, 4000, 4000]"),
      (lambda entry: entry.update(precision="int8"), "says of itself precision fp32, where its manifest says int8"),
      (say_labels, 'says of itself labels ["0", "1", "2"'),
      (lambda entry: entry.update(labels=None), "where its manifest says None"),
@@ -127,16 +125,15 @@ def test_run_refuses_a_manifest_that_says_otherwise_than_the_file(
 ) -> None:
     edit(bundle, lie)
     with pytest.raises(UserError) as caught:
-        answer_picture(bundle / f"tiny_dense_fp32.{suffix}", bundle.parent / "p.png")
+        classify(bundle / f"tiny_dense_fp32.{suffix}", bundle.parent / "p.png")
     assert words in str(caught.value)
 
 
 def test_run_refuses_an_answer_that_is_no_number(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = np.float32([[0, np.nan, 1, np.inf, 0, 0, 0, 0, 0, 0]])
-    signature = Signature((Spec("image", (1, 3, 32, 32)),), (Spec("logits", (1, 10)),))
-    monkeypatch.setattr(inference, "open_entry", lambda *_, **__: Runner(lambda _: {"logits": answer}, signature))
+    monkeypatch.setattr(inference, "open_entry", lambda *_, **__: Runner(lambda _: answer, (), ()))
     with pytest.raises(UserError, match=r"p.png with 2 of 10 logits that are not finite"):
-        answer_picture(bundle / "tiny_dense_fp32.bve", bundle.parent / "p.png")
+        classify(bundle / "tiny_dense_fp32.bve", bundle.parent / "p.png")
 
 
 def test_a_manifest_before_version_3_says_nothing_of_crop_and_labels(exported: Path) -> None:
@@ -210,7 +207,7 @@ def test_an_edited_manifest_is_not_blamed_on_the_caller(bundle: Path) -> None:
 
 def test_run_wants_a_file_of_the_bundle(bundle: Path) -> None:
     with pytest.raises(UserError, match=r"a bundle; expected one of its files: tiny_dense_fp32.bve"):
-        answer_picture(bundle, bundle.parent / "p.png")
+        classify(bundle, bundle.parent / "p.png")
     with pytest.raises(UserError, match=r"manifest.json is a file; expected the folder of a bundle"):
         check_bundle(bundle / "manifest.json")
 
@@ -250,14 +247,3 @@ def test_a_factory_that_draws_weights(factories: Path) -> None:
         check_bundle(factories / "system", model="drawing:system")
     with pytest.raises(UserError, match=r"--model drawing:system, whose weights are others; expected drawing:numpy"):
         check_bundle(factories / "numpy", model="drawing:system")
-
-
-def test_a_bundle_of_version_4_still_checks() -> None:
-    """As it was exported before a manifest named a task, with what its own manifest says."""
-    folder = Path(__file__).parents[1] / "bundles/version4"
-    manifest = read_manifest(folder)
-    assert (manifest.version, manifest.task) == (4, "classification")
-    assert list_changes(folder, manifest) == []
-    checked = check_bundle(folder, model="tests.models.stem:build")
-    assert [(c.file.rpartition(".")[2], c.faults) for c in checked] == [("onnx", ()), ("tflite", ())]
-    assert all(c.parity and c.parity.centred_cosine and c.parity.centred_cosine > 0.999999 for c in checked)

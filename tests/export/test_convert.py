@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.convert import capture, load_format
+from bigvit_edge.export.convert import capture, load_backend
 from bigvit_edge.export.graph import layer_of, matrix_products, weight_name
 from bigvit_edge.models.blvit import BLViT
 
@@ -59,8 +59,8 @@ def test_control_flow_that_depends_on_the_image_is_named_with_its_line() -> None
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [m for m in sys.modules if m.startswith("bigvit_edge.export.formats.litert")]:
+    for module in [m for m in sys.modules if m.startswith("bigvit_edge.export.backends.litert")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(UserError, match=r"pip install 'bigvit-edge\[litert\]'"):
-        load_format("litert")
+        load_backend("litert")

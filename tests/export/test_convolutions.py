@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.calibrated import join_spans
 from bigvit_edge.export.calibration import measure_spans
 from bigvit_edge.export.convert import capture
@@ -16,7 +17,6 @@ from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.integers import Range, Rounded
 from bigvit_edge.export.placement import list_convolutions, list_values, place_integers
 from bigvit_edge.export.quantization import MOST_BIAS, choose_scale
-from bigvit_edge.signature import Array
 
 SIZE = 12
 

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from bigvit_edge.export.assignment import assign_layers
-from bigvit_edge.export.convert import capture, capture_cores, lower, rewrite
+from bigvit_edge.export.convert import capture, lower, rewrite
 from bigvit_edge.export.coverage import add_coverage, count_conversions, count_coverage, explain_coverage, share_covered
 from bigvit_edge.export.integers import Integers
 from bigvit_edge.measures import Coverage
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.target import load_target
 
 
@@ -67,7 +67,7 @@ def test_fp16_is_of_the_whole_graph() -> None:
 def test_our_core_covers_attention_and_patches_too(name: str) -> None:
     model = load("vit_demo")
     target = replace(load_target("host"), formats=(name,), precisions=("int8",))
-    (graph,) = map(rewrite, capture_cores(model.module, model.image_size, (None,)))
+    graph = rewrite(capture(model.module, model.image_size))
     (graph,) = assign_layers([graph], "int8", target, torch.zeros(0).numpy(), False, lambda *_: None)
     artifact = lower([graph], name, target, {})
     (method,) = add_coverage(artifact, [graph], {**graph.layers, **artifact.layers}).methods

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.cli import app
 from bigvit_edge.demo.digits import make_batch
 from bigvit_edge.errors import UserError
@@ -18,9 +19,8 @@ from bigvit_edge.export.evaluation import prepare_check, prepare_evaluation
 from bigvit_edge.export.pictures import find_pictures, unwatched
 from bigvit_edge.export.references import measure
 from bigvit_edge.measures import Evaluated
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.models.zoo import DIGITS
-from bigvit_edge.signature import Array
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_pictures_are_split_read_and_labelled(folder: Path) -> None:
     evaluation = prepare_evaluation(model, (None,), 9, find_pictures(folder), True, None, unwatched)
     reference = evaluation.references[None]
     assert evaluation.pictures is not None
-    assert evaluation.pictures.evaluation == len(reference.answers) == len(list(reference.images))
+    assert evaluation.pictures.evaluation == len(reference.logits) == len(list(reference.images))
     assert evaluation.pictures.evaluation + evaluation.pictures.calibration == 42  # of 43 files
     assert len(evaluation.calibration) == evaluation.pictures.calibration
     assert any("1 of" in note and "broken.png" in note for note in evaluation.notes)
@@ -56,7 +56,7 @@ def test_pictures_are_split_read_and_labelled(folder: Path) -> None:
     assert not held & {image.tobytes() for image in evaluation.calibration}
     bundle = SimpleNamespace(pictures=evaluation.pictures, calibrated=evaluation.digests)
     again, notes = prepare_check(model, (None,), find_pictures(folder), bundle, unwatched)
-    np.testing.assert_array_equal(again[None].answers, reference.answers)
+    np.testing.assert_array_equal(again[None].logits, reference.logits)
     assert f"{evaluation.pictures.calibration} of 43 pictures were calibrated on: left out" in notes
 
 
@@ -65,11 +65,11 @@ def test_a_check_leaves_out_what_was_calibrated_on_and_nothing_else(folder: Path
     for digests, calibration in (((), 0), (("0" * 16,), 1)):  # never calibrated on these
         bundle = SimpleNamespace(pictures=Evaluated(1, 1, calibration), calibrated=digests)
         references, notes = prepare_check(model, (None,), pictures, bundle, unwatched)
-        assert len(references[None].answers) == 42
+        assert len(references[None].logits) == 42
         assert not any("calibrated on" in note for note in notes)
     shutil.copy(next((folder / "3").iterdir()), tmp_path / "one.png")
     references, _ = prepare_check(model, (None,), find_pictures(tmp_path), bundle, unwatched)
-    assert len(references[None].answers) == 1
+    assert len(references[None].logits) == 1
     older = SimpleNamespace(pictures=Evaluated(1, 1, 9), calibrated=())
     assert any("does not say which" in note for note in prepare_check(model, (None,), pictures, older, unwatched)[1])
 
@@ -81,15 +81,15 @@ def test_a_folder_to_calibrate_on_is_not_evaluated_on_even_as_copies(folder: Pat
     threes = len(list((folder / "3").iterdir()))
     evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), True, tmp_path, unwatched)
     reference = evaluation.references[None]
-    assert reference.expected.labels is not None
-    assert 3 not in reference.expected.labels
-    assert evaluation.pictures == Evaluated(42 - threes, int((reference.expected.labels >= 0).sum()), threes)
+    assert reference.labels is not None
+    assert 3 not in reference.labels
+    assert evaluation.pictures == Evaluated(42 - threes, int((reference.labels >= 0).sum()), threes)
     assert len(evaluation.digests) == threes
     assert f"{threes} of 43 pictures were calibrated on: left out" in evaluation.notes
     assert "passed over what is no picture by its ending: 1 .heic" in evaluation.notes
     demo = prepare_evaluation(load("vit_demo"), (None,), 9, None, True, tmp_path, unwatched)
     assert (demo.pictures, demo.digests) == (None, evaluation.digests)
-    assert len(demo.references[None].answers) == 9
+    assert len(demo.references[None].logits) == 9
 
 
 def test_pictures_of_any_size_are_calibrated_on(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_pictures_of_any_size_are_calibrated_on(tmp_path: Path) -> None:
 def test_accuracy_and_confusions_by_hand(folder: Path) -> None:
     evaluation = prepare_evaluation(load("vit_demo"), (None,), 9, find_pictures(folder), True, None, unwatched)
     reference = evaluation.references[None]
-    labels = reference.expected.labels
+    labels = reference.labels
     assert labels is not None
     order = iter(labels.tolist())
 

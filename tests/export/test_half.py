@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.half import write_as_half
-from bigvit_edge.models.loading import load_model
+from bigvit_edge.models.load import load_model
 
 
 def test_everything_between_image_and_logits_is_half() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigvit_edge.artifact import Entry
+from bigvit_edge.artifact import Entry, Tensor
 from bigvit_edge.export.hf_configs import BESIDE, BLACK, SQUARED, UNSCALED, list_differences, write_configs
 from bigvit_edge.export.image import make_input, prepare
 from bigvit_edge.models.hf_models import Folder, import_transformers
@@ -29,7 +29,6 @@ from bigvit_edge.preprocessing import (
     UINT8,
     Preprocessing,
 )
-from bigvit_edge.signature import Tensor
 from tests.test_artifact import ENTRY
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra [hf]")

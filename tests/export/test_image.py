@@ -9,7 +9,7 @@ from PIL import Image
 
 from bigvit_edge.demo.accuracy import normalize
 from bigvit_edge.demo.digits import make_batch
-from bigvit_edge.export import decoding
+from bigvit_edge.export import decoding, image
 from bigvit_edge.export.image import read_image
 from bigvit_edge.preprocessing import Preprocessing
 
@@ -104,3 +104,12 @@ def test_a_picture_too_thin_to_resize_whole(tmp_path: Path) -> None:
 def test_a_picture_one_pixel_wide_needs_no_more_memory_than_itself(tmp_path: Path) -> None:
     Image.new("L", (1, 100_000), 255).save(tmp_path / "thin.png")
     np.testing.assert_allclose(read_image(tmp_path / "thin.png", HOW), 1)
+
+
+def test_255ths_are_those_of_torchvision() -> None:
+    """Its to_tensor divides: another rounding of the last bit moves what calibration chooses."""
+    values = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    how = Preprocessing(256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (torch.tensor(triple).view(3, 1, 1) for triple in (how.mean, how.std))
+    expected = (values.float().div(255) - mean) / std
+    assert np.array_equal(image.normalize(values.float().numpy(), how), expected.numpy())

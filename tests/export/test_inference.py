@@ -6,8 +6,7 @@ import pytest
 
 from bigvit_edge.artifact import Entry
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.inference import choose_method
-from bigvit_edge.tasks.classification import MOST_LABEL, Guess
+from bigvit_edge.export.inference import MOST_LABEL, Guess, choose_method
 from tests.test_artifact import ENTRY
 
 METHOD = ENTRY.methods[0]
@@ -27,9 +26,9 @@ def test_the_largest_if_none_is_asked_for() -> None:
 
 
 def test_a_ratio_that_the_file_does_not_have() -> None:
-    with pytest.raises(UserError, match=r"keep 0.3 for m_int8.tflite; expected one of 0.5, 0.25"):
+    with pytest.raises(UserError, match=r"--keep 0.3 for m_int8.tflite; expected one of 0.25, 0.5"):
         choose_method(several(0.25, 0.5), 0.3)
-    with pytest.raises(UserError, match=r"the model has no keep ratio; leave it out"):
+    with pytest.raises(UserError, match=r"the model is dense; leave it out"):
         choose_method(several(None), 0.5)
 
 

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.integers import Integers, Rounded
 from bigvit_edge.export.quantization import choose_scale, insert_integers, ops, quantize_rows_weight
-from bigvit_edge.signature import Array
 from tests.export.convolutional import FORMATS, aim, draw, emulate, randomize, run
 
 IMAGE, RESULT = (-3.0, 4.0), (-2.0, 2.5)

@@ -19,7 +19,7 @@ def test_files_that_it_takes_whole_or_never_are_not_told_of() -> None:
     assert list_limits(IMAGES, (0.5,), ("a", "b")) == []
     assert list_limits(IMAGES, (None,), None) == []
     for other in (
-        replace(IMAGES, input="tensor"), replace(IMAGES, formats=("onnx",)), replace(IMAGES, delegate="native"),
+        replace(IMAGES, input="tensor"), replace(IMAGES, formats=("onnx",)), replace(IMAGES, backend="native"),
     ):  # fmt: skip
         assert list_limits(other, KEEPS, ("a\nb",)) == []
 

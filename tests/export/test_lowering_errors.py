@@ -123,7 +123,7 @@ def test_where_memory_or_disk_runs_out_no_op_is_blamed(
         except Exception as e:
             raise ConverterError("pass 3/7 failed") from e
 
-    monkeypatch.setattr("bigvit_edge.export.formats.onnx.lower", run_out)
+    monkeypatch.setattr("bigvit_edge.export.backends.onnx.lower", run_out)
     monkeypatch.setattr(torch.export, "export", run_out)
     graph = Graph(torch.export.ExportedProgram.__new__(torch.export.ExportedProgram))
     for step in (lambda: capture(Around(Mixer()), 16), lambda: lower([graph], "onnx", load_target("host"), {})):

@@ -1,11 +1,11 @@
-"""What the bve runtime runs, lowered once for all the files that carry it."""
+"""What our core runs, lowered once for all the files that carry it."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bigvit_edge.export.convert import capture_cores, rewrite
+from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.native import describe_entry, lower_native
 from bigvit_edge.export.program import from_bytes
@@ -20,7 +20,7 @@ def graph() -> Graph:
     model = BLViT(
         image_size=16, patch=8, dim=32, little_dim=16, depth=1, head_dim=16, little_head_dim=16, num_classes=3
     )
-    return replace(rewrite(*capture_cores(model, 16, (0.5,))), precision="int8", layers={"head": "int8"})
+    return replace(rewrite(capture(model, 16, 0.5)), precision="int8", layers={"head": "int8"})
 
 
 def test_formats_share_what_was_lowered(graph: Graph) -> None:
@@ -35,7 +35,7 @@ def test_what_was_asked_otherwise_is_lowered_anew(graph: Graph) -> None:
     others = [
         ([graph], replace(HOST, packing="i8mm"), {"model": "m"}),
         ([graph], HOST, {"model": "other"}),
-        ([graph], replace(HOST, quant=Quant(keep_float=("default", "patches"))), {"model": "m"}),
+        ([graph], replace(HOST, quant=Quant(keep_float=("router", "patches"))), {"model": "m"}),
         ([replace(graph, layers={})], HOST, {"model": "m"}),
         ([replace(graph, precision="fp32", layers={})], HOST, {"model": "m"}),
         ([replace(graph, calibration=seen)], HOST, {"model": "m"}),

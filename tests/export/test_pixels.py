@@ -13,7 +13,7 @@ from bigvit_edge.export.graph import Graph
 from bigvit_edge.export.half import write_as_half
 from bigvit_edge.export.image import make_input
 from bigvit_edge.export.pixels import answer_probabilities, restore_pixels, take_pixels
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.preprocessing import Preprocessing
 
 aten = torch.ops.aten

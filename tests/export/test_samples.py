@@ -16,15 +16,15 @@ from PIL import Image
 
 from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.export.check import check_bundle
-from bigvit_edge.export.inference import answer_picture
+from bigvit_edge.export.inference import classify
 from bigvit_edge.export.samples import write_samples
 from bigvit_edge.manifest import list_changes, read_manifest
-from bigvit_edge.models.zoo import CONFIGS, Config
+from bigvit_edge.models.zoo import CARDS, Card
 from bigvit_edge.target import Limits, load_target
 from tests.native import ROOT, skip
 from tests.test_artifact import ENTRY
 
-CONFIG = Config(
+CARD = Card(
     "tiny_use", 32, 16, depth=1, head_dim=16, little_head_dim=8, patch=8, image_size=32, num_classes=10,
     labels=("zero", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
 )  # fmt: skip
@@ -35,17 +35,17 @@ ANDROID = Path("/usr/share/java/com.android.android-23.jar")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    CONFIGS[CONFIG.name] = CONFIG
+    CARDS[CARD.name] = CARD
     folder = tmp_path_factory.mktemp("samples") / "bundle"
-    export_bundle(Source(CONFIG.name), HOST, folder, keeps=(0.5, 1.0))
+    export_bundle(Source(CARD.name), HOST, folder, keeps=(0.5, 1.0))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(folder.parent / "picture.png")
     yield folder
-    del CONFIGS[CONFIG.name]
+    del CARDS[CARD.name]
 
 
 def expect(bundle: Path) -> list[str]:
-    guesses = answer_picture(bundle / "tiny_use_fp32.bve", bundle.parent / "picture.png").rows
+    guesses = classify(bundle / "tiny_use_fp32.bve", bundle.parent / "picture.png").guesses
     return [f"{guess.label}  {guess.probability:.2%}" for guess in guesses]
 
 

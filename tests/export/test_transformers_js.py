@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bigvit_edge.artifact import Array
 from bigvit_edge.demo.digits import held_out
 from bigvit_edge.export.bundle import Source, export_bundle
 from bigvit_edge.manifest import list_changes, read_manifest
 from bigvit_edge.models.hf_models import import_transformers
-from bigvit_edge.models.loading import load
-from bigvit_edge.signature import Array
+from bigvit_edge.models.load import load
 from bigvit_edge.target import Limits, load_target
 from tests.onnx_libraries import ask_pipeline, fill_in, read_sample, run_node, write_script
 

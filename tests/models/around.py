@@ -1,12 +1,13 @@
 """Models of others around one of ours, as a user's factory would give them: MODEL `tests.models.around:build`."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bigvit_edge.export.convert import capture_cores, cut, rewrite
+from bigvit_edge.export.convert import capture, part, rewrite
 from bigvit_edge.export.graph import Graph
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.loading import load_model
+from bigvit_edge.models.load import load_model
 
 SIZE = 32  # pixels
 
@@ -48,10 +49,10 @@ def build() -> Around:
         return Around(net, 5, SIZE)
 
 
-def cut_model(model: nn.Module, size: int = SIZE, keep: float | None = None) -> Graph:
-    """The model's graph in fp32, with the pieces for the bve runtime cut out."""
-    (core,) = capture_cores(model, size, (keep,))
-    return cut(rewrite(core))
+def part_model(model: nn.Module, name: str = "net", size: int = SIZE, keep: float | None = None) -> Graph:
+    """The model's graph in fp32, with the one of ours of that name parted."""
+    images = np.random.default_rng(0).standard_normal((2, 3, size, size), dtype=np.float32)
+    return part(rewrite(capture(model, size, keep)), name, images)
 
 
 def build_s() -> Around:

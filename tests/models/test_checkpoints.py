@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models.blvit import BLViT
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.models.timm_models import import_timm
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.models.weights import read_weights
@@ -60,7 +60,7 @@ def test_deit_under_model_as_a_path(tmp_path: Path) -> None:
     theirs = timm_model("deit_tiny_patch16_224", depth=3, img_size=64, num_classes=5)
     torch.save({"model": theirs.state_dict(), "epoch": 3}, tmp_path / "deit.pth")
     loaded = load(str(tmp_path / "deit.pth"))
-    assert (loaded.image_size, loaded.answer.shape[-1], loaded.weights) == (64, 5, "file")
+    assert (loaded.image_size, loaded.num_classes, loaded.weights) == (64, 5, "file")
     assert "those under 'model'" in loaded.notes[0]
     assert "3 heads of 64 channels" in loaded.notes[1]  # of depth 3 there is no known model
     compare(loaded.module, theirs, 64)
@@ -175,7 +175,7 @@ def test_a_checkpoint_without_a_head_asks_for_the_number_of_classes(tmp_path: Pa
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"2 missing \(head.weight, head.bias\).*--num-classes N starts one"):
         load(str(tmp_path / "w.safetensors"))
-    assert load(str(tmp_path / "w.safetensors"), num_classes=3).answer.shape == (1, 3)
+    assert load(str(tmp_path / "w.safetensors"), num_classes=3).num_classes == 3
 
 
 def name_as_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:

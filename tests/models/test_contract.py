@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.contract import explain_failure, observe_answer, settle
-from bigvit_edge.signature import Tensor as Spec
-
-LOGITS = Spec("logits", (1, 4))
+from bigvit_edge.models.contract import count_classes, explain_failure, settle
 
 
 class Answering(nn.Module):
@@ -102,16 +99,16 @@ def test_a_complex_buffer_and_integer_buffers_stay() -> None:
 )
 def test_what_is_no_answer(answer: Callable[[Tensor], object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        observe_answer(Answering(answer), 8, "mine")
+        count_classes(Answering(answer), 8, "mine")
 
 
 def test_probabilities_are_told_from_logits() -> None:
-    assert observe_answer(Answering(), 8, "mine") == (LOGITS, ())
-    answer, (note,) = observe_answer(Answering(lambda y: y.softmax(1)), 8, "mine")
-    assert answer == LOGITS
+    assert count_classes(Answering(), 8, "mine") == (4, ())
+    classes, (note,) = count_classes(Answering(lambda y: y.softmax(1)), 8, "mine")
+    assert classes == 4
     assert "probabilities" in note
-    assert observe_answer(Answering(lambda y: y.sigmoid()), 8, "mine") == (LOGITS, ())
-    assert observe_answer(Answering(lambda y: y[:, :1].softmax(1)), 8, "mine") == (Spec("logits", (1, 1)), ())
+    assert count_classes(Answering(lambda y: y.sigmoid()), 8, "mine") == (4, ())
+    assert count_classes(Answering(lambda y: y[:, :1].softmax(1)), 8, "mine") == (1, ())
 
 
 def test_what_a_model_prints_is_kept_from_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +116,7 @@ def test_what_a_model_prints_is_kept_from_stdout(capsys: pytest.CaptureFixture[s
         print("hello")
         return logits
 
-    observe_answer(Answering(chat), 8, "mine")
+    count_classes(Answering(chat), 8, "mine")
     out, err = capsys.readouterr()
     assert out == ""
     assert "hello" in err

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.blvit import BLViT, Ranking, order_tokens, permute, restore, selected_tokens, set_dispatch
-from bigvit_edge.models.loading import build
-from bigvit_edge.models.zoo import CONFIGS
+from bigvit_edge.models.load import build
+from bigvit_edge.models.zoo import CARDS
 
 PLAIN = {"gt.Tensor", "eq.Tensor", "where.self", "sum.dim_IntList", "unsqueeze.default", "squeeze.dim", "add.Tensor"}
 
@@ -153,7 +153,7 @@ def test_the_graph_has_neither_topk_nor_gather_nor_index_arithmetic() -> None:
 
 
 def test_a_dense_model_has_nothing_to_set() -> None:
-    model = build(CONFIGS["vit_demo"])
+    model = build(CARDS["vit_demo"])
     before = {name for name, _ in model.named_modules()}
     set_dispatch(model, "onehot")
     assert {name for name, _ in model.named_modules()} == before

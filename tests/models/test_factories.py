@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
-from bigvit_edge.models.loading import FACTORY, FILE, load
+from bigvit_edge.models.load import FACTORY, FILE, load
 from bigvit_edge.models.weights import hash_state
 from bigvit_edge.preprocessing import Preprocessing
 
@@ -94,7 +94,7 @@ def forget() -> None:
 
 def test_a_factory_says_what_it_wants(folder: Path) -> None:
     loaded = load("mine:build")
-    assert (loaded.image_size, loaded.answer.shape[-1]) == (24, 4)
+    assert (loaded.image_size, loaded.num_classes) == (24, 4)
     assert loaded.preprocessing == Preprocessing(24, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (loaded.weights, loaded.weights_sha256, loaded.notes) == (FACTORY, hash_state(loaded.module), ())
     assert not loaded.module.training
@@ -104,7 +104,7 @@ def test_a_factory_says_what_it_wants(folder: Path) -> None:
 
 def test_what_a_factory_does_not_say_is_assumed_aloud(folder: Path) -> None:
     loaded = load("mine:build_plain")
-    assert (loaded.image_size, loaded.answer.shape[-1], loaded.preprocessing.mean) == (224, 6, (0.5, 0.5, 0.5))
+    assert (loaded.image_size, loaded.num_classes, loaded.preprocessing.mean) == (224, 6, (0.5, 0.5, 0.5))
     assert [note.split(";")[0] for note in loaded.notes] == [
         f"the module has no attribute {name}" for name in ("image_size", "mean", "std")
     ]
@@ -162,7 +162,7 @@ def test_extra_state_does_not_hinder(folder: Path) -> None:
 @pytest.mark.skipif(find_spec("torchvision") is None, reason="needs the extra [timm]")
 def test_a_factory_may_import_torchvision_first(folder: Path) -> None:
     """In a process of its own, where nothing has defined torchvision's ops before; what it prints is no output."""
-    line = "from bigvit_edge.models.loading import load; print(load('mine:build_vision').answer.shape)"
+    line = "from bigvit_edge.models.load import load; print(load('mine:build_vision').num_classes)"
     done = subprocess.run([sys.executable, "-c", line], cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout == "(1, 5)\n"
+    assert done.stdout == "5\n"
     assert "hello" in done.stderr

@@ -13,7 +13,7 @@ from torch import nn
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import hf_models
 from bigvit_edge.models.hf_models import find_folder, import_transformers
-from bigvit_edge.models.loading import PRETRAINED, RANDOM, is_factory, load
+from bigvit_edge.models.load import PRETRAINED, RANDOM, is_factory, load
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs the extra [hf]")
 
@@ -57,7 +57,7 @@ def test_logits_are_the_models_own(kind: str, options: dict[str, Any], tmp_path:
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(loaded.module(image), model(image).logits, atol=1e-6)
-    assert (loaded.labels, loaded.answer.shape[-1], loaded.weights) == (NAMES, 4, PRETRAINED)
+    assert (loaded.labels, loaded.num_classes, loaded.weights) == (NAMES, 4, PRETRAINED)
     assert not loaded.module.training
 
 
@@ -103,23 +103,12 @@ def test_another_head_and_another_size(vit: Path) -> None:
     assert any("positions interpolated from 32 px to 64" in note for note in loaded.notes)
 
 
-def test_a_backbone_without_a_head_gives_features_and_is_no_classifier(tmp_path: Path) -> None:
-    model = make(part="Model").eval()
-    model.save_pretrained(tmp_path)
-    features, image = load(f"hf:{tmp_path}"), torch.randn(1, 3, 32, 32)
-    assert (features.task, str(features.answer), features.labels) == ("features", "features float32 [1, 32]", None)
-    with torch.no_grad():
-        assert torch.allclose(features.module(image), model(image).pooler_output, atol=1e-6)
+def test_a_backbone_without_a_head_is_no_classifier(tmp_path: Path) -> None:
+    make(part="Model").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lacks weights of a ViTForImageClassification: classifier.bias, classifier.w"):
-        load(f"hf:{tmp_path}", task="classification")
+        load(f"hf:{tmp_path}")
     loaded = load(f"hf:{tmp_path}", num_classes=3)
     assert any("not used: pooler" in note for note in loaded.notes)
-
-
-def test_a_classifiers_features_are_its_last_hidden_state_where_it_has_no_pooler(vit: Path) -> None:
-    loaded = load(f"hf:{vit}", task="features")
-    assert (str(loaded.answer), loaded.weights) == ("features float32 [1, 17, 32]", PRETRAINED)
-    assert any("no pooler in the files" in note for note in loaded.notes)
 
 
 class Bomb:
@@ -172,7 +161,7 @@ def test_labels_that_fit_nothing_are_left_out(tmp_path: Path) -> None:
     make("Pvt", {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "image_size": 32},
          **LABELS).save_pretrained(tmp_path)  # fmt: skip
     loaded = load(f"hf:{tmp_path}")
-    assert (loaded.labels, loaded.answer.shape[-1]) == (None, 1000)
+    assert (loaded.labels, loaded.num_classes) == (None, 1000)
     assert "labels left out: 4 for 1000 classes" in loaded.notes
 
 

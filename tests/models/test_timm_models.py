@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.models import timm_models
-from bigvit_edge.models.loading import FILE, RANDOM, load
+from bigvit_edge.models.load import FILE, RANDOM, load
 from bigvit_edge.models.weights import hash_state
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="needs the extra [timm]")
@@ -19,7 +19,7 @@ TIMM_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, which timm's fastvit_t8 is trai
 @needs_timm
 def test_timm_models_bring_their_own_preprocessing(tmp_path: Path) -> None:
     a, b = (load("timm:fastvit_t8", image_size=64, num_classes=3) for _ in range(2))
-    assert (a.image_size, a.answer.shape[-1], a.weights, a.weights_sha256) == (64, 3, RANDOM, None)
+    assert (a.image_size, a.num_classes, a.weights, a.weights_sha256) == (64, 3, RANDOM, None)
     assert (a.preprocessing.mean, a.preprocessing.resize_to) == (TIMM_MEAN, 71)  # of 64 / 0.9
     assert hash_state(a.module) == hash_state(b.module)
     save_file(a.module.state_dict(), tmp_path / "w.safetensors")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bigvit_edge.errors import UserError
 from bigvit_edge.export.image import read_image
-from bigvit_edge.models.loading import load
+from bigvit_edge.models.load import load
 from bigvit_edge.models.timm_models import import_timm
 from bigvit_edge.models.transforms import make_preprocessing, read_timm
 from bigvit_edge.preprocessing import Preprocessing

@@ -3,7 +3,7 @@
 import pytest
 
 from bigvit_edge.profile.litert import read_events
-from bigvit_edge.profile.litert_library import GENERAL, NODE, Timing
+from bigvit_edge.profile.litert_library import GENERAL, NODE, Told
 from bigvit_edge.profile.records import Span, check_profile
 from bigvit_edge.runtime.tflite import Node, Tensor
 
@@ -34,11 +34,11 @@ TAGS = [
 ]  # fmt: skip
 
 
-def tell(tags: list[str]) -> list[Timing]:
-    events = [Timing("Invoke", GENERAL, 1000, 100, 0), Timing("Invoke", GENERAL, 1000, 2**32, 0)]
+def tell(tags: list[str]) -> list[Told]:
+    events = [Told("Invoke", GENERAL, 1000, 100, 0), Told("Invoke", GENERAL, 1000, 2**32, 0)]
     for number, tag in enumerate(tags):
         is_node = tag == "TOPK_V2"
-        events.append(Timing(tag, NODE, 1050, 5, 4) if is_node else Timing(tag, INSIDE, 0, 10, number))
+        events.append(Told(tag, NODE, 1050, 5, 4) if is_node else Told(tag, INSIDE, 0, 10, number))
     return events
 
 

@@ -13,9 +13,11 @@ from bigvit_edge.artifact import write_data
 from bigvit_edge.devices.binaries import find_bve_run
 from bigvit_edge.devices.local import Local
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.backends import litert, onnx
 from bigvit_edge.export.convert import capture
-from bigvit_edge.export.formats import litert, onnx
+from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.graph import Graph
+from bigvit_edge.export.program import to_bytes
 from bigvit_edge.export.rewrite import rewrite_all
 from bigvit_edge.models.blvit import BLViT, selected_tokens
 from bigvit_edge.profile import litert as profile_litert
@@ -26,7 +28,6 @@ from bigvit_edge.profile.records import KINDS, check_profile
 from bigvit_edge.profile.timeline import write_timeline
 from bigvit_edge.target import Target
 from tests.profile.test_timeline import check_format
-from tests.programs import make_bve
 
 TARGET = Target("test", "", ("bve", "onnx", "litert"))
 SHAPE = dict(
@@ -46,11 +47,11 @@ def model() -> BLViT:
 
 @pytest.fixture(scope="module")
 def paths(model: BLViT, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("profiled")
+    folder, graph = tmp_path_factory.mktemp("profiled"), capture(model, 32, 0.5)
     paths = {name: folder / f"tiny{suffix}" for name, suffix in SUFFIXES.items()}
-    paths["bve"].write_bytes(make_bve(model, 32, (0.5,), labels="null"))
-    for name, format_ in (("onnx", onnx), ("litert", litert)):
-        lowered = format_.lower(
+    paths["bve"].write_bytes(to_bytes(emit_program([graph], 4, {"labels": "null"})))
+    for name, backend in (("onnx", onnx), ("litert", litert)):
+        lowered = backend.lower(
             [Graph(rewrite_all(capture(model, 32, 0.5).exported), keep=0.5)], TARGET, {"precision": "fp32"}
         )
         write_data(lowered.data, paths[name])

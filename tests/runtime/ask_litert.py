@@ -2,7 +2,7 @@
 
 python tests/runtime/ask_litert.py FRAMEWORK FILE.tflite FILE.bve KEEPS IMAGE.npy AROUND.tflite ANSWERS.npz
 
-ANSWERS gets each keep ratio's logits, from the delegate and from Session, and those of AROUND, of which bve runs a
+ANSWERS gets each keep ratio's logits, from the door and from Session, and those of AROUND, of which our core runs a
 part; stdout, as JSON, what wrong input was told.
 """
 
@@ -24,7 +24,7 @@ def main(framework: str, tflite: str, bve: str, keeps: str, image: str, around: 
     library, content = str(litert.load_library()), Path(tflite).read_bytes()
     found = {}
     for keep in map(float, keeps.split(",")):
-        found[f"delegate {keep:g}"] = litert.load(tflite, keep).run(pixels)
+        found[f"door {keep:g}"] = litert.load(tflite, keep).run(pixels)
         found[f"session {keep:g}"] = Session(bve, keep=keep).run(pixels)
 
     found["around"] = litert.load(around, 0.5).run(pixels)

@@ -7,7 +7,6 @@
 
 #include "arena.h"
 #include "metadata.h"
-#include "operations.h"
 #include "program_builder.h"
 #include "serial_run.h"
 
@@ -51,15 +50,6 @@ class Walk {
         list(args.dst) = {args.value};
         return;
       }
-      case OpKind::kRows: {
-        const auto args = get<RowsArgs>(op);
-        const Weight& rows = program_.weights()[args.rows];
-        require(rows.bytes >= uint64_t{4} * at(args.dst).columns, "a row list is too short");
-        std::vector<uint32_t>& to = list(args.dst);
-        to.resize(at(args.dst).columns);
-        std::memcpy(to.data(), program_.weight_data(args.rows), to.size() * sizeof to[0]);
-        return;
-      }
       case OpKind::kFill: {
         const auto args = get<FillArgs>(op);
         const Weight& matrix = program_.weights()[args.matrix];
@@ -73,7 +63,6 @@ class Walk {
         need_panels(args.linear, args.first_column + uint64_t{args.columns}, k);
         if (args.before == bve_layernorm) need_vectors({args.gain, args.offset}, k);
         need_gate(args.gate, args.rows);
-        if (args.dst_rows != kNone) need_distinct(args.dst_rows);
         for (uint32_t i = 0; i < args.rows; ++i) {
           write(args.src, row(args.src_rows, i), k);
           write(args.dst, args.dst_first_row + row(args.dst_rows, i),
@@ -107,7 +96,6 @@ class Walk {
         need_panels(args.fc1, hidden, width);
         need_panels(args.fc2, width, hidden);
         need_gate(args.gate, args.rows);
-        if (args.list != kNone) need_distinct(args.list);
         for (uint32_t i = 0; i < args.rows; ++i) write(args.data, row(args.list, i), width);
         return;
       }
@@ -128,11 +116,6 @@ class Walk {
     if (rows == kNone) return i;
     require(i < list(rows).size(), "a row list is too short, or not written");
     return list(rows)[i];
-  }
-  void need_distinct(uint32_t rows) {
-    std::vector<uint32_t> sorted = list(rows);
-    std::sort(sorted.begin(), sorted.end());
-    require(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "a row twice");
   }
   // The last numbers that may be in it.
   void fill(uint32_t buffer, uint32_t count, uint32_t end) {
@@ -177,7 +160,8 @@ uint64_t measure(const Program& program, const Entry& entry) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < buffers.count; ++i) sum += area(i);
   for (const Op& op : program.ops(entry)) {
-    for (const Operand& operand : list_operands(op)) sum += area(operand.buffer);
+    const Operands operands = list_operands(op);
+    for (size_t i = 0; i < operands.count; ++i) sum += area(operands.buffers[i]);
     if (op.kind == OpKind::kLinear) {
       const auto args = get<LinearArgs>(op);
       sum += (args.rows + uint64_t{1}) * macs(args.linear);
@@ -201,7 +185,8 @@ void run_small(const Program& program, const Entry& entry) {
   plan_arena(program, entry);
   const uint32_t choice = program.header().checksum, all = bve_detect_isa();
   const uint32_t isas[] = {all, all & (~all + 1), 0};  // the second: what every such CPU has
-  run_serially(program, entry, isas[choice % 3], choice / 4 % 3, Noise(1).take(64));
+  run_serially(program, entry, isas[choice % 3], choice / 4 % 3,
+               Noise(1).take(size_t{3} * entry.image_size * entry.image_size));
 }
 
 void open(const uint8_t* data, size_t size) try {
@@ -220,8 +205,7 @@ void open(const uint8_t* data, size_t size) try {
     }
     run_small(*program, entry);
   }
-  const Metadata metadata = read_metadata(program->metadata());
-  require(!metadata.fault || is_text(metadata.fault->what()), "a fault cannot be printed");
+  require(is_text(read_metadata(program->metadata()).fault), "a fault cannot be printed");
   std::string described = program->describe();
   for (char& letter : described)
     letter = letter == '\n' || letter == '\r' || letter == '\t' ? ' ' : letter;
@@ -236,7 +220,7 @@ void repair(uint8_t* data, size_t size) {
   if (size < sizeof header) return;
   std::memcpy(&header, data, sizeof header);
   std::memcpy(header.magic, kMagic, sizeof kMagic);
-  if (header.version < 1 || header.version > kVersion) header.version = kVersion;
+  header.version = kVersion;
   header.file_bytes = size;
   if (header.weights_offset < sizeof header || header.weights_offset > size) return;
   std::memcpy(data, &header, sizeof header);

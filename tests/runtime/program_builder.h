@@ -43,9 +43,13 @@ class Bytes {
 };
 
 // Which kind of op takes those arguments.
-#define BVE_OP(number, name, ...) \
-  constexpr OpKind kind_of(name##Args) { return OpKind::k##name; }
-#include "ops.inc"
+constexpr OpKind kind_of(PatchesArgs) { return OpKind::kPatches; }
+constexpr OpKind kind_of(ListArgs) { return OpKind::kList; }
+constexpr OpKind kind_of(FillArgs) { return OpKind::kFill; }
+constexpr OpKind kind_of(LinearArgs) { return OpKind::kLinear; }
+constexpr OpKind kind_of(AttentionArgs) { return OpKind::kAttention; }
+constexpr OpKind kind_of(RouteArgs) { return OpKind::kRoute; }
+constexpr OpKind kind_of(MlpArgs) { return OpKind::kMlp; }
 
 template <typename Args>
 Op make_op(const Args& args) {
@@ -96,36 +100,20 @@ class ProgramBuilder {
     return add_weight(name, type, n, k, packed.data(), packed.count());
   }
 
-  uint32_t add_rows(const std::string& name, const std::vector<uint32_t>& rows) {
-    return add_weight(name, WeightType::kRows, 1, rows.size(), rows.data(),
-                      rows.size() * sizeof(uint32_t));
-  }
-
-  // Buffers, ops and ports added from here on are that entry's; it has none yet.
-  void start_entry(const std::string& name, float keep, uint64_t macs = 0) {
+  // Buffers and ops added from here on are that entry's; it has buffers 0 and 1 already.
+  void start_entry(const std::string& name, float keep, uint32_t image_size, uint32_t classes,
+                   uint64_t macs = 0) {
     Entry entry{};
     entry.name = add_text(name);
     entry.keep = keep;
     entry.first_buffer = static_cast<uint32_t>(buffers_.size());
     entry.first_op = static_cast<uint32_t>(ops_.size());
-    entry.first_port = static_cast<uint32_t>(ports_.size());
+    entry.image_size = image_size;
+    entry.classes = classes;
     entry.macs = macs;
     entries_.push_back(entry);
-  }
-  // The same of an image and its logits: it has buffers 0 and 1 already, and their ports.
-  void start_entry(const std::string& name, float keep, uint32_t image_size, uint32_t classes,
-                   uint64_t macs = 0) {
-    start_entry(name, keep, macs);
-    const uint32_t image = add_buffer(3 * image_size, image_size), logits = add_buffer(1, classes);
-    add_port("image", kInput, image, {1, 3, image_size, image_size});
-    add_port("logits", kOutput, logits, {1, classes});
-  }
-  void add_port(const std::string& name, uint8_t direction, uint32_t buffer,
-                const std::vector<uint32_t>& sides) {
-    Port port{add_text(name), buffer, direction, static_cast<uint8_t>(sides.size()), 0, {}};
-    std::copy(sides.begin(), sides.end(), port.sides);
-    ports_.push_back(port);
-    ++entries_.back().ports;
+    add_buffer(3 * image_size, image_size);
+    add_buffer(1, classes);
   }
   uint32_t add_buffer(uint32_t rows, uint32_t columns, BufferType type = BufferType::kF32) {
     buffers_.push_back({type, rows, columns, 0});
@@ -159,7 +147,6 @@ class ProgramBuilder {
     header.buffers = place(buffers_);
     header.ops = place(ops_);
     header.metadata = place(metadata);
-    header.ports = place(ports_);
     header.weights_offset = (end + kWeightsAlign - 1) / kWeightsAlign * kWeightsAlign;
     header.file_bytes = header.weights_offset + data_.size();
     Bytes bytes(header.file_bytes);
@@ -174,7 +161,6 @@ class ProgramBuilder {
     put(header.buffers.offset, buffers_);
     put(header.ops.offset, ops_);
     put(header.metadata.offset, metadata);
-    put(header.ports.offset, ports_);
     put(header.weights_offset, data_);
     bytes.seal();
     return bytes;
@@ -202,7 +188,6 @@ class ProgramBuilder {
   std::vector<Entry> entries_;
   std::vector<Buffer> buffers_;
   std::vector<Op> ops_;
-  std::vector<Port> ports_;
   std::vector<std::byte> data_;
 };
 

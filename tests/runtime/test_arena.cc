@@ -7,7 +7,6 @@
 
 #include "arena.h"
 #include "doctest.h"
-#include "operations.h"
 #include "tiny_program.h"
 
 namespace bve::test {
@@ -20,8 +19,9 @@ struct Use {
 std::vector<Use> list_uses(const Program& program, const Entry& entry) {
   std::vector<Use> uses(entry.buffers);
   for (const Op& op : program.ops(entry)) {
-    for (const Operand& operand : list_operands(op)) {
-      Use& use = uses[operand.buffer];
+    const Operands operands = list_operands(op);
+    for (size_t i = 0; i < operands.count; i++) {
+      Use& use = uses[operands.buffers[i]];
       use.first = std::min<uint32_t>(use.first, op.stage);
       use.last = std::max<uint32_t>(use.last, op.stage);
     }
@@ -32,9 +32,8 @@ std::vector<Use> list_uses(const Program& program, const Entry& entry) {
 size_t count_bytes(const Buffer& buffer) { return size_t{4} * buffer.rows * buffer.columns; }
 
 std::vector<uint32_t> list_numbers(const Op& op) {
-  std::vector<uint32_t> numbers;
-  for (const Operand& operand : list_operands(op)) numbers.push_back(operand.buffer);
-  return numbers;
+  const Operands operands = list_operands(op);
+  return {operands.buffers, operands.buffers + operands.count};
 }
 
 // Arguments that are 100 or more are no buffers: weights and numbers.

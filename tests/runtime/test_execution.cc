@@ -50,8 +50,7 @@ Bytes make_wide_program(bve_packing packing) {
 void check_orders(Bytes bytes) {
   const auto program = Program::open(bytes.data(), bytes.count());
   for (const Entry& entry : program->entries()) {
-    const std::vector<float> image =
-        Noise(9).take(size_t{3} * program->image_size(entry) * program->image_size(entry));
+    const std::vector<float> image = Noise(9).take(size_t{3} * entry.image_size * entry.image_size);
     for (const uint32_t isa : {bve_detect_isa(), 0u}) {
       const std::vector<float> alone = run_serially(*program, entry, isa, 0, image);
       for (const float logit : alone) CHECK(std::isfinite(logit));

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import Frame, Session
 from bigvit_edge.runtime.frames import FORMATS, MATRICES, ROTATIONS, read_frame
-from tests.programs import make_bve
 
 SIZE = 16
 HOW = Preprocessing(SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -27,7 +29,9 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     model = ViT(image_size=SIZE, patch=8, dim=32, depth=1, head_dim=32, num_classes=3).eval()
     path = tmp_path_factory.mktemp("frames") / "tiny.bve"
-    path.write_bytes(make_bve(model, SIZE, preprocessing=json.dumps(HOW.spell())))
+    path.write_bytes(
+        to_bytes(emit_program([capture(model, SIZE, None)], 4, {"preprocessing": json.dumps(HOW.spell())}))
+    )
     with Session(path) as session:
         yield session
 

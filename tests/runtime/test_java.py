@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import to_bytes
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.preprocessing import CENTER, RESIZES, Preprocessing
 from bigvit_edge.runtime import Frame, Session
 from tests.native import HOST, ROOT, emulate, skip
-from tests.programs import make_program
 
 JUNIT = tuple(Path("/usr/share/java") / name for name in ("junit4.jar", "hamcrest-core.jar"))
 SOURCES = ROOT / "runtime/java"
@@ -35,8 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = BLViT(image_size=SIZE, patch=4, depth=1, num_classes=3, **dims).eval()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.2)
+    graph = capture(model, SIZE, 1.0)
     metadata = {"labels": json.dumps(LABELS), "preprocessing": json.dumps(HOW.spell())}
-    program = make_program(model, SIZE, (1.0, 0.5), **metadata)
+    program = emit_program([graph, replace(graph, keep=0.5)], 4, metadata)
     file = folder / "модель \U0001f98a.bve"
     file.write_bytes(to_bytes(program))
 
@@ -122,9 +125,9 @@ def test_each_native_function_is_there_by_the_name_that_java_looks_for(classes: 
 
 
 @pytest.mark.parametrize("machine", [HOST, "cortex-a76"])
-def test_the_java_binding(machine: str) -> None:
+def test_the_door_to_java(machine: str) -> None:
     """With a JNIEnv of the test's own, here and on ARM."""
-    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/java/test_jni"
+    program = ROOT / "build" / ("host" if machine == HOST else "aarch64-linux") / "tests/runtime/doors/test_jni"
     if not program.is_file():
-        skip(f"no {program.relative_to(ROOT)}", "make native or make delegates-arm, with default-jdk-headless")
+        skip(f"no {program.relative_to(ROOT)}", "make native or make doors-arm, with default-jdk-headless")
     run_java(*emulate(machine), program)

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from bigvit_edge.cli import app
 from bigvit_edge.errors import UserError
-from bigvit_edge.export.formats import executorch, litert
+from bigvit_edge.export.backends import executorch, litert
+from bigvit_edge.export.convert import capture, rewrite
 from bigvit_edge.models.blvit import BLViT
 from bigvit_edge.runtime import libraries
 from bigvit_edge.runtime.libraries import build_libraries, run_tool
 from bigvit_edge.target import load_target
 from tests.native import ARM_ROOT, HOST, ROOT, emulate, skip
-from tests.programs import capture_ready
 
 SIZE = 16
 MOST_BYTES = 1_000_000
@@ -92,7 +92,7 @@ def model() -> BLViT:
 def files(model: BLViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tiny.pte and tiny.tflite of two keep ratios, one.pte of the second alone, and an image."""
     folder = tmp_path_factory.mktemp("files")
-    graphs = [replace(graph, precision="fp32") for graph in capture_ready(model, SIZE, (1.0, 0.5))]
+    graphs = [replace(rewrite(capture(model, SIZE, keep)), precision="fp32") for keep in (1.0, 0.5)]
     target = load_target("android-native")
     (folder / "tiny.pte").write_bytes(executorch.lower(graphs, target, {"model": "tiny"}).data)
     (folder / "one.pte").write_bytes(executorch.lower(graphs[1:], target, {"model": "tiny"}).data)
@@ -109,7 +109,7 @@ def build_examples(abi: str, prefix: Path, package: Path, folder: Path, target: 
     ask(
         "cmake", "-G", "Ninja", "-S", prefix / "share/bigvit_edge/examples", "-B", folder, *system,
         f"-DCMAKE_CXX_COMPILER={COMPILERS[abi]}", f"-Dbigvit_edge_DIR={prefix / 'lib/cmake/bigvit_edge'}",
-        f"-Dexecutorch_DIR={ROOT / 'tests/runtime/delegates'}", f"-DBVE_EXECUTORCH={package}",
+        f"-Dexecutorch_DIR={ROOT / 'tests/runtime/doors'}", f"-DBVE_EXECUTORCH={package}",
         f"-DTFLITE_INCLUDE={TFLITE / 'include'}", f"-DTFLITE_LIBRARY={library}",
     )  # fmt: skip
     ask("cmake", "--build", folder, "--target", target)
@@ -124,7 +124,7 @@ def examples(built: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     assert found.submodule_search_locations
     here = Path(found.submodule_search_locations[0])
     package = here if abi == "x86_64-linux" else ARM_ROOT / "executorch/executorch"
-    for path, do in ((package, "make delegates-arm"), (TFLITE, "make native, with npm")):
+    for path, do in ((package, "make doors-arm"), (TFLITE, "make native, with npm")):
         if not path.is_dir():
             skip(f"no {path}", do)
     folder = tmp_path_factory.mktemp("examples")
@@ -158,7 +158,7 @@ def test_examples_run(
 
 
 @pytest.mark.parametrize("built", ["x86_64-linux"], indirect=True)
-def test_the_source_of_the_delegate_fits_another_executorch(
+def test_the_source_of_the_door_fits_another_executorch(
     built: tuple[str, Path], files: Path, model: BLViT, tmp_path: Path
 ) -> None:
     abi, prefix = built
@@ -204,7 +204,7 @@ np.testing.assert_array_equal(session.run(image), logits)
 """
 
 
-def test_the_executorch_delegate_outlives_dlclose(files: Path) -> None:
+def test_the_executorch_door_outlives_dlclose(files: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-c", UNLOAD, files / "tiny.pte", files / "image")
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -324,23 +324,23 @@ def test_a_tool_that_fails_tells_no_stack_and_asks_nothing() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("all_libraries", ["OFF", "ON"])
-def test_a_wrong_download_leaves_a_library_out_unless_all_must_be_built(tmp_path: Path, all_libraries: str) -> None:
+@pytest.mark.parametrize("all_doors", ["OFF", "ON"])
+def test_a_wrong_download_leaves_a_door_out_unless_all_must_be_built(tmp_path: Path, all_doors: str) -> None:
     require("cmake", "ninja")
     package, npm, build = tmp_path / "executorch", tmp_path / "npm", tmp_path / "build"
     (package / "include/executorch").mkdir(parents=True)
     (package / "version.py").write_text('__version__ = "1.5.0a0+cpu"\n')
     npm.write_text("#!/bin/sh\necho half >tfjs-tflite-node-0.0.2.tgz\n")
     npm.chmod(0o755)
-    options = f"-DNPM={npm}", f"-DBVE_EXECUTORCH={package}", f"-DBVE_ALL_LIBRARIES={all_libraries}"
+    options = f"-DNPM={npm}", f"-DBVE_EXECUTORCH={package}", f"-DBVE_ALL_DOORS={all_doors}"
     command = ("cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = " ".join((done.stdout + done.stderr).split())
     assert "what npm got for tfjs-tflite-node has SHA-256" in said
-    assert ("libbve_litert.so cannot be built" in said, done.returncode != 0) == (all_libraries == "ON",) * 2
-    assert ("libbve_litert.so is left out" in said) == (all_libraries == "OFF")
+    assert ("libbve_litert.so cannot be built" in said, done.returncode != 0) == (all_doors == "ON",) * 2
+    assert ("libbve_litert.so is left out" in said) == (all_doors == "OFF")
     assert not list(build.glob("*.tgz"))
-    if all_libraries == "OFF":
+    if all_doors == "OFF":
         commands = json.loads((build / "compile_commands.json").read_text())
-        (command,) = (c["command"] for c in commands if c["file"].endswith("delegates/executorch.cc"))
-        assert r"BVE_EXECUTORCH_VERSION=\"1.5.0a0\"" in command
+        (door,) = (c["command"] for c in commands if c["file"].endswith("doors/executorch.cc"))
+        assert r"BVE_EXECUTORCH_VERSION=\"1.5.0a0\"" in door

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from bigvit_edge.export.decoding import TURNS
 from bigvit_edge.runtime import Frame, Session
 from tests.native import ROOT, run_program, skip
-from tests.runtime.delegates import made
+from tests.runtime.doors import made
 
 DECODERS = {"JPEG": "libturbojpeg0-dev", "PNG": "libpng-dev"}
 

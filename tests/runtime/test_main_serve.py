@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from bigvit_edge.bench.frame_reader import FRAME, FrameReader
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
+from bigvit_edge.export.image import normalize
+from bigvit_edge.export.program import to_bytes
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import Session
 from tests.native import CPUS, HOST, ROOT, SECONDS, emulate, run_program
-from tests.programs import make_bve
 from tests.runtime.test_session import build
 
 FILE = ROOT / "tests/runtime/corpus/valid_tiny.bve"
@@ -95,8 +98,9 @@ def test_a_program_without_preprocessing_has_no_frames_and_goes_on() -> None:
 @pytest.mark.parametrize("machine", [HOST, CPUS[-1]])
 def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -> None:
     how = Preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "BGR")
-    data = make_bve(build(little=True), 32, (0.5,), preprocessing=json.dumps(how.spell()))
-    (file := tmp_path / "tiny.bve").write_bytes(data)
+    graph = capture(build(little=True), 32, None)
+    words = {"preprocessing": json.dumps(how.spell())}
+    (file := tmp_path / "tiny.bve").write_bytes(to_bytes(emit_program([replace(graph, keep=0.5)], 4, words)))
     lines = "frame 0 3 0\nframe 0 2 20\nframe 0.05 1 0\nmemory\n"
     _, turn, paced, long, _ = speak(lines, "serve", file, machine=machine)
     assert turn.keys() == {"frame", "prepared_by", "start_ns", "end_ns", "label_ms", "prepare_ms", "top"}
@@ -108,7 +112,7 @@ def test_frames_are_labelled_as_their_pixels_are(machine: str, tmp_path: Path) -
     words = json.dumps(asdict(how) | {"dtype": "uint8", "layout": "NHWC"})
     pixels = FrameReader(words, np.empty((1, 32, 32, 3), np.uint8)).prepare()
     with Session(file) as session:
-        logits = session.run(how.normalize(pixels.transpose(0, 3, 1, 2), 1))
+        logits = session.run(normalize(pixels.transpose(0, 3, 1, 2).astype(np.float32), how))
     assert turn["top"] == paced["top"] == logits.argmax()
     assert np.ptp(logits) > 0.1
 

@@ -209,7 +209,7 @@ def test_an_image_of_another_size_and_an_unknown_function(saved: Files) -> None:
 
 
 def pack(files: Files) -> bytes:
-    """As executorch.backends.apple.coreml flattens a folder; checked against it by the ExecuTorch format's tests."""
+    """As executorch.backends.apple.coreml flattens a folder; checked against it by the ExecuTorch backend's tests."""
     nodes, data, root = [], b"", {}
     for path, content in files.items():
         node = {"name": path, "kind": 0, "dataRegion": {"offset": len(data), "size": len(content)}, "children": {}}

@@ -62,8 +62,8 @@ def expect(pixels: Any) -> Any:
 
 def test_pixels_are_given_to_the_program_as_coremltools_wants_them(saved: Files, tmp_path: Path) -> None:
     """In BGR, the program's first channel is blue (coremltools: ColorLayout)."""
-    assert np.allclose(mil.load_files(saved, "net")(PIXELS), expect(PIXELS), atol=1e-6)
-    swapped = mil.load_files(save("BGR", tmp_path), "net")(PIXELS)
+    assert np.allclose(mil.load_files(saved, "net").run(PIXELS), expect(PIXELS), atol=1e-6)
+    swapped = mil.load_files(save("BGR", tmp_path), "net").run(PIXELS)
     assert np.allclose(swapped, expect(PIXELS[..., ::-1].copy()), atol=1e-6)
     assert not np.allclose(swapped, expect(PIXELS), atol=1e-3)
 
@@ -73,7 +73,7 @@ def test_what_the_package_takes_and_answers(saved: Files) -> None:
     assert dict(function.pictures) == {"image": mil.Picture("RGB", 6, 6)}
     assert (function.classes, function.outputs) == (LABELS, ("classLabel", "classLabel_probs"))
     runner = mil.load_files(saved, "net")
-    assert str(runner.signature) == "image uint8 [1, 6, 6, 3] -> classLabel_probs float32 [1, 4]"
+    assert (runner.image, runner.logits) == ((1, 6, 6, 3), (1, 4))
     answers = mil.open_function(function, "net")({"image": torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float()})
     ((label, by_label), (expected,)) = answers.values(), expect(PIXELS)
     assert label == LABELS[int(expected.argmax())]
@@ -82,7 +82,7 @@ def test_what_the_package_takes_and_answers(saved: Files) -> None:
 
 
 def test_what_is_no_picture_of_that_size_is_refused(saved: Files) -> None:
-    run = mil.load_files(saved, "net")
+    run = mil.load_files(saved, "net").run
     with pytest.raises(UserError, match=r"net: an image of shape \(1, 3, 6, 6\); expected one of shape \(1, 6, 6, 3\)"):
         run(PIXELS.transpose(0, 3, 1, 2))
     with pytest.raises(UserError, match="net: an image of float32; expected uint8, its pixels"):
@@ -140,7 +140,7 @@ def test_a_spoilt_package_is_a_user_error(saved: Files, change: Callable[[Any], 
     model = Model_pb2.Model.FromString(saved[MODEL])
     change(model)
     with pytest.raises(UserError, match=f"net: .*{said}"):
-        mil.load_files({**saved, MODEL: model.SerializeToString()}, "net")(PIXELS)
+        mil.load_files({**saved, MODEL: model.SerializeToString()}, "net").run(PIXELS)
 
 
 def test_damaged_bytes_never_end_in_a_traceback(saved: Files) -> None:
@@ -149,6 +149,6 @@ def test_damaged_bytes_never_end_in_a_traceback(saved: Files) -> None:
         content = bytearray(saved[MODEL])
         content[generator.integers(len(content))] = generator.integers(256)
         try:
-            mil.load_files({**saved, MODEL: bytes(content)}, "net")(PIXELS)
+            mil.load_files({**saved, MODEL: bytes(content)}, "net").run(PIXELS)
         except UserError as e:
             assert "net" in str(e)  # noqa: PT017  an undamaged answer is right too: not every byte matters

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from bigvit_edge.errors import UserError
+from bigvit_edge.export.convert import capture
+from bigvit_edge.export.emitter import emit_program
 from bigvit_edge.export.image import read_image
 from bigvit_edge.export.program import Program, to_bytes
 from bigvit_edge.models.vit import ViT
 from bigvit_edge.preprocessing import BORDER, CENTER, CROPS, RESIZES, SQUARE, Preprocessing
 from bigvit_edge.runtime import Session
 from tests.native import ROOT, skip
-from tests.programs import make_program
 
 SIZE = 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +36,7 @@ Open = Callable[[dict[str, str]], Session]
 @pytest.fixture(scope="module")
 def program() -> Program:
     model = ViT(image_size=SIZE, patch=8, dim=32, depth=1, head_dim=32, num_classes=3).eval()
-    return make_program(model, SIZE)
+    return emit_program([capture(model, SIZE, None)], 4, {})
 
 
 @pytest.fixture

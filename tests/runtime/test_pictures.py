@@ -15,7 +15,7 @@ from bigvit_edge.export.image import read_image
 from bigvit_edge.preprocessing import Preprocessing
 from bigvit_edge.runtime import Session
 from tests.native import skip
-from tests.runtime.delegates import made
+from tests.runtime.doors import made
 
 HOW = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # made.py's
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

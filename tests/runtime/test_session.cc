@@ -155,8 +155,8 @@ TEST_CASE("int8 in the other packing is repacked, and answers the same") {
 
 TEST_CASE("a run allocates nothing") {
   Opened opened({bve_qc8p4});
-  std::vector<float> image = draw_image(), logits(3);
-  const bve_array arrays[]{{image.data(), image.size()}, {logits.data(), 3}};
+  const std::vector<float> image = draw_image();
+  std::vector<float> logits(3);
   for (bve_options options : {ask(1), ask(2), ask(2, 1)}) {
     if (options.threads > bve_count_cores()) continue;
     for (options.pin = 0; options.pin < 2; options.pin++) {
@@ -164,7 +164,6 @@ TEST_CASE("a run allocates nothing") {
       const size_t before = allocations;
       for (int i = 0; i < 100; i++)
         CHECK(bve_run(session, image.data(), image.size(), logits.data(), 3, nullptr) == 0);
-      CHECK(bve_run_ports(session, arrays, 2, nullptr) == 0);
       CHECK(allocations == before);
       bve_stop(session);
     }
@@ -314,7 +313,7 @@ TEST_CASE("a long error is cut between letters") {
     bve_error error{};
     CHECK(bve_open(path.c_str(), &error) == nullptr);
     CHECK(is_text(error.text));
-    CHECK(std::string(error.text).size() > BVE_ERROR_BYTES - 9);  // four are of its parts
+    CHECK(std::string(error.text).size() > BVE_ERROR_BYTES - 5);
   }
 }
 

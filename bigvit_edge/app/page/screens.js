@@ -334,12 +334,10 @@ async function classify({ model, method }, picture, found) {
     width: seen.width, height: seen.height, role: "img", "aria-label": "The picture as the model sees it",
   });
   canvas.getContext("2d").putImageData(new ImageData(seen.data, seen.width, seen.height), 0, 0);
-  const answers = model.labelled === false
-    ? make("p", {}, `${logits.length} features, of length ${Math.hypot(...logits).toPrecision(4)}`)
-    : make("ol", {}, rank(logits).map(([i, share]) => (
-      make("li", {}, `${(model.labels || [])[i] || `class ${i}`}: ${percent(share, 1)}`)
-    )));
-  fill(found, make("h2", { tabindex: -1 }, "Answer"), canvas, answers,
+  const answers = rank(logits).map(([i, share]) => (
+    make("li", {}, `${(model.labels || [])[i] || `class ${i}`}: ${percent(share, 1)}`)
+  ));
+  fill(found, make("h2", { tabindex: -1 }, "Answer"), canvas, make("ol", {}, answers),
     profiled && [drawRouting(profiled, canvas.toDataURL()), drawLayers(profiled)]);
   tell("");
   found.querySelector("h2").focus();

@@ -239,7 +239,7 @@ function listCustomOps(bytes) {
 
 function takeOnly(inputs, outputs) {
   if (inputs.length === 1 && outputs.length === 1) return inputs[0];
-  throw new Error(`${inputs.length} inputs and ${outputs.length} outputs, expected an image and its answer`);
+  throw new Error(`${inputs.length} inputs and ${outputs.length} outputs, expected an image and its logits`);
 }
 
 // ---- the clock

@@ -165,7 +165,7 @@ final class Page implements Bridge.Answers {
     settings.setBlockNetworkLoads(true);
     Later.call(made, "setRendererPriorityPolicy", new Class<?>[] {int.class, boolean.class}, IMPORTANT, false);
     made.setWebViewClient(new PageClient(this, context.getAssets()));
-    made.addJavascriptInterface(new PageInterface(++loaded), "bveAndroid");
+    made.addJavascriptInterface(new Door(++loaded), "bveAndroid");
     made.loadUrl(ADDRESS + "index.html");
     return made;
   }
@@ -196,10 +196,10 @@ final class Page implements Bridge.Answers {
   }
 
   /** What the page sees as window.bveAndroid. */
-  final class PageInterface {
+  final class Door {
     private final int number;
 
-    PageInterface(int number) {
+    Door(int number) {
       this.number = number;
     }
 

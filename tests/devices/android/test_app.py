@@ -21,7 +21,7 @@ from bigvit_edge.results import FAILED, read_result
 from tests.app.apks import SMALL, Built
 from tests.app.bridge import Refusal, serve_page
 from tests.app.chromium import Tab, open_chromium
-from tests.devices.android.compiler import java, need_root
+from tests.devices.android.java import java, need_root
 
 __all__ = ("java",)
 

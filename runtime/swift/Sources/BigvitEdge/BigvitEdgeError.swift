@@ -13,19 +13,19 @@ public struct BigvitEdgeError: LocalizedError, Equatable, Sendable, CustomString
         self.action = action
     }
 
+    /// The core says 'met, expected this; do that'.
     init(_ error: bve_error) {
-        var error = error, parts = bve_parts()
-        bve_error_parts(&error, &parts)
-        let expected = BigvitEdgeError.read(parts.expected)
-        self.init(
-            met: BigvitEdgeError.read(parts.met), expected: expected.isEmpty ? "what the core can take" : expected,
-            action: BigvitEdgeError.read(parts.to_do))
+        let text = withUnsafeBytes(of: error.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let (found, action) = BigvitEdgeError.split(text, at: "; ")
+        let (met, expected) = BigvitEdgeError.split(found, at: ", expected ")
+        self.init(met: met, expected: expected.isEmpty ? "what the core can take" : expected, action: action)
     }
 
     public var description: String { "\(met); expected \(expected)" + (action.isEmpty ? "" : "; \(action)") }
     public var errorDescription: String? { description }
 
-    private static func read<Part>(_ part: Part) -> String {
-        withUnsafeBytes(of: part) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    private static func split(_ text: String, at separator: String) -> (String, String) {
+        guard let place = text.range(of: separator) else { return (text, "") }
+        return (String(text[..<place.lowerBound]), String(text[place.upperBound...]))
     }
 }

@@ -5,14 +5,13 @@ import java.nio.FloatBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
- * The functions of runtime/java/jni.cc.
+ * The functions of runtime/doors/jni.cc.
  *
  * <p>Handles are pointers: whoever calls holds what keeps them valid. Texts are UTF-8 bytes. What fails returns 0, false
- * or null, and has written its reason into {@code error}, of ERROR_BYTES: bve.h's bve_parts.
+ * or null, and has written its reason into {@code error}, which ends with a 0.
  */
 final class Bve {
-    static final int PART_BYTES = 512; // bve.h's BVE_ERROR_BYTES
-    static final int ERROR_BYTES = 3 * PART_BYTES;
+    static final int ERROR_BYTES = 512; // bve.h's BVE_ERROR_BYTES
 
     static {
         System.loadLibrary("bve_jni");

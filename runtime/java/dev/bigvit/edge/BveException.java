@@ -1,7 +1,5 @@
 package dev.bigvit.edge;
 
-import java.util.Arrays;
-
 /** Why something cannot be: what was met, what was expected, and what to do. */
 public final class BveException extends RuntimeException {
     private static final long serialVersionUID = 1;
@@ -17,15 +15,16 @@ public final class BveException extends RuntimeException {
         this.action = action;
     }
 
-    /** Of the core's own words: what was met, what was expected and what to do, each of PART_BYTES. */
+    /** Of the core's own words: 'what was met, expected this; do that'. */
     static BveException explain(byte[] error) {
-        String expected = readPart(error, 1);
+        String text = Bve.decode(error);
+        int end = text.indexOf("; ");
+        String found = end < 0 ? text : text.substring(0, end);
+        int middle = found.indexOf(", expected ");
         return new BveException(
-                readPart(error, 0), expected.isEmpty() ? "what the library can take" : expected, readPart(error, 2));
-    }
-
-    private static String readPart(byte[] error, int part) {
-        return Bve.decode(Arrays.copyOfRange(error, part * Bve.PART_BYTES, (part + 1) * Bve.PART_BYTES));
+                middle < 0 ? found : found.substring(0, middle),
+                middle < 0 ? "what the library can take" : found.substring(middle + ", expected ".length()),
+                end < 0 ? "" : text.substring(end + 2));
     }
 
     public String getMet() {
